@@ -1,0 +1,3 @@
+"""Asynchronous Self-Play Preference Optimization for language models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,369 @@
+"""Settings: one model per role and one `RunConfig`, parsed before anything heavy is imported.
+
+Sources in rising order: the TOML file or preset, the environment (`SPPO_LEARNER__LR=1e-6`), `--set learner.lr=1e-6`.
+Unknown keys are errors. Each default stands here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import EnvSettingsSource
+
+from sppo.errors import ConfigError
+
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelConfig(_Settings):
+    name: str = "smollm2-135m"
+    """A local folder in Hugging Face format, a hub id, or `smollm2-135m` (shipped inside a package)."""
+    revision: str = ""
+    """Hub revision to pin; empty takes the default branch."""
+
+
+class TaskConfig(_Settings):
+    name: str = "reasoning-gym:chain_sum"
+    """`reasoning-gym:<dataset>`, or `jsonl:<file>` with `question` and `answer` on each line."""
+    params: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    """Arguments of the reasoning-gym dataset, such as `min_terms`."""
+    prompt: str = "{question}"
+    """User message; fields in braces come from the entry: question, answer and its metadata."""
+    pool: Positive = 6000
+    """Entries drawn from a procedural dataset before repeated questions are dropped."""
+    held_out: Positive = 200
+    """Distinct questions held out for evaluation, chosen by a hash of their text."""
+    max_prompt_tokens: Positive = 1024
+    """A longer prompt is refused before anything starts."""
+
+
+class SamplingConfig(_Settings):
+    completions: int = 8
+    """K, completions per prompt: at least 2."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature; the learner divides its logits by the same number."""
+    max_tokens: Positive = 512
+    """Longest completion in tokens."""
+    top_p: float = 1.0
+    """Must be 1: truncation makes the behaviour policy another distribution (docs/objective.md)."""
+
+    @field_validator("completions")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        if value < 2:
+            raise ValueError("SPPO compares the completions of one prompt; use 2 or more")
+        return value
+
+    @field_validator("top_p")
+    @classmethod
+    def _whole(cls, value: float) -> float:
+        if value != 1.0:
+            raise ValueError(
+                "top-p below 1 truncates the distribution that the off-policy correction divides by; use 1.0"
+            )
+        return value
+
+
+class LearnerConfig(_Settings):
+    steps: Positive = 60
+    """Optimizer steps since the base model at which the run ends."""
+    groups_per_step: Positive = 8
+    """Groups in one batch."""
+    mini_batches: Positive = 1
+    """Disjoint mini-batches per batch, one optimizer step each."""
+    lookahead_steps: int = Field(1, ge=0)
+    """Batches of tickets in flight beyond the one in use; 0 is the synchronous schedule."""
+    eta: float = Field(1.0, gt=0)
+    """Inverse temperature of the SPPO target."""
+    target: Literal["centered", "softmean"] = "centered"
+    """What is subtracted from the score (docs/objective.md)."""
+    anchor: Literal["proximal"] = "proximal"
+    """The policy that log-ratios are taken against: the learner's weights when the batch arrived."""
+    weight: Literal["geometric", "none"] = "geometric"
+    """Off-policy weight of a completion."""
+    weight_cap: float = Field(1.2, gt=1)
+    """Clip of the geometric weight to [1/cap, cap]."""
+    lr: float = Field(1e-6, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = Field(0, ge=0)
+    """Optimizer steps of linear warm-up."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's betas."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this global norm."""
+    micro_batch_tokens: Positive = 4096
+    """Tokens, padding included, in one forward and backward; a single larger group goes alone."""
+    share_prompt: bool = True
+    """Run the prompt of a group once instead of once per completion."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the learner runs."""
+    threads: int = Field(0, ge=0)
+    """CPU threads; 0 takes every core (threads that wait do not spin, so roles may share cores)."""
+    checkpoint_every: Positive = 20
+    """Optimizer steps between checkpoints."""
+    keep_checkpoints: Positive = 2
+    """Newest checkpoints that are kept."""
+    parity_threshold: float = Field(0.1, gt=0)
+    """Largest mean |engine − learner| log-prob in nats before the first step."""
+    batch_timeout_s: Seconds = 600.0
+    """Longest wait for the groups of one batch before the run stops and says who was silent."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> LearnerConfig:
+        for name in ("groups_per_step", "steps"):
+            if getattr(self, name) % self.mini_batches:
+                raise ValueError(f"mini_batches = {self.mini_batches} must divide {name} = {getattr(self, name)}")
+        return self
+
+
+class GeneratorConfig(_Settings):
+    engine: Literal["vllm"] = "vllm"
+    """Inference engine."""
+    replicas: Positive = 1
+    """Generators to start."""
+    max_groups: Positive = 64
+    """Groups that one generator samples at a time."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of the engine; 0 takes every core (threads that wait do not spin, so roles may share cores)."""
+    kv_cache_gib: float = Field(1.0, gt=0)
+    """Key-value cache on a CPU, GiB."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of a GPU's memory for the engine."""
+    enforce_eager: bool = True
+    """Leave out graph capture: faster start, slower decoding on a GPU."""
+    start_timeout_s: Seconds = 300.0
+    """Longest time from start to the first heartbeat."""
+
+
+class ScorerConfig(_Settings):
+    name: str = "last-number"
+    """`exact-match`, `last-number`, `reasoning-gym`, or your own function as `package.module:name`."""
+    mode: Literal["http", "inline"] = "http"
+    """`http`: a service of its own; `inline`: inside each generator."""
+    replicas: Positive = 1
+    """Scorer services to start in mode `http`."""
+    url: str = ""
+    """A scorer service that already runs elsewhere; empty starts our own."""
+    token: SecretStr = SecretStr("")
+    """Bearer token of the service; our own service makes one up."""
+    timeout_s: Seconds = 30.0
+    """Deadline of one request."""
+
+
+class BrokerConfig(_Settings):
+    url: str = ""
+    """`redis://`, `rediss://` or `unix://` address of your own server; empty starts an embedded one."""
+    username: str = ""
+    """User of your own server."""
+    password: SecretStr = SecretStr("")
+    """Password of your own server; give it as SPPO_BROKER__PASSWORD."""
+    lease_s: Seconds = 60.0
+    """How long a ticket is on loan without renewal."""
+    renew_s: Seconds = 20.0
+    """How often a generator renews the leases it works on."""
+    max_attempts: Positive = 3
+    """Reported failures of one ticket before it becomes a dead letter."""
+    max_groups: Positive = 4096
+    """Groups in the queue before generators are held back."""
+    max_bytes: Positive = 2 * 1024**3
+    """Bytes in the queue before generators are held back."""
+
+    @model_validator(mode="after")
+    def _renews_in_time(self) -> BrokerConfig:
+        if self.renew_s * 2 > self.lease_s:
+            raise ValueError(f"renew_s = {self.renew_s} must be at most half of lease_s = {self.lease_s}")
+        return self
+
+    @field_validator("url")
+    @classmethod
+    def _no_secret(cls, value: str) -> str:
+        if "@" in value:
+            raise ValueError("carries credentials; give them as SPPO_BROKER__USERNAME and SPPO_BROKER__PASSWORD")
+        if value and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+
+class WeightsConfig(_Settings):
+    transport: Literal["auto", "gloo", "nccl"] = "auto"
+    """`nccl` on GPUs, `gloo` on CPUs; `auto` follows the learner's device."""
+    host: str = "127.0.0.1"
+    """Address of the learner at which generators meet it for a weight sync."""
+    phase_timeout_s: Seconds = 60.0
+    """Deadline of each phase of a weight sync."""
+
+
+class EvalConfig(_Settings):
+    every_steps: Positive = 20
+    """Optimizer steps between evaluations; before the first step and after the last there always is one."""
+    timeout_s: Seconds = 600.0
+    """Longest wait for one evaluation."""
+
+
+class RunConfig(BaseSettings):
+    """Everything one run needs. `SPPO_<ROLE>__<SETTING>` in the environment overrides the file."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="SPPO_", env_nested_delimiter="__", use_attribute_docstrings=True
+    )
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """Names the run's keys in the broker."""
+    seed: int = Field(0, ge=0)
+    """Seed of the order of prompts and of sampling."""
+    model: ModelConfig = ModelConfig()
+    task: TaskConfig = TaskConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    learner: LearnerConfig = LearnerConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    scorer: ScorerConfig = ScorerConfig()
+    broker: BrokerConfig = BrokerConfig()
+    weights: WeightsConfig = WeightsConfig()
+    eval: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _roles_agree(self) -> RunConfig:
+        if self.scorer.url and self.scorer.mode != "http":
+            raise ValueError(f"scorer.url = {self.scorer.url!r} needs scorer.mode = 'http'")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+# Settings that a second `up` on the same run directory may change: they say how long or where, not what is learned.
+RESUME_MAY_CHANGE = frozenset({"learner.steps", "learner.threads", "generator.threads", "learner.keep_checkpoints"})
+
+
+def presets() -> list[str]:
+    """Names of the configurations that ship in the package."""
+    folder = importlib.resources.files("sppo.presets")
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+
+
+def load(source: str, overrides: list[str] | None = None) -> RunConfig:
+    """The configuration of a TOML file or preset, with the environment and `key=value` overrides applied.
+
+    Raises ConfigError naming each wrong setting, its value and what is expected.
+    """
+    values = _read_toml(source)
+    environment = EnvSettingsSource(RunConfig)()
+    _merge(values, environment)
+    for item in overrides or []:
+        _merge(values, _parse_override(item))
+    return _validate(values, source)
+
+
+def from_json(text: str) -> RunConfig:
+    """Inverse of `to_json`, for roles in other processes. The environment is not read again."""
+    return _validate(json.loads(text), "configuration of the run")
+
+
+def to_json(config: RunConfig) -> str:
+    """The configuration without its secrets, which travel beside it (`with_secrets`)."""
+    return config.model_dump_json(exclude={"broker": {"password"}, "scorer": {"token"}})
+
+
+def with_secrets(config: RunConfig, *, broker: BrokerConfig, scorer_token: str) -> RunConfig:
+    """The configuration with the broker that was started and the scorer's token filled in."""
+    scorer = config.scorer.model_copy(update={"token": SecretStr(scorer_token)})
+    return config.model_copy(update={"broker": broker, "scorer": scorer})
+
+
+def to_toml(config: RunConfig) -> str:
+    """The resolved configuration as TOML, without secrets."""
+    import tomli_w
+
+    values = config.model_dump(mode="json")
+    values["broker"].pop("password")
+    values["scorer"].pop("token")
+    return tomli_w.dumps(values)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"learner": {"lr": 1}}` as `{"learner.lr": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _read_toml(source: str) -> dict[str, Any]:
+    if source in presets():
+        text = importlib.resources.files("sppo.presets").joinpath(f"{source}.toml").read_text()
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise ConfigError(f"no configuration {source!r}: neither a file nor a preset ({', '.join(presets())})")
+        text = path.read_text()
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source} is not valid TOML: {error}") from error
+
+
+def _parse_override(item: str) -> dict[str, Any]:
+    key, equals, text = item.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"--set {item!r}: write it as section.setting=value, such as learner.lr=1e-6")
+    try:
+        value: Any = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _merge(base: dict[str, Any], update: dict[str, Any]) -> None:
+    for key, value in update.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _validate(values: dict[str, Any], source: str) -> RunConfig:
+    try:
+        return RunConfig(**values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(e, source) for e in error.errors())) from error
+
+
+def _explain(error: Any, source: str) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{where} (from {source}): no such setting; `sppo-cli up --help` names the documentation of all settings"
+    message = error["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(error["input"], dict) or not where else f" = {error['input']!r}"
+    return f"{where or source}{value}: {message}"
+
+
+def cpu_threads(setting: int) -> int:
+    """CPU threads of one role: the setting, or every core that this process may use."""
+    return setting or len(os.sched_getaffinity(0))

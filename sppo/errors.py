@@ -1,0 +1,63 @@
+"""Every error that sppo raises on purpose.
+
+    SppoError                      exit code 1
+    ├── ConfigError                exit code 2   a setting, an input or a run directory the user can mend
+    ├── RoleDiedError              exit code 3   a role ended by itself; carries its last log lines
+    ├── BrokerError                exit code 4   the broker is gone, refuses us or is full
+    │   └── FencedError            another learner has taken over this run
+    ├── BadFrame                   bytes from the wire that are not a valid frame
+    ├── WeightSyncError            exit code 5   a phase of a weight sync missed its deadline
+    ├── ParityError                exit code 6   engine and learner disagree on log-probs
+    └── ScorerError                a scorer failed or answered nonsense for one group
+
+A message for a user names the setting, the value and the mend. Errors cross process boundaries (Ray sends them as they
+are), so each is built from plain positional strings.
+"""
+
+
+class SppoError(Exception):
+    """Base of the tree."""
+
+    exit_code = 1
+
+
+class ConfigError(SppoError):
+    """A setting or an input that the user can mend."""
+
+    exit_code = 2
+
+
+class RoleDiedError(SppoError):
+    """A role's process ended although nobody asked it to."""
+
+    exit_code = 3
+
+
+class BrokerError(SppoError):
+    """The broker cannot be reached, refuses the credentials, or is full."""
+
+    exit_code = 4
+
+
+class FencedError(BrokerError):
+    """A newer learner owns this run; this one must stop without writing."""
+
+
+class BadFrame(SppoError, ValueError):  # noqa: N818 - the field's name for it
+    """Bytes that are not a valid frame."""
+
+
+class WeightSyncError(SppoError):
+    """A weight sync could not be completed."""
+
+    exit_code = 5
+
+
+class ParityError(SppoError):
+    """Engine and learner disagree on the log-probs of the same tokens at the same version."""
+
+    exit_code = 6
+
+
+class ScorerError(SppoError):
+    """A scorer failed for one group; the ticket is retried."""

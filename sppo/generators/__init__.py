@@ -1,0 +1,1 @@
+"""Generators: lease tickets, sample, have the completions scored, push groups."""

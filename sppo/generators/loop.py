@@ -1,0 +1,181 @@
+"""The generator's loop.
+
+Consumes tickets; waits for the engine and for the scorer; unblocks the learner with scored groups.
+
+    lease ── sample K completions ── score ── push        many groups at a time
+    heartbeats, lease renewal and weight syncs run beside it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import numpy as np
+
+from sppo.config import RunConfig
+from sppo.errors import ScorerError, SppoError
+from sppo.generators.engine import Engine
+from sppo.metrics import BusyClock
+from sppo.scorer.base import InlineScorer, Scorer
+from sppo.scorer.client import HttpScorer
+from sppo.transport.broker import Broker, PushResult
+from sppo.types import Completion, Group, Lease, Member, ScoreRequest
+from sppo.weights.receiver import WeightReceiver
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 1.0
+HEARTBEAT_TTL_S = 10.0
+IDLE_S = 0.05
+FULL_WAIT_S = 0.5
+
+
+class _Stopped(Exception):  # noqa: N818 - not an error
+    """The run asked everyone to finish."""
+
+
+class Generator:
+    """One engine that works for one run until the run asks to stop."""
+
+    def __init__(self, config: RunConfig, broker: Broker, engine: Engine, scorer: Scorer, name: str) -> None:
+        self._config = config
+        self._broker = broker
+        self._engine = engine
+        self._scorer = scorer
+        self._name = name
+        self._receiver = WeightReceiver(broker, engine, name, phase_timeout_s=config.weights.phase_timeout_s)
+        self._leases: dict[str, Lease] = {}
+        self._slots = asyncio.Semaphore(config.generator.max_groups)
+        self._clock = BusyClock()
+        self._tokens = 0
+
+    async def run(self) -> None:
+        """Start the engine and work until the run stops. Raises SppoError when something ends this generator."""
+        await self._engine.start()
+        self._clock = BusyClock()
+        log.info("engine ready")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for service in (self._heartbeat(), self._renew(), self._receiver.run()):
+                    tasks.create_task(service)
+                tasks.create_task(self._work(tasks))
+        except* _Stopped:
+            log.info("asked to stop")
+        except* SppoError as group:
+            raise group.exceptions[0] from group
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        for uid in list(self._leases):
+            await self._ask(self._broker.release, uid)
+        await self._ask(self._broker.leave, self._name)
+        await self._scorer.close()
+        await self._engine.close()
+
+    async def _ask(self, method: Any, *arguments: Any) -> Any:
+        """A broker call that may fail while leaving: the leases then expire by themselves."""
+        try:
+            return await asyncio.to_thread(method, *arguments)
+        except SppoError as error:
+            log.warning("%s while leaving; its effect follows by expiry", error)
+
+    async def _heartbeat(self) -> None:
+        while True:
+            applied = self._receiver.applied
+            member = Member(
+                name=self._name,
+                role="generator",
+                world_size=self._engine.world_size,
+                applied=str(applied) if applied else "",
+                busy_s=self._clock.busy_s,
+                ready_s=self._clock.ready_s,
+                tokens=self._tokens,
+            )
+            await asyncio.to_thread(self._broker.heartbeat, member, HEARTBEAT_TTL_S)
+            if await asyncio.to_thread(self._broker.stop_reason):
+                raise _Stopped
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.broker.renew_s)
+            await asyncio.to_thread(self._broker.renew, list(self._leases))
+
+    async def _work(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            await self._slots.acquire()
+            tasks.create_task(self._produce(await self._next_lease()))
+
+    async def _next_lease(self) -> Lease:
+        while True:
+            applied = self._receiver.applied
+            lease = await asyncio.to_thread(self._broker.lease, applied) if applied else None
+            # A ticket whose lease expired may come back to us while we still work on it: one attempt is enough.
+            if lease is not None and lease.ticket.uid not in self._leases:
+                self._leases[lease.ticket.uid] = lease
+                return lease
+            await asyncio.sleep(IDLE_S)
+
+    async def _produce(self, lease: Lease) -> None:
+        uid = lease.ticket.uid
+        try:
+            with self._clock.work():
+                group = await self._sample_and_score(lease)
+                await self._push(group)
+        except (ScorerError, ValueError) as error:  # ValueError: the engine refused this prompt
+            dead = await asyncio.to_thread(self._broker.fail, uid, f"{self._name}: {error}")
+            log.warning("ticket %s failed%s: %s", uid, " for good" if dead else ", will be tried again", error)
+        finally:
+            self._slots.release()
+        self._leases.pop(uid, None)
+
+    async def _sample_and_score(self, lease: Lease) -> Group:
+        ticket = lease.ticket
+        completions = await self._sample(lease)
+        request = ScoreRequest(
+            uid=ticket.uid,
+            question=ticket.question,
+            completions=[c.text for c in completions],
+            data=ticket.scorer_data,
+        )
+        rewards = await self._scorer.score(request)
+        return Group(
+            gid=f"{ticket.uid}.{self._name}.{lease.attempt}",
+            uid=ticket.uid,
+            stream=ticket.stream,
+            prompt_ids=np.asarray(ticket.prompt_ids, np.int32),
+            completions=tuple(completions),
+            rewards=np.asarray(rewards, np.float32),
+            generator=self._name,
+        )
+
+    async def _sample(self, lease: Lease) -> list[Completion]:
+        ticket, tries = lease.ticket, 0
+        while True:
+            request_id = f"{ticket.uid}.{lease.attempt}.{tries}"
+            completions = await self._engine.sample(ticket.prompt_ids, ticket.sampling, request_id)
+            self._tokens += sum(len(c.token_ids) for c in completions)
+            # An evaluation must be of one version: if a weight sync came in between, sample again.
+            if ticket.stream == "train" or all(len(c.spans) == 1 for c in completions):
+                return completions
+            tries += 1
+
+    async def _push(self, group: Group) -> None:
+        while await asyncio.to_thread(self._broker.push, group) is PushResult.FULL:
+            await asyncio.sleep(FULL_WAIT_S)
+
+
+def make_scorer(config: RunConfig, broker: Broker) -> Scorer:
+    """The scorer that the configuration names: in this process, or the live services in the registry."""
+    if config.scorer.mode == "inline":
+        return InlineScorer(config.scorer.name)
+
+    def urls() -> list[str]:
+        if config.scorer.url:
+            return [config.scorer.url]
+        return [m.address for m in broker.members() if m.role == "scorer"]
+
+    return HttpScorer(urls, token=config.scorer.token.get_secret_value(), timeout_s=config.scorer.timeout_s)

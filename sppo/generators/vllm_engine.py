@@ -1,0 +1,146 @@
+"""vLLM as a generator's engine. This is the only module besides `sppo.weights.vllm_transfer` that imports vLLM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sppo.config import RunConfig, cpu_threads
+from sppo.types import Completion, SamplingParams, Version, VersionSpan
+
+
+class VllmEngine:
+    """See `sppo.generators.engine.Engine`."""
+
+    def __init__(self, config: RunConfig, model_path: str, *, transport: str) -> None:
+        self._config = config
+        self._model_path = model_path
+        self._transport = transport
+        self._engine: Any = None
+        self._sampling: Any = None
+        self._final_only: Any = None
+        self._joined = False
+
+    @property
+    def world_size(self) -> int:
+        """One rank: no tensor parallelism yet."""
+        return 1
+
+    async def start(self) -> None:
+        """Start vLLM's engine process and load the model."""
+        settings = self._config.generator
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ["VLLM_HOST_IP"] = "127.0.0.1"  # one engine lives on one machine: nothing beyond loopback
+        os.environ["VLLM_NO_USAGE_STATS"] = "1"
+        on_cpu = self._transport == "gloo"
+        if on_cpu:
+            threads = cpu_threads(settings.threads)
+            os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
+            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+            os.environ["OMP_NUM_THREADS"] = str(threads)
+        from vllm import SamplingParams as VllmSamplingParams
+        from vllm.config.weight_transfer import WeightTransferConfig
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        from sppo.weights import vllm_transfer
+
+        vllm_transfer.register()
+        self._sampling, self._final_only = VllmSamplingParams, RequestOutputKind.FINAL_ONLY
+        limits = self._config.task.max_prompt_tokens + self._config.sampling.max_tokens
+        arguments: dict[str, Any] = {} if on_cpu else {"gpu_memory_utilization": settings.gpu_memory_utilization}
+        self._engine = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(
+                model=self._model_path,
+                dtype="bfloat16",
+                max_model_len=limits,
+                max_num_seqs=settings.max_groups * self._config.sampling.completions,
+                enforce_eager=settings.enforce_eager,
+                logprobs_mode="processed_logprobs",  # those of the distribution that is sampled from
+                weight_transfer_config=WeightTransferConfig(backend=self._transport),
+                generation_config="vllm",  # the model's own sampling defaults must not truncate the distribution
+                disable_log_stats=True,
+                trust_remote_code=False,
+                **arguments,
+            )
+        )
+
+    async def sample(self, prompt_ids: Sequence[int], sampling: SamplingParams, request_id: str) -> list[Completion]:
+        """See `Engine.sample`."""
+        params = self._sampling(
+            n=sampling.completions,
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_tokens,
+            seed=sampling.seed if sampling.temperature > 0 else None,
+            logprobs=0,  # the sampled token's own
+            output_kind=self._final_only,  # with n > 1 partial outputs hold some of the completions only
+        )
+        final: Any = None
+        async for output in self._engine.generate({"prompt_token_ids": list(prompt_ids)}, params, request_id):
+            final = output
+        assert final is not None, "vLLM ended a request without an output"
+        assert len(final.outputs) == sampling.completions, "vLLM returned a partial set of completions"
+        return [_completion(output) for output in final.outputs]
+
+    async def pause(self) -> None:
+        """Freeze in-flight completions; the prefix cache, computed by the old weights, is emptied on `load_weights`."""
+        await self._engine.pause_generation(mode="keep", clear_cache=False)
+
+    async def resume(self) -> None:
+        """Go on sampling."""
+        await self._engine.resume_generation()
+
+    async def join_group(self, join: dict[str, Any]) -> None:
+        """See `WeightTarget.join_group`."""
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        if self._joined:
+            await self._engine.shutdown_weight_transfer_engine()
+        await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=join))
+        self._joined = True
+
+    async def load_weights(self, update: dict[str, Any], version: Version) -> None:
+        """Receive and load; running completions go on under the new weights and carry one span more."""
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        await self._engine.start_weight_update()
+        await self._engine.update_weights(WeightTransferUpdateRequest(update_info=update))
+        await self._engine.finish_weight_update(str(version))
+        await self._engine.reset_prefix_cache()
+
+    async def weight_checksums(self) -> dict[str, str]:
+        """vLLM's own digest of each loaded weight, to compare two engines."""
+        found: list[dict[str, str]] = await self._engine.compute_weight_checksums()
+        return {name: digest for rank in found for name, digest in rank.items()}
+
+    async def close(self) -> None:
+        """End vLLM's processes."""
+        if self._engine is not None:
+            await asyncio.to_thread(self._engine.shutdown)
+            self._engine = None
+
+
+def _completion(output: Any) -> Completion:
+    token_ids = np.asarray(output.token_ids, np.int32)
+    logprobs = np.asarray(
+        [step[token].logprob for token, step in zip(output.token_ids, output.logprobs, strict=True)], np.float32
+    )
+    if output.weight_versions is None:
+        raise RuntimeError("vLLM reported no weight version: weights must be published before sampling")
+    spans = tuple(
+        VersionSpan(version=Version.parse(s.version), start=s.start, end=s.end)
+        for s in output.weight_versions
+        if s.start < s.end
+    )
+    return Completion(
+        token_ids=token_ids,
+        behavior_logprobs=logprobs,
+        spans=spans,
+        finish_reason="length" if output.finish_reason == "length" else "stop",
+        text=output.text,
+    )

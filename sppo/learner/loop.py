@@ -1,0 +1,379 @@
+"""The learner's loop.
+
+Consumes scored groups; waits for a whole batch of them; unblocks generators with tickets and weights.
+
+    admit tickets ── wait for a batch ── train ── publish ── (checkpoint, evaluate) ── again
+
+Tickets of the next batches are out while this one trains (`learner.lookahead_steps`), so neither side waits for the
+other's slowest piece of work.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sppo import models
+from sppo.config import RunConfig, cpu_threads
+from sppo.errors import ConfigError, ParityError, SppoError, WeightSyncError
+from sppo.learner import checkpoint
+from sppo.learner.checkpoint import Checkpoint
+from sppo.learner.ledger import Ledger
+from sppo.learner.model import Policy, pick_device
+from sppo.learner.optim import Optimizer
+from sppo.learner.queue import GroupQueue
+from sppo.learner.step import Trainer
+from sppo.metrics import BusyClock, JsonLines
+from sppo.tasks import questions
+from sppo.tasks.tickets import TicketFactory
+from sppo.transport import codec
+from sppo.transport.broker import Broker
+from sppo.types import Group, Version
+from sppo.weights.protocol import WeightSender
+from sppo.weights.publisher import WeightPublisher
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 0.5
+
+
+class _Stopped(Exception):  # noqa: N818 - not an error
+    """The run asked everyone to finish."""
+
+
+def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
+    """Train until `learner.steps` or until the run asks to stop; returns the outcome for the summary.
+
+    Raises SppoError with what went wrong. A checkpoint is written before a requested stop.
+    """
+    with _locked(run_dir):
+        return Learner(config, broker, run_dir).run()
+
+
+class Learner:
+    """One life of the learner."""
+
+    def __init__(self, config: RunConfig, broker: Broker, run_dir: Path) -> None:
+        self._config = config
+        self._broker = broker
+        self._run_dir = run_dir
+        self._phase("loading the model")
+        device = pick_device(config.learner.device)
+        _use_threads(config, device)
+        self._model_path = models.resolve(config.model)
+        self._tokenizer = models.load_tokenizer(self._model_path)
+        self._policy = Policy(self._model_path, device=device, temperature=config.sampling.temperature)
+        self._optimizer = Optimizer(config.learner, self._policy.master)
+        self._trainer = Trainer(config.learner, self._policy, self._optimizer)
+        self._version = Version(epoch=uuid.uuid4().hex, n=0)
+        self._evaluations: list[dict[str, Any]] = []
+        self._life: dict[str, float] = {"wall_s": 0.0, "syncs": 0, "sync_s": 0.0, "sync_max_s": 0.0}
+        ledger = self._resume(checkpoint.newest(run_dir / "checkpoints"))
+        self._ledger = ledger
+        tickets = TicketFactory(config, questions.load(config.task, config.seed), self._tokenizer)
+        self._queue = GroupQueue(broker, tickets, ledger)
+        sender = _make_sender(config, device)
+        self._publisher = WeightPublisher(broker, sender, phase_timeout_s=config.weights.phase_timeout_s)
+        self._metrics = JsonLines(run_dir / "metrics.jsonl")
+        self._metrics.keep_until(self._version.n)
+        self._started = time.monotonic()
+        self._clock = BusyClock()
+        self._usage_before: dict[str, tuple[float, float]] = {}
+
+    def run(self) -> dict[str, Any]:
+        """See the module's `run`."""
+        self._broker.open_epoch(self._version.epoch)
+        stopped = False
+        try:
+            self._prepare()
+            while self._version.n < self._config.learner.steps:
+                self._batch()
+            if not self._evaluations or self._evaluations[-1]["step"] != self._version.n:
+                self._evaluate()
+        except _Stopped:
+            stopped = True
+            log.info("asked to stop at step %d", self._version.n)
+        self._save()
+        usage = self._usage()
+        if not stopped:
+            self._phase("exporting")
+            self._policy.export(self._run_dir / "export", self._tokenizer)
+        self._publisher.close()
+        self._phase("stopped" if stopped else "done")
+        return self._outcome(stopped, usage)
+
+    # one step ---------------------------------------------------------------------------------------------------
+    def _prepare(self) -> None:
+        """Everything before the first step: generators ready, weights published, evaluation of where we begin."""
+        self._await_members()
+        self._publish()
+        self._queue.reconcile(self._version.n)
+        if self._version.n == 0 and not self._evaluations:
+            self._evaluate()
+        self._admit()
+        self._phase("waiting for the first batch")
+        groups = self._await_batch()
+        self._check_parity(groups)
+        self._usage_before = self._role_seconds()
+        self._clock = BusyClock()
+        self._phase("training")
+
+    def _batch(self) -> None:
+        started = time.monotonic()
+        groups = self._await_batch()
+        waited = time.monotonic() - started
+        self._check_stop()
+        records = []
+        with self._clock.work():
+            for record in self._trainer.train(groups, self._version):
+                records.append(record | {"wait_s": waited, "sync_s": 0.0})
+        self._queue.use(groups)
+        before, self._version = self._version.n, Version(epoch=self._version.epoch, n=records[-1]["step"])
+        records[-1]["sync_s"] = self._publish()
+        self._admit()
+        for record in records:
+            self._record(record)
+        last = self._version.n >= self._config.learner.steps
+        if _crossed(before, self._version.n, self._config.eval.every_steps) or last:
+            self._evaluate()
+        if _crossed(before, self._version.n, self._config.learner.checkpoint_every) and not last:
+            self._save()
+
+    def _admit(self) -> None:
+        """Tickets for the batch in use and `lookahead_steps` more; none beyond the last step."""
+        settings = self._config.learner
+        batches_left = (settings.steps - self._version.n) // settings.mini_batches
+        cap = min(settings.lookahead_steps + 1, batches_left) * settings.groups_per_step
+        self._queue.admit(cap, self._version.n)
+
+    def _await_batch(self) -> list[Group]:
+        """The next batch. Raises SppoError when nothing arrives for `batch_timeout_s`."""
+        deadline = time.monotonic() + self._config.learner.batch_timeout_s
+        while (groups := self._queue.batch(self._config.learner.groups_per_step)) is None:
+            self._check_stop()
+            if self._queue.receive(WAIT_S):
+                deadline = time.monotonic() + self._config.learner.batch_timeout_s
+            elif time.monotonic() > deadline:
+                names = [m.name for m in self._broker.members() if m.role == "generator"]
+                raise SppoError(
+                    f"no group arrived for {self._config.learner.batch_timeout_s:.0f} s "
+                    f"(learner.batch_timeout_s); live generators: {', '.join(names) or 'none'}; {self._queue.describe()}"
+                )
+            else:
+                self._admit()  # dead letters make room
+        return groups
+
+    def _publish(self) -> float:
+        """Bring every generator to this version; returns the seconds it took."""
+        with self._clock.work():
+            report = self._publisher.publish(self._version, self._policy.weights())
+        self._life["syncs"] += 1
+        self._life["sync_s"] += report.total_s
+        self._life["sync_max_s"] = max(self._life["sync_max_s"], report.total_s)
+        log.info(
+            "published %d to %s: stage %.2f s, ready %.2f s, transfer %.2f s",
+            self._version.n, ", ".join(report.members), report.stage_s, report.ready_s, report.transfer_s,
+        )  # fmt: skip
+        return report.total_s
+
+    def _record(self, record: dict[str, Any]) -> None:
+        record |= {"epoch": self._version.epoch, "wall_s": time.monotonic() - self._started}
+        self._metrics.append(record)
+        self._event("step", record=record)
+
+    # before the first step --------------------------------------------------------------------------------------
+    def _await_members(self) -> None:
+        """Wait for the generators and scorers of the configuration; go on with fewer when time is up."""
+        self._phase("waiting for generators")
+        wanted = {"generator": self._config.generator.replicas, "scorer": 0}
+        if self._config.scorer.mode == "http" and not self._config.scorer.url:
+            wanted["scorer"] = 1
+        deadline = time.monotonic() + self._config.generator.start_timeout_s
+        while True:
+            self._check_stop()
+            roles = [m.role for m in self._broker.members()]
+            missing = {role: n - roles.count(role) for role, n in wanted.items() if roles.count(role) < n}
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                what = ", ".join(f"{n} {role}(s)" for role, n in missing.items())
+                if "scorer" in missing or "generator" not in roles:
+                    raise WeightSyncError(f"generator.start_timeout_s is over and {what} did not come; see their logs")
+                log.warning("going on without %s", what)
+                return
+            time.sleep(WAIT_S)
+
+    def _check_parity(self, groups: list[Group]) -> None:
+        """Raises ParityError when engine and learner disagree about the same tokens at the same version."""
+        self._phase("checking parity")
+        mismatch = self._trainer.mismatch(groups, self._version)
+        if mismatch is None:
+            log.info("parity: no completion of the first batch was sampled at this version; not checked")
+            return
+        threshold = self._config.learner.parity_threshold
+        self._event("parity", mismatch=mismatch, threshold=threshold)
+        log.info("parity: mean |engine − learner| log-prob %.4f nats (threshold %.2f)", mismatch, threshold)
+        if mismatch > threshold:
+            raise ParityError(
+                f"engine and learner differ by {mismatch:.3f} nats a token, learner.parity_threshold = {threshold}: "
+                "look at the temperature on both sides, truncation (top-p, top-k), the dtype, a stale prefix cache, "
+                "and that the engine reports processed log-probs"
+            )
+
+    # evaluation ---------------------------------------------------------------------------------------------------
+    def _evaluate(self) -> None:
+        """Greedy completions of the held-out questions at this version. No sync happens meanwhile, so it is one version."""
+        self._phase("evaluating")
+        uids = self._queue.start_evaluation(f"{self._version.epoch[:8]}-{self._version.n}", self._version.n)
+        deadline = time.monotonic() + self._config.eval.timeout_s
+        while (groups := self._queue.finish_evaluation()) is None:
+            self._check_stop()
+            if time.monotonic() > deadline:
+                raise SppoError(
+                    f"the evaluation of step {self._version.n} took longer than eval.timeout_s = "
+                    f"{self._config.eval.timeout_s:.0f}; {self._queue.describe()}"
+                )
+            self._queue.receive(WAIT_S)
+        rewards = [float(g.rewards[0]) for g in groups]
+        record = {
+            "step": self._version.n,
+            "accuracy": sum(r >= 1.0 for r in rewards) / max(1, len(rewards)),
+            "reward_mean": sum(rewards) / max(1, len(rewards)),
+            "n": len(rewards),
+            "dead": len(uids) - len(rewards),
+        }
+        self._evaluations.append(record)
+        self._event("eval", record=record)
+        log.info("evaluation at step %d: accuracy %.3f of %d", record["step"], record["accuracy"], record["n"])
+        self._phase("training")
+
+    # checkpoints --------------------------------------------------------------------------------------------------
+    def _resume(self, found: Checkpoint | None) -> Ledger:
+        if found is None:
+            return Ledger()
+        log.info("resuming from %s", found.folder)
+        state = found.state
+        for name, value in found.model().items():
+            self._policy.master[name].data.copy_(value)
+        self._policy.refresh()
+        self._optimizer.load(found.optimizer())
+        checkpoint.restore_rng(state)
+        self._version = Version(epoch=self._version.epoch, n=found.step)
+        self._evaluations = list(state["evaluations"])
+        self._life = dict(state["life"])
+        self._event("resume", step=found.step)
+        return Ledger.restore(state["ledger"])
+
+    def _save(self) -> None:
+        """Write a checkpoint, then tell the broker that what it covers is done."""
+        self._phase("saving")
+        life = self._life | {"wall_s": self._wall_s()}
+        folder = checkpoint.save(
+            self._run_dir / "checkpoints",
+            step=self._version.n,
+            epoch=self._version.epoch,
+            model={k: v.data for k, v in self._policy.master.items()},
+            optimizer=self._optimizer.state(),
+            state={"ledger": self._ledger.state(), "evaluations": self._evaluations, "life": life},
+            keep=self._config.learner.keep_checkpoints,
+        )
+        self._queue.settle()
+        log.info("saved %s", folder)
+        self._phase("training")
+
+    # outcome ------------------------------------------------------------------------------------------------------
+    def _outcome(self, stopped: bool, usage: dict[str, float]) -> dict[str, Any]:
+        syncs = int(self._life["syncs"])
+        used = [uid for record in self._metrics.read() for uid in record["tickets"]]
+        return {
+            "finished": not stopped,
+            "steps": self._version.n,
+            "wall_s": round(self._wall_s(), 1),
+            "held_out_accuracy": {
+                "before": self._evaluations[0]["accuracy"] if self._evaluations else None,
+                "after": self._evaluations[-1]["accuracy"] if self._evaluations else None,
+                "n": self._evaluations[-1]["n"] if self._evaluations else 0,
+            },
+            "evaluations": self._evaluations,
+            "busy": {role: round(share, 3) for role, share in usage.items()},
+            "tickets": {
+                "issued": self._ledger.next_index,
+                "trained": len(set(used)),
+                "twice": len(used) - len(set(used)),
+                "dead": self._ledger.dead,
+            },
+            "syncs": {
+                "count": syncs,
+                "mean_s": round(self._life["sync_s"] / syncs, 3) if syncs else None,
+                "max_s": round(self._life["sync_max_s"], 3),
+            },
+        }
+
+    def _wall_s(self) -> float:
+        return self._life["wall_s"] + time.monotonic() - self._started
+
+    def _role_seconds(self) -> dict[str, tuple[float, float]]:
+        """(busy, ready) seconds of every live member so far."""
+        return {m.name: (m.busy_s, m.ready_s) for m in self._broker.members()}
+
+    def _usage(self) -> dict[str, float]:
+        """Busy share of each role since training began; members of one role are averaged."""
+        shares: dict[str, list[float]] = {"learner": [self._clock.busy_s / max(1e-9, self._clock.ready_s)]}
+        for name, (busy, ready) in self._role_seconds().items():
+            busy_before, ready_before = self._usage_before.get(name, (0.0, 0.0))
+            if ready > ready_before:
+                role = name.rsplit("-", 1)[0]
+                shares.setdefault(role, []).append((busy - busy_before) / (ready - ready_before))
+        return {role: sum(values) / len(values) for role, values in shares.items()}
+
+    def _check_stop(self) -> None:
+        if self._broker.stop_reason():
+            raise _Stopped
+
+    def _phase(self, name: str) -> None:
+        self._event("phase", phase=name)
+
+    def _event(self, kind: str, **fields: Any) -> None:
+        self._broker.send("metrics", codec.pack({"kind": kind, **fields}))
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory. Raises ConfigError if another learner has it."""
+    with (run_dir / "learner.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{run_dir}: another learner is training here; `sppo-cli down {run_dir}` ends it") from None
+        yield
+
+
+def _make_sender(config: RunConfig, device: str) -> WeightSender:
+    transport = config.weights.transport
+    if transport == "nccl" or (transport == "auto" and device == "cuda"):
+        from sppo.weights.vllm_transfer import NcclSender
+
+        return NcclSender(config.weights.host, device)
+    from sppo.weights.gloo import GlooSender
+
+    return GlooSender(config.weights.host)
+
+
+def _use_threads(config: RunConfig, device: str) -> None:
+    import torch
+
+    if device == "cpu":
+        torch.set_num_threads(cpu_threads(config.learner.threads))
+    log.info("%s, %d CPU threads, process %d", device, torch.get_num_threads(), os.getpid())
+
+
+def _crossed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, after]."""
+    return after // every > before // every

@@ -1,0 +1,105 @@
+"""The policy on the learner's side: float32 master weights, bf16 compute, log-probs of completions, weights out.
+
+Shape suffixes: T completion tokens of a micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sppo.errors import ConfigError
+from sppo.kernels import linear_logprob
+from sppo.learner.batching import MicroBatch
+
+COMPUTE = torch.bfloat16
+
+
+class Policy:
+    """A causal language model that computes in bf16 and is updated in float32.
+
+    Gradients of each backward are added to `master[name].grad` in float32 as soon as they exist, so that micro-batches
+    accumulate without rounding; `refresh()` writes the updated master weights back for computing.
+    """
+
+    def __init__(self, path: str, *, device: str, temperature: float) -> None:
+        """Load from a folder in Hugging Face format. Raises ConfigError for a model without a language-model head."""
+        from transformers import AutoModelForCausalLM
+
+        self.device = device
+        self._temperature = temperature
+        self.module: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=COMPUTE, attn_implementation="sdpa", trust_remote_code=False
+        ).to(device)
+        self.module.eval()  # dropout off: log-probs must be those of the policy
+        if not isinstance(self.module.get_output_embeddings(), nn.Linear):
+            raise ConfigError(f"model.name: {path} has no linear language-model head")
+        self._softcap: float | None = getattr(self.module.config, "final_logit_softcapping", None)
+        self.master = {
+            name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in self.module.named_parameters()
+        }
+        for name, parameter in self.module.named_parameters():
+            parameter.register_post_accumulate_grad_hook(self._collect(name))
+
+    def _collect(self, name: str) -> Any:
+        master = self.master[name]
+
+        def add(parameter: Tensor) -> None:
+            gradient = parameter.grad
+            assert gradient is not None
+            if master.grad is None:
+                master.grad = gradient.float()
+            else:
+                master.grad += gradient
+            parameter.grad = None
+
+        return add
+
+    def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Log-probs [T] of the completion tokens at the sampling temperature, float32, and the entropy if asked for."""
+        hidden_BLH = self.module.model(
+            input_ids=batch.tokens_BL,
+            position_ids=batch.positions_BL.clamp(min=0),
+            attention_mask=batch.mask_BLL[:, None],
+            use_cache=False,
+        ).last_hidden_state
+        head = self.module.get_output_embeddings()
+        logprob_T, entropy_T, _ = linear_logprob(
+            hidden_BLH.flatten(0, 1)[batch.select_T],
+            head.weight,
+            batch.target_T,
+            bias=head.bias,
+            temperature=self._temperature,
+            softcap=self._softcap,
+            return_entropy=entropy,
+        )
+        return logprob_T, entropy_T
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Round the master weights into the computing ones."""
+        for name, parameter in self.module.named_parameters():
+            parameter.copy_(self.master[name])
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, computing weights) in Hugging Face's naming, tied ones once: what generators receive."""
+        for name, parameter in self.module.named_parameters():
+            yield name, parameter.detach()
+
+    def export(self, folder: Path, tokenizer: Any) -> None:
+        """Write the computing weights and the tokenizer as a plain Hugging Face folder."""
+        self.module.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+
+
+def pick_device(setting: str) -> str:
+    """`auto` takes a GPU where there is one. Raises ConfigError if `cuda` is asked for and missing."""
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("learner.device = 'cuda': torch sees no GPU; use 'auto' or 'cpu'")
+    if setting == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return setting

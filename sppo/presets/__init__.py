@@ -1,0 +1,1 @@
+"""Configurations that ship with sppo: `sppo-cli up quickstart`."""

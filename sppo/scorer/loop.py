@@ -1,0 +1,39 @@
+"""The scorer role: serves HTTP, announces its address, until the run asks to stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from sppo.config import RunConfig
+from sppo.errors import ScorerError
+from sppo.scorer.service import Service
+from sppo.transport.broker import Broker
+from sppo.types import Member
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 1.0
+HEARTBEAT_TTL_S = 10.0
+
+
+def run(config: RunConfig, broker: Broker, name: str) -> None:
+    """Serve `scorer.name` until the run stops. Raises ScorerError if the service ends by itself."""
+    service = Service(config.scorer.name, token=config.scorer.token.get_secret_value())
+    service.start()
+    log.info("%s serves %s", service.url, config.scorer.name)
+    try:
+        while not broker.stop_reason():
+            if not service.alive:
+                raise ScorerError(f"the scorer service {name} ended by itself")
+            usage = service.usage
+            broker.heartbeat(
+                Member(
+                    name=name, role="scorer", address=service.url, busy_s=usage.busy_s, ready_s=usage.ready_s
+                ),
+                HEARTBEAT_TTL_S,
+            )
+            time.sleep(HEARTBEAT_S)
+    finally:
+        service.stop()
+        broker.leave(name)

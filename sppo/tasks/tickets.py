@@ -1,0 +1,99 @@
+"""Tickets from questions: token ids by the model's chat template, seeds and uids from the ticket's index.
+
+The same configuration and index always make the same ticket, so a learner that resumes from a checkpoint can issue
+again whatever that checkpoint does not cover.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sppo.config import RunConfig
+from sppo.errors import ConfigError
+from sppo.tasks.questions import Question, Questions
+from sppo.types import SamplingParams, Ticket
+
+SEED_STRIDE = 1_000_003
+
+
+class TicketFactory:
+    """Makes training tickets by index and the evaluation tickets of one version."""
+
+    def __init__(self, config: RunConfig, questions: Questions, tokenizer: Any) -> None:
+        self._config = config
+        self._questions = questions
+        self._tokenizer = tokenizer
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def check_lengths(self) -> None:
+        """Raises ConfigError if any prompt is longer than the limit."""
+        limit = self._config.task.max_prompt_tokens
+        for question in (*self._questions.train, *self._questions.held_out):
+            length = len(self._encode(question))
+            if length > limit:
+                raise ConfigError(
+                    f"task.max_prompt_tokens = {limit}: a prompt of {length} tokens begins {question.text[:60]!r}; "
+                    "raise the limit or shorten the prompts"
+                )
+
+    def training(self, index: int, min_version: int) -> Ticket:
+        """The ticket of training index `index`."""
+        sampling = self._config.sampling
+        return self._ticket(
+            uid=training_uid(index),
+            question=self._training_question(index),
+            sampling=SamplingParams(
+                completions=sampling.completions,
+                temperature=sampling.temperature,
+                max_tokens=sampling.max_tokens,
+                seed=(self._config.seed * SEED_STRIDE + index) % 2**31,
+            ),
+            min_version=min_version,
+        )
+
+    def evaluation(self, name: str, n: int) -> list[Ticket]:
+        """One greedy ticket for each held-out question, none of which may be begun by weights older than `n`."""
+        sampling = SamplingParams(
+            completions=1, temperature=0.0, max_tokens=self._config.sampling.max_tokens, seed=0
+        )
+        return [
+            self._ticket(
+                uid=f"eval-{name}-{i:06d}", question=question, sampling=sampling, min_version=n, stream="eval"
+            )
+            for i, question in enumerate(self._questions.held_out)
+        ]
+
+    def _training_question(self, index: int) -> Question:
+        number, position = divmod(index, len(self._questions.train))
+        if self._order[0] != number:
+            self._order = (number, self._questions.training_order(self._config.seed, number))
+        return self._questions.train[self._order[1][position]]
+
+    def _ticket(
+        self, *, uid: str, question: Question, sampling: SamplingParams, min_version: int, stream: Any = "train"
+    ) -> Ticket:
+        return Ticket(
+            uid=uid,
+            stream=stream,
+            prompt_ids=tuple(self._encode(question)),
+            question=question.text,
+            scorer_data=question.data,
+            sampling=sampling,
+            min_version=min_version,
+        )
+
+    def _encode(self, question: Question) -> list[int]:
+        ids = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": question.text}], add_generation_prompt=True, return_dict=False
+        )
+        return [int(i) for i in ids]
+
+
+def training_uid(index: int) -> str:
+    """The uid of training ticket `index`."""
+    return f"train-{index:09d}"
+
+
+def training_index(uid: str) -> int:
+    """Inverse of `training_uid`."""
+    return int(uid.removeprefix("train-"))

@@ -1,0 +1,1 @@
+"""Tickets and groups between roles: codec, broker interface, Redis broker, in-memory broker, embedded server."""

@@ -1,0 +1,122 @@
+"""The broker: what every role may ask of it.
+
+    generator                                   learner (rank 0)
+    ---------                                   ----------------
+    lease(...)  -> Lease | None                 open_epoch(epoch)       fences every older learner
+    renew(uids)                                 issue(tickets)          idempotent
+    push(group) -> PushResult                   claim(n) / pending()    metadata of visible groups
+    fail(uid, reason) / release(uid)            fetch(gid)              the frame
+                                                settle(entries)         after a durable checkpoint
+
+A ticket is in exactly one of these places: `todo`, leased, queued (`q:<gid>`), done, dead. A lease may run twice; a
+group never counts twice, because the second push of a ticket is dropped in the same atomic step that would show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Literal, Protocol
+
+from sppo.types import DeadLetter, Group, Lease, Member, QueueEntry, Ticket, Version
+
+Channel = Literal["control", "replies", "metrics"]
+IssueResult = Literal["issued", "open", "dead"]
+
+
+class PushResult(Enum):
+    """What became of a pushed group."""
+
+    OK = "OK"
+    DUPLICATE = "DUP"
+    """Another attempt was first, or the ticket is closed: this group is dropped."""
+    FULL = "FULL"
+    """The queue is at its cap: renew the lease, wait, push again."""
+
+
+class Broker(Protocol):
+    """See the module's docstring. Every method may raise BrokerError; those of the learner also FencedError."""
+
+    # learner ---------------------------------------------------------------------------------------------------
+    def open_epoch(self, epoch: str) -> None:
+        """Take over the run: from now on calls of an older epoch are fenced."""
+
+    def issue(self, tickets: Sequence[Ticket]) -> list[IssueResult]:
+        """Make tickets available, unless they are queued, leased, waiting or dead already.
+
+        A ticket marked done is opened again: the caller is the truth about what was trained.
+        """
+
+    def withdraw(self, uids: Iterable[str]) -> None:
+        """Forget tickets that nobody will use; a late push of one is dropped."""
+
+    def open_tickets(self) -> set[str]:
+        """Uids of every ticket that is neither done nor dead."""
+
+    def claim(self, count: int, wait_s: float) -> list[QueueEntry]:
+        """New visible groups, oldest first; waits up to `wait_s` for the first."""
+
+    def pending(self) -> list[QueueEntry]:
+        """Groups claimed by this or an earlier learner and not settled."""
+
+    def fetch(self, entry: QueueEntry) -> bytes | None:
+        """The frame of a claimed group, or None if it is gone."""
+
+    def settle(self, entries: Sequence[QueueEntry]) -> None:
+        """End the claimed groups: their tickets are done and their frames deleted."""
+
+    def reject(self, entry: QueueEntry, reason: str) -> None:
+        """Drop a claimed group that cannot be used and have its ticket made again (or dead-letter it)."""
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Every ticket given up so far, oldest first."""
+
+    # generator -------------------------------------------------------------------------------------------------
+    def lease(self, applied: Version) -> Lease | None:
+        """A ticket that weights `applied` may begin: expired leases first, then evaluation, then training."""
+
+    def renew(self, uids: Sequence[str]) -> None:
+        """Prolong leases that are still held."""
+
+    def release(self, uid: str) -> None:
+        """Hand a leased ticket back."""
+
+    def push(self, group: Group) -> PushResult:
+        """Store the group's frame and make it visible, ending the lease; safe to repeat."""
+
+    def fail(self, uid: str, reason: str) -> bool:
+        """Report a failure of this ticket; True if it became a dead letter, else it is offered again."""
+
+    # everyone --------------------------------------------------------------------------------------------------
+    def heartbeat(self, member: Member, ttl_s: float) -> None:
+        """Announce a live member; it is gone `ttl_s` after its last heartbeat."""
+
+    def leave(self, name: str) -> None:
+        """Take a member out of the registry at once."""
+
+    def members(self) -> list[Member]:
+        """Live members, by name."""
+
+    def send(self, channel: Channel, message: bytes) -> None:
+        """Append a message."""
+
+    def tail(self, channel: Channel) -> str:
+        """Position after the newest message."""
+
+    def receive(self, channel: Channel, after: str, wait_s: float) -> list[tuple[str, bytes]]:
+        """Messages after a position, with their positions; waits up to `wait_s` for the first."""
+
+    def request_stop(self, reason: str) -> None:
+        """Ask every role to finish cleanly; an empty reason takes it back."""
+
+    def stop_reason(self) -> str:
+        """Why everyone should stop, or an empty text."""
+
+    def ping(self) -> str:
+        """Identity of the server's life; it changes when the server restarts."""
+
+    def depths(self) -> dict[str, int]:
+        """How many tickets and groups are where: todo, eval, leased, queued, dead; and bytes queued."""
+
+    def close(self) -> None:
+        """Release connections."""

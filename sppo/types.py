@@ -1,0 +1,180 @@
+"""What crosses a process boundary.
+
+Shape suffixes: T tokens of one completion, P tokens of a prompt, K completions of a group.
+Everything here is immutable, keyword-only and free of torch; `sppo.transport.codec` puts it on the wire.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+TicketStream = Literal["train", "eval"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """Policy version: `n` optimizer steps since the base model, in the learner's life `epoch`."""
+
+    epoch: str
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.n}"
+
+    @classmethod
+    def parse(cls, label: str) -> Version:
+        """Inverse of `str`. Raises ValueError for anything else."""
+        epoch, _, n = label.rpartition(":")
+        if not epoch:
+            raise ValueError(f"not a version label: {label!r}")
+        return cls(epoch=epoch, n=int(n))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How one ticket's completions are sampled."""
+
+    completions: int
+    """K, completions per prompt."""
+    temperature: float
+    """0 is greedy."""
+    max_tokens: int
+    """Longest completion, the end-of-sequence token included."""
+    seed: int
+    """Seed of this ticket's random numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """Permission to produce one group."""
+
+    uid: str
+    stream: TicketStream
+    prompt_ids: tuple[int, ...]
+    question: str
+    """The text a scorer sees, before the chat template."""
+    scorer_data: Mapping[str, Any]
+    """What the scorer needs besides the text, such as the reference answer. Plain msgpack types only."""
+    sampling: SamplingParams
+    min_version: int
+    """Oldest `n` that may begin sampling this ticket."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionSpan:
+    """Tokens [start, end) of a completion were sampled by `version`."""
+
+    version: Version
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """Tokens sampled in one generation call, the sampled end-of-sequence token included."""
+
+    token_ids: NDArray[np.int32]
+    """[T]"""
+    behavior_logprobs: NDArray[np.float32]
+    """[T] nats, at the sampling temperature, as the engine reported them."""
+    spans: tuple[VersionSpan, ...]
+    finish_reason: Literal["stop", "length"]
+    text: str = field(default="", compare=False)
+    """Detokenised, special tokens left out. For the scorer; not sent to the learner."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The K completions of one prompt with their scores: the unit of queueing and of baselines."""
+
+    gid: str
+    """Names this attempt; one ticket may be attempted more than once."""
+    uid: str
+    """The ticket."""
+    stream: TicketStream
+    prompt_ids: NDArray[np.int32]
+    """[P]"""
+    completions: tuple[Completion, ...]
+    rewards: NDArray[np.float32]
+    """[K] scalar rewards."""
+    generator: str
+    """Member that sampled it."""
+
+    @property
+    def tokens(self) -> int:
+        """Completion tokens of the whole group."""
+        return sum(len(c.token_ids) for c in self.completions)
+
+    def versions(self) -> set[Version]:
+        """Every version that sampled a token of this group."""
+        return {span.version for c in self.completions for span in c.spans}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueEntry:
+    """One visible group in the queue: metadata only, the frame is fetched by its gid."""
+
+    entry_id: str
+    gid: str
+    uid: str
+    stream: TicketStream
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A ticket on loan to one generator until it is pushed, renewed or expired."""
+
+    ticket: Ticket
+    attempt: int
+    """1 for the first lease of this ticket."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A ticket given up after its retries."""
+
+    uid: str
+    stream: TicketStream
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A live role, as its heartbeat describes it."""
+
+    name: str
+    role: Literal["generator", "scorer", "learner"]
+    address: str = ""
+    """Scorers: base URL of the service."""
+    world_size: int = 1
+    """Generators: ranks this engine adds to a weight-transfer group."""
+    applied: str = ""
+    """Generators: label of the version that the engine runs, empty before the first sync."""
+    busy_s: float = 0.0
+    """Seconds with work in hand since the role was ready."""
+    ready_s: float = 0.0
+    """Seconds since the role was ready."""
+    tokens: int = 0
+    """Generators: completion tokens sampled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """One group for a scorer."""
+
+    uid: str
+    question: str
+    completions: Sequence[str]
+    data: Mapping[str, Any]
+
+
+def digest(*parts: str) -> str:
+    """A short stable name for texts: 16 hex digits of SHA-256."""
+    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]

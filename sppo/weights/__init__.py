@@ -1,0 +1,1 @@
+"""Getting the learner's weights into running engines: publisher, receiver, and the transports between them."""

@@ -1,0 +1,196 @@
+"""Weights over gloo, for CPUs: buckets of bytes broadcast from rank 0, each checked against its digest.
+
+Both ends derive the same buckets from the same description of the weights. Digests are taken from the staged bytes
+before anything is sent, so a receiver knows that what it loads is what the learner published.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import xxhash
+from torch import Tensor
+from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
+
+from sppo.errors import WeightSyncError
+
+BUCKET_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """Consecutive weights that travel as one message."""
+
+    names: tuple[str, ...]
+    dtypes: tuple[torch.dtype, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    sizes: tuple[int, ...]
+    """Bytes of each weight."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole bucket."""
+        return sum(self.sizes)
+
+    def unpack(self, flat: Tensor) -> list[tuple[str, Tensor]]:
+        """Named views of a received bucket, [nbytes] uint8."""
+        parts = flat.split(list(self.sizes))
+        return [
+            (name, part.view(dtype).view(shape))
+            for name, part, dtype, shape in zip(self.names, parts, self.dtypes, self.shapes, strict=True)
+        ]
+
+
+def buckets(names: Sequence[str], dtype_names: Sequence[str], shapes: Sequence[Sequence[int]]) -> list[Bucket]:
+    """The buckets of these weights: in order, each at most BUCKET_BYTES unless one weight alone is larger."""
+    result: list[Bucket] = []
+    pending: list[tuple[str, torch.dtype, tuple[int, ...], int]] = []
+    for name, dtype_name, shape in zip(names, dtype_names, shapes, strict=True):
+        dtype = getattr(torch, dtype_name)
+        size = torch.Size(shape).numel() * dtype.itemsize
+        if pending and sum(p[3] for p in pending) + size > BUCKET_BYTES:
+            result.append(_bucket(pending))
+            pending = []
+        pending.append((name, dtype, tuple(shape), size))
+    if pending:
+        result.append(_bucket(pending))
+    return result
+
+
+def _bucket(parts: list[tuple[str, torch.dtype, tuple[int, ...], int]]) -> Bucket:
+    names, dtypes, shapes, sizes = zip(*parts, strict=True)
+    return Bucket(names=names, dtypes=dtypes, shapes=shapes, sizes=sizes)
+
+
+def digest(flat: Tensor) -> str:
+    """xxh3-128 of a [n] uint8 tensor on the CPU."""
+    return xxhash.xxh3_128_hexdigest(memoryview(flat.numpy()))
+
+
+class GlooGroup:
+    """One membership in a group of ranks."""
+
+    def __init__(self, *, host: str, port: int, rank: int, world_size: int, timeout_s: float, listen_fd: int | None = None):
+        timeout = timedelta(seconds=timeout_s)
+        # Rank 0 hands in a socket bound to one address; left alone, the store listens on every interface.
+        server = {} if listen_fd is None else {"master_listen_fd": listen_fd}
+        self._store = TCPStore(host, port, world_size, rank == 0, timeout, wait_for_workers=False, **server)
+        self._rank, self._world_size, self._host, self._timeout = rank, world_size, host, timeout
+        self._group: ProcessGroupGloo | None = None
+
+    def connect(self) -> None:
+        """Meet the other ranks. Raises RuntimeError when they do not come in time."""
+        options = ProcessGroupGloo._Options()
+        options._timeout = self._timeout
+        loopback = ipaddress.ip_address(socket.gethostbyname(self._host)).is_loopback
+        create = ProcessGroupGloo.create_device
+        options._devices = [create(hostname="127.0.0.1") if loopback else ProcessGroupGloo.create_default_device()]
+        self._group = ProcessGroupGloo(PrefixStore("sppo", self._store), self._rank, self._world_size, options)
+
+    def broadcast(self, flat: Tensor) -> None:
+        """Rank 0's [n] uint8 tensor to every rank. Raises RuntimeError if a rank is gone or too slow."""
+        assert self._group is not None, "connect() comes first"
+        self._group.broadcast(flat, 0).wait()
+
+    def close(self) -> None:
+        """Leave."""
+        self._group = None
+
+
+class GlooSender:
+    """The learner's end; see `sppo.weights.protocol.WeightSender`."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._group: GlooGroup | None = None
+        self._staged: list[Tensor] = []
+
+    def stage(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
+        """Pack the weights into buckets and take their digests."""
+        named = list(weights)
+        update: dict[str, Any] = {
+            "names": [name for name, _ in named],
+            "dtype_names": [str(w.dtype).removeprefix("torch.") for _, w in named],
+            "shapes": [list(w.shape) for _, w in named],
+        }
+        tensors = iter(named)
+        plan = buckets(update["names"], update["dtype_names"], update["shapes"])
+        if [t.numel() for t in self._staged] != [b.nbytes for b in plan]:
+            self._staged = [torch.empty(b.nbytes, dtype=torch.uint8) for b in plan]
+        for bucket, flat in zip(plan, self._staged, strict=True):
+            for (_, view), (_, weight) in zip(bucket.unpack(flat), tensors, strict=False):
+                view.copy_(weight)
+        update["digests"] = [digest(flat) for flat in self._staged]
+        return update
+
+    def open(self, world_size: int, timeout_s: float) -> dict[str, Any]:
+        """Listen on the configured address."""
+        self.close()
+        listener = socket.create_server((self._host, 0))
+        port = listener.getsockname()[1]
+        self._group = GlooGroup(
+            host=self._host, port=port, rank=0, world_size=world_size, timeout_s=timeout_s, listen_fd=listener.detach()
+        )
+        return {
+            "master_address": self._host,
+            "master_port": port,
+            "world_size": world_size,
+            "timeout_s": timeout_s,
+        }
+
+    def accept(self, timeout_s: float) -> None:
+        """Meet the receivers."""
+        assert self._group is not None, "open() comes first"
+        self._group.connect()
+
+    def send(self, timeout_s: float) -> None:
+        """Broadcast the staged buckets."""
+        assert self._group is not None, "open() comes first"
+        for flat in self._staged:
+            self._group.broadcast(flat)
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self._group is not None:
+            self._group.close()
+            self._group = None
+
+
+class GlooReceiver:
+    """A receiving rank, inside an engine's worker or a test."""
+
+    def __init__(self) -> None:
+        self._group: GlooGroup | None = None
+
+    def join(self, *, master_address: str, master_port: int, rank: int, world_size: int, timeout_s: float) -> None:
+        """Join the sender's group as `rank`, leaving an earlier one."""
+        self.close()
+        self._group = GlooGroup(
+            host=master_address, port=master_port, rank=rank, world_size=world_size, timeout_s=timeout_s
+        )
+        self._group.connect()
+
+    def receive(
+        self, *, names: list[str], dtype_names: list[str], shapes: list[list[int]], digests: list[str]
+    ) -> Iterator[list[tuple[str, Tensor]]]:
+        """Named weights, bucket by bucket. Raises WeightSyncError when bytes are not those the learner staged."""
+        if self._group is None:
+            raise WeightSyncError("weights announced before this engine joined a group")
+        for bucket, expected in zip(buckets(names, dtype_names, shapes), digests, strict=True):
+            flat = torch.empty(bucket.nbytes, dtype=torch.uint8)
+            self._group.broadcast(flat)
+            if digest(flat) != expected:
+                raise WeightSyncError(f"checksum mismatch in the bucket of {bucket.names[0]}")
+            yield bucket.unpack(flat)
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self._group is not None:
+            self._group.close()
+            self._group = None

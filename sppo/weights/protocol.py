@@ -1,0 +1,90 @@
+"""The messages of a weight sync and the two ends that carry it out.
+
+    learner                                   every generator
+    announce {sync, version, members}   →     pause the engine                        → reply `ready`
+    transfer {sync, members, join?, update} → (join the group) load the weights,
+                                              resume                                  → reply `applied`
+    release {sync}                      →     resume without new weights
+
+`announce` finds out who is there; only those who answered are named in `transfer`. A join is sent when the set of
+members changed since the last sync. Every phase has a deadline, and its error names the members that were late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from sppo.transport import codec
+from sppo.types import Version
+
+ANNOUNCE, TRANSFER, RELEASE = "announce", "transfer", "release"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A generator's answer to one phase."""
+
+    sync: str
+    member: str
+    phase: str
+    """`ready` or `applied`."""
+    error: str = ""
+    """Why the phase failed on this member."""
+
+    def pack(self) -> bytes:
+        """For the `replies` channel."""
+        return codec.pack({"sync": self.sync, "member": self.member, "phase": self.phase, "error": self.error})
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Reply:
+        """Inverse of `pack`. Raises BadFrame or TypeError."""
+        return cls(**codec.unpack(data))
+
+
+class WeightSender(Protocol):
+    """The learner's end of one transport.
+
+    update = sender.stage(policy.weights())      # a copy: the learner may go on afterwards
+    join = sender.open(world_size)               # only when members changed; what a receiver needs to join
+    sender.accept(timeout_s)                     # wait until everyone has joined
+    sender.send(timeout_s)
+    """
+
+    def stage(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
+        """Copy the weights and describe them: what an engine's `update_weights` takes."""
+
+    def open(self, world_size: int, timeout_s: float) -> dict[str, Any]:
+        """Begin a new group of `world_size` ranks, this end being rank 0; returns the address for receivers."""
+
+    def accept(self, timeout_s: float) -> None:
+        """Wait until every rank has joined the group begun by `open`."""
+
+    def send(self, timeout_s: float) -> None:
+        """Broadcast what was staged."""
+
+    def close(self) -> None:
+        """Leave the group. Safe to repeat."""
+
+
+class WeightTarget(Protocol):
+    """The generator's end: an engine whose weights can be replaced while completions are in flight."""
+
+    @property
+    def world_size(self) -> int:
+        """Ranks that this engine adds to a group."""
+
+    async def pause(self) -> None:
+        """Freeze running completions in place and hold back new ones."""
+
+    async def resume(self) -> None:
+        """Go on."""
+
+    async def join_group(self, join: dict[str, Any]) -> None:
+        """Join the group that a sender opened; leaves an earlier one."""
+
+    async def load_weights(self, update: dict[str, Any], version: Version) -> None:
+        """Receive what the sender broadcasts and run it as `version`."""
