@@ -45,7 +45,8 @@ def main(
 def up(
     config: Annotated[str, typer.Argument(help="A TOML file, or a preset: quickstart.")],
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", help="Where the run is kept; default runs/<name>. Resumes what is there.")
+        Path | None,
+        typer.Option("--run-dir", help="Where the run is kept; default runs/<name>. Resumes what is there."),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override one setting: section.setting=value. Repeatable.")

@@ -139,7 +139,7 @@ class GeneratorConfig(_Settings):
     """Groups that one generator samples at a time."""
     threads: int = Field(0, ge=0)
     """CPU threads of the engine; 0 takes every core (threads that wait do not spin, so roles may share cores)."""
-    kv_cache_gib: float = Field(1.0, gt=0)
+    kv_cache_gib: Positive = 1
     """Key-value cache on a CPU, GiB."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     """Share of a GPU's memory for the engine."""

@@ -61,10 +61,11 @@ class Generator:
                 for service in (self._heartbeat(), self._renew(), self._receiver.run()):
                     tasks.create_task(service)
                 tasks.create_task(self._work(tasks))
-        except* _Stopped:
+        except BaseExceptionGroup as group:
+            # Whatever came first ended the others; it tells the story.
+            if not isinstance(group.exceptions[0], _Stopped):
+                raise group.exceptions[0] from None
             log.info("asked to stop")
-        except* SppoError as group:
-            raise group.exceptions[0] from group
         finally:
             await self._leave()
 

@@ -58,6 +58,7 @@ class VllmEngine:
             AsyncEngineArgs(
                 model=self._model_path,
                 dtype="bfloat16",
+                seed=self._config.seed,
                 max_model_len=limits,
                 max_num_seqs=settings.max_groups * self._config.sampling.completions,
                 enforce_eager=settings.enforce_eager,
@@ -76,7 +77,7 @@ class VllmEngine:
             n=sampling.completions,
             temperature=sampling.temperature,
             max_tokens=sampling.max_tokens,
-            seed=sampling.seed if sampling.temperature > 0 else None,
+            seed=self._seed(sampling),
             logprobs=0,  # the sampled token's own
             output_kind=self._final_only,  # with n > 1 partial outputs hold some of the completions only
         )
@@ -86,6 +87,10 @@ class VllmEngine:
         assert final is not None, "vLLM ended a request without an output"
         assert len(final.outputs) == sampling.completions, "vLLM returned a partial set of completions"
         return [_completion(output) for output in final.outputs]
+
+    def _seed(self, sampling: SamplingParams) -> int | None:
+        # On a CPU vLLM 0.32 ends with "CPU Generator does not use offset" when a seeded request is prefilled in pieces.
+        return None if self._transport == "gloo" or sampling.temperature == 0 else sampling.seed
 
     async def pause(self) -> None:
         """Freeze in-flight completions; the prefix cache, computed by the old weights, is emptied on `load_weights`."""

@@ -172,7 +172,7 @@ def _chunks(
 @contextmanager
 def _low_precision_products(dtype: torch.dtype) -> Iterator[None]:
     """On a CPU, multiply float32 copies of bf16 numbers at bf16 speed; sums stay float32. A global flag: restored."""
-    matmul = torch.backends.mkldnn.matmul
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
     if dtype is torch.bfloat16:
         matmul.fp32_precision = "bf16"
@@ -182,9 +182,7 @@ def _low_precision_products(dtype: torch.dtype) -> Iterator[None]:
         matmul.fp32_precision = before
 
 
-def _check(
-    hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor, bias: Tensor | None, temperature: float
-) -> None:
+def _check(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor, bias: Tensor | None, temperature: float) -> None:
     if hidden_TH.ndim != 2 or weight_VH.ndim != 2 or hidden_TH.shape[1] != weight_VH.shape[1]:
         raise ValueError(
             f"hidden_TH {tuple(hidden_TH.shape)} and weight_VH {tuple(weight_VH.shape)}: expected [T, H] and [V, H]"

@@ -5,6 +5,7 @@ Ray is started on this machine for one run, on loopback addresses, with token au
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class Cluster:
             cause = error.cause
             if isinstance(cause, SppoError):
                 raise cause from None
-            raise RoleDiedError(self._explain(name, f"{type(cause).__name__}: {cause}")) from None
+            raise RoleDiedError(self._explain(name, str(cause).splitlines()[0])) from None
         except self._ray.exceptions.RayError as error:
             raise RoleDiedError(self._explain(name, type(error).__name__)) from None
 
@@ -127,7 +128,12 @@ class _Role:
         try:
             return roles.run_role(role, name, run, Path(run_dir))
         except SppoError as error:
+            logging.exception("%s ends", name)
             raise error.with_traceback(None) from None
+        except Exception as error:
+            logging.exception("%s ends", name)
+            # As plain text: an exception of a library may not survive the way to the supervisor.
+            raise RuntimeError(f"{type(error).__name__}: {error}".splitlines()[0]) from None
 
 
 def check_gpus(available: int, wanted: int) -> None:

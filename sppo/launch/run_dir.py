@@ -1,13 +1,13 @@
 """The run directory: what is in it, whether a configuration may use it, and what it says about a run.
 
-    RUN/config.toml       the resolved configuration, without secrets
-    RUN/metrics.jsonl     one line per optimizer step (names: sppo/metrics.py)
-    RUN/logs/             one file per role
-    RUN/checkpoints/      whole checkpoints (sppo/learner/checkpoint.py)
-    RUN/export/           the trained model in Hugging Face format
-    RUN/summary.json      the outcome, once the run has ended
-    RUN/status.json       the state of the run, renewed every second while it is up
-    RUN/broker/           the embedded broker's data
+RUN/config.toml       the resolved configuration, without secrets
+RUN/metrics.jsonl     one line per optimizer step (names: sppo/metrics.py)
+RUN/logs/             one file per role
+RUN/checkpoints/      whole checkpoints (sppo/learner/checkpoint.py)
+RUN/export/           the trained model in Hugging Face format
+RUN/summary.json      the outcome, once the run has ended
+RUN/status.json       the state of the run, renewed every second while it is up
+RUN/broker/           the embedded broker's data
 """
 
 from __future__ import annotations

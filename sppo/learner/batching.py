@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sppo.types import Completion, Group
@@ -116,12 +118,12 @@ def collate(groups: Sequence[Group], members: Sequence[int], *, share_prompt: bo
 class _Row:
     """One prompt and some of its completions."""
 
-    def __init__(self, prompt_ids: np.ndarray, completions: Sequence[Completion]) -> None:  # type: ignore[type-arg]
+    def __init__(self, prompt_ids: NDArray[np.int32], completions: Sequence[Completion]) -> None:
         self._prompt = prompt_ids
         self._fed = [c.token_ids[:-1] for c in completions]
         self.length = len(prompt_ids) + sum(len(f) for f in self._fed)
 
-    def layout(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    def layout(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Tokens, positions, and segments: 0 for the prompt, 1.. for the completions."""
         prompt = len(self._prompt)
         parts = [np.arange(prompt), *[prompt + np.arange(len(f)) for f in self._fed]]

@@ -40,11 +40,11 @@ class Checkpoint:
 
     def model(self) -> dict[str, Tensor]:
         """Master weights by name."""
-        return load_file(self.folder / "model.safetensors")
+        return dict(load_file(self.folder / "model.safetensors"))
 
     def optimizer(self) -> dict[str, Tensor]:
         """The optimizer's tensors by name."""
-        return load_file(self.folder / "optimizer.safetensors")
+        return dict(load_file(self.folder / "optimizer.safetensors"))
 
 
 def save(
@@ -80,7 +80,9 @@ def save(
         _flush(root)
     except OSError as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise SppoError(f"checkpoint of step {step} was not written to {root}: {error}; free some disk space") from error
+        raise SppoError(
+            f"checkpoint of step {step} was not written to {root}: {error}; free some disk space"
+        ) from error
     for old in _folders(root)[:-keep]:
         shutil.rmtree(old)
     return final
@@ -95,7 +97,9 @@ def newest(root: Path) -> Checkpoint | None:
     try:
         state = json.loads((folder / "state.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{folder} is not a readable checkpoint ({error}); delete it to resume from an older one") from error
+        raise ConfigError(
+            f"{folder} is not a readable checkpoint ({error}); delete it to resume from an older one"
+        ) from error
     if state.get("format") != FORMAT:
         raise ConfigError(f"{folder} has checkpoint format {state.get('format')}, this version reads {FORMAT}")
     return Checkpoint(folder=folder, step=int(state["step"]), state=state)

@@ -198,7 +198,7 @@ class Learner:
         deadline = time.monotonic() + self._config.generator.start_timeout_s
         while True:
             self._check_stop()
-            roles = [m.role for m in self._broker.members()]
+            roles: list[str] = [m.role for m in self._broker.members()]
             missing = {role: n - roles.count(role) for role, n in wanted.items() if roles.count(role) < n}
             if not missing:
                 return
@@ -241,11 +241,15 @@ class Learner:
                     f"{self._config.eval.timeout_s:.0f}; {self._queue.describe()}"
                 )
             self._queue.receive(WAIT_S)
+        if not groups:
+            raise SppoError(
+                f"every ticket of the evaluation of step {self._version.n} became a dead letter; see the logs"
+            )
         rewards = [float(g.rewards[0]) for g in groups]
         record = {
             "step": self._version.n,
-            "accuracy": sum(r >= 1.0 for r in rewards) / max(1, len(rewards)),
-            "reward_mean": sum(rewards) / max(1, len(rewards)),
+            "accuracy": sum(r >= 1.0 for r in rewards) / len(rewards),
+            "reward_mean": sum(rewards) / len(rewards),
             "n": len(rewards),
             "dead": len(uids) - len(rewards),
         }
@@ -351,7 +355,9 @@ def _locked(run_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"{run_dir}: another learner is training here; `sppo-cli down {run_dir}` ends it") from None
+            raise ConfigError(
+                f"{run_dir}: another learner is training here; `sppo-cli down {run_dir}` ends it"
+            ) from None
         yield
 
 

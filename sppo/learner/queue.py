@@ -109,7 +109,9 @@ class GroupQueue:
         for entry in entries:
             if entry.entry_id in self._held:
                 continue
-            keep: Callable[[QueueEntry], None] = self._take_training if entry.stream == "train" else self._take_evaluation
+            keep: Callable[[QueueEntry], None] = (
+                self._take_training if entry.stream == "train" else self._take_evaluation
+            )
             keep(entry)
 
     def _take_training(self, entry: QueueEntry) -> None:

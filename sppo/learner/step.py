@@ -123,9 +123,7 @@ class Trainer:
 
     def _at_version(self, batch: MicroBatch, groups: Sequence[Group], version: Version) -> Tensor:
         """[T] True for tokens of completions that `version` sampled from beginning to end."""
-        whole = [
-            all(s.version == version for s in c.spans) for i in batch.groups for c in groups[i].completions
-        ]
+        whole = [all(s.version == version for s in c.spans) for i in batch.groups for c in groups[i].completions]
         return torch.repeat_interleave(torch.tensor(whole, device=batch.cu_seqlens.device), batch.cu_seqlens.diff())
 
 

@@ -28,9 +28,7 @@ def run(config: RunConfig, broker: Broker, name: str) -> None:
                 raise ScorerError(f"the scorer service {name} ended by itself")
             usage = service.usage
             broker.heartbeat(
-                Member(
-                    name=name, role="scorer", address=service.url, busy_s=usage.busy_s, ready_s=usage.ready_s
-                ),
+                Member(name=name, role="scorer", address=service.url, busy_s=usage.busy_s, ready_s=usage.ready_s),
                 HEARTBEAT_TTL_S,
             )
             time.sleep(HEARTBEAT_S)

@@ -25,6 +25,7 @@ from sppo.scorer.base import InlineScorer
 from sppo.types import ScoreRequest
 
 START_TIMEOUT_S = 20.0
+_BEARER = HTTPBearer(auto_error=False)
 
 
 class ScoreBody(BaseModel):
@@ -67,18 +68,15 @@ def build(name: str, token: str, usage: Usage) -> FastAPI:
     """The application for scorer `name`. Raises ConfigError for an unknown one."""
     scorer = InlineScorer(name)
     app = FastAPI(title="sppo scorer", description=f"Scores the completions of one prompt with {name}.")
-    bearer = HTTPBearer(auto_error=False)
 
-    def authorise(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+    def authorise(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
         if token and (given is None or not hmac.compare_digest(given.credentials.encode(), token.encode())):
             raise HTTPException(401, "missing or wrong bearer token")
 
     @app.post("/score", dependencies=[Depends(authorise)])
     def score(body: ScoreBody) -> ScoreReply:
         started = time.monotonic()
-        request = ScoreRequest(
-            uid=body.uid, question=body.question, completions=body.completions, data=body.data
-        )
+        request = ScoreRequest(uid=body.uid, question=body.question, completions=body.completions, data=body.data)
         try:
             return ScoreReply(rewards=scorer.score_now(request))
         except ScorerError as error:

@@ -58,9 +58,7 @@ def load(config: TaskConfig, seed: int) -> Questions:
     elif kind == "jsonl" and name:
         entries = _jsonl(Path(name))
     else:
-        raise ConfigError(
-            f"task.name = {config.name!r}: write it as reasoning-gym:<dataset> or jsonl:<file>"
-        )
+        raise ConfigError(f"task.name = {config.name!r}: write it as reasoning-gym:<dataset> or jsonl:<file>")
     distinct: dict[str, Question] = {}
     for entry in entries:
         text = _prompt(config, entry)

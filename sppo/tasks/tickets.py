@@ -53,13 +53,9 @@ class TicketFactory:
 
     def evaluation(self, name: str, n: int) -> list[Ticket]:
         """One greedy ticket for each held-out question, none of which may be begun by weights older than `n`."""
-        sampling = SamplingParams(
-            completions=1, temperature=0.0, max_tokens=self._config.sampling.max_tokens, seed=0
-        )
+        sampling = SamplingParams(completions=1, temperature=0.0, max_tokens=self._config.sampling.max_tokens, seed=0)
         return [
-            self._ticket(
-                uid=f"eval-{name}-{i:06d}", question=question, sampling=sampling, min_version=n, stream="eval"
-            )
+            self._ticket(uid=f"eval-{name}-{i:06d}", question=question, sampling=sampling, min_version=n, stream="eval")
             for i, question in enumerate(self._questions.held_out)
         ]
 

@@ -53,7 +53,8 @@ class RedisBroker(Broker):
     """See `sppo.transport.broker`. Safe for use from several threads."""
 
     def __init__(self, client: redis.Redis, run: str, config: BrokerConfig) -> None:
-        self._client = client
+        # redis-py types each reply as every form it might take; this client answers in bytes.
+        self._client: Any = client
         self._prefix = f"sppo:{{{run}}}:"
         self._config = config
         self._epoch = ""
@@ -221,9 +222,7 @@ class RedisBroker(Broker):
     def _read_queue(self, start: str, count: int, wait_s: float) -> list[QueueEntry]:
         block = max(1, int(wait_s * 1000)) if wait_s > 0 else None
         stream = {self._key("q"): start}
-        reply = self._call(
-            lambda: self._client.xreadgroup(CONSUMER_GROUP, "rank0", stream, count=count, block=block)
-        )
+        reply = self._call(lambda: self._client.xreadgroup(CONSUMER_GROUP, "rank0", stream, count=count, block=block))
         return [
             QueueEntry(
                 entry_id=entry_id.decode(),

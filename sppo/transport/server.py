@@ -68,14 +68,12 @@ class EmbeddedServer:
             stderr=subprocess.DEVNULL,
             pass_fds=[self._lock],
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call
+            preexec_fn=_die_with_parent,
         )
         assert self._process.stdin is not None
         self._process.stdin.write(self._settings(socket, password).encode())
         self._process.stdin.close()
-        ready = config.model_copy(
-            update={"url": f"unix://{socket}", "username": "", "password": SecretStr(password)}
-        )
+        ready = config.model_copy(update={"url": f"unix://{socket}", "username": "", "password": SecretStr(password)})
         self._await_answer(ready)
         return ready
 

@@ -14,13 +14,17 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed
 import xxhash
 from torch import Tensor
-from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
 
 from sppo.errors import WeightSyncError
 
 BUCKET_BYTES = 32 << 20
+
+# torch.distributed does not export these for type checkers.
+_dist: Any = torch.distributed
+TCPStore, PrefixStore, ProcessGroupGloo = _dist.TCPStore, _dist.PrefixStore, _dist.ProcessGroupGloo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,7 @@ class Bucket:
 
     def unpack(self, flat: Tensor) -> list[tuple[str, Tensor]]:
         """Named views of a received bucket, [nbytes] uint8."""
-        parts = flat.split(list(self.sizes))
+        parts = torch.split(flat, list(self.sizes))
         return [
             (name, part.view(dtype).view(shape))
             for name, part, dtype, shape in zip(self.names, parts, self.dtypes, self.shapes, strict=True)
@@ -70,19 +74,21 @@ def _bucket(parts: list[tuple[str, torch.dtype, tuple[int, ...], int]]) -> Bucke
 
 def digest(flat: Tensor) -> str:
     """xxh3-128 of a [n] uint8 tensor on the CPU."""
-    return xxhash.xxh3_128_hexdigest(memoryview(flat.numpy()))
+    return xxhash.xxh3_128_hexdigest(flat.numpy().data)
 
 
 class GlooGroup:
     """One membership in a group of ranks."""
 
-    def __init__(self, *, host: str, port: int, rank: int, world_size: int, timeout_s: float, listen_fd: int | None = None):
+    def __init__(
+        self, *, host: str, port: int, rank: int, world_size: int, timeout_s: float, listen_fd: int | None = None
+    ):
         timeout = timedelta(seconds=timeout_s)
         # Rank 0 hands in a socket bound to one address; left alone, the store listens on every interface.
         server = {} if listen_fd is None else {"master_listen_fd": listen_fd}
         self._store = TCPStore(host, port, world_size, rank == 0, timeout, wait_for_workers=False, **server)
         self._rank, self._world_size, self._host, self._timeout = rank, world_size, host, timeout
-        self._group: ProcessGroupGloo | None = None
+        self._group: Any = None
 
     def connect(self) -> None:
         """Meet the other ranks. Raises RuntimeError when they do not come in time."""

@@ -102,9 +102,7 @@ class WeightPublisher:
                 rank += member.world_size
             join = self._sender.open(rank, self._timeout)
             self._group = ()
-        self._send(
-            TRANSFER, sync, version=str(version), members=list(names), join=join, offsets=offsets, update=update
-        )
+        self._send(TRANSFER, sync, version=str(version), members=list(names), join=join, offsets=offsets, update=update)
 
         def collective() -> None:
             if join is not None:

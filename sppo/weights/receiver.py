@@ -44,7 +44,9 @@ class WeightReceiver:
                 self._position = position
                 await self._handle(codec.unpack(data))
             if self._paused_for and time.monotonic() > self._paused_until:
-                log.warning("the learner went silent in weight sync %s; going on with %s", self._paused_for, self.applied)
+                log.warning(
+                    "the learner went silent in weight sync %s; going on with %s", self._paused_for, self.applied
+                )
                 await self._resume()
 
     async def _handle(self, message: dict[str, Any]) -> None:
