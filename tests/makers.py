@@ -1,0 +1,108 @@
+"""Small real objects for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sppo.config import RunConfig
+from sppo.types import Completion, Group, SamplingParams, Ticket, Version, VersionSpan
+
+V0 = Version(epoch="e1", n=0)
+
+
+def ticket(uid: str = "train-000000000", *, min_version: int = 0, **changes: Any) -> Ticket:
+    values: dict[str, Any] = {
+        "uid": uid,
+        "stream": "eval" if uid.startswith("eval") else "train",
+        "prompt_ids": (1, 2, 3),
+        "question": "Calculate 1 + 1.",
+        "scorer_data": {"answer": "2", "metadata": {"digits": [1, 1]}},
+        "sampling": SamplingParams(completions=2, temperature=0.7, max_tokens=4, seed=5),
+        "min_version": min_version,
+    }
+    return Ticket(**(values | changes))
+
+
+def completion(tokens: list[int], *, version: Version = V0, logprob: float = -1.0) -> Completion:
+    return Completion(
+        token_ids=np.asarray(tokens, np.int32),
+        behavior_logprobs=np.full(len(tokens), logprob, np.float32),
+        spans=(VersionSpan(version=version, start=0, end=len(tokens)),),
+        finish_reason="stop",
+    )
+
+
+def group(uid: str = "train-000000000", *, gid: str | None = None, size: int = 2, version: Version = V0) -> Group:
+    return Group(
+        gid=gid or f"{uid}.g.1",
+        uid=uid,
+        stream="eval" if uid.startswith("eval") else "train",
+        prompt_ids=np.asarray([1, 2, 3], np.int32),
+        completions=tuple(completion([4 + i] * (i + 1), version=version) for i in range(size)),
+        rewards=np.arange(size, dtype=np.float32),
+        generator="generator-0",
+    )
+
+
+def random_groups(rng: np.random.Generator, count: int, *, vocabulary: int, version: Version = V0) -> list[Group]:
+    """Groups of unequal sizes with prompts and completions of unequal lengths."""
+    groups = []
+    for g in range(count):
+        k = int(rng.integers(2, 5))
+        completions = []
+        for _ in range(k):
+            length = int(rng.integers(1, 6))
+            completions.append(
+                Completion(
+                    token_ids=rng.integers(0, vocabulary, length).astype(np.int32),
+                    behavior_logprobs=-rng.random(length).astype(np.float32) * 5,
+                    spans=(VersionSpan(version=version, start=0, end=length),),
+                    finish_reason="stop",
+                )
+            )
+        groups.append(
+            Group(
+                gid=f"train-{g:09d}.g.1",
+                uid=f"train-{g:09d}",
+                stream="train",
+                prompt_ids=rng.integers(0, vocabulary, int(rng.integers(2, 8))).astype(np.int32),
+                completions=tuple(completions),
+                rewards=rng.random(k).astype(np.float32),
+                generator="generator-0",
+            )
+        )
+    return groups
+
+
+class WordTokenizer:
+    """One token per character code; enough of the tokenizer's interface for tickets."""
+
+    def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> list[int]:
+        return [ord(c) % 97 for c in messages[0]["content"]]
+
+
+def tiny_model(folder: Path, *, vocabulary: int = 61) -> str:
+    """A Llama of two layers with random weights, saved in Hugging Face format."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(str(folder))
+    return str(folder)
+
+
+def run_config(**sections: dict[str, Any]) -> RunConfig:
+    return RunConfig(name="test", **sections)

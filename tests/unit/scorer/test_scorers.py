@@ -1,0 +1,135 @@
+"""Scorers in-process and behind a real HTTP service on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from sppo.errors import ConfigError, ScorerError
+from sppo.scorer import base, rules
+from sppo.scorer.client import HttpScorer
+from sppo.scorer.service import Service
+from sppo.types import ScoreRequest
+
+
+def by_length(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """A user's own scorer."""
+    return [float(len(c)) for c in completions]
+
+
+def refuses(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    raise RuntimeError("out of opinions")
+
+
+def one_short(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    return [1.0] * (len(completions) - 1)
+
+
+def not_a_number(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    return [float("nan")] * len(completions)
+
+
+def request(*completions: str) -> ScoreRequest:
+    return ScoreRequest(uid="train-7", question="Calculate 9 - 12.", completions=completions, data={"answer": "-3"})
+
+
+def test_the_rules() -> None:
+    texts = ["-3", " -3\n", "It is -3.", "3", "1 - 4 = -3", "none"]
+    assert rules.exact_match("", texts, {"answer": "-3"}) == [1, 1, 0, 0, 0, 0]
+    assert rules.last_number("", texts, {"answer": "-3"}) == [1, 1, 1, 0, 1, 0]
+    assert rules.last_number("", ["1,234"], {"answer": "1234"}) == [1]
+
+
+def test_reasoning_gym_scores_its_own_entries() -> None:
+    data = {"answer": "84", "metadata": {"source_dataset": "chain_sum"}}
+    assert rules.reasoning_gym_score("", ["84", "85"], data)[0] == 1.0
+    assert rules.reasoning_gym_score("", ["84", "85"], data)[1] < 1.0
+
+
+def test_an_import_string_finds_a_users_function() -> None:
+    scorer = base.InlineScorer(f"{__name__}:by_length")
+    assert scorer.score_now(request("a", "bcd")) == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("name", ["nope", "no.such.module:f", f"{__name__}:nope", f"{__name__}:pytest"])
+def test_an_unknown_scorer_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"scorer\.name"):
+        base.find(name)
+
+
+@pytest.mark.parametrize("function", ["refuses", "one_short", "not_a_number"])
+def test_a_bad_answer_names_the_scorer_and_the_group(function: str) -> None:
+    with pytest.raises(ScorerError, match=f"{function}.*train-7"):
+        base.InlineScorer(f"{__name__}:{function}").score_now(request("a", "b"))
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    running = Service("last-number", token="sesame")
+    running.start()
+    yield running
+    running.stop()
+
+
+def ask(url: str, token: str, *completions: str) -> list[float]:
+    async def run() -> list[float]:
+        scorer = HttpScorer(lambda: [url], token=token, timeout_s=5)
+        try:
+            return await scorer.score(request(*completions))
+        finally:
+            await scorer.close()
+
+    return asyncio.run(run())
+
+
+def test_the_service_scores_what_the_rule_scores(service: Service) -> None:
+    assert ask(service.url, "sesame", "-3", "4") == [1.0, 0.0]
+    health = httpx.get(f"{service.url}/health", headers={"Authorization": "Bearer sesame"}).json()
+    assert (health["scorer"], health["scored"]) == ("last-number", 1)
+
+
+def test_the_service_refuses_strangers(service: Service) -> None:
+    with pytest.raises(ScorerError, match="401"):
+        ask(service.url, "guess", "-3")
+    assert httpx.get(f"{service.url}/health").status_code == 401
+
+
+def test_the_service_describes_itself(service: Service) -> None:
+    assert "/score" in httpx.get(f"{service.url}/openapi.json").json()["paths"]
+
+
+def test_a_scorer_that_fails_behind_http_is_a_refusal_with_its_reason() -> None:
+    running = Service(f"{__name__}:refuses", token="")
+    running.start()
+    try:
+        with pytest.raises(ScorerError, match="out of opinions"):
+            ask(running.url, "", "a")
+    finally:
+        running.stop()
+
+
+def test_a_service_that_comes_late_is_waited_for() -> None:
+    async def run() -> list[float]:
+        late = Service("last-number", token="")
+        urls: list[str] = []
+        scorer = HttpScorer(lambda: urls, token="", timeout_s=5)
+        waiting = asyncio.create_task(scorer.score(request("-3")))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        late.start()
+        urls.append(late.url)
+        rewards = await waiting
+        await scorer.close()
+        late.stop()
+        return rewards
+
+    assert asyncio.run(run()) == [1.0]
+
+
+def test_no_token_beyond_loopback_is_refused() -> None:
+    with pytest.raises(ConfigError, match="SPPO_SCORER__TOKEN"):
+        Service("last-number", token="", host="0.0.0.0")

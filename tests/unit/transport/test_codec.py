@@ -1,0 +1,104 @@
+"""Frames: what goes in comes out, and anything else is BadFrame."""
+
+from __future__ import annotations
+
+import struct
+
+import msgpack
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sppo.errors import BadFrame
+from sppo.transport import codec
+from sppo.types import Group
+from tests import makers
+
+
+def same(a: Group, b: Group) -> bool:
+    arrays = [(a.prompt_ids, b.prompt_ids), (a.rewards, b.rewards)]
+    for x, y in zip(a.completions, b.completions, strict=True):
+        arrays += [(x.token_ids, y.token_ids), (x.behavior_logprobs, y.behavior_logprobs)]
+        if (x.spans, x.finish_reason) != (y.spans, y.finish_reason):
+            return False
+    names = (a.gid, a.uid, a.stream, a.generator) == (b.gid, b.uid, b.stream, b.generator)
+    return names and all(np.array_equal(x, y) for x, y in arrays)
+
+
+@pytest.mark.parametrize("size", [1, 2, 8])
+def test_a_group_survives_the_wire(size: int) -> None:
+    group = makers.group(size=size)
+    assert same(codec.decode_group(codec.encode_group(group)), group)
+
+
+def test_a_ticket_survives_the_wire() -> None:
+    ticket = makers.ticket()
+    assert codec.unpack_ticket(codec.pack_ticket(ticket)) == ticket
+
+
+def test_every_single_byte_flip_is_a_bad_frame() -> None:
+    frame = codec.encode_group(makers.group())
+    for i in range(len(frame)):
+        broken = bytearray(frame)
+        broken[i] ^= 0x41
+        with pytest.raises(BadFrame):
+            codec.decode_group(bytes(broken))
+
+
+def reframe(header: object, payload: bytes) -> bytes:
+    """A frame with a valid checksum around any header."""
+    body = msgpack.packb(header)
+    data = body + payload
+    return struct.pack("<4sIQ", codec.MAGIC, len(body), xxhash.xxh3_64_intdigest(data)) + data
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sizes": [3, 3, 3]},
+        {"sizes": [-1, 4, 3, 3]},
+        {"lengths": [1, 1]},
+        {"lengths": [3]},
+        {"finish": ["stop", "sideways"]},
+        {"spans": [[["e1:0", 0, 1]], [["e1:0", 1, 2]]]},
+        {"spans": [[["e1:0", 0, 1]], []]},
+        {"spans": [[["no label", 0, 1]], [["e1:0", 0, 2]]]},
+        {"stream": "other"},
+        {"uid": 7},
+        {"gid": None},
+    ],
+)
+def test_a_header_that_lies_is_a_bad_frame(change: dict[str, object]) -> None:
+    frame = codec.encode_group(makers.group())
+    _, length, _ = struct.unpack_from("<4sIQ", frame)
+    header = msgpack.unpackb(frame[16 : 16 + length])
+    with pytest.raises(BadFrame):
+        codec.decode_group(reframe(header | change, frame[16 + length :]))
+
+
+def test_a_log_prob_that_is_not_finite_is_a_bad_frame() -> None:
+    group = makers.group()
+    group.completions[0].behavior_logprobs[0] = np.nan
+    with pytest.raises(BadFrame, match="not finite"):
+        codec.decode_group(codec.encode_group(group))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_random_bytes_are_only_ever_a_bad_frame(data: bytes) -> None:
+    for decode in (codec.decode_group, codec.unpack_ticket, codec.unpack):
+        with pytest.raises(BadFrame):
+            decode(data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda x: st.lists(x) | st.dictionaries(st.text(max_size=5), x)), st.binary(max_size=40))  # fmt: skip
+def test_random_headers_are_only_ever_a_bad_frame(header: object, payload: bytes) -> None:
+    try:
+        frame = reframe(header, payload)
+    except OverflowError:
+        return  # msgpack itself cannot carry this integer
+    with pytest.raises(BadFrame):
+        codec.decode_group(frame)
