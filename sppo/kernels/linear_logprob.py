@@ -146,12 +146,13 @@ class _Chunked(torch.autograd.Function):
                 d_TC *= scaled_T[:, None]
                 if ctx.softcap is not None:
                     d_TC *= 1 - (z_TC * ctx.temperature / ctx.softcap) ** 2  # derivative of the soft cap's tanh
-                if d_hidden is not None:
-                    d_hidden += d_TC @ weight_VH[start:stop].float()
-                if d_weight is not None:
-                    d_weight[start:stop] = (d_TC.T @ wide).to(d_weight.dtype)
                 if d_bias is not None:
                     d_bias[start:stop] = d_TC.sum(0).to(d_bias.dtype)
+                low_TC = d_TC.to(hidden_TH.dtype)  # products at the speed of the inputs' dtype
+                if d_hidden is not None:
+                    d_hidden += low_TC @ weight_VH[start:stop]
+                if d_weight is not None:
+                    d_weight[start:stop] = low_TC.T @ hidden_TH
         return (None if d_hidden is None else d_hidden.to(hidden_TH.dtype), d_weight, d_bias, *[None] * 5)
 
 

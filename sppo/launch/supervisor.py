@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from sppo.config import RunConfig, with_secrets
-from sppo.errors import RoleDiedError, SppoError
+from sppo.errors import BrokerError, ConfigError, RoleDiedError, SppoError
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.cluster import Cluster, check_gpus
 from sppo.launch.progress import Progress
@@ -48,7 +48,10 @@ def preflight(config: RunConfig) -> None:
         base.find(config.scorer.name)
     found = questions.load(config.task, config.seed)
     if config.broker.url:
-        connect(config.broker, config.name).close()
+        try:
+            connect(config.broker, config.name).close()
+        except BrokerError as error:
+            raise ConfigError(str(error)) from error
     path = models.resolve(config.model)
     TicketFactory(config, found, models.load_tokenizer(path)).check_lengths()
 

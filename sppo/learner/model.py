@@ -16,8 +16,6 @@ from sppo.errors import ConfigError
 from sppo.kernels import linear_logprob
 from sppo.learner.batching import MicroBatch
 
-COMPUTE = torch.bfloat16
-
 
 class Policy:
     """A causal language model that computes in bf16 and is updated in float32.
@@ -26,14 +24,14 @@ class Policy:
     accumulate without rounding; `refresh()` writes the updated master weights back for computing.
     """
 
-    def __init__(self, path: str, *, device: str, temperature: float) -> None:
+    def __init__(self, path: str, *, device: str, temperature: float, compute: torch.dtype = torch.bfloat16) -> None:
         """Load from a folder in Hugging Face format. Raises ConfigError for a model without a language-model head."""
         from transformers import AutoModelForCausalLM
 
         self.device = device
         self._temperature = temperature
         self.module: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=COMPUTE, attn_implementation="sdpa", trust_remote_code=False
+            path, dtype=compute, attn_implementation="sdpa", trust_remote_code=False
         ).to(device)
         self.module.eval()  # dropout off: log-probs must be those of the policy
         if not isinstance(self.module.get_output_embeddings(), nn.Linear):

@@ -61,7 +61,7 @@ def softmean_targets(scores_N: Tensor, group_ids_N: Tensor, weights_N: Tensor, *
     # Shifted by the group's largest score: exp can neither overflow nor vanish for the whole group.
     _, index_N = torch.unique(group_ids_N, return_inverse=True)
     lowest = torch.full((int(index_N.max()) + 1,), -torch.inf, dtype=scores_N.dtype, device=scores_N.device)
-    top_N = lowest.index_reduce(0, index_N, scores_N, "amax")[index_N]
+    top_N = lowest.scatter_reduce(0, index_N, scores_N, "amax")[index_N]
     mean_N = group_mean(torch.exp(eta * (scores_N - top_N)), group_ids_N, weights_N)
     return scores_N - top_N - mean_N.log() / eta
 

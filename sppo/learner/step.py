@@ -138,7 +138,7 @@ def _summarise(totals: _Totals, groups: Sequence[Group], version: Version, *, ow
     completions = [c for g in groups for c in g.completions]
     stale = [version.n - min(v.n for v in g.versions()) for g in groups if _same_epoch(g, version)]
     return {
-        "loss": float(sum(float(t.loss) for t in terms)),
+        "loss": float(sum(float(t.loss.detach()) for t in terms)),
         "residual_mean": float(residual_N.mean()),
         "residual_std": float(residual_N.std()),
         "delta_mean": None if own_anchor else float(delta_N.mean()),

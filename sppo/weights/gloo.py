@@ -21,6 +21,7 @@ from torch import Tensor
 from sppo.errors import WeightSyncError
 
 BUCKET_BYTES = 32 << 20
+ALIGNMENT = 8
 
 # torch.distributed does not export these for type checkers.
 _dist: Any = torch.distributed
@@ -33,9 +34,9 @@ class Bucket:
 
     names: tuple[str, ...]
     dtypes: tuple[torch.dtype, ...]
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: tuple[torch.Size, ...]
     sizes: tuple[int, ...]
-    """Bytes of each weight."""
+    """Bytes of each weight's place, a multiple of ALIGNMENT so that any dtype may be viewed there."""
 
     @property
     def nbytes(self) -> int:
@@ -46,7 +47,7 @@ class Bucket:
         """Named views of a received bucket, [nbytes] uint8."""
         parts = torch.split(flat, list(self.sizes))
         return [
-            (name, part.view(dtype).view(shape))
+            (name, part[: shape.numel() * dtype.itemsize].view(dtype).view(shape))
             for name, part, dtype, shape in zip(self.names, parts, self.dtypes, self.shapes, strict=True)
         ]
 
@@ -54,20 +55,20 @@ class Bucket:
 def buckets(names: Sequence[str], dtype_names: Sequence[str], shapes: Sequence[Sequence[int]]) -> list[Bucket]:
     """The buckets of these weights: in order, each at most BUCKET_BYTES unless one weight alone is larger."""
     result: list[Bucket] = []
-    pending: list[tuple[str, torch.dtype, tuple[int, ...], int]] = []
+    pending: list[tuple[str, torch.dtype, torch.Size, int]] = []
     for name, dtype_name, shape in zip(names, dtype_names, shapes, strict=True):
         dtype = getattr(torch, dtype_name)
-        size = torch.Size(shape).numel() * dtype.itemsize
+        size = -(-torch.Size(shape).numel() * dtype.itemsize // ALIGNMENT) * ALIGNMENT
         if pending and sum(p[3] for p in pending) + size > BUCKET_BYTES:
             result.append(_bucket(pending))
             pending = []
-        pending.append((name, dtype, tuple(shape), size))
+        pending.append((name, dtype, torch.Size(shape), size))
     if pending:
         result.append(_bucket(pending))
     return result
 
 
-def _bucket(parts: list[tuple[str, torch.dtype, tuple[int, ...], int]]) -> Bucket:
+def _bucket(parts: list[tuple[str, torch.dtype, torch.Size, int]]) -> Bucket:
     names, dtypes, shapes, sizes = zip(*parts, strict=True)
     return Bucket(names=names, dtypes=dtypes, shapes=shapes, sizes=sizes)
 
@@ -128,7 +129,7 @@ class GlooSender:
         tensors = iter(named)
         plan = buckets(update["names"], update["dtype_names"], update["shapes"])
         if [t.numel() for t in self._staged] != [b.nbytes for b in plan]:
-            self._staged = [torch.empty(b.nbytes, dtype=torch.uint8) for b in plan]
+            self._staged = [torch.zeros(b.nbytes, dtype=torch.uint8) for b in plan]
         for bucket, flat in zip(plan, self._staged, strict=True):
             for (_, view), (_, weight) in zip(bucket.unpack(flat), tensors, strict=False):
                 view.copy_(weight)

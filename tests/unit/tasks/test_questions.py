@@ -51,9 +51,7 @@ def test_the_held_out_questions_do_not_depend_on_the_seed(
     assert questions.load(quickstart.task, seed=5).held_out == split.held_out
 
 
-def test_the_same_index_always_makes_the_same_ticket(
-    quickstart: config.RunConfig, split: questions.Questions
-) -> None:
+def test_the_same_index_always_makes_the_same_ticket(quickstart: config.RunConfig, split: questions.Questions) -> None:
     one, other = (TicketFactory(quickstart, split, WordTokenizer()) for _ in range(2))
     other.training(4000, 0)  # another pass first
     assert one.training(7, 3) == other.training(7, 3)

@@ -1,0 +1,146 @@
+"""The generator's loop with the deterministic engine and the in-memory broker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sppo.errors import ScorerError
+from sppo.generators.fake import FakeEngine
+from sppo.generators.loop import Generator
+from sppo.scorer.base import InlineScorer
+from sppo.transport import codec
+from sppo.transport.memory import MemoryBroker
+from sppo.types import Group, SamplingParams, ScoreRequest, Version
+from sppo.weights.gloo import GlooSender
+from sppo.weights.publisher import WeightPublisher
+from tests import makers
+from tests.unit.weights.test_sync import weights
+
+
+class Running:
+    """A generator on a thread."""
+
+    def __init__(self, broker: MemoryBroker, engine: FakeEngine, scorer: object | None = None) -> None:
+        config = makers.run_config(generator={"max_groups": 4}, weights={"phase_timeout_s": 3})
+        self.error: BaseException | None = None
+        self.publisher = WeightPublisher(broker, GlooSender("127.0.0.1"), phase_timeout_s=3)
+        self._broker = broker
+
+        def run() -> None:
+            try:
+                used = scorer or InlineScorer("tests.unit.scorer.test_scorers:by_length")
+                asyncio.run(Generator(config, broker, engine, used, "generator-0").run())  # type: ignore[arg-type]
+            except Exception as error:  # noqa: BLE001 - the test looks at it
+                self.error = error
+
+        self.thread = threading.Thread(target=run, daemon=True)
+        self.thread.start()
+        wait(lambda: broker.members() != [])
+
+    def publish(self, n: int) -> None:
+        self.publisher.publish(Version(epoch="e", n=n), weights(n).items())
+
+    def stop(self) -> None:
+        self._broker.request_stop("test")
+        self.thread.join(10)
+        self.publisher.close()
+
+
+def wait(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def broker() -> Iterator[MemoryBroker]:
+    made = MemoryBroker()
+    made.open_epoch("e")
+    yield made
+
+
+def groups(broker: MemoryBroker, count: int) -> list[Group]:
+    found: list[Group] = []
+    deadline = time.monotonic() + 10
+    while len(found) < count and time.monotonic() < deadline:
+        for entry in broker.claim(100, 0.1):
+            frame = broker.fetch(entry)
+            assert frame is not None
+            found.append(codec.decode_group(frame))
+    return found
+
+
+def test_tickets_become_scored_groups(broker: MemoryBroker) -> None:
+    running = Running(broker, FakeEngine())
+    running.publish(0)
+    broker.issue([makers.ticket(f"train-{i:09d}") for i in range(6)])
+    made = groups(broker, 6)
+    running.stop()
+    assert sorted(g.uid for g in made) == [f"train-{i:09d}" for i in range(6)]
+    for group in made:
+        assert len(group.completions) == len(group.rewards) == 2
+        assert group.versions() == {Version(epoch="e", n=0)}
+        assert group.gid == f"{group.uid}.generator-0.1"
+    assert broker.depths()["leased"] == 0
+    assert broker.members() == []  # it left
+    assert running.error is None
+
+
+def test_no_ticket_is_begun_before_the_first_weights(broker: MemoryBroker) -> None:
+    running = Running(broker, FakeEngine())
+    broker.issue([makers.ticket()])
+    time.sleep(0.3)
+    assert broker.depths()["todo"] == 1
+    running.publish(0)
+    assert len(groups(broker, 1)) == 1
+    running.stop()
+
+
+def test_an_evaluation_completion_is_of_one_version(broker: MemoryBroker) -> None:
+    running = Running(broker, FakeEngine(token_s=0.05))
+    running.publish(0)
+    long = SamplingParams(completions=1, temperature=0.0, max_tokens=40, seed=3)
+    broker.issue([makers.ticket(f"eval-a-{i}", sampling=long, prompt_ids=(i,)) for i in range(3)])
+    wait(lambda: broker.depths()["leased"] == 3)
+    running.publish(1)  # in the middle of them
+    made = groups(broker, 3)
+    running.stop()
+    assert all(len(g.completions[0].spans) == 1 for g in made)
+    assert {v.n for g in made for v in g.versions()} <= {0, 1}
+
+
+def test_a_scorer_that_refuses_makes_a_dead_letter_with_its_reason_and_work_goes_on(broker: MemoryBroker) -> None:
+    class Picky:
+        async def score(self, request: ScoreRequest) -> list[float]:
+            if request.uid.endswith("1"):
+                raise ScorerError(f"group {request.uid}: not this one")
+            return [0.0] * len(request.completions)
+
+        async def close(self) -> None:
+            """Nothing to release."""
+
+    running = Running(broker, FakeEngine(), Picky())
+    running.publish(0)
+    broker.issue([makers.ticket(f"train-{i:09d}") for i in range(3)])
+    assert {g.uid[-1] for g in groups(broker, 2)} == {"0", "2"}
+    wait(lambda: broker.depths()["dead"] == 1)
+    running.stop()
+    letter = broker.dead_letters()[0]
+    assert letter.uid == "train-000000001"
+    assert "not this one" in letter.reason
+
+
+def test_leases_in_hand_are_given_back_on_a_stop(broker: MemoryBroker) -> None:
+    running = Running(broker, FakeEngine(token_s=0.5))
+    running.publish(0)
+    long = SamplingParams(completions=2, temperature=1.0, max_tokens=500, seed=1)
+    broker.issue([makers.ticket(sampling=long)])
+    wait(lambda: broker.depths()["leased"] == 1)
+    running.stop()
+    assert (broker.depths()["leased"], broker.depths()["todo"]) == (0, 1)

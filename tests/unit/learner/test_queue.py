@@ -1,0 +1,185 @@
+"""The learner's queue over the in-memory broker: admission, dedup, settlement, and resume after a crash."""
+
+from __future__ import annotations
+
+import pytest
+
+from sppo.config import BrokerConfig
+from sppo.errors import FencedError
+from sppo.learner.ledger import Ledger
+from sppo.learner.queue import GroupQueue
+from sppo.tasks.questions import Question, Questions
+from sppo.tasks.tickets import TicketFactory
+from sppo.transport.memory import MemoryBroker
+from sppo.types import Version
+from tests import makers
+
+QUESTIONS = Questions(
+    train=tuple(Question(text=f"train {i}", data={"answer": i}) for i in range(40)),
+    held_out=tuple(Question(text=f"held out {i}", data={"answer": i}) for i in range(3)),
+)
+
+
+class Life:
+    """One life of a learner on a shared broker."""
+
+    def __init__(self, server: MemoryBroker, epoch: str, ledger: Ledger | None = None) -> None:
+        self.broker = server.session()
+        self.ledger = ledger or Ledger()
+        tickets = TicketFactory(makers.run_config(), QUESTIONS, makers.WordTokenizer())
+        self.queue = GroupQueue(self.broker, tickets, self.ledger)
+        self.version = Version(epoch=epoch, n=0)
+        self.broker.open_epoch(epoch)
+
+    def generate(self, count: int) -> list[str]:
+        """What a generator does with `count` tickets."""
+        done = []
+        for _ in range(count):
+            lease = self.broker.lease(self.version)
+            if lease is None:
+                break
+            self.broker.push(makers.group(lease.ticket.uid, version=self.version))
+            done.append(lease.ticket.uid)
+        return done
+
+    def step(self, groups: int) -> list[str]:
+        self.queue.receive(0)
+        batch = self.queue.batch(groups)
+        assert batch is not None
+        self.queue.use(batch)
+        return [g.uid for g in batch]
+
+
+@pytest.fixture
+def server() -> MemoryBroker:
+    return MemoryBroker(BrokerConfig(lease_s=60))
+
+
+def test_admission_counts_tickets_not_yet_used(server: MemoryBroker) -> None:
+    life = Life(server, "a")
+    life.queue.admit(4, 0)
+    assert len(life.generate(10)) == 4  # the cap
+    life.queue.admit(4, 0)
+    assert life.generate(10) == []  # generated is still outstanding
+    life.step(2)
+    life.queue.admit(4, 1)
+    assert len(life.generate(10)) == 0  # these want weights of step 1
+    life.version = Version(epoch="a", n=1)
+    assert len(life.generate(10)) == 2
+
+
+def test_groups_are_used_oldest_first_and_never_twice(server: MemoryBroker) -> None:
+    life = Life(server, "a")
+    life.queue.admit(6, 0)
+    life.generate(6)
+    assert life.step(2) == ["train-000000000", "train-000000001"]
+    life.queue.receive(0)
+    assert life.step(4) == [f"train-{i:09d}" for i in (2, 3, 4, 5)]
+    assert life.queue.batch(1) is None
+
+
+def test_settlement_follows_the_checkpoint(server: MemoryBroker) -> None:
+    life = Life(server, "a")
+    life.queue.admit(2, 0)
+    life.generate(2)
+    life.step(2)
+    assert server.depths()["queued"] == 2  # in memory only: a crash must find them again
+    life.queue.settle()
+    assert server.depths() == {"todo": 0, "eval": 0, "leased": 0, "queued": 0, "dead": 0, "bytes": 0}
+
+
+def test_a_crash_after_the_checkpoint_trains_again_exactly_what_it_does_not_cover(server: MemoryBroker) -> None:
+    # Given a learner that used 2 groups, saved, used 4 more, and died with 2 generated and 2 waiting
+    first = Life(server, "a")
+    first.queue.admit(6, 0)
+    first.generate(6)
+    covered = first.step(2)
+    state = first.ledger.state()
+    first.queue.settle()
+    first.queue.admit(6, 0)
+    first.generate(1)
+    lost = first.step(4)
+    first.queue.admit(6, 9)
+    # When another life resumes from that checkpoint
+    second = Life(server, "b", Ledger.restore(state))
+    second.queue.reconcile(0)
+    second.queue.admit(6, 0)
+    used: list[str] = []
+    while len(used) < 8:
+        second.generate(10)
+        used += second.step(2)
+        second.queue.settle()
+        second.queue.admit(6, 0)
+    # Then everything after the checkpoint is trained once, nothing before it again, and nothing is missing
+    assert set(lost) <= set(used)
+    assert not set(covered) & set(used)
+    assert len(used) == len(set(used))
+    assert used == [f"train-{i:09d}" for i in range(2, 10)]
+
+
+def test_groups_of_a_life_that_is_over_wait_until_their_ticket_is_issued_again(server: MemoryBroker) -> None:
+    first = Life(server, "a")
+    first.queue.admit(4, 0)
+    first.generate(4)
+    second = Life(server, "b")  # nothing was saved: its ledger is empty
+    second.queue.reconcile(0)
+    assert second.queue.batch(1) is None
+    second.queue.admit(2, 0)
+    assert second.step(2) == ["train-000000000", "train-000000001"]
+    assert second.queue.batch(1) is None
+
+
+def test_a_broker_that_lost_everything_gets_the_open_tickets_again() -> None:
+    first = Life(MemoryBroker(), "a")
+    first.queue.admit(4, 0)
+    first.generate(2)
+    first.step(2)
+    state = first.ledger.state()
+    second = Life(MemoryBroker(), "b", Ledger.restore(state))
+    second.queue.reconcile(0)
+    second.queue.admit(4, 0)
+    assert second.generate(10) == [f"train-{i:09d}" for i in (2, 3, 4, 5)]
+
+
+def test_a_zombie_learner_is_fenced(server: MemoryBroker) -> None:
+    zombie = Life(server, "a")
+    zombie.queue.admit(2, 0)
+    zombie.generate(2)
+    zombie.step(2)
+    Life(server, "b")
+    with pytest.raises(FencedError):
+        zombie.queue.settle()
+
+
+def test_a_dead_letter_makes_room_and_is_counted(server: MemoryBroker) -> None:
+    life = Life(server, "a")
+    life.queue.admit(2, 0)
+    for _ in range(3):
+        lease = life.broker.lease(life.version)
+        assert lease is not None
+        other = life.broker.lease(life.version)
+        assert other is not None
+        life.broker.release(other.ticket.uid)
+        life.broker.fail(min(lease.ticket.uid, other.ticket.uid), "refused")
+        life.broker.release(lease.ticket.uid)
+    life.queue.receive(0)
+    assert life.ledger.dead == 1
+    life.queue.admit(2, 0)
+    assert life.ledger.next_index == 3
+
+
+def test_an_evaluation_ends_when_every_question_came_or_died(server: MemoryBroker) -> None:
+    life = Life(server, "a")
+    life.queue.start_evaluation("a-0", 0)
+    assert life.queue.finish_evaluation() is None
+    assert len(life.generate(2)) == 2
+    for _ in range(3):
+        lease = life.broker.lease(life.version)
+        assert lease is not None
+        life.broker.fail(lease.ticket.uid, "refused")
+    life.queue.receive(0)
+    groups = life.queue.finish_evaluation()
+    assert groups is not None
+    assert len(groups) == 2
+    assert life.ledger.outstanding == 0  # outside admission
+    assert server.depths()["queued"] == 0  # settled when recorded
