@@ -32,7 +32,7 @@ METRICS: Mapping[str, str] = {
     "staleness_mean": "mean over groups of n at use minus the oldest n in the group, same epoch; null if none",
     "staleness_max": "largest of these",
     "foreign_epoch_groups": "groups sampled, in part or whole, under another life of the learner",
-    "mismatch": "mean |engine − learner| log-prob over completions sampled wholly at the anchor's version; null if none",
+    "mismatch": "mean |engine − learner| log-prob over completions wholly of the anchor's version; null if none",
     "entropy": "mean entropy of the policy over completion tokens, nats",
     "grad_norm": "global gradient norm before clipping",
     "grad_clipped": "whether it was clipped",

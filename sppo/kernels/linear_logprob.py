@@ -6,7 +6,8 @@ Shape suffixes: T tokens, H hidden, V vocabulary, C one chunk of the vocabulary.
     logprob_t = z[t, target_t] − lse_t,   lse_t = log Σ_v exp z[t, v],   entropy_t = lse_t − Σ_v p_tv z_tv
 
 The vocabulary is walked in chunks with a running maximum; the backward pass computes each chunk again. Logits are
-float32 whatever the inputs are: rounding them to bf16 costs 2e-3 to 2e-2 nats a token, too much for sums over sequences.
+float32 whatever the inputs are: rounding them to bf16 costs 2e-3 to 2e-2 nats a token, too much
+for sums over sequences.
 """
 
 from __future__ import annotations

@@ -164,7 +164,8 @@ class Learner:
                 names = [m.name for m in self._broker.members() if m.role == "generator"]
                 raise SppoError(
                     f"no group arrived for {self._config.learner.batch_timeout_s:.0f} s "
-                    f"(learner.batch_timeout_s); live generators: {', '.join(names) or 'none'}; {self._queue.describe()}"
+                    f"(learner.batch_timeout_s); live generators: {', '.join(names) or 'none'}; "
+                    f"{self._queue.describe()}"
                 )
             else:
                 self._admit()  # dead letters make room
@@ -229,7 +230,7 @@ class Learner:
 
     # evaluation ---------------------------------------------------------------------------------------------------
     def _evaluate(self) -> None:
-        """Greedy completions of the held-out questions at this version. No sync happens meanwhile, so it is one version."""
+        """Greedy completions of the held-out questions, all at this version: no sync happens meanwhile."""
         self._phase("evaluating")
         uids = self._queue.start_evaluation(f"{self._version.epoch[:8]}-{self._version.n}", self._version.n)
         deadline = time.monotonic() + self._config.eval.timeout_s

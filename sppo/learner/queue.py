@@ -153,6 +153,6 @@ class GroupQueue:
                 continue
             self._known_dead.add(letter.uid)
             log.warning("ticket %s is a dead letter: %s", letter.uid, letter.reason)
-            if letter.stream == "train" and training_index(letter.uid) < self._ledger.next_index:
-                if not self._ledger.settled(letter.uid):
-                    self._ledger.give_up(letter.uid)
+            issued = letter.stream == "train" and training_index(letter.uid) < self._ledger.next_index
+            if issued and not self._ledger.settled(letter.uid):
+                self._ledger.give_up(letter.uid)

@@ -48,7 +48,8 @@ def find(name: str) -> ScorerFunction:
     module, colon, attribute = name.partition(":")
     if not colon:
         raise ConfigError(
-            f"scorer.name = {name!r}: no such scorer; there are {', '.join(SCORERS)}, or your own as package.module:name"
+            f"scorer.name = {name!r}: no such scorer; there are {', '.join(SCORERS)}, "
+            "or your own as package.module:name"
         )
     try:
         function = getattr(importlib.import_module(module), attribute)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -59,10 +59,10 @@ def wait(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 @pytest.fixture
-def broker() -> Iterator[MemoryBroker]:
+def broker() -> MemoryBroker:
     made = MemoryBroker()
     made.open_epoch("e")
-    yield made
+    return made
 
 
 def groups(broker: MemoryBroker, count: int) -> list[Group]:

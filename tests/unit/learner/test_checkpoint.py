@@ -82,7 +82,7 @@ def test_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
         tmp_path / "c", step=2, epoch="e1aa", model={k: p.data for k, p in policy.master.items()},
         optimizer=optimizer.state(), state={"ledger": Ledger().state()}, keep=2,
     )  # fmt: skip
-    expected = list(trainer.train(groups, Version(epoch="e1", n=2)))[0]
+    expected = next(iter(trainer.train(groups, Version(epoch="e1", n=2))))
     # When another process loads it and takes the third step
     again, optimizer, trainer = fresh()
     found = checkpoint.newest(tmp_path / "c")
@@ -91,7 +91,7 @@ def test_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
         again.master[name].data.copy_(value)
     again.refresh()
     optimizer.load(found.optimizer())
-    got = list(trainer.train(groups, Version(epoch="e1", n=2)))[0]
+    got = next(iter(trainer.train(groups, Version(epoch="e1", n=2))))
     # Then loss and weights are the same
     assert got["loss"] == expected["loss"]
     assert all(torch.equal(again.master[k], p) for k, p in policy.master.items())

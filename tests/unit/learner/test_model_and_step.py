@@ -128,14 +128,8 @@ def test_later_mini_batches_regress_against_the_weights_of_the_batchs_arrival(pa
     assert records[0]["delta_mean"] is None  # its own anchor
     assert records[1]["delta_std"] > 0
     # the anchor of mini-batch 2 was taken before step 1 moved the weights
-    log_rho = [
-        float(a.sum() - c.sum())
-        for a, c in zip(
-            before,
-            [torch.tensor(np.concatenate([c.behavior_logprobs for c in g.completions])) for g in groups[2:4]],
-            strict=True,
-        )  # fmt: skip
-    ]
+    behavior = [np.concatenate([c.behavior_logprobs for c in g.completions]) for g in groups[2:4]]
+    log_rho = [float(a.sum() - m.sum()) for a, m in zip(before, behavior, strict=True)]
     completions = sum(len(g.completions) for g in groups[2:4])
     assert records[1]["log_rho_mean"] == pytest.approx(sum(log_rho) / completions, rel=1e-4)
 
@@ -163,10 +157,10 @@ def test_every_metric_is_documented_and_staleness_is_counted(path: str, groups: 
     model = policy(path)
     trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
     later = Version(epoch=makers.V0.epoch, n=2)
-    record = list(trainer.train(groups, later))[0]
+    record = next(iter(trainer.train(groups, later)))
     assert set(record) <= set(METRICS)
     assert (record["staleness_mean"], record["staleness_max"], record["mismatch"]) == (2, 2, None)
-    foreign = list(trainer.train(groups, Version(epoch="another life", n=2)))[0]
+    foreign = next(iter(trainer.train(groups, Version(epoch="another life", n=2))))
     assert (foreign["staleness_mean"], foreign["foreign_epoch_groups"]) == (None, 6)
 
 

@@ -1,0 +1,292 @@
+"""One contract for every broker: in memory, the embedded Valkey, a plain Debian redis-server."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sppo.config import BrokerConfig
+from sppo.errors import FencedError
+from sppo.transport import codec
+from sppo.transport.broker import Broker, PushResult
+from sppo.transport.memory import MemoryBroker
+from sppo.transport.redis_broker import connect
+from sppo.types import Lease, Member, Version
+from tests import makers
+
+V = Version(epoch="a", n=0)
+SMALL = {"lease_s": 0.4, "renew_s": 0.1, "max_groups": 3}
+
+
+class Clients:
+    """Makes clients of one fresh run on one server."""
+
+    def __init__(self, make: Callable[[], Broker]) -> None:
+        self._make = make
+        self.made: list[Broker] = []
+
+    def __call__(self) -> Broker:
+        self.made.append(self._make())
+        return self.made[-1]
+
+
+@pytest.fixture(params=["memory", "embedded", "debian_redis"])
+def client(request: pytest.FixtureRequest) -> Iterator[Clients]:
+    if request.param == "memory":
+        server = MemoryBroker(BrokerConfig(**SMALL))
+        clients = Clients(server.session)
+    else:
+        config: BrokerConfig = request.getfixturevalue(request.param).model_copy(update=SMALL)
+        run = uuid.uuid4().hex
+        clients = Clients(lambda: connect(config, run))
+    yield clients
+    for made in clients.made:
+        made.close()
+
+
+@pytest.fixture
+def learner(client: Clients) -> Broker:
+    broker = client()
+    broker.open_epoch("a")
+    return broker
+
+
+def take(broker: Broker, version: Version = V) -> Lease:
+    lease = broker.lease(version)
+    assert lease is not None
+    return lease
+
+
+def produce(broker: Broker, count: int) -> list[str]:
+    uids = []
+    for _ in range(count):
+        lease = take(broker)
+        assert broker.push(makers.group(lease.ticket.uid)) is PushResult.OK
+        uids.append(lease.ticket.uid)
+    return uids
+
+
+def test_a_ticket_travels_from_issue_to_settlement(learner: Broker, client: Clients) -> None:
+    generator = client()
+    ticket = makers.ticket()
+    assert learner.issue([ticket]) == ["issued"]
+    lease = take(generator)
+    assert (lease.ticket, lease.attempt) == (ticket, 1)
+    assert generator.lease(V) is None
+    assert generator.push(makers.group()) is PushResult.OK
+    (entry,) = learner.claim(10, 1)
+    frame = learner.fetch(entry)
+    assert frame is not None
+    assert codec.decode_group(frame).uid == entry.uid == ticket.uid
+    assert len(frame) == entry.nbytes
+    assert learner.pending() == [entry]
+    learner.settle([entry])
+    learner.settle([entry])  # the reply was lost, the client sends it again
+    assert learner.pending() == []
+    assert learner.fetch(entry) is None
+    assert learner.open_tickets() == set()
+    assert set(learner.depths().values()) == {0}
+
+
+def test_issuing_is_idempotent_wherever_the_ticket_is(learner: Broker) -> None:
+    ticket = makers.ticket()
+    assert learner.issue([ticket]) == ["issued"]
+    assert learner.issue([ticket]) == ["open"]  # waiting
+    take(learner)
+    assert learner.issue([ticket]) == ["open"]  # leased
+    learner.push(makers.group())
+    assert learner.issue([ticket]) == ["open"]  # queued
+    (entry,) = learner.claim(1, 1)
+    learner.settle([entry])
+    assert learner.issue([ticket]) == ["issued"]  # done, but the learner's checkpoint does not cover it
+
+
+def test_a_second_push_of_a_ticket_is_dropped(learner: Broker) -> None:
+    learner.issue([makers.ticket()])
+    take(learner)
+    assert learner.push(makers.group(gid="one")) is PushResult.OK
+    assert learner.push(makers.group(gid="one")) is PushResult.DUPLICATE  # a retry of the same push
+    assert learner.push(makers.group(gid="two")) is PushResult.DUPLICATE  # another attempt
+    entries = learner.claim(10, 1)
+    assert [e.gid for e in entries] == ["one"]
+    assert learner.fetch(entries[0]) is not None  # the retry did not take the frame away
+    learner.settle(entries)
+    assert learner.push(makers.group(gid="three")) is PushResult.DUPLICATE  # after the end
+    assert learner.claim(10, 0) == []
+
+
+def test_a_push_of_a_ticket_nobody_issued_is_dropped(learner: Broker) -> None:
+    assert learner.push(makers.group("train-000000099")) is PushResult.DUPLICATE
+    assert learner.claim(10, 0) == []
+
+
+def test_an_expired_lease_is_lent_again_and_renewal_prevents_it(learner: Broker) -> None:
+    learner.issue([makers.ticket("train-000000000"), makers.ticket("train-000000001")])
+    kept, lost = take(learner).ticket.uid, take(learner).ticket.uid
+    for _ in range(3):
+        time.sleep(0.2)
+        learner.renew([kept])
+    again = take(learner)
+    assert (again.ticket.uid, again.attempt) == (lost, 2)
+    assert learner.lease(V) is None
+
+
+def test_renewing_an_ended_lease_does_not_bring_it_back(learner: Broker) -> None:
+    learner.issue([makers.ticket()])
+    uid = take(learner).ticket.uid
+    learner.push(makers.group(uid))
+    learner.renew([uid])
+    assert learner.depths()["leased"] == 0
+
+
+def test_a_released_ticket_is_next(learner: Broker) -> None:
+    learner.issue([makers.ticket("train-000000000"), makers.ticket("train-000000001")])
+    uid = take(learner).ticket.uid
+    learner.release(uid)
+    learner.release(uid)
+    assert take(learner).ticket.uid == uid
+    assert take(learner).ticket.uid == "train-000000001"
+
+
+def test_weights_that_are_too_old_or_of_another_life_get_no_ticket(learner: Broker) -> None:
+    learner.issue([makers.ticket(min_version=3)])
+    assert learner.lease(Version(epoch="a", n=2)) is None
+    assert learner.lease(Version(epoch="b", n=3)) is None
+    assert learner.lease(Version(epoch="a", n=3)) is not None
+
+
+def test_evaluation_goes_first_and_does_not_wait_behind_training(learner: Broker) -> None:
+    learner.issue([makers.ticket("train-000000000", min_version=9), makers.ticket("eval-a-0")])
+    assert take(learner).ticket.uid == "eval-a-0"
+    assert learner.lease(V) is None
+
+
+def test_a_full_queue_holds_generators_back(learner: Broker) -> None:
+    learner.issue([makers.ticket(f"train-{i:09d}") for i in range(4)])
+    produce(learner, 3)
+    last = take(learner).ticket.uid
+    assert learner.push(makers.group(last)) is PushResult.FULL
+    learner.settle(learner.claim(1, 1))
+    assert learner.push(makers.group(last)) is PushResult.OK
+
+
+def test_failures_are_retried_and_then_dead_lettered_once(learner: Broker) -> None:
+    learner.issue([makers.ticket("train-000000005")])
+    for attempt in range(3):
+        uid = take(learner).ticket.uid
+        assert learner.fail(uid, f"reason {attempt}") == (attempt == 2)
+    assert learner.lease(V) is None
+    assert learner.fail("train-000000005", "late") is False
+    (letter,) = learner.dead_letters()
+    assert (letter.uid, letter.stream, letter.reason) == ("train-000000005", "train", "reason 2")
+    assert learner.issue([makers.ticket("train-000000005")]) == ["dead"]
+    assert learner.open_tickets() == set()
+
+
+def test_a_rejected_group_is_made_again(learner: Broker) -> None:
+    learner.issue([makers.ticket()])
+    produce(learner, 1)
+    (entry,) = learner.claim(1, 1)
+    learner.reject(entry, "bad frame")
+    learner.reject(entry, "bad frame")  # resent
+    assert learner.fetch(entry) is None
+    assert take(learner).ticket.uid == entry.uid
+    assert learner.depths()["bytes"] == 0
+
+
+def test_a_new_epoch_fences_the_old_learner_and_inherits_its_claims(learner: Broker, client: Clients) -> None:
+    learner.issue([makers.ticket("train-000000000"), makers.ticket("train-000000001")])
+    produce(learner, 2)
+    claimed = learner.claim(1, 1)
+    successor = client()
+    successor.open_epoch("b")
+    for act in (
+        lambda: learner.settle(claimed),
+        lambda: learner.issue([makers.ticket("train-000000002")]),
+        lambda: learner.reject(claimed[0], "x"),
+        lambda: learner.withdraw(["train-000000001"]),
+    ):
+        with pytest.raises(FencedError):
+            act()
+    assert successor.pending() == claimed
+    assert [e.uid for e in successor.claim(10, 1)] == ["train-000000001"]
+    successor.settle(claimed)
+    assert len(successor.pending()) == 1
+
+
+def test_withdrawn_tickets_are_gone_and_a_late_push_is_dropped(learner: Broker) -> None:
+    learner.issue([makers.ticket("eval-a-0"), makers.ticket("eval-a-1")])
+    leased = take(learner).ticket.uid
+    learner.withdraw(["eval-a-0", "eval-a-1"])
+    assert learner.lease(V) is None
+    assert learner.push(makers.group(leased)) is PushResult.DUPLICATE
+    assert learner.open_tickets() == set()
+
+
+def test_members_come_and_go(client: Clients) -> None:
+    broker = client()
+    member = Member(name="generator-0", role="generator", applied="a:3", busy_s=1.5, tokens=7)
+    broker.heartbeat(member, 60)
+    broker.heartbeat(Member(name="scorer-0", role="scorer", address="http://127.0.0.1:1"), 0.1)
+    assert [m.name for m in broker.members()] == ["generator-0", "scorer-0"]
+    assert broker.members()[0] == member
+    time.sleep(0.2)
+    assert [m.name for m in broker.members()] == ["generator-0"]
+    broker.leave("generator-0")
+    assert broker.members() == []
+
+
+def test_messages_are_read_in_order_from_a_position(client: Clients) -> None:
+    broker, other = client(), client()
+    broker.send("control", b"early")
+    position = broker.tail("control")
+    assert broker.receive("control", position, 0) == []
+    threading.Timer(0.2, lambda: [other.send("control", m) for m in (b"one", b"two")]).start()
+    received: list[bytes] = []
+    deadline = time.monotonic() + 5
+    while len(received) < 2 and time.monotonic() < deadline:
+        for newest, message in broker.receive("control", position, 1):
+            position = newest
+            received.append(message)
+    assert received == [b"one", b"two"]
+    assert broker.receive("replies", "0", 0) == []
+
+
+def test_a_stop_is_seen_by_everyone_and_can_be_taken_back(client: Clients) -> None:
+    broker, other = client(), client()
+    assert other.stop_reason() == ""
+    broker.request_stop("enough")
+    assert other.stop_reason() == "enough"
+    broker.request_stop("")
+    assert other.stop_reason() == ""
+
+
+def test_claim_waits_for_the_first_group(learner: Broker, client: Clients) -> None:
+    learner.issue([makers.ticket()])
+    generator = client()
+    threading.Timer(0.2, lambda: produce(generator, 1)).start()
+    started = time.monotonic()
+    assert len(learner.claim(5, 5)) == 1
+    assert 0.1 < time.monotonic() - started < 3
+
+
+def test_many_generators_never_share_a_ticket(learner: Broker, client: Clients) -> None:
+    learner.issue([makers.ticket(f"train-{i:09d}") for i in range(60)])
+    taken: list[str] = []
+
+    def work() -> None:
+        mine = client()
+        while (lease := mine.lease(V)) is not None:
+            taken.append(lease.ticket.uid)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # a slow machine may let a lease of 0.4 s expire: then an attempt is repeated, but none is missing
+    assert len(set(taken)) == 60
