@@ -30,6 +30,9 @@ class Optimizer:
 
         Raises FloatingPointError when the norm is not finite; weights and optimizer state are then untouched.
         """
+        for parameter in self._master.values():
+            if parameter.grad is None:  # no group had a signal: momentum still moves the weights
+                parameter.grad = torch.zeros_like(parameter)
         norm = float(nn.utils.clip_grad_norm_(self._master.values(), self._config.max_grad_norm))
         if not torch.isfinite(torch.tensor(norm)):
             raise FloatingPointError(f"the gradient norm of step {n} is {norm}")

@@ -70,7 +70,10 @@ class Trainer:
         totals = _Totals()
         completions = sum(len(g.completions) for g in groups)
         for i, batch in enumerate(self._micro_batches(groups)):
-            logprob_T, entropy_T = self._policy.logprobs(batch, entropy=True)
+            # Where Δ ≡ 0, groups whose scores are all equal have residual 0: they are measured, not differentiated.
+            differentiate = anchors is not None or any(_has_signal(groups[i]) for i in batch.groups)
+            with torch.set_grad_enabled(differentiate):
+                logprob_T, entropy_T = self._policy.logprobs(batch, entropy=True)
             anchor_T = logprob_T.detach() if anchors is None else anchors[i]
             terms = sppo_loss(
                 logprob_T,
@@ -85,7 +88,8 @@ class Trainer:
                 cap=self._config.weight_cap,
                 normalizer=completions,
             )
-            terms.loss.backward()  # type: ignore[no-untyped-call]
+            if differentiate:
+                terms.loss.backward()  # type: ignore[no-untyped-call]
             assert entropy_T is not None
             self._add(totals, batch, groups, version, terms, anchor_T, entropy_T)
         norm, clipped = self._optimizer.step(n)
@@ -113,9 +117,13 @@ class Trainer:
         totals.padding += batch.padding
 
     def _micro_batches(self, groups: Sequence[Group]) -> Iterator[MicroBatch]:
+        """Whole groups in each; those whose scores differ apart from those whose scores are all equal."""
         share = self._config.share_prompt
-        for members in batching.plan(groups, self._config.micro_batch_tokens, share):
-            yield batching.collate(groups, members, share_prompt=share, device=self._policy.device)
+        for signal in (True, False):
+            chosen = [i for i, g in enumerate(groups) if _has_signal(g) is signal]
+            for part in batching.plan([groups[i] for i in chosen], self._config.micro_batch_tokens, share):
+                members = [chosen[i] for i in part]
+                yield batching.collate(groups, members, share_prompt=share, device=self._policy.device)
 
     @torch.no_grad()
     def _score(self, batch: MicroBatch) -> tuple[Tensor, Tensor | None]:
@@ -144,7 +152,7 @@ def _summarise(totals: _Totals, groups: Sequence[Group], version: Version, *, ow
         "delta_mean": None if own_anchor else float(delta_N.mean()),
         "delta_std": None if own_anchor else float(delta_N.std()),
         "target_mean": float(torch.cat([t.target_N for t in terms]).mean()),
-        "no_signal_share": sum(bool((g.rewards == g.rewards[0]).all()) for g in groups) / len(groups),
+        "no_signal_share": sum(not _has_signal(g) for g in groups) / len(groups),
         "weight_mean": float(weight_N.mean()),
         "weight_clipped_share": float(torch.cat([t.clipped_N for t in terms]).float().mean()),
         "effective_sample_size": effective_sample_size(weight_N),
@@ -164,6 +172,10 @@ def _summarise(totals: _Totals, groups: Sequence[Group], version: Version, *, ow
         "truncated_share": sum(c.finish_reason == "length" for c in completions) / len(completions),
         "tickets": [g.uid for g in groups],
     }
+
+
+def _has_signal(group: Group) -> bool:
+    return bool((group.rewards != group.rewards[0]).any())
 
 
 def _same_epoch(group: Group, version: Version) -> bool:

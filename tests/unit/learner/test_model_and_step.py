@@ -29,7 +29,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def groups() -> list[Group]:
-    return makers.random_groups(np.random.default_rng(3), 6, vocabulary=VOCABULARY)
+    made = makers.random_groups(np.random.default_rng(3), 6, vocabulary=VOCABULARY)
+    made[3].rewards[:] = 0.5  # one group without a signal
+    return made
 
 
 def policy(path: str) -> Policy:
@@ -174,6 +176,18 @@ def test_mismatch_is_the_mean_gap_of_completions_at_this_version(path: str, grou
     ]
     assert trainer.mismatch(groups, makers.V0) == pytest.approx(float(torch.cat(gaps).mean()), rel=1e-4)
     assert trainer.mismatch(groups, Version(epoch="e1", n=1)) is None
+
+
+def test_a_step_without_any_signal_goes_on_by_momentum(path: str, groups: list[Group]) -> None:
+    model = policy(path)
+    trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
+    list(trainer.train(groups, makers.V0))
+    before = {k: p.detach().clone() for k, p in model.master.items()}
+    for group in groups:
+        group.rewards[:] = 1.0
+    record = next(iter(trainer.train(groups, makers.V0)))
+    assert (record["no_signal_share"], record["grad_norm"], record["loss"]) == (1.0, 0.0, 0.0)
+    assert any(not torch.equal(p, before[k]) for k, p in model.master.items())
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing(path: str, groups: list[Group]) -> None:
