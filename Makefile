@@ -12,7 +12,7 @@ LOCK := requirements/cpu.txt
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 NO_TORCH := torch 2.13.0+cpu cannot be found: PyPI does not serve it. Run `make $(MAKECMDGOALS) TORCH_INDEX=URL` with the CPU wheel index of PyTorch, the address that pytorch.org shows under Start Locally, Pip, CPU.
 
-.PHONY: demo test test-unit check lint types imports setup lock clean
+.PHONY: demo test test-unit check lint types imports setup docs lock clean
 
 demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
@@ -47,6 +47,11 @@ $(STAMP): $(LOCK) pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(INDEX) -r $(LOCK)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# Renew the list of settings; the page's head is kept.
+docs: setup
+	$(BIN)/python -c "from pathlib import Path; from sppo.config import reference; p = Path('docs/configuration.md'); \
+	  t = p.read_text(); p.write_text(t[:t.index('| setting |')] + reference())"
 
 # Renew the lock from the environment in .venv, after changing it by hand.
 lock:

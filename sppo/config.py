@@ -358,10 +358,31 @@ def _validate(values: dict[str, Any], source: str) -> RunConfig:
 def _explain(error: Any, source: str) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"{where} (from {source}): no such setting; `sppo-cli up --help` names the documentation of all settings"
+        return f"{where} (from {source}): no such setting; docs/configuration.md lists them all"
     message = error["msg"].removeprefix("Value error, ")
     value = "" if isinstance(error["input"], dict) or not where else f" = {error['input']!r}"
     return f"{where or source}{value}: {message}"
+
+
+def reference() -> str:
+    """Every setting with its default and meaning, as the Markdown of docs/configuration.md."""
+    lines = []
+    for section, field in RunConfig.model_fields.items():
+        model = field.annotation
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            lines.append(_row(section, field.get_default(), field.description))
+            continue
+        lines += ["", f"## {section}", "", "| setting | default | meaning |", "|---|---|---|"]
+        lines += [
+            _row(f"{section}.{name}", f.get_default(call_default_factory=True, validated_data={}), f.description)
+            for name, f in model.model_fields.items()
+        ]
+    return "\n".join(["| setting | default | meaning |", "|---|---|---|", *lines, ""])
+
+
+def _row(name: str, default: Any, meaning: str | None) -> str:
+    shown = "secret" if isinstance(default, SecretStr) else json.dumps(default)
+    return f"| `{name}` | `{shown}` | {' '.join((meaning or '').split())} |"
 
 
 def cpu_threads(setting: int) -> int:

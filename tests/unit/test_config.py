@@ -65,6 +65,11 @@ def test_json_carries_everything_but_secrets() -> None:
     assert config.from_json(config.to_json(loaded)) == loaded
 
 
+def test_the_documentation_lists_every_setting_as_it_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    assert page.endswith(config.reference()), "run `make docs`"
+
+
 def test_parsing_loads_nothing_heavy() -> None:
     code = (
         "import sys; from sppo import config; config.load('quickstart')\n"

@@ -1,0 +1,147 @@
+"""Real vLLM on the default model: weight sync, version spans, parity, and the export as others load it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sppo import config, models
+from sppo.generators.vllm_engine import VllmEngine
+from sppo.learner.model import Policy
+from sppo.learner.step import Trainer
+from sppo.types import Completion, Group, SamplingParams, Version
+from sppo.weights.gloo import GlooSender
+
+GREEDY = SamplingParams(completions=1, temperature=0.0, max_tokens=12, seed=0)
+WARM = SamplingParams(completions=4, temperature=0.7, max_tokens=64, seed=0)
+
+
+@pytest.fixture(scope="module")
+def run() -> config.RunConfig:
+    return config.load("quickstart", ["generator.max_groups=16", "sampling.max_tokens=64"])
+
+
+@pytest.fixture(scope="module")
+def prompts(run: config.RunConfig) -> list[list[int]]:
+    tokenizer = models.load_tokenizer(models.resolve(run.model))
+    questions = [f"Calculate {a} + {b}. Reply with only the answer." for a, b in ((3, 4), (12, 7), (55, 21), (9, 80))]
+    return [
+        tokenizer.apply_chat_template([{"role": "user", "content": q}], add_generation_prompt=True, return_dict=False)
+        for q in questions
+    ]
+
+
+class Learner:
+    """A policy with its end of a weight transfer."""
+
+    def __init__(self, run: config.RunConfig, path: str) -> None:
+        self.policy = Policy(path, device="cpu", temperature=run.sampling.temperature)
+        self.trainer = Trainer(run.learner, self.policy, None)  # type: ignore[arg-type]
+        self._sender = GlooSender("127.0.0.1")
+        self._joined = False
+
+    def disturb(self, seed: int) -> None:
+        """Move every weight, as an optimizer step would."""
+        torch.manual_seed(seed)
+        for parameter in self.policy.master.values():
+            parameter.data.add_(torch.randn_like(parameter) * 0.02 * parameter.data.abs().mean())
+        self.policy.refresh()
+
+    async def publish(self, engine: VllmEngine, version: Version) -> None:
+        update = self._sender.stage(self.policy.weights())
+        if not self._joined:
+            join = self._sender.open(2, 60)
+            accepting = threading.Thread(target=self._sender.accept, args=(60,))
+            accepting.start()
+            await engine.join_group(join | {"rank_offset": 1})
+            accepting.join()
+            self._joined = True
+        sending = threading.Thread(target=self._sender.send, args=(60,))
+        sending.start()
+        await engine.load_weights(update, version)
+        sending.join()
+
+
+def group(prompt: list[int], completions: list[Completion]) -> Group:
+    return Group(
+        gid="g",
+        uid="train-000000000",
+        stream="train",
+        prompt_ids=np.asarray(prompt, np.int32),
+        completions=tuple(completions),
+        rewards=np.zeros(len(completions), np.float32),
+        generator="g",
+    )
+
+
+async def answers(engine: VllmEngine, prompts: list[list[int]]) -> list[list[int]]:
+    sampled = await asyncio.gather(*(engine.sample(p, GREEDY, f"a{i}") for i, p in enumerate(prompts)))
+    return [s[0].token_ids.tolist() for s in sampled]
+
+
+async def with_engine(
+    run: config.RunConfig, path: str, work: Callable[[VllmEngine], Awaitable[dict[str, Any]]]
+) -> dict[str, Any]:
+    engine = VllmEngine(run, path, transport="gloo")
+    await engine.start()
+    try:
+        return await work(engine)
+    finally:
+        await engine.close()
+
+
+@pytest.mark.timeout(400)
+def test_synced_weights_are_the_learners_export_to_the_bit(
+    run: config.RunConfig, prompts: list[list[int]], tmp_path: Path
+) -> None:
+    path = models.resolve(run.model)
+    learner = Learner(run, path)
+
+    async def synced(engine: VllmEngine) -> dict[str, Any]:
+        base, first, second = (Version(epoch="e", n=n) for n in range(3))
+        await learner.publish(engine, base)
+        found: dict[str, Any] = {"base answers": await answers(engine, prompts)}
+        fresh = [group(p, await engine.sample(p, WARM, f"w{i}")) for i, p in enumerate(prompts)]
+        found["parity"] = learner.trainer.mismatch(fresh, base)
+        learner.disturb(1)
+        # completions in flight go on under the new weights
+        running = [asyncio.create_task(engine.sample(p, WARM, f"r{i}")) for i, p in enumerate(prompts)]
+        await asyncio.sleep(1.0)
+        await engine.pause()
+        await learner.publish(engine, first)
+        await engine.resume()
+        found["spans"] = [c.spans for task in running for c in await task]
+        learner.disturb(2)
+        await learner.publish(engine, second)
+        found["checksums"] = await engine.weight_checksums()
+        found["answers"] = await answers(engine, prompts)
+        late = [group(p, await engine.sample(p, WARM, f"l{i}")) for i, p in enumerate(prompts)]
+        found["late parity"] = learner.trainer.mismatch(late, second)
+        return found
+
+    async def plain(engine: VllmEngine) -> dict[str, Any]:
+        await learner.publish(engine, Version(epoch="e", n=9))  # the version label that sampling needs
+        return {"checksums": await engine.weight_checksums(), "answers": await answers(engine, prompts)}
+
+    one = asyncio.run(with_engine(run, path, synced))
+    # engine and learner agree on the log-probs, before and after syncs
+    assert one["parity"] < 0.1
+    assert one["late parity"] < 0.1
+    # a completion that was in flight carries both versions, in order, and every token belongs to one
+    assert any([s.version.n for s in spans] == [0, 1] for spans in one["spans"])
+    # what the engine holds is the export, weight by weight
+    exported = tmp_path / "export"
+    learner.policy.export(exported, models.load_tokenizer(path))
+    fresh = Learner(run, str(exported))
+    learner._sender, learner._joined, learner.policy = fresh._sender, False, fresh.policy
+    two = asyncio.run(with_engine(run, str(exported), plain))
+    assert one["checksums"] == two["checksums"]
+    assert one["answers"] == two["answers"]
+    assert one["answers"] != one["base answers"]
