@@ -64,7 +64,7 @@ def up(
 
     from sppo.launch import run_dir as run_dirs
 
-    run_dirs.prepare(folder, resolved)
+    run_dirs.check(folder, resolved)
     done = run_dirs.read_json(folder / "summary.json")
     if done and done["finished"] and done["steps"] >= resolved.learner.steps:
         typer.echo(f"{folder} is finished; to go on, raise it: --set learner.steps={2 * resolved.learner.steps}")
@@ -76,8 +76,9 @@ def up(
     from sppo.launch.supervisor import Supervisor, preflight
 
     preflight(resolved)
+    run_key = run_dirs.claim(folder, resolved)
     with Progress(resolved.learner.steps) as progress:
-        summary = Supervisor(resolved, folder, progress).run()
+        summary = Supervisor(resolved, folder, run_key, progress).run()
     _report(folder, summary, again=config)
 
 

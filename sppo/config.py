@@ -222,7 +222,7 @@ class RunConfig(BaseSettings):
     )
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """Names the run's keys in the broker."""
+    """Names the run: its directory by default, and its keys in the broker."""
     seed: int = Field(0, ge=0)
     """Seed of the order of prompts and of sampling."""
     model: ModelConfig = ModelConfig()

@@ -69,12 +69,18 @@ class Cluster:
         """GPUs that Ray sees."""
         return int(self._ray.cluster_resources().get("GPU", 0))
 
-    def start(self, role: str, name: str, config: RunConfig, *, gpus: int) -> None:
+    def start(self, role: str, name: str, config: RunConfig, run_key: str, *, gpus: int) -> None:
         """Start a role's process; it logs to RUN/logs/<name>.log."""
         actor = self._ray.remote(_Role).options(num_cpus=0, num_gpus=gpus, max_restarts=0, name=name).remote()
         broker = config.broker.model_dump(mode="json") | {"password": config.broker.password.get_secret_value()}
         result = actor.run.remote(
-            role, name, settings.to_json(config), broker, config.scorer.token.get_secret_value(), str(self._run_dir)
+            role,
+            name,
+            run_key,
+            settings.to_json(config),
+            broker,
+            config.scorer.token.get_secret_value(),
+            str(self._run_dir),
         )
         self.roles[name] = RoleProcess(name=name, actor=actor, result=result)
 
@@ -117,7 +123,7 @@ class _Role:
     """The actor: a thin shell around `run_role`."""
 
     def run(
-        self, role: str, name: str, config: str, broker: dict[str, Any], scorer_token: str, run_dir: str
+        self, role: str, name: str, run_key: str, config: str, broker: dict[str, Any], scorer_token: str, run_dir: str
     ) -> dict[str, Any]:
         from sppo.launch import roles
 
@@ -126,7 +132,7 @@ class _Role:
             settings.from_json(config), broker=settings.BrokerConfig(**broker), scorer_token=scorer_token
         )
         try:
-            return roles.run_role(role, name, run, Path(run_dir))
+            return roles.run_role(role, name, run, run_key, Path(run_dir))
         except SppoError as error:
             logging.exception("%s ends", name)
             raise error.with_traceback(None) from None

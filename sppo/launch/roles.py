@@ -13,10 +13,10 @@ from sppo.config import RunConfig
 from sppo.transport.redis_broker import connect
 
 
-def run_role(role: str, name: str, config: RunConfig, run_dir: Path) -> dict[str, Any]:
+def run_role(role: str, name: str, config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any]:
     """Be a learner, generator or scorer until the run ends; returns the learner's outcome, else an empty object.
 
-    `config.broker` must name a running server. Raises SppoError.
+    `config.broker` must name a running server, `run_key` the run's keys in it. Raises SppoError.
     """
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, force=True, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -25,7 +25,7 @@ def run_role(role: str, name: str, config: RunConfig, run_dir: Path) -> dict[str
     # Threads that wait must not spin: on a small machine roles share cores. Read when OpenMP starts, so before torch.
     os.environ |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    broker = connect(config.broker, config.name)
+    broker = connect(config.broker, run_key)
     try:
         if role == "learner":
             from sppo.learner import loop

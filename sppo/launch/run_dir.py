@@ -8,6 +8,7 @@ RUN/export/           the trained model in Hugging Face format
 RUN/summary.json      the outcome, once the run has ended
 RUN/status.json       the state of the run, renewed every second while it is up
 RUN/broker/           the embedded broker's data
+RUN/run_id            names this run's keys in the broker
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import signal
 import time
 import tomllib
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,8 @@ from sppo.errors import ConfigError
 DOWN_TIMEOUT_S = 180.0
 
 
-def prepare(run_dir: Path, config: RunConfig) -> None:
-    """Make the directory ready for this configuration.
-
-    Raises ConfigError when it cannot be written, is in use, or belongs to another configuration.
-    """
+def check(run_dir: Path, config: RunConfig) -> None:
+    """Raises ConfigError when the directory cannot be written, is in use, or was trained under other settings."""
     try:
         (run_dir / "logs").mkdir(parents=True, exist_ok=True)
         probe = run_dir / ".writable"
@@ -42,25 +41,43 @@ def prepare(run_dir: Path, config: RunConfig) -> None:
         raise ConfigError(f"--run-dir {run_dir} cannot be written: {error.strerror}; choose another") from error
     if running(run_dir) is not None:
         raise ConfigError(f"--run-dir {run_dir}: a run is up here; `sppo-cli down {run_dir}` ends it")
-    existing = run_dir / "config.toml"
-    if existing.exists():
-        _check_same(run_dir, tomllib.loads(existing.read_text()), tomllib.loads(to_toml(config)))
-    _write(existing, to_toml(config))
-
-
-def _check_same(run_dir: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    before, after = flatten(old), flatten(new)
-    changed = sorted(
-        key
-        for key in before.keys() | after.keys()
-        if before.get(key) != after.get(key) and key not in RESUME_MAY_CHANGE
-    )
-    if changed:
-        shown = "; ".join(f"{key} was {before.get(key)!r}, now {after.get(key)!r}" for key in changed[:5])
+    changed = _changes(run_dir, config)
+    if changed and _has_progress(run_dir):
+        shown = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(changed.items())[:5])
         raise ConfigError(
             f"--run-dir {run_dir} belongs to another configuration: {shown}; "
             "choose another directory, or put the settings back to resume"
         )
+
+
+def claim(run_dir: Path, config: RunConfig) -> str:
+    """Write config.toml; returns the name of this run's keys in the broker.
+
+    The name is kept as long as the run may be resumed. A directory whose run never took a step under other settings
+    begins anew, so that no group of those settings can be trained.
+    """
+    identity = run_dir / "run_id"
+    if _changes(run_dir, config) or not identity.exists():
+        _write(identity, uuid.uuid4().hex[:12])
+    _write(run_dir / "config.toml", to_toml(config))
+    return f"{config.name}-{identity.read_text()}"
+
+
+def _has_progress(run_dir: Path) -> bool:
+    return (run_dir / "metrics.jsonl").exists() or any((run_dir / "checkpoints").glob("step-*"))
+
+
+def _changes(run_dir: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ from those of the run that is here and must not: name to (old, new)."""
+    existing = run_dir / "config.toml"
+    if not existing.exists():
+        return {}
+    before, after = (flatten(tomllib.loads(text)) for text in (existing.read_text(), to_toml(config)))
+    return {
+        key: (before.get(key), after.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in RESUME_MAY_CHANGE
+    }
 
 
 def running(run_dir: Path) -> int | None:

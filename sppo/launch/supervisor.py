@@ -59,8 +59,9 @@ def preflight(config: RunConfig) -> None:
 class Supervisor:
     """One `up`."""
 
-    def __init__(self, config: RunConfig, run_dir: Path, progress: Progress) -> None:
+    def __init__(self, config: RunConfig, run_dir: Path, run_key: str, progress: Progress) -> None:
         self._config = config
+        self._run_key = run_key
         self._run_dir = run_dir.resolve()
         self._progress = progress
         self._peak_rss = 0
@@ -94,7 +95,7 @@ class Supervisor:
                 server = EmbeddedServer(self._run_dir / "broker", max_bytes=settings.max_bytes)
                 settings = server.start(settings)
             token = self._config.scorer.token.get_secret_value() or secrets.token_hex(32)
-            broker = connect(settings, self._config.name)
+            broker = connect(settings, self._run_key)
             yield with_secrets(self._config, broker=settings, scorer_token=token), broker
             broker.close()
         finally:
@@ -115,10 +116,10 @@ class Supervisor:
         )
         if config.scorer.mode == "http" and not config.scorer.url:
             for i in range(config.scorer.replicas):
-                cluster.start("scorer", f"scorer-{i}", resolved, gpus=0)
+                cluster.start("scorer", f"scorer-{i}", resolved, self._run_key, gpus=0)
         for i in range(config.generator.replicas):
-            cluster.start("generator", f"generator-{i}", resolved, gpus=gpus)
-        cluster.start("learner", "learner-0", resolved, gpus=gpus)
+            cluster.start("generator", f"generator-{i}", resolved, self._run_key, gpus=gpus)
+        cluster.start("learner", "learner-0", resolved, self._run_key, gpus=gpus)
 
     def _watch(self, cluster: Cluster, broker: Broker) -> dict[str, Any]:
         """Until the learner ends. Raises what ended any role."""

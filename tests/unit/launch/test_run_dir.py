@@ -15,30 +15,44 @@ from sppo.launch import run_dir as run_dirs
 from sppo.metrics import JsonLines
 
 
+def begin(run_dir: Path, *overrides: str) -> str:
+    """What `up` does with the directory."""
+    run = config.load("quickstart", list(overrides))
+    run_dirs.check(run_dir, run)
+    return run_dirs.claim(run_dir, run)
+
+
 def test_the_same_configuration_may_come_back_with_more_steps(tmp_path: Path) -> None:
-    run_dirs.prepare(tmp_path, config.load("quickstart"))
-    run_dirs.prepare(tmp_path, config.load("quickstart", ["learner.steps=120"]))
+    key = begin(tmp_path)
+    JsonLines(tmp_path / "metrics.jsonl").append({"step": 1})
+    assert begin(tmp_path, "learner.steps=120") == key
     assert "steps = 120" in (tmp_path / "config.toml").read_text()
 
 
 def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> None:
-    run_dirs.prepare(tmp_path, config.load("quickstart"))
-    with pytest.raises(ConfigError, match=r"learner\.lr was 1e-05, now 0\.0001.*another directory"):
-        run_dirs.prepare(tmp_path, config.load("quickstart", ["learner.lr=1e-4"]))
+    begin(tmp_path)
+    JsonLines(tmp_path / "metrics.jsonl").append({"step": 1})
+    with pytest.raises(ConfigError, match=r"learner\.lr was .*, now 0\.0001.*another directory"):
+        begin(tmp_path, "learner.lr=1e-4")
+
+
+def test_settings_may_be_mended_as_long_as_nothing_was_trained(tmp_path: Path) -> None:
+    key = begin(tmp_path)
+    assert begin(tmp_path, "learner.lr=1e-4") != key  # other keys: no group of the old settings can be trained
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"--run-dir .*cannot be written"):
-        run_dirs.prepare(tmp_path / "file" / "run", config.load("quickstart"))
+        begin(tmp_path / "file" / "run")
 
 
 def test_a_run_that_is_up_is_seen_and_one_that_died_is_not(tmp_path: Path) -> None:
-    run_dirs.prepare(tmp_path, config.load("quickstart"))
+    begin(tmp_path)
     run_dirs.write_status(tmp_path, {"phase": "training"})
     assert run_dirs.running(tmp_path) == os.getpid()
     with pytest.raises(ConfigError, match="sppo-cli down"):
-        run_dirs.prepare(tmp_path, config.load("quickstart"))
+        begin(tmp_path)
     code = (
         f"from pathlib import Path; from sppo.launch import run_dir as r; r.write_status(Path({str(tmp_path)!r}), {{}})"
     )
