@@ -24,6 +24,7 @@ class VllmEngine:
         self._sampling: Any = None
         self._final_only: Any = None
         self._joined = False
+        self._version = "base"
 
     @property
     def world_size(self) -> int:
@@ -85,7 +86,10 @@ class VllmEngine:
             output_kind=self._final_only,  # with n > 1 partial outputs hold some of the completions only
         )
         final: Any = None
-        async for output in self._engine.generate({"prompt_token_ids": list(prompt_ids)}, params, request_id):
+        # The salt keeps prefixes apart that different weights computed. Emptying the cache instead would need every
+        # completion in flight to be computed again, or silently do nothing while there is one.
+        prompt = {"prompt_token_ids": list(prompt_ids), "cache_salt": self._version}
+        async for output in self._engine.generate(prompt, params, request_id):
             final = output
         assert final is not None, "vLLM ended a request without an output"
         assert len(final.outputs) == sampling.completions, "vLLM returned a partial set of completions"
@@ -96,7 +100,7 @@ class VllmEngine:
         return None if self._transport == "gloo" or sampling.temperature == 0 else sampling.seed
 
     async def pause(self) -> None:
-        """Freeze in-flight completions; the prefix cache, computed by the old weights, is emptied on `load_weights`."""
+        """Freeze completions in flight."""
         await self._engine.pause_generation(mode="keep", clear_cache=False)
 
     async def resume(self) -> None:
@@ -119,7 +123,7 @@ class VllmEngine:
         await self._engine.start_weight_update()
         await self._engine.update_weights(WeightTransferUpdateRequest(update_info=update))
         await self._engine.finish_weight_update(str(version))
-        await self._engine.reset_prefix_cache()
+        self._version = str(version)
 
     async def weight_checksums(self) -> dict[str, str]:
         """vLLM's own digest of each loaded weight, to compare two engines."""

@@ -25,6 +25,8 @@ HELD_OUT_SHARE = 5  # one question in five may be held out
 class Question:
     """One prompt before the chat template."""
 
+    source: str
+    """The question as the data set has it: what is distinct, and what the split hashes, whatever the prompt around it."""
     text: str
     """The user message."""
     data: Mapping[str, Any]
@@ -61,8 +63,9 @@ def load(config: TaskConfig, seed: int) -> Questions:
         raise ConfigError(f"task.name = {config.name!r}: write it as reasoning-gym:<dataset> or jsonl:<file>")
     distinct: dict[str, Question] = {}
     for entry in entries:
-        text = _prompt(config, entry)
-        distinct.setdefault(text, Question(text=text, data=_data(config.name, entry)))
+        source = str(entry["question"])
+        if source not in distinct:
+            distinct[source] = Question(source=source, text=_prompt(config, entry), data=_data(config.name, entry))
     return split(distinct.values(), held_out=config.held_out, seed=seed, name=config.name)
 
 
@@ -70,14 +73,14 @@ def split(questions: Iterable[Question], *, held_out: int, seed: int, name: str)
     """Split distinct questions by the hash of their text. Raises ConfigError if either side is too small."""
     sides: dict[bool, list[Question]] = {True: [], False: []}
     for question in questions:
-        sides[is_held_out(question.text)].append(question)
+        sides[is_held_out(question.source)].append(question)
     if len(sides[True]) < held_out or not sides[False]:
         raise ConfigError(
             f"task.held_out = {held_out}: {name} has {len(sides[True])} distinct questions on the held-out side "
             f"and {len(sides[False])} for training; lower it, or raise task.pool"
         )
     # The held-out choice must not depend on the run's seed: accuracies of two seeds are compared.
-    chosen = sorted(sides[True], key=lambda q: hashlib.sha256(q.text.encode()).digest())[:held_out]
+    chosen = sorted(sides[True], key=lambda q: hashlib.sha256(q.source.encode()).digest())[:held_out]
     return Questions(train=tuple(sides[False]), held_out=tuple(chosen))
 
 
@@ -85,7 +88,7 @@ def _prompt(config: TaskConfig, entry: Mapping[str, Any]) -> str:
     fields = {**entry.get("metadata", {}), **{k: v for k, v in entry.items() if k != "metadata"}}
     try:
         return config.prompt.format_map(fields)
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"task.prompt = {config.prompt!r}: {error} is not a field of this task; it has {', '.join(sorted(fields))}"
         ) from error
@@ -115,7 +118,9 @@ def _jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise ConfigError(f"task.name = 'jsonl:{path}': no such file")
     entries = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_text().split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
             entry = json.loads(line)
         except json.JSONDecodeError as error:

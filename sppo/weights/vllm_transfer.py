@@ -31,6 +31,7 @@ def _engine_class() -> type:
         WeightTransferInitInfo,
         WeightTransferUpdateInfo,
     )
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
     from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
     from sppo.weights.gloo import GlooReceiver
@@ -72,6 +73,11 @@ def _engine_class() -> type:
 
         def finish_weight_update(self) -> None:
             finalize_layerwise_reload(self.model, self.model_config)
+            # A CPU keeps a packed copy of the head for its product. A tied head receives no weights of its own, so vLLM
+            # 0.32 leaves the copy as it was: the engine would sample with the head of the base model for ever.
+            for module in self.model.modules():
+                if isinstance(module, ParallelLMHead):
+                    module.quant_method.process_weights_after_loading(module)
 
         def update_weights(self, update_info: dict[str, Any]) -> None:
             # vLLM's version ends with an accelerator synchronisation, which a CPU has not.

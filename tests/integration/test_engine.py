@@ -81,9 +81,10 @@ def group(prompt: list[int], completions: list[Completion]) -> Group:
     )
 
 
-async def answers(engine: VllmEngine, prompts: list[list[int]]) -> list[list[int]]:
-    sampled = await asyncio.gather(*(engine.sample(p, GREEDY, f"a{i}") for i, p in enumerate(prompts)))
-    return [s[0].token_ids.tolist() for s in sampled]
+async def answers(engine: VllmEngine, prompts: list[list[int]]) -> list[tuple[list[int], list[float]]]:
+    """Greedy tokens and their log-probs, one prompt at a time: bf16 sums depend on what else is in a batch."""
+    sampled = [(await engine.sample(p, GREEDY, f"a{i}"))[0] for i, p in enumerate(prompts)]
+    return [(s.token_ids.tolist(), s.behavior_logprobs.tolist()) for s in sampled]
 
 
 async def with_engine(
@@ -136,7 +137,8 @@ def test_synced_weights_are_the_learners_export_to_the_bit(
     assert one["late parity"] < 0.1
     # a completion that was in flight carries both versions, in order, and every token belongs to one
     assert any([s.version.n for s in spans] == [0, 1] for spans in one["spans"])
-    # what the engine holds is the export, weight by weight
+    # what the engine holds is the export: every weight that vLLM shows (a CPU hides those it packs for its products),
+    # and greedy tokens and log-probs to the bit
     exported = tmp_path / "export"
     learner.policy.export(exported, models.load_tokenizer(path))
     fresh = Learner(run, str(exported))

@@ -15,8 +15,8 @@ from sppo.types import Version
 from tests import makers
 
 QUESTIONS = Questions(
-    train=tuple(Question(text=f"train {i}", data={"answer": i}) for i in range(40)),
-    held_out=tuple(Question(text=f"held out {i}", data={"answer": i}) for i in range(3)),
+    train=tuple(Question(source=f"train {i}", text=f"train {i}", data={"answer": i}) for i in range(40)),
+    held_out=tuple(Question(source=f"held out {i}", text=f"held out {i}", data={"answer": i}) for i in range(3)),
 )
 
 

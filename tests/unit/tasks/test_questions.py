@@ -29,6 +29,14 @@ def test_the_sides_are_distinct_and_disjoint(split: questions.Questions) -> None
     assert len(held_out) == len(split.held_out) == 200
     assert len(train) == len(split.train) > 2000
     assert not train & held_out
+    assert not {q.source for q in split.train} & {q.source for q in split.held_out}
+
+
+def test_the_split_does_not_depend_on_the_prompt_around_the_question(
+    quickstart: config.RunConfig, split: questions.Questions
+) -> None:
+    other = quickstart.task.model_copy(update={"prompt": "{source_index}: {question}"})
+    assert [q.source for q in questions.load(other, seed=0).held_out] == [q.source for q in split.held_out]
 
 
 def test_no_held_out_question_is_ever_a_training_ticket(
