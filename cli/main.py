@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sppo import __version__
 from sppo.errors import SppoError
+
+if TYPE_CHECKING:
+    from sppo.config import RunConfig
 
 app = typer.Typer(
     name="sppo-cli",
@@ -64,22 +68,29 @@ def up(
 
     from sppo.launch import run_dir as run_dirs
 
-    run_dirs.check(folder, resolved)
+    with run_dirs.locked(folder):
+        _up(config, resolved, folder)
+
+
+def _up(source: str, config: RunConfig, folder: Path) -> None:
+    from sppo.launch import run_dir as run_dirs
+
+    run_dirs.check(folder, config)
     done = run_dirs.read_json(folder / "summary.json")
-    if done and done["finished"] and done["steps"] >= resolved.learner.steps:
-        typer.echo(f"{folder} is finished; to go on, raise it: --set learner.steps={2 * resolved.learner.steps}")
-        _report(folder, done)
+    if done and done["finished"] and done["steps"] >= config.learner.steps:
+        typer.echo(f"{folder} is finished; to go on, raise it: --set learner.steps={2 * config.learner.steps}")
+        _report(folder, done, again=source)
         return
 
-    typer.echo(f"checking {config} ...")
+    typer.echo(f"checking {source} ...")
     from sppo.launch.progress import Progress
     from sppo.launch.supervisor import Supervisor, preflight
 
-    preflight(resolved)
-    run_key = run_dirs.claim(folder, resolved)
-    with Progress(resolved.learner.steps) as progress:
-        summary = Supervisor(resolved, folder, run_key, progress).run()
-    _report(folder, summary, again=config)
+    preflight(config)
+    run_key = run_dirs.claim(folder, config)
+    with Progress(config.learner.steps) as progress:
+        summary = Supervisor(config, folder, run_key, progress).run()
+    _report(folder, summary, again=source)
 
 
 @app.command(epilog="Example: sppo-cli status runs/quickstart --json")
@@ -142,8 +153,12 @@ def _percent(share: float | None) -> str:
 
 def run() -> None:
     """Entry point of `sppo-cli`: a user's mistake is one message and an exit code, never a traceback."""
+    sys.path.insert(0, os.getcwd())  # a user's scorer may lie beside the configuration
     try:
         app()
     except SppoError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a folder taken away
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from pydantic_settings.sources import EnvSettingsSource
 
 from sppo.errors import ConfigError
@@ -163,6 +163,15 @@ class ScorerConfig(_Settings):
     timeout_s: Seconds = 30.0
     """Deadline of one request."""
 
+    @field_validator("url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        if "@" in value:
+            raise ValueError("carries credentials; give the token as SPPO_SCORER__TOKEN")
+        return value.rstrip("/")
+
 
 class BrokerConfig(_Settings):
     url: str = ""
@@ -191,7 +200,7 @@ class BrokerConfig(_Settings):
     @field_validator("url")
     @classmethod
     def _no_secret(cls, value: str) -> str:
-        if "@" in value:
+        if "@" in value or "password=" in value or "username=" in value:
             raise ValueError("carries credentials; give them as SPPO_BROKER__USERNAME and SPPO_BROKER__PASSWORD")
         if value and not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
@@ -202,9 +211,16 @@ class WeightsConfig(_Settings):
     transport: Literal["auto", "gloo", "nccl"] = "auto"
     """`nccl` on GPUs, `gloo` on CPUs; `auto` follows the learner's device."""
     host: str = "127.0.0.1"
-    """Address of the learner at which generators meet it for a weight sync."""
+    """Loopback address at which generators meet the learner for a weight sync."""
     phase_timeout_s: Seconds = 60.0
     """Deadline of each phase of a weight sync."""
+
+    @field_validator("host")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        if value != "localhost" and not value.startswith("127."):
+            raise ValueError("weights travel without authentication; only an address of 127.0.0.0/8 is possible")
+        return value
 
 
 class EvalConfig(_Settings):
@@ -253,6 +269,9 @@ class RunConfig(BaseSettings):
         return (init_settings,)
 
 
+SECRETS = ("broker.password", "scorer.token")
+OTHER_VARIABLES = ("SPPO_CACHE",)
+
 # Settings that a second `up` on the same run directory may change: they say how long or where, not what is learned.
 RESUME_MAY_CHANGE = frozenset({"learner.steps", "learner.threads", "generator.threads", "learner.keep_checkpoints"})
 
@@ -269,8 +288,7 @@ def load(source: str, overrides: list[str] | None = None) -> RunConfig:
     Raises ConfigError naming each wrong setting, its value and what is expected.
     """
     values = _read_toml(source)
-    environment = EnvSettingsSource(RunConfig)()
-    _merge(values, environment)
+    _merge(values, _read_environment())
     for item in overrides or []:
         _merge(values, _parse_override(item))
     return _validate(values, source)
@@ -313,6 +331,18 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _read_environment() -> dict[str, Any]:
+    known = tuple(f"SPPO_{name.upper()}" for name in RunConfig.model_fields)
+    for variable in os.environ:
+        section = variable.upper().split("__")[0]
+        if variable.startswith("SPPO_") and section not in known and variable not in OTHER_VARIABLES:
+            raise ConfigError(f"{variable} in the environment: no such setting; docs/configuration.md lists them all")
+    try:
+        return dict(EnvSettingsSource(RunConfig)())
+    except SettingsError as error:
+        raise ConfigError(f"in the environment: {error}; sections and tables are written as JSON") from error
+
+
 def _read_toml(source: str) -> dict[str, Any]:
     if source in presets():
         text = importlib.resources.files("sppo.presets").joinpath(f"{source}.toml").read_text()
@@ -320,7 +350,7 @@ def _read_toml(source: str) -> dict[str, Any]:
         path = Path(source)
         if not path.is_file():
             raise ConfigError(f"no configuration {source!r}: neither a file nor a preset ({', '.join(presets())})")
-        text = path.read_text()
+        text = path.read_bytes().decode(errors="replace")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -331,6 +361,10 @@ def _parse_override(item: str) -> dict[str, Any]:
     key, equals, text = item.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {item!r}: write it as section.setting=value, such as learner.lr=1e-6")
+    if key in SECRETS:
+        raise ConfigError(
+            f"--set {key}: a command line is no place for a secret; use SPPO_{key.upper().replace('.', '__')}"
+        )
     try:
         value: Any = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -360,7 +394,8 @@ def _explain(error: Any, source: str) -> str:
     if error["type"] == "extra_forbidden":
         return f"{where} (from {source}): no such setting; docs/configuration.md lists them all"
     message = error["msg"].removeprefix("Value error, ")
-    value = "" if isinstance(error["input"], dict) or not where else f" = {error['input']!r}"
+    hidden = isinstance(error["input"], dict) or not where or where in SECRETS
+    value = "" if hidden else f" = {error['input']!r}"
     return f"{where or source}{value}: {message}"
 
 

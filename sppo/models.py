@@ -43,24 +43,16 @@ def resolve(config: ModelConfig) -> str:
 
 
 def load_tokenizer(path: str) -> Any:
-    """The tokenizer of a resolved model. Raises ConfigError if it has no chat template."""
+    """The tokenizer of a resolved model. Raises ConfigError if there is none or it has no chat template."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.name: {path} has no tokenizer that can be loaded ({type(error).__name__})") from error
     if not tokenizer.chat_template:
         raise ConfigError(f"model.name: {path} has no chat template; use an instruction-tuned model")
     return tokenizer
-
-
-def stop_token_ids(path: str, tokenizer: Any) -> list[int]:
-    """Every token that ends a completion: the tokenizer's end and those of the generation settings."""
-    from transformers import GenerationConfig
-
-    ids = {int(tokenizer.eos_token_id)}
-    if (Path(path) / "generation_config.json").is_file():
-        listed = GenerationConfig.from_pretrained(path).eos_token_id
-        ids |= {int(i) for i in (listed if isinstance(listed, list) else [listed] if listed is not None else [])}
-    return sorted(ids)
 
 
 def _from_hub(config: ModelConfig) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class Generator:
                 tokens=self._tokens,
             )
             await asyncio.to_thread(self._broker.heartbeat, member, HEARTBEAT_TTL_S)
-            if await asyncio.to_thread(self._broker.stop_reason):
+            if await asyncio.to_thread(self._broker.stop_reason, "workers"):
                 raise _Stopped
             await asyncio.sleep(HEARTBEAT_S)
 
@@ -127,7 +128,8 @@ class Generator:
                 group = await self._sample_and_score(lease)
                 await self._push(group)
         except (ScorerError, ValueError) as error:  # ValueError: the engine refused this prompt
-            dead = await asyncio.to_thread(self._broker.fail, uid, f"{self._name}: {error}")
+            attempt = f"{self._name}.{lease.attempt}"
+            dead = await asyncio.to_thread(self._broker.fail, uid, attempt, f"{self._name}: {error}")
             log.warning("ticket %s failed%s: %s", uid, " for good" if dead else ", will be tried again", error)
         finally:
             self._slots.release()
@@ -144,7 +146,7 @@ class Generator:
         )
         rewards = await self._scorer.score(request)
         return Group(
-            gid=f"{ticket.uid}.{self._name}.{lease.attempt}",
+            gid=f"{ticket.uid}.{self._name}.{lease.attempt}.{secrets.token_hex(4)}",
             uid=ticket.uid,
             stream=ticket.stream,
             prompt_ids=np.asarray(ticket.prompt_ids, np.int32),

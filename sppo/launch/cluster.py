@@ -8,14 +8,19 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from sppo import config as settings
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, RoleDiedError, SppoError
 from sppo.launch import run_dir as run_dirs
+
+log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 80 << 20
 _ENVIRONMENT = {
@@ -46,6 +51,7 @@ class Cluster:
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
+        self._spared = {p.pid for p in psutil.Process().children(recursive=True)}  # the broker
         self.roles: dict[str, RoleProcess] = {}
         os.environ.update(_ENVIRONMENT)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -81,6 +87,7 @@ class Cluster:
             broker,
             config.scorer.token.get_secret_value(),
             str(self._run_dir),
+            os.getcwd(),
         )
         self.roles[name] = RoleProcess(name=name, actor=actor, result=result)
 
@@ -109,10 +116,16 @@ class Cluster:
 
     def shutdown(self) -> None:
         """End every process of this Ray."""
-        for process in self.roles.values():
-            self._ray.kill(process.actor)
+        family = psutil.Process().children(recursive=True)
+        for role in self.roles.values():
+            self._ray.kill(role.actor)
         self.roles.clear()
         self._ray.shutdown()
+        # An engine's processes have sessions of their own and may outlive an actor that was killed.
+        _, stubborn = psutil.wait_procs([p for p in family if p.pid not in self._spared], timeout=5)
+        for process in stubborn:
+            log.warning("process %d outlived its role and is ended", process.pid)
+            process.kill()
 
     def _explain(self, name: str, reason: str) -> str:
         tail = run_dirs.log_tail(self._run_dir, name)
@@ -123,10 +136,12 @@ class _Role:
     """The actor: a thin shell around `run_role`."""
 
     def run(
-        self, role: str, name: str, run_key: str, config: str, broker: dict[str, Any], scorer_token: str, run_dir: str
-    ) -> dict[str, Any]:
+        self, role: str, name: str, run_key: str, config: str, broker: dict[str, Any], scorer_token: str, run_dir: str,
+        working_dir: str,
+    ) -> dict[str, Any]:  # fmt: skip
         from sppo.launch import roles
 
+        sys.path.insert(0, working_dir)  # a user's scorer may lie beside the configuration
         roles.redirect_output(Path(run_dir) / "logs" / f"{name}.log")
         run = settings.with_secrets(
             settings.from_json(config), broker=settings.BrokerConfig(**broker), scorer_token=scorer_token

@@ -13,12 +13,15 @@ RUN/run_id            names this run's keys in the broker
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import time
 import tomllib
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +33,24 @@ from sppo.errors import ConfigError
 DOWN_TIMEOUT_S = 180.0
 
 
-def check(run_dir: Path, config: RunConfig) -> None:
-    """Raises ConfigError when the directory cannot be written, is in use, or was trained under other settings."""
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold the directory for one `up`. Raises ConfigError when it cannot be written or another `up` holds it."""
     try:
         (run_dir / "logs").mkdir(parents=True, exist_ok=True)
-        probe = run_dir / ".writable"
-        probe.write_text("")
-        probe.unlink()
+        lock = (run_dir / "up.lock").open("a")
     except OSError as error:
         raise ConfigError(f"--run-dir {run_dir} cannot be written: {error.strerror}; choose another") from error
-    if running(run_dir) is not None:
-        raise ConfigError(f"--run-dir {run_dir}: a run is up here; `sppo-cli down {run_dir}` ends it")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"--run-dir {run_dir}: a run is up here; `sppo-cli down {run_dir}` ends it") from None
+        yield
+
+
+def check(run_dir: Path, config: RunConfig) -> None:
+    """Raises ConfigError when the directory holds a run that was trained under other settings."""
     changed = _changes(run_dir, config)
     if changed and _has_progress(run_dir):
         shown = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(changed.items())[:5])
@@ -60,6 +70,7 @@ def claim(run_dir: Path, config: RunConfig) -> str:
     if _changes(run_dir, config) or not identity.exists():
         _write(identity, uuid.uuid4().hex[:12])
     _write(run_dir / "config.toml", to_toml(config))
+    (run_dir / "summary.json").unlink(missing_ok=True)  # of an earlier end
     return f"{config.name}-{identity.read_text()}"
 
 

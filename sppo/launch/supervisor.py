@@ -18,20 +18,23 @@ from typing import Any
 import psutil
 
 from sppo.config import RunConfig, with_secrets
-from sppo.errors import BrokerError, ConfigError, RoleDiedError, SppoError
+from sppo.errors import BrokerError, ConfigError, RoleDiedError, ScorerError, SppoError
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.cluster import Cluster, check_gpus
 from sppo.launch.progress import Progress
+from sppo.tasks.questions import Question
 from sppo.transport import codec
 from sppo.transport.broker import Broker
 from sppo.transport.redis_broker import connect
 from sppo.transport.server import EmbeddedServer
+from sppo.types import ScoreRequest
 
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 STOP_TIMEOUT_S = 120.0
 LEAVE_TIMEOUT_S = 30.0
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def preflight(config: RunConfig) -> None:
@@ -44,16 +47,30 @@ def preflight(config: RunConfig) -> None:
     from sppo.tasks import questions
     from sppo.tasks.tickets import TicketFactory
 
-    if not config.scorer.url:
-        base.find(config.scorer.name)
     found = questions.load(config.task, config.seed)
     if config.broker.url:
         try:
             connect(config.broker, config.name).close()
         except BrokerError as error:
             raise ConfigError(str(error)) from error
+    if config.scorer.url:
+        _ask_scorer(config, found.held_out[0])
+    else:
+        base.find(config.scorer.name)
     path = models.resolve(config.model)
     TicketFactory(config, found, models.load_tokenizer(path)).check_lengths()
+
+
+def _ask_scorer(config: RunConfig, question: Question) -> None:
+    """Have a user's own service score one group. Raises ConfigError."""
+    from sppo.scorer.client import probe
+
+    request = ScoreRequest(uid="probe", question=question.text, completions=["0", "1"], data=question.data)
+    token = config.scorer.token.get_secret_value()
+    try:
+        probe(config.scorer.url, request, token=token, timeout_s=config.scorer.timeout_s)
+    except ScorerError as error:
+        raise ConfigError(f"scorer.url = {config.scorer.url!r}: {error}") from error
 
 
 class Supervisor:
@@ -71,7 +88,8 @@ class Supervisor:
     def run(self) -> dict[str, Any]:
         """Run to the end or until interrupted; returns the summary. Raises SppoError; nothing is left running."""
         with self._interruptible(), self._broker() as (config, broker):
-            broker.request_stop("")
+            broker.request_stop("learner", "")
+            broker.request_stop("workers", "")
             self._position = broker.tail("metrics")
             self._status("starting")
             self._progress.note("starting Ray, scorer, generator and learner ...")
@@ -79,11 +97,11 @@ class Supervisor:
             self._catch_signals()  # Ray has put its own handler in place
             try:
                 self._start_roles(cluster, config)
-                outcome = self._watch(cluster, broker)
+                summary = self._summarise(self._watch(cluster, broker))
                 self._dismiss(cluster, broker)
             finally:
                 cluster.shutdown()
-        return self._summarise(outcome)
+        return summary
 
     @contextmanager
     def _broker(self) -> Iterator[tuple[RunConfig, Broker]]:
@@ -131,14 +149,12 @@ class Supervisor:
                 outcome = cluster.result(ended)
                 self._follow(broker)
                 return outcome
-            if ended is not None and stop_by == float("inf"):
+            if ended is not None:
                 cluster.result(ended)  # raises if it died
                 raise RoleDiedError(f"{ended} ended before the learner; see {self._run_dir}/logs/{ended}.log")
-            if ended is not None:
-                cluster.roles.pop(ended)  # it was asked to stop and was faster than the learner
             if self._interrupts and stop_by == float("inf"):
                 self._progress.note("stopping: saving a checkpoint (interrupt again to give up waiting) ...")
-                broker.request_stop("interrupted")
+                broker.request_stop("learner", "interrupted")
                 stop_by = time.monotonic() + STOP_TIMEOUT_S
             if self._interrupts > 1 or time.monotonic() > stop_by:
                 raise SppoError(
@@ -156,12 +172,15 @@ class Supervisor:
 
     def _dismiss(self, cluster: Cluster, broker: Broker) -> None:
         """Ask the other roles to finish and wait for them."""
-        broker.request_stop(broker.stop_reason() or "the learner is done")
+        broker.request_stop("workers", "the learner is done")
         deadline = time.monotonic() + LEAVE_TIMEOUT_S
         while cluster.roles and time.monotonic() < deadline:
             ended = cluster.wait(POLL_S)
             if ended is not None:
-                cluster.result(ended)
+                try:
+                    cluster.result(ended)
+                except SppoError as error:
+                    log.warning("while leaving: %s", error)
         if cluster.roles:
             log.warning("%s did not finish in %.0f s and are ended", ", ".join(cluster.roles), LEAVE_TIMEOUT_S)
 
@@ -177,8 +196,8 @@ class Supervisor:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Count SIGINT and SIGTERM instead of dying of them."""
-        before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        """Count requests to stop instead of dying of them; SIGHUP: the terminal was closed."""
+        before = {s: signal.getsignal(s) for s in STOP_SIGNALS}
         self._catch_signals()
         try:
             yield
@@ -190,7 +209,7 @@ class Supervisor:
         def count(signum: int, frame: FrameType | None) -> None:
             self._interrupts += 1
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             signal.signal(number, count)
 
 

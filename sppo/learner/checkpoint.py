@@ -3,7 +3,7 @@
     RUN/checkpoints/step-000020-<epoch>/
         model.safetensors       float32 master weights
         optimizer.safetensors   AdamW's moments and counts
-        state.json              version, parent, ledger, random state, evaluations
+        state.json              version, parent checkpoint, ledger, random state, evaluations
 
 Written to a temporary folder, flushed to disk, renamed, and the parent folder flushed: a checkpoint is there whole or
 not at all. Nothing is pickled.
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -64,9 +65,10 @@ def save(
     root.mkdir(parents=True, exist_ok=True)
     final = root / f"step-{step:06d}-{epoch[:8]}"
     scratch = root / f".{final.name}.partial"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
     try:
+        for leftover in root.glob(".step-*.partial"):  # cut off by a crash
+            shutil.rmtree(leftover)
+        scratch.mkdir()
         save_file({k: v.detach().contiguous() for k, v in model.items()}, scratch / "model.safetensors")
         save_file({k: v.detach().contiguous() for k, v in optimizer}, scratch / "optimizer.safetensors")
         header = {"format": FORMAT, "step": step, "epoch": epoch, "torch_rng": _rng_state()}
@@ -78,7 +80,7 @@ def save(
             shutil.rmtree(final)
         scratch.rename(final)
         _flush(root)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
         raise SppoError(
             f"checkpoint of step {step} was not written to {root}: {error}; free some disk space"

@@ -74,6 +74,8 @@ class Learner:
         self._trainer = Trainer(config.learner, self._policy, self._optimizer)
         self._version = Version(epoch=uuid.uuid4().hex, n=0)
         self._evaluations: list[dict[str, Any]] = []
+        self._saved = (-1, 0)
+        self._parent = ""
         self._life: dict[str, float] = {"wall_s": 0.0, "syncs": 0, "sync_s": 0.0, "sync_max_s": 0.0}
         ledger = self._resume(checkpoint.newest(run_dir / "checkpoints"))
         self._ledger = ledger
@@ -100,8 +102,8 @@ class Learner:
         except _Stopped:
             stopped = True
             log.info("asked to stop at step %d", self._version.n)
-        self._save()
         usage = self._usage()
+        self._save()
         if not stopped:
             self._phase("exporting")
             self._policy.export(self._run_dir / "export", self._tokenizer)
@@ -115,6 +117,9 @@ class Learner:
         self._await_members()
         self._publish()
         self._queue.reconcile(self._version.n)
+        self._usage_before = self._role_seconds()
+        if self._version.n >= self._config.learner.steps:
+            return  # only the last evaluation, or the export, was missing
         if self._version.n == 0 and not self._evaluations:
             self._evaluate()
         self._admit()
@@ -186,6 +191,13 @@ class Learner:
 
     def _record(self, record: dict[str, Any]) -> None:
         record |= {"epoch": self._version.epoch, "wall_s": time.monotonic() - self._started}
+        if record["effective_sample_size"] < 0.5:
+            log.warning(
+                "effective sample size %.2f at step %d: the batch is far from the policy; "
+                "lower learner.lookahead_steps or look at the mismatch",
+                record["effective_sample_size"],
+                record["step"],
+            )
         self._metrics.append(record)
         self._event("step", record=record)
 
@@ -264,6 +276,10 @@ class Learner:
         if found is None:
             return Ledger()
         log.info("resuming from %s", found.folder)
+        if found.step > self._config.learner.steps:
+            raise ConfigError(
+                f"learner.steps = {self._config.learner.steps} is below step {found.step} of {found.folder}; raise it"
+            )
         state = found.state
         for name, value in found.model().items():
             self._policy.master[name].data.copy_(value)
@@ -273,11 +289,14 @@ class Learner:
         self._version = Version(epoch=self._version.epoch, n=found.step)
         self._evaluations = list(state["evaluations"])
         self._life = dict(state["life"])
+        self._parent = found.folder.name
         self._event("resume", step=found.step)
         return Ledger.restore(state["ledger"])
 
     def _save(self) -> None:
-        """Write a checkpoint, then tell the broker that what it covers is done."""
+        """Write a checkpoint, unless this state is saved, then tell the broker that what it covers is done."""
+        if self._saved == (self._version.n, len(self._evaluations)):
+            return
         self._phase("saving")
         life = self._life | {"wall_s": self._wall_s()}
         folder = checkpoint.save(
@@ -286,10 +305,16 @@ class Learner:
             epoch=self._version.epoch,
             model={k: v.data for k, v in self._policy.master.items()},
             optimizer=self._optimizer.state(),
-            state={"ledger": self._ledger.state(), "evaluations": self._evaluations, "life": life},
+            state={
+                "parent": self._parent,
+                "ledger": self._ledger.state(),
+                "evaluations": self._evaluations,
+                "life": life,
+            },
             keep=self._config.learner.keep_checkpoints,
         )
         self._queue.settle()
+        self._saved, self._parent = (self._version.n, len(self._evaluations)), folder.name
         log.info("saved %s", folder)
         self._phase("training")
 
@@ -339,7 +364,7 @@ class Learner:
         return {role: sum(values) / len(values) for role, values in shares.items()}
 
     def _check_stop(self) -> None:
-        if self._broker.stop_reason():
+        if self._broker.stop_reason("learner"):
             raise _Stopped
 
     def _phase(self, name: str) -> None:

@@ -59,7 +59,7 @@ class Policy:
 
     def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         """Log-probs [T] of the completion tokens at the sampling temperature, float32, and the entropy if asked for."""
-        hidden_BLH = self.module.model(
+        hidden_BLH = self.module.base_model(
             input_ids=batch.tokens_BL,
             position_ids=batch.positions_BL.clamp(min=0),
             attention_mask=batch.mask_BLL[:, None],

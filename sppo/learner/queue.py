@@ -62,6 +62,8 @@ class GroupQueue:
         entries = self._broker.claim(CLAIM, wait_s)
         if not entries:
             self._note_dead()
+            # A claim whose reply was lost stays pending for us: it is never offered as new again.
+            entries = [e for e in self._broker.pending() if e.entry_id not in self._held]
         self._take(entries)
         return len(entries)
 

@@ -46,15 +46,16 @@ def find(name: str) -> ScorerFunction:
     if name in SCORERS:
         return SCORERS[name]
     module, colon, attribute = name.partition(":")
-    if not colon:
+    if not (module and colon and attribute):
         raise ConfigError(
             f"scorer.name = {name!r}: no such scorer; there are {', '.join(SCORERS)}, "
             "or your own as package.module:name"
         )
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"scorer.name = {name!r} cannot be imported: {error}") from error
+    except Exception as error:
+        # Whatever a user's module does when it is imported.
+        raise ConfigError(f"scorer.name = {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(function):
         raise ConfigError(f"scorer.name = {name!r} is not a function")
     return function  # type: ignore[no-any-return]

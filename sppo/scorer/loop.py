@@ -23,7 +23,7 @@ def run(config: RunConfig, broker: Broker, name: str) -> None:
     service.start()
     log.info("%s serves %s", service.url, config.scorer.name)
     try:
-        while not broker.stop_reason():
+        while not broker.stop_reason("workers"):
             if not service.alive:
                 raise ScorerError(f"the scorer service {name} ended by itself")
             usage = service.usage

@@ -26,7 +26,7 @@ class Question:
     """One prompt before the chat template."""
 
     source: str
-    """The question as the data set has it: what is distinct, and what the split hashes, whatever the prompt around it."""
+    """The question as the data set has it: what is distinct, and what the split hashes."""
     text: str
     """The user message."""
     data: Mapping[str, Any]

@@ -21,6 +21,7 @@ from typing import Literal, Protocol
 from sppo.types import DeadLetter, Group, Lease, Member, QueueEntry, Ticket, Version
 
 Channel = Literal["control", "replies", "metrics"]
+Audience = Literal["learner", "workers"]
 IssueResult = Literal["issued", "open", "dead"]
 
 
@@ -84,8 +85,11 @@ class Broker(Protocol):
     def push(self, group: Group) -> PushResult:
         """Store the group's frame and make it visible, ending the lease; safe to repeat."""
 
-    def fail(self, uid: str, reason: str) -> bool:
-        """Report a failure of this ticket; True if it became a dead letter, else it is offered again."""
+    def fail(self, uid: str, attempt: str, reason: str) -> bool:
+        """Report that this attempt failed; True if the ticket is a dead letter now, else it is offered again.
+
+        Repeating the report of one attempt counts once.
+        """
 
     # everyone --------------------------------------------------------------------------------------------------
     def heartbeat(self, member: Member, ttl_s: float) -> None:
@@ -106,11 +110,14 @@ class Broker(Protocol):
     def receive(self, channel: Channel, after: str, wait_s: float) -> list[tuple[str, bytes]]:
         """Messages after a position, with their positions; waits up to `wait_s` for the first."""
 
-    def request_stop(self, reason: str) -> None:
-        """Ask every role to finish cleanly; an empty reason takes it back."""
+    def request_stop(self, audience: Audience, reason: str) -> None:
+        """Ask the learner, or the roles that serve it, to finish cleanly; an empty reason takes it back.
 
-    def stop_reason(self) -> str:
-        """Why everyone should stop, or an empty text."""
+        The learner goes first: its last weight sync and its checkpoint need the others.
+        """
+
+    def stop_reason(self, audience: Audience) -> str:
+        """Why these should stop, or an empty text."""
 
     def ping(self) -> str:
         """Identity of the server's life; it changes when the server restarts."""

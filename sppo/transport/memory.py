@@ -12,7 +12,7 @@ from typing import TypeVar
 from sppo.config import BrokerConfig
 from sppo.errors import FencedError
 from sppo.transport import codec
-from sppo.transport.broker import Broker, Channel, IssueResult, PushResult
+from sppo.transport.broker import Audience, Broker, Channel, IssueResult, PushResult
 from sppo.types import DeadLetter, Group, Lease, Member, QueueEntry, Ticket, Version
 
 T = TypeVar("T")
@@ -36,6 +36,7 @@ class MemoryBroker(Broker):
         self._leases: dict[str, float] = {}
         self._attempts: defaultdict[str, int] = defaultdict(int)
         self._failures: defaultdict[str, int] = defaultdict(int)
+        self._failed_at: dict[str, str] = {}
         self._frames: dict[str, bytes] = {}
         self._queue: dict[str, QueueEntry] = {}
         self._claimed: set[str] = set()
@@ -43,7 +44,7 @@ class MemoryBroker(Broker):
         self._dead: list[DeadLetter] = []
         self._members: dict[str, tuple[Member, float]] = {}
         self._messages: defaultdict[str, list[bytes]] = defaultdict(list)
-        self._stop = [""]
+        self._stop = {"learner": "", "workers": ""}
 
     def session(self) -> MemoryBroker:
         """Another client of the same server."""
@@ -80,7 +81,7 @@ class MemoryBroker(Broker):
         with self._changed:
             self._fence()
             for uid in uids:
-                self._tickets.pop(uid, None)
+                self._forget(uid)
                 self._leases.pop(uid, None)
                 for todo in self._todo.values():
                     if uid in todo:
@@ -113,14 +114,15 @@ class MemoryBroker(Broker):
             for entry in entries:
                 if self._drop(entry):
                     self._state[entry.uid] = "done"
-                    self._tickets.pop(entry.uid, None)
+                    self._forget(entry.uid)
 
     def reject(self, entry: QueueEntry, reason: str) -> None:
         with self._changed:
             self._fence()
             if self._drop(entry):
                 self._state.pop(entry.uid, None)
-                self.fail(entry.uid, reason)
+                self._leases[entry.uid] = 0.0
+            self.fail(entry.uid, entry.gid, reason)
 
     def dead_letters(self) -> list[DeadLetter]:
         with self._changed:
@@ -141,10 +143,14 @@ class MemoryBroker(Broker):
     def _next(self, n: int) -> str | None:
         now = time.monotonic()
         for uid, deadline in sorted(self._leases.items(), key=lambda item: item[1]):
-            if deadline <= now and self._tickets[uid].min_version <= n:
+            if uid not in self._tickets:  # settled meanwhile by the push of another attempt
+                del self._leases[uid]
+            elif deadline <= now and self._tickets[uid].min_version <= n:
                 return uid
         for stream in ("eval", "train"):
             todo = self._todo[stream]
+            while todo and todo[0] not in self._tickets:
+                todo.popleft()
             if todo and self._tickets[todo[0]].min_version <= n:
                 return todo.popleft()
         return None
@@ -157,7 +163,7 @@ class MemoryBroker(Broker):
 
     def release(self, uid: str) -> None:
         with self._changed:
-            if self._leases.pop(uid, None) is not None:
+            if self._leases.pop(uid, None) is not None and uid in self._tickets:
                 self._todo[self._tickets[uid].stream].appendleft(uid)
                 self._changed.notify_all()
 
@@ -185,12 +191,15 @@ class MemoryBroker(Broker):
             self._changed.notify_all()
             return PushResult.OK
 
-    def fail(self, uid: str, reason: str) -> bool:
+    def fail(self, uid: str, attempt: str, reason: str) -> bool:
         with self._changed:
-            self._leases.pop(uid, None)
             ticket = self._tickets.get(uid)
-            if ticket is None or uid in self._state:
+            if self._state.get(uid) == "dead":
+                return self._failed_at.get(uid) == attempt
+            if ticket is None or uid in self._state or self._failed_at.get(uid) == attempt:
                 return False
+            self._failed_at[uid] = attempt
+            self._leases.pop(uid, None)
             self._failures[uid] += 1
             if self._failures[uid] >= self._config.max_attempts:
                 self._state[uid] = "dead"
@@ -232,11 +241,11 @@ class MemoryBroker(Broker):
         with self._changed:
             return self._wait(newer, wait_s)
 
-    def request_stop(self, reason: str) -> None:
-        self._stop[0] = reason
+    def request_stop(self, audience: Audience, reason: str) -> None:
+        self._stop[audience] = reason
 
-    def stop_reason(self) -> str:
-        return self._stop[0]
+    def stop_reason(self, audience: Audience) -> str:
+        return self._stop[audience]
 
     def ping(self) -> str:
         return self._life
@@ -259,6 +268,10 @@ class MemoryBroker(Broker):
     def _fence(self) -> None:
         if self._epoch != self._server_epoch[0]:
             raise FencedError("another learner has taken over this run; this one stops without writing")
+
+    def _forget(self, uid: str) -> None:
+        for table in (self._tickets, self._attempts, self._failures, self._failed_at):
+            table.pop(uid, None)
 
     def _drop(self, entry: QueueEntry) -> bool:
         if self._queue.pop(entry.entry_id, None) is None:

@@ -1,7 +1,7 @@
 """The broker over the Redis protocol (Redis or Valkey). Atomic steps are the commented files in `lua/`.
 
-Every write may reach the server twice, because the client resends a command whose reply was lost; each step is
-idempotent for that reason.
+Every write may reach the server twice, because the client resends a command whose reply was lost. Each step on tickets
+and groups is idempotent for that reason; messages may be doubled, and their readers tolerate that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from redis.retry import Retry
 from sppo.config import BrokerConfig
 from sppo.errors import BrokerError, ConfigError, FencedError
 from sppo.transport import codec
-from sppo.transport.broker import Broker, Channel, IssueResult, PushResult
+from sppo.transport.broker import Audience, Broker, Channel, IssueResult, PushResult
 from sppo.types import DeadLetter, Group, Lease, Member, QueueEntry, Ticket, TicketStream, Version
 
 CONSUMER_GROUP = "learner"
@@ -35,7 +35,17 @@ def connect(config: BrokerConfig, run: str) -> RedisBroker:
 
     Raises ConfigError when the server refuses the credentials and BrokerError when it cannot be reached.
     """
-    client = redis.Redis.from_url(
+    try:
+        client = _client(config)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"broker.url = {config.url!r}: {error}") from error
+    broker = RedisBroker(client, run, config)
+    broker.ping()
+    return broker
+
+
+def _client(config: BrokerConfig) -> redis.Redis:
+    return redis.Redis.from_url(
         config.url,
         username=config.username or None,
         password=config.password.get_secret_value() or None,
@@ -44,9 +54,6 @@ def connect(config: BrokerConfig, run: str) -> RedisBroker:
         health_check_interval=15,
         retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), 5),
     )
-    broker = RedisBroker(client, run, config)
-    broker.ping()
-    return broker
 
 
 class RedisBroker(Broker):
@@ -110,9 +117,9 @@ class RedisBroker(Broker):
             self._run("settle", keys, [self._epoch, CONSUMER_GROUP, entry.entry_id, entry.uid, entry.nbytes])
 
     def reject(self, entry: QueueEntry, reason: str) -> None:
-        keys = ["epoch", "q", f"b:{entry.gid}", "bytes", "state"]
-        if self._run("reject", keys, [self._epoch, CONSUMER_GROUP, entry.entry_id, entry.uid, entry.nbytes]):
-            self.fail(entry.uid, reason)
+        keys = ["epoch", "q", f"b:{entry.gid}", "bytes", "state", "lease"]
+        self._run("reject", keys, [self._epoch, CONSUMER_GROUP, entry.entry_id, entry.uid, entry.nbytes])
+        self.fail(entry.uid, entry.gid, reason)  # both steps are idempotent, so a crash in between repeats them
 
     def dead_letters(self) -> list[DeadLetter]:
         rows = self._call(lambda: self._client.xrange(self._key("dead")))
@@ -138,7 +145,7 @@ class RedisBroker(Broker):
             self._run("renew", ["lease"], [int(self._config.lease_s * 1000), *uids])
 
     def release(self, uid: str) -> None:
-        self._run("release", ["lease", _todo(_stream_of(uid))], [uid])
+        self._run("release", ["lease", _todo(_stream_of(uid)), "tickets"], [uid])
 
     def push(self, group: Group) -> PushResult:
         frame = codec.encode_group(group)
@@ -151,10 +158,10 @@ class RedisBroker(Broker):
             if result != "LOST":
                 return PushResult(result)
 
-    def fail(self, uid: str, reason: str) -> bool:
+    def fail(self, uid: str, attempt: str, reason: str) -> bool:
         stream = _stream_of(uid)
         keys = ["lease", _todo(stream), "failures", "state", "dead", "tickets", "minv"]
-        return bool(self._run("fail", keys, [uid, stream, reason, self._config.max_attempts]))
+        return bool(self._run("fail", keys, [uid, stream, reason, self._config.max_attempts, attempt]))
 
     # everyone --------------------------------------------------------------------------------------------------
     def heartbeat(self, member: Member, ttl_s: float) -> None:
@@ -186,11 +193,11 @@ class RedisBroker(Broker):
         reply = self._call(lambda: self._client.xread({name: after}, count=1000, block=block))
         return [(position.decode(), fields[b"m"]) for position, fields in _rows(reply)]
 
-    def request_stop(self, reason: str) -> None:
-        self._call(lambda: self._client.set(self._key("stop"), reason))
+    def request_stop(self, audience: Audience, reason: str) -> None:
+        self._call(lambda: self._client.set(self._key(f"stop:{audience}"), reason))
 
-    def stop_reason(self) -> str:
-        value = self._call(lambda: self._client.get(self._key("stop")))
+    def stop_reason(self, audience: Audience) -> str:
+        value = self._call(lambda: self._client.get(self._key(f"stop:{audience}")))
         return value.decode() if value else ""
 
     def ping(self) -> str:

@@ -110,8 +110,9 @@ class WeightPublisher:
             self._sender.send(self._timeout)
 
         worker = _Thread(collective)
+        deadline = time.monotonic() + self._timeout
         applied = self._collect(sync, "applied", set(names), keep_going)
-        error = worker.result(self._timeout)
+        error = worker.result(max(0.1, deadline - time.monotonic()))
         if error is not None or (late := set(names) - applied):
             self._group = ()
             who = ", ".join(sorted(late)) if error is None else f"the transfer itself: {error}"
@@ -158,5 +159,5 @@ class _Thread:
     def result(self, timeout_s: float) -> BaseException | None:
         self._thread.join(timeout_s)
         if self._thread.is_alive():
-            return TimeoutError(f"still in the collective after {timeout_s:.0f} s")
+            return TimeoutError("still in the collective")
         return self._error

@@ -52,7 +52,7 @@ class WeightReceiver:
     async def _handle(self, message: dict[str, Any]) -> None:
         kind, sync = message["kind"], message["sync"]
         if kind == ANNOUNCE and self._member in message["members"]:
-            await self._target.pause()
+            await self._pause()
             self._paused_for = sync
             self._paused_until = time.monotonic() + 2 * self._timeout
             await self._reply(sync, "ready")
@@ -61,6 +61,13 @@ class WeightReceiver:
         elif kind in (RELEASE, TRANSFER) and sync == self._paused_for:
             log.warning("left out of weight sync %s; going on with %s", sync, self.applied)
             await self._resume()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._target.pause()
+        except TimeoutError:
+            raise WeightSyncError(f"{self._member}: the engine did not pause within {self._timeout:.0f} s") from None
 
     async def _apply(self, message: dict[str, Any]) -> None:
         version = Version.parse(message["version"])

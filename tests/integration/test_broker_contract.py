@@ -143,6 +143,18 @@ def test_renewing_an_ended_lease_does_not_bring_it_back(learner: Broker) -> None
     assert learner.depths()["leased"] == 0
 
 
+def test_a_lease_of_a_ticket_that_was_settled_meanwhile_is_forgotten(learner: Broker) -> None:
+    learner.issue([makers.ticket()])
+    uid = take(learner).ticket.uid
+    time.sleep(0.5)
+    take(learner)  # a second attempt, after the first one's lease ran out
+    learner.push(makers.group(uid, gid="first"))
+    learner.settle(learner.claim(1, 1))
+    learner.release(uid)
+    assert learner.lease(V) is None
+    assert set(learner.depths().values()) == {0}
+
+
 def test_a_released_ticket_is_next(learner: Broker) -> None:
     learner.issue([makers.ticket("train-000000000"), makers.ticket("train-000000001")])
     uid = take(learner).ticket.uid
@@ -178,9 +190,10 @@ def test_failures_are_retried_and_then_dead_lettered_once(learner: Broker) -> No
     learner.issue([makers.ticket("train-000000005")])
     for attempt in range(3):
         uid = take(learner).ticket.uid
-        assert learner.fail(uid, f"reason {attempt}") == (attempt == 2)
+        assert learner.fail(uid, f"try {attempt}", f"reason {attempt}") == (attempt == 2)
+        assert learner.fail(uid, f"try {attempt}", "the reply was lost") == (attempt == 2)  # counts once
     assert learner.lease(V) is None
-    assert learner.fail("train-000000005", "late") is False
+    assert learner.fail("train-000000005", "another", "late") is False
     (letter,) = learner.dead_letters()
     assert (letter.uid, letter.stream, letter.reason) == ("train-000000005", "train", "reason 2")
     assert learner.issue([makers.ticket("train-000000005")]) == ["dead"]
@@ -256,13 +269,14 @@ def test_messages_are_read_in_order_from_a_position(client: Clients) -> None:
     assert broker.receive("replies", "0", 0) == []
 
 
-def test_a_stop_is_seen_by_everyone_and_can_be_taken_back(client: Clients) -> None:
+def test_a_stop_is_seen_by_its_audience_and_can_be_taken_back(client: Clients) -> None:
     broker, other = client(), client()
-    assert other.stop_reason() == ""
-    broker.request_stop("enough")
-    assert other.stop_reason() == "enough"
-    broker.request_stop("")
-    assert other.stop_reason() == ""
+    assert other.stop_reason("learner") == ""
+    broker.request_stop("learner", "enough")
+    assert other.stop_reason("learner") == "enough"
+    assert other.stop_reason("workers") == ""  # the learner goes first: it needs the others to finish
+    broker.request_stop("learner", "")
+    assert other.stop_reason("learner") == ""
 
 
 def test_claim_waits_for_the_first_group(learner: Broker, client: Clients) -> None:

@@ -6,25 +6,25 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function may(uid)
-  return tonumber(redis.call('HGET', KEYS[3], uid) or '0') <= tonumber(ARGV[2])
+local uid = nil
+for _, late in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 100)) do
+  if redis.call('HEXISTS', KEYS[2], late) == 0 then
+    redis.call('ZREM', KEYS[4], late)  -- settled meanwhile by the push of another attempt
+  elseif not uid and tonumber(redis.call('HGET', KEYS[3], late) or '0') <= tonumber(ARGV[2]) then
+    uid = late
+  end
 end
-local uid = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 1)[1]
-if uid and not may(uid) then uid = nil end
 for i = 5, 6 do
-  if not uid then
-    local head = redis.call('LINDEX', KEYS[i], 0)
-    if head and may(head) then
-      redis.call('LPOP', KEYS[i])
-      uid = head
-    end
+  local head = redis.call('LINDEX', KEYS[i], 0)
+  while head and redis.call('HEXISTS', KEYS[2], head) == 0 do
+    redis.call('LPOP', KEYS[i])
+    head = redis.call('LINDEX', KEYS[i], 0)
+  end
+  if head and not uid and tonumber(redis.call('HGET', KEYS[3], head) or '0') <= tonumber(ARGV[2]) then
+    redis.call('LPOP', KEYS[i])
+    uid = head
   end
 end
 if not uid then return false end
-local ticket = redis.call('HGET', KEYS[2], uid)
-if not ticket then
-  redis.call('ZREM', KEYS[4], uid)
-  return false
-end
 redis.call('ZADD', KEYS[4], now + ARGV[3], uid)
-return {ticket, redis.call('HINCRBY', KEYS[7], uid, 1)}
+return {redis.call('HGET', KEYS[2], uid), redis.call('HINCRBY', KEYS[7], uid, 1)}

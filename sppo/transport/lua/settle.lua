@@ -8,4 +8,5 @@ redis.call('UNLINK', KEYS[3])
 redis.call('DECRBY', KEYS[4], ARGV[5])
 redis.call('HSET', KEYS[5], ARGV[4], 'done')
 for i = 6, 9 do redis.call('HDEL', KEYS[i], ARGV[4]) end
+redis.call('HDEL', KEYS[9], ARGV[4] .. ':at')
 return 1

@@ -6,4 +6,5 @@ redis.call('ZREM', KEYS[4], ARGV[2])
 redis.call('LREM', KEYS[5], 0, ARGV[2])
 redis.call('LREM', KEYS[6], 0, ARGV[2])
 for _, i in ipairs({2, 3, 7, 8}) do redis.call('HDEL', KEYS[i], ARGV[2]) end
+redis.call('HDEL', KEYS[8], ARGV[2] .. ':at')
 return 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -50,6 +49,10 @@ def test_help_loads_nothing_heavy() -> None:
         (["up", "quickstart", "--set", "task.max_prompt_tokens=10"], ["task.max_prompt_tokens = 10"]),
         (["up", "quickstart", "--set", "broker.url=redis://127.0.0.1:1"], ["broker.url", "is the server running"]),
         (["up", "quickstart", "--run-dir", "/proc/nope"], ["--run-dir /proc/nope", "cannot be written"]),
+        (["up", "quickstart", "--set", "broker.url=redis://localhost:abc"], ["broker.url"]),
+        (["up", "quickstart", "--set", "broker.password=x"], ["SPPO_BROKER__PASSWORD"]),
+        (["up", "quickstart", "--set", "weights.host=0.0.0.0"], ["weights.host", "127.0.0.0/8"]),
+        (["up", "quickstart", "--set", "scorer.url=http://127.0.0.1:1"], ["scorer.url", "is the service running"]),
         (["status", "nowhere"], ["nowhere", "holds no run"]),
     ],
 )
@@ -62,12 +65,32 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(arguments: list[str], words
     assert all(word in error for word in words), error
 
 
-def test_a_configuration_error_answers_quickly(tmp_path: Path) -> None:
-    # A bound with room for a loaded machine; the test above shows why it is quick: nothing heavy is imported.
+@pytest.mark.parametrize("arguments", [["--help"], ["up", "quickstart", "--set", "learner.lr=0"]])
+def test_help_and_a_configuration_error_answer_within_0_7_s(arguments: list[str], tmp_path: Path) -> None:
+    # The best of several: what is meant is the program, not what else the machine does.
+    assert min(seconds(arguments, tmp_path) for _ in range(8)) < 0.7
+
+
+def seconds(arguments: list[str], cwd: Path) -> float:
     started = time.monotonic()
-    done = subprocess.run(
-        [CLI, "up", "quickstart", "--set", "learner.lr=0"], capture_output=True, cwd=tmp_path, check=False,
-        env=os.environ,
-    )  # fmt: skip
+    call(*arguments, cwd=cwd)
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("SPPO_LERNER__LR", "1", ["SPPO_LERNER__LR", "no such setting"]),
+        ("SPPO_LEARNER__LRR", "1", ["learner.lrr", "no such setting"]),
+        ("SPPO_TASK__PARAMS", "notjson", ["environment", "JSON"]),
+        ("SPPO_BROKER__PASSWORD", "", []),
+    ],
+)
+def test_a_bad_environment_is_named(
+    variable: str, value: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    done = call("up", "quickstart", "--set", "learner.lr=0", cwd=tmp_path)
     assert done.returncode == 2
-    assert time.monotonic() - started < 5
+    assert "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in words), done.stderr

@@ -46,7 +46,7 @@ class Running:
         self.publisher.publish(Version(epoch="e", n=n), weights(n).items())
 
     def stop(self) -> None:
-        self._broker.request_stop("test")
+        self._broker.request_stop("workers", "test")
         self.thread.join(10)
         self.publisher.close()
 
@@ -86,7 +86,7 @@ def test_tickets_become_scored_groups(broker: MemoryBroker) -> None:
     for group in made:
         assert len(group.completions) == len(group.rewards) == 2
         assert group.versions() == {Version(epoch="e", n=0)}
-        assert group.gid == f"{group.uid}.generator-0.1"
+        assert group.gid.startswith(f"{group.uid}.generator-0.1.")
     assert broker.depths()["leased"] == 0
     assert broker.members() == []  # it left
     assert running.error is None

@@ -18,8 +18,9 @@ from sppo.metrics import JsonLines
 def begin(run_dir: Path, *overrides: str) -> str:
     """What `up` does with the directory."""
     run = config.load("quickstart", list(overrides))
-    run_dirs.check(run_dir, run)
-    return run_dirs.claim(run_dir, run)
+    with run_dirs.locked(run_dir):
+        run_dirs.check(run_dir, run)
+        return run_dirs.claim(run_dir, run)
 
 
 def test_the_same_configuration_may_come_back_with_more_steps(tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_a_run_that_is_up_is_seen_and_one_that_died_is_not(tmp_path: Path) -> No
     begin(tmp_path)
     run_dirs.write_status(tmp_path, {"phase": "training"})
     assert run_dirs.running(tmp_path) == os.getpid()
-    with pytest.raises(ConfigError, match="sppo-cli down"):
+    with run_dirs.locked(tmp_path), pytest.raises(ConfigError, match="sppo-cli down"):
         begin(tmp_path)
     code = (
         f"from pathlib import Path; from sppo.launch import run_dir as r; r.write_status(Path({str(tmp_path)!r}), {{}})"

@@ -154,13 +154,13 @@ def test_a_zombie_learner_is_fenced(server: MemoryBroker) -> None:
 def test_a_dead_letter_makes_room_and_is_counted(server: MemoryBroker) -> None:
     life = Life(server, "a")
     life.queue.admit(2, 0)
-    for _ in range(3):
+    for attempt in range(3):
         lease = life.broker.lease(life.version)
         assert lease is not None
         other = life.broker.lease(life.version)
         assert other is not None
         life.broker.release(other.ticket.uid)
-        life.broker.fail(min(lease.ticket.uid, other.ticket.uid), "refused")
+        life.broker.fail(min(lease.ticket.uid, other.ticket.uid), f"try {attempt}", "refused")
         life.broker.release(lease.ticket.uid)
     life.queue.receive(0)
     assert life.ledger.dead == 1
@@ -176,7 +176,7 @@ def test_an_evaluation_ends_when_every_question_came_or_died(server: MemoryBroke
     for _ in range(3):
         lease = life.broker.lease(life.version)
         assert lease is not None
-        life.broker.fail(lease.ticket.uid, "refused")
+        life.broker.fail(lease.ticket.uid, f"try {lease.attempt}", "refused")
     life.queue.receive(0)
     groups = life.queue.finish_evaluation()
     assert groups is not None

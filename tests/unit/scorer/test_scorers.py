@@ -11,7 +11,7 @@ import pytest
 
 from sppo.errors import ConfigError, ScorerError
 from sppo.scorer import base, rules
-from sppo.scorer.client import HttpScorer
+from sppo.scorer.client import HttpScorer, probe
 from sppo.scorer.service import Service
 from sppo.types import ScoreRequest
 
@@ -110,6 +110,14 @@ def test_a_scorer_that_fails_behind_http_is_a_refusal_with_its_reason() -> None:
             ask(running.url, "", "a")
     finally:
         running.stop()
+
+
+def test_a_probe_says_why_a_service_cannot_be_used(service: Service) -> None:
+    probe(service.url, request("-3"), token="sesame", timeout_s=5)
+    with pytest.raises(ScorerError, match="SPPO_SCORER__TOKEN"):
+        probe(service.url, request("-3"), token="guess", timeout_s=5)
+    with pytest.raises(ScorerError, match="is the service running"):
+        probe("http://127.0.0.1:1", request("-3"), token="", timeout_s=5)
 
 
 def test_a_service_that_comes_late_is_waited_for() -> None:
