@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,17 +70,17 @@ def up(
     from sppo.launch import run_dir as run_dirs
 
     with run_dirs.locked(folder):
-        _up(config, resolved, folder)
+        _up(config, resolved, folder, again=shlex.join([config, *(f"--set={s}" for s in set_ or [])]))
 
 
-def _up(source: str, config: RunConfig, folder: Path) -> None:
+def _up(source: str, config: RunConfig, folder: Path, *, again: str) -> None:
     from sppo.launch import run_dir as run_dirs
 
     run_dirs.check(folder, config)
     done = run_dirs.read_json(folder / "summary.json")
     if done and done["finished"] and done["steps"] >= config.learner.steps:
         typer.echo(f"{folder} is finished; to go on, raise it: --set learner.steps={2 * config.learner.steps}")
-        _report(folder, done, again=source)
+        _report(folder, done, again)
         return
 
     typer.echo(f"checking {source} ...")
@@ -90,7 +91,7 @@ def _up(source: str, config: RunConfig, folder: Path) -> None:
     run_key = run_dirs.claim(folder, config)
     with Progress(config.learner.steps) as progress:
         summary = Supervisor(config, folder, run_key, progress).run()
-    _report(folder, summary, again=source)
+    _report(folder, summary, again)
 
 
 @app.command(epilog="Example: sppo-cli status runs/quickstart --json")
@@ -139,7 +140,7 @@ def _report(folder: Path, summary: dict[str, Any], again: str = "CONFIG") -> Non
             "",
             "try next:",
             f"  vllm serve {folder}/export",
-            f"  sppo-cli up {again} --run-dir {folder} --set learner.steps={2 * summary['steps']}",
+            f"  sppo-cli up {again} --run-dir {folder} --set=learner.steps={2 * summary['steps']}",
             f"  sppo-cli status {folder} --json",
         ]
     else:
