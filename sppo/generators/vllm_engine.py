@@ -16,10 +16,11 @@ from sppo.types import Completion, SamplingParams, Version, VersionSpan
 class VllmEngine:
     """See `sppo.generators.engine.Engine`."""
 
-    def __init__(self, config: RunConfig, model_path: str, *, transport: str) -> None:
+    def __init__(self, config: RunConfig, model_path: str, *, transport: str, on_cpu: bool) -> None:
         self._config = config
         self._model_path = model_path
         self._transport = transport
+        self._on_cpu = on_cpu
         self._engine: Any = None
         self._sampling: Any = None
         self._final_only: Any = None
@@ -37,8 +38,7 @@ class VllmEngine:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         os.environ["VLLM_HOST_IP"] = "127.0.0.1"  # one engine lives on one machine: nothing beyond loopback
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
-        on_cpu = self._transport == "gloo"
-        if on_cpu:
+        if self._on_cpu:
             threads = cpu_threads(settings.threads)
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
@@ -56,7 +56,7 @@ class VllmEngine:
         limits = self._config.task.max_prompt_tokens + self._config.sampling.max_tokens
         # The CPU's default block of 128 tokens shares no prefix of a short prompt among its K completions.
         arguments: dict[str, Any] = (
-            {"block_size": 32} if on_cpu else {"gpu_memory_utilization": settings.gpu_memory_utilization}
+            {"block_size": 32} if self._on_cpu else {"gpu_memory_utilization": settings.gpu_memory_utilization}
         )
         self._engine = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
@@ -97,7 +97,7 @@ class VllmEngine:
 
     def _seed(self, sampling: SamplingParams) -> int | None:
         # On a CPU vLLM 0.32 ends with "CPU Generator does not use offset" when a seeded request is prefilled in pieces.
-        return None if self._transport == "gloo" or sampling.temperature == 0 else sampling.seed
+        return None if self._on_cpu or sampling.temperature == 0 else sampling.seed
 
     async def pause(self) -> None:
         """Freeze completions in flight."""

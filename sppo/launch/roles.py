@@ -48,7 +48,8 @@ async def _generate(name: str, config: RunConfig, broker: Any) -> None:
     from sppo.generators.loop import Generator, make_scorer
     from sppo.generators.vllm_engine import VllmEngine
 
-    engine = VllmEngine(config, models.resolve(config.model), transport=config.weights.transport)
+    path, on_cpu = models.resolve(config.model), config.learner.device == "cpu"
+    engine = VllmEngine(config, path, transport=config.weights.transport, on_cpu=on_cpu)
     await Generator(config, broker, engine, make_scorer(config, broker), name).run()
 
 

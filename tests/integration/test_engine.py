@@ -90,7 +90,7 @@ async def answers(engine: VllmEngine, prompts: list[list[int]]) -> list[tuple[li
 async def with_engine(
     run: config.RunConfig, path: str, work: Callable[[VllmEngine], Awaitable[dict[str, Any]]]
 ) -> dict[str, Any]:
-    engine = VllmEngine(run, path, transport="gloo")
+    engine = VllmEngine(run, path, transport="gloo", on_cpu=True)
     await engine.start()
     try:
         return await work(engine)
