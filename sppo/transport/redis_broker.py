@@ -23,7 +23,8 @@ from sppo.types import DeadLetter, Group, Lease, Member, QueueEntry, Ticket, Tic
 
 CONSUMER_GROUP = "learner"
 FRAME_TTL_S = 600
-MESSAGES_KEPT = 20_000
+# A sync that is hundreds of messages behind is over; whoever missed it is announced the next one.
+MESSAGES_KEPT: dict[Channel, int] = {"control": 256, "replies": 1024, "metrics": 20_000}
 SOCKET_TIMEOUT_S = 15.0
 _SCRIPTS = ("issue", "withdraw", "lease", "renew", "release", "push", "settle", "reject", "fail")
 
@@ -181,7 +182,7 @@ class RedisBroker(Broker):
         return [Member(**codec.unpack(value)) for value in values if value is not None]
 
     def send(self, channel: Channel, message: bytes) -> None:
-        self._call(lambda: self._client.xadd(self._key(channel), {"m": message}, maxlen=MESSAGES_KEPT))
+        self._call(lambda: self._client.xadd(self._key(channel), {"m": message}, maxlen=MESSAGES_KEPT[channel]))
 
     def tail(self, channel: Channel) -> str:
         newest = self._call(lambda: self._client.xrevrange(self._key(channel), count=1))
