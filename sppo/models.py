@@ -6,7 +6,9 @@ once to Hugging Face format in a cache. Any local folder or hub id works as well
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import os
 import shutil
 import tempfile
@@ -87,7 +89,8 @@ def _packaged() -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{PACKAGED}-"))
     try:
-        _convert(Path(spec.origin).parent, scratch)
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars of the conversion, and advice about its dtype
+            _convert(Path(spec.origin).parent, scratch)
         try:
             scratch.rename(target)
         except OSError:
@@ -101,9 +104,7 @@ def _packaged() -> Path:
 def _convert(source: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(str(source), gguf_file=_FILE)
     quantised = AutoModelForCausalLM.from_pretrained(str(source), gguf_file=_FILE, dtype=torch.float32)
     config = quantised.config
