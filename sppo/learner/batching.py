@@ -47,11 +47,6 @@ class MicroBatch:
     group_ids_N: Tensor
 
     @property
-    def used_tokens(self) -> int:
-        """Tokens that are not padding."""
-        return self.tokens_BL.numel() - self.padding
-
-    @property
     def padding(self) -> int:
         """Padding tokens. A padding query sees itself alone, so that its softmax is defined."""
         return int((self.positions_BL < 0).sum())

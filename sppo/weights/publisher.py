@@ -51,10 +51,8 @@ class WeightPublisher:
         self._group: tuple[str, ...] = ()
         self._position = broker.tail("replies")
 
-    def publish(
-        self, version: Version, weights: Iterable[tuple[str, Tensor]], *, keep_going: Callable[[], None] = lambda: None
-    ) -> SyncReport:
-        """Bring every live generator to `version`. `keep_going` is called while waiting and may raise.
+    def publish(self, version: Version, weights: Iterable[tuple[str, Tensor]]) -> SyncReport:
+        """Bring every live generator to `version`.
 
         Raises WeightSyncError naming who was late, when no generator took part or a transfer failed.
         """
@@ -66,7 +64,7 @@ class WeightPublisher:
         if not members:
             raise WeightSyncError("no live generator to publish weights to; see the generator's log")
         self._send(ANNOUNCE, sync, version=str(version), members=sorted(members))
-        ready = self._collect(sync, "ready", set(members), keep_going)
+        ready = self._collect(sync, "ready", set(members))
         if not ready:
             self._send(RELEASE, sync)
             raise WeightSyncError(
@@ -76,7 +74,7 @@ class WeightPublisher:
         if late := set(members) - ready:
             log.warning("weight sync of %s goes on without %s: not ready in time", version, ", ".join(sorted(late)))
         readied = time.monotonic()
-        self._transfer(sync, version, [members[name] for name in sorted(ready)], update, keep_going)
+        self._transfer(sync, version, [members[name] for name in sorted(ready)], update)
         return SyncReport(
             version=version,
             members=tuple(sorted(ready)),
@@ -89,9 +87,7 @@ class WeightPublisher:
         """Leave the group."""
         self._sender.close()
 
-    def _transfer(
-        self, sync: str, version: Version, members: list[Member], update: dict[str, Any], keep_going: Callable[[], None]
-    ) -> None:
+    def _transfer(self, sync: str, version: Version, members: list[Member], update: dict[str, Any]) -> None:
         names = tuple(m.name for m in members)
         join: dict[str, Any] | None = None
         offsets: dict[str, int] = {}
@@ -111,7 +107,7 @@ class WeightPublisher:
 
         worker = _Thread(collective)
         deadline = time.monotonic() + self._timeout
-        applied = self._collect(sync, "applied", set(names), keep_going)
+        applied = self._collect(sync, "applied", set(names))
         error = worker.result(max(0.1, deadline - time.monotonic()))
         if error is not None or (late := set(names) - applied):
             self._group = ()
@@ -121,12 +117,11 @@ class WeightPublisher:
             )
         self._group = names
 
-    def _collect(self, sync: str, phase: str, expected: set[str], keep_going: Callable[[], None]) -> set[str]:
+    def _collect(self, sync: str, phase: str, expected: set[str]) -> set[str]:
         """Members that answered this phase in time. Raises WeightSyncError when one answers with an error."""
         deadline = time.monotonic() + self._timeout
         seen: set[str] = set()
         while seen != expected and (left := deadline - time.monotonic()) > 0:
-            keep_going()
             for position, data in self._broker.receive("replies", self._position, min(left, 0.5)):
                 self._position = position
                 reply = Reply.unpack(data)

@@ -13,8 +13,6 @@ from typing import Any
 
 from torch import Tensor
 
-BACKENDS = ("gloo", "nccl")
-
 
 def register() -> None:
     """Entry point: make `gloo` known to vLLM's factory. vLLM calls it once in each process, or more."""
