@@ -43,28 +43,21 @@ class TaskConfig(_Settings):
     """User message; fields in braces come from the entry: question, answer and its metadata."""
     pool: Positive = 6000
     """Entries drawn from a procedural dataset before repeated questions are dropped."""
-    held_out: Positive = 200
-    """Distinct questions held out for evaluation, chosen by a hash of their text."""
+    held_out: int = Field(200, ge=0)
+    """Distinct questions held out for evaluation, chosen by a hash of their text; 0 for no evaluation."""
     max_prompt_tokens: Positive = 1024
     """A longer prompt is refused before anything starts."""
 
 
 class SamplingConfig(_Settings):
-    completions: int = 8
-    """K, completions per prompt: at least 2."""
+    completions: Positive = 8
+    """K, completions per prompt: at least 2, or 1 with `learner.target` = "batch_softmean"."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature; the learner divides its logits by the same number."""
     max_tokens: Positive = 512
     """Longest completion in tokens."""
     top_p: float = 1.0
     """Must be 1: truncation makes the behaviour policy another distribution (docs/objective.md)."""
-
-    @field_validator("completions")
-    @classmethod
-    def _enough(cls, value: int) -> int:
-        if value < 2:
-            raise ValueError("SPPO compares the completions of one prompt; use 2 or more")
-        return value
 
     @field_validator("top_p")
     @classmethod
@@ -87,14 +80,35 @@ class LearnerConfig(_Settings):
     """Batches of tickets in flight beyond the one in use; 0 is the synchronous schedule."""
     eta: float = Field(1.0, gt=0)
     """Inverse temperature of the SPPO target."""
-    target: Literal["centered", "softmean"] = "centered"
-    """What is subtracted from the score (docs/objective.md)."""
-    anchor: Literal["proximal"] = "proximal"
-    """The policy that log-ratios are taken against: the learner's weights when the batch arrived."""
-    weight: Literal["geometric", "none"] = "geometric"
-    """Off-policy weight of a completion."""
-    weight_cap: float = Field(1.2, gt=1)
-    """Clip of the geometric weight to [1/cap, cap]."""
+    target: Literal["centered", "softmean", "batch_softmean", "half"] = "centered"
+    """What is subtracted from the score, docs/objective.md: the group's mean residual, the soft mean of the group or of
+    the whole batch, or 1/2 from a win rate."""
+    link: Literal["none", "bradley-terry"] = "none"
+    """`bradley-terry` turns rewards into preferences σ((r_i − r_j) / link_temperature)."""
+    link_temperature: float = Field(1.0, gt=0)
+    """τ of the link, in units of reward."""
+    select: Literal["all", "best_worst"] = "all"
+    """Completions of a group that are trained. `best_worst` biases the estimate (docs/objective.md)."""
+    label: Literal["group", "pair", "hard"] = "group"
+    """With `target` = "half" and `select` = "best_worst": the target from the win rate over the group, from the pair's
+    own win probability, or ±1/2."""
+    anchor: Literal["proximal", "iteration", "behavior"] = "proximal"
+    """The policy that log-ratios are taken against: the learner's weights when the batch arrived, a snapshot that is
+    refreshed every `iteration_steps`, or whatever sampled the tokens."""
+    iteration_steps: Positive = 100
+    """Optimizer steps between snapshots of `anchor` = "iteration"; generators get new weights only then."""
+    snapshot: Literal["device", "host"] = "device"
+    """Where snapshots (the anchor of `iteration`, the reference of `kl_coef`) lie: by the model, or in host memory."""
+    weight: Literal["geometric", "sequence", "masked", "none"] = "geometric"
+    """Off-policy weight of a completion with importance ratio ρ: clipped ρ^(1/tokens), truncated ρ, 1 or 0, or 1."""
+    weight_cap: float = Field(0.0, ge=0)
+    """Cap of the weight, above 1: `geometric` and `masked` keep [1/cap, cap]; 0 takes 1.2, for `sequence` 2."""
+    length_normalize: bool = False
+    """Regress the mean instead of the sum of a completion's token log-ratios."""
+    kl_coef: float = Field(0.0, ge=0)
+    """Weight of the KL divergence from the model that the run began with (k3 estimate, summed over tokens)."""
+    entropy_coef: float = Field(0.0, ge=0)
+    """Weight of the entropy bonus, summed over tokens."""
     lr: float = Field(1e-6, gt=0)
     """Peak learning rate of AdamW."""
     warmup_steps: int = Field(0, ge=0)
@@ -128,6 +142,25 @@ class LearnerConfig(_Settings):
             if getattr(self, name) % self.mini_batches:
                 raise ValueError(f"mini_batches = {self.mini_batches} must divide {name} = {getattr(self, name)}")
         return self
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> LearnerConfig:
+        if self.label != "group" and (self.target, self.select) != ("half", "best_worst"):
+            raise ValueError(
+                f"label = {self.label!r} needs target = 'half' and select = 'best_worst', "
+                f"not {self.target!r} and {self.select!r}"
+            )
+        if 0 < self.weight_cap <= 1:
+            raise ValueError(f"weight_cap = {self.weight_cap} must be above 1, or 0 for the mode's own")
+        if self.anchor == "iteration" and self.iteration_steps % self.mini_batches:
+            raise ValueError(f"mini_batches = {self.mini_batches} must divide iteration_steps = {self.iteration_steps}")
+        return self
+
+    @property
+    def needs_preferences(self) -> bool:
+        """Whether the scorer must compare completions instead of rewarding them."""
+        by_rank = self.label == "hard"  # only which is better matters
+        return self.target == "half" and not by_rank and self.link == "none"
 
 
 class GeneratorConfig(_Settings):
@@ -255,6 +288,11 @@ class RunConfig(BaseSettings):
     def _roles_agree(self) -> RunConfig:
         if self.scorer.url and self.scorer.mode != "http":
             raise ValueError(f"scorer.url = {self.scorer.url!r} needs scorer.mode = 'http'")
+        if self.sampling.completions < 2 and self.learner.target != "batch_softmean":
+            raise ValueError(
+                f"sampling.completions = {self.sampling.completions}: learner.target = {self.learner.target!r} compares"
+                " the completions of one prompt; use 2 or more"
+            )
         return self
 
     @classmethod
@@ -273,7 +311,9 @@ SECRETS = ("broker.password", "scorer.token")
 OTHER_VARIABLES = ("SPPO_CACHE",)
 
 # Settings that a second `up` on the same run directory may change: they say how long or where, not what is learned.
-RESUME_MAY_CHANGE = frozenset({"learner.steps", "learner.threads", "generator.threads", "learner.keep_checkpoints"})
+RESUME_MAY_CHANGE = frozenset(
+    {"learner.steps", "learner.threads", "generator.threads", "learner.keep_checkpoints", "learner.snapshot"}
+)
 
 
 def presets() -> list[str]:

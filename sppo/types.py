@@ -101,15 +101,24 @@ class Group:
     prompt_ids: NDArray[np.int32]
     """[P]"""
     completions: tuple[Completion, ...]
-    rewards: NDArray[np.float32]
-    """[K] scalar rewards."""
     generator: str
     """Member that sampled it."""
+    rewards: NDArray[np.float32] | None = None
+    """[K] scalar rewards; None if the scorer compared instead."""
+    preferences: NDArray[np.float32] | None = None
+    """[K, K] probability that the row's completion is preferred to the column's; None if the scorer gave rewards."""
 
     @property
     def tokens(self) -> int:
         """Completion tokens of the whole group."""
         return sum(len(c.token_ids) for c in self.completions)
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether the scorer told any two completions apart."""
+        if self.preferences is not None:
+            return bool((self.preferences != 0.5).any())
+        return self.rewards is not None and bool((self.rewards != self.rewards[0]).any())
 
     def versions(self) -> set[Version]:
         """Every version that sampled a token of this group."""
@@ -173,6 +182,16 @@ class ScoreRequest:
     question: str
     completions: Sequence[str]
     data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """A scorer's answer about one group: exactly one of the two."""
+
+    rewards: NDArray[np.float32] | None = None
+    """[K]"""
+    preferences: NDArray[np.float32] | None = None
+    """[K, K], see `Group.preferences`."""
 
 
 def digest(*parts: str) -> str:

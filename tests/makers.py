@@ -35,14 +35,22 @@ def completion(tokens: list[int], *, version: Version = V0, logprob: float = -1.
     )
 
 
-def group(uid: str = "train-000000000", *, gid: str | None = None, size: int = 2, version: Version = V0) -> Group:
+def group(
+    uid: str = "train-000000000",
+    *,
+    gid: str | None = None,
+    size: int = 2,
+    version: Version = V0,
+    preferences: list[list[float]] | None = None,
+) -> Group:
     return Group(
         gid=gid or f"{uid}.g.1",
         uid=uid,
         stream="eval" if uid.startswith("eval") else "train",
         prompt_ids=np.asarray([1, 2, 3], np.int32),
         completions=tuple(completion([4 + i] * (i + 1), version=version) for i in range(size)),
-        rewards=np.arange(size, dtype=np.float32),
+        rewards=np.arange(size, dtype=np.float32) if preferences is None else None,
+        preferences=None if preferences is None else np.asarray(preferences, np.float32),
         generator="generator-0",
     )
 

@@ -19,7 +19,7 @@ from sppo.config import RunConfig
 from sppo.errors import ScorerError, SppoError
 from sppo.generators.engine import Engine
 from sppo.metrics import BusyClock
-from sppo.scorer.base import InlineScorer, Scorer
+from sppo.scorer.base import InlineScorer, Scorer, check_kind
 from sppo.scorer.client import HttpScorer
 from sppo.transport.broker import Broker, PushResult
 from sppo.types import Completion, Group, Lease, Member, ScoreRequest
@@ -144,14 +144,17 @@ class Generator:
             completions=[c.text for c in completions],
             data=ticket.scorer_data,
         )
-        rewards = await self._scorer.score(request)
+        scores = await self._scorer.score(request)
+        if ticket.stream == "train":
+            check_kind(scores, self._config.learner, f"scorer {self._config.scorer.name}, group {ticket.uid}")
         return Group(
             gid=f"{ticket.uid}.{self._name}.{lease.attempt}.{secrets.token_hex(4)}",
             uid=ticket.uid,
             stream=ticket.stream,
             prompt_ids=np.asarray(ticket.prompt_ids, np.int32),
             completions=tuple(completions),
-            rewards=np.asarray(rewards, np.float32),
+            rewards=scores.rewards,
+            preferences=scores.preferences,
             generator=self._name,
         )
 

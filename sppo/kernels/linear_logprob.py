@@ -37,8 +37,8 @@ def linear_logprob(
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Log-prob of each target, the entropy if asked for, and the log-sum-exp, all float32 [T].
 
-    Tokens whose target is `ignore_index` get log-prob 0, entropy 0 and no gradient. The entropy is a statistic: no
-    gradient flows through it or through the log-sum-exp. `backend="reference"` materialises the logits.
+    Tokens whose target is `ignore_index` get log-prob 0, entropy 0 and no gradient. Gradients flow through the log-prob
+    and the entropy, not through the log-sum-exp. `backend="reference"` materialises the logits.
 
     Raises ValueError naming the argument when shapes, dtypes or targets do not fit.
     """
@@ -81,7 +81,7 @@ def linear_logprob_reference(
     logprob_T = torch.where(keep_T, logprob_T, 0.0)
     entropy_T = None
     if return_entropy:
-        entropy_T = torch.where(keep_T, -(all_TV.exp() * all_TV).sum(-1), 0.0).detach()
+        entropy_T = torch.where(keep_T, -(all_TV.exp() * all_TV).sum(-1), 0.0)
     return logprob_T, entropy_T, torch.logsumexp(z_TV, -1).detach()
 
 
@@ -122,29 +122,27 @@ class _Chunked(torch.autograd.Function):
         lse_T = max_T + log_sum_T
         logprob_T = torch.where(keep_T, (picked_T - max_T) - log_sum_T, 0.0)
         entropy_T = torch.where(keep_T, log_sum_T - weighted_T / sum_T, 0.0)
-        ctx.save_for_backward(hidden_TH, weight_VH, bias, target_T, keep_T, lse_T)
+        ctx.save_for_backward(hidden_TH, weight_VH, bias, target_T, keep_T, lse_T, entropy_T)
         ctx.temperature, ctx.softcap = temperature, softcap
-        ctx.mark_non_differentiable(entropy_T, lse_T)
+        ctx.mark_non_differentiable(lse_T)
+        ctx.set_materialize_grads(False)
         return logprob_T, entropy_T, lse_T
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-        grad_T = grads[0]
-        hidden_TH, weight_VH, bias, target_T, keep_T, lse_T = ctx.saved_tensors
+        hidden_TH, weight_VH, bias, target_T, keep_T, lse_T, entropy_T = ctx.saved_tensors
+        grad_T, entropy_grad_T = (
+            None if g is None else torch.where(keep_T, g.float(), 0.0) / ctx.temperature for g in grads[:2]
+        )
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         wide = hidden_TH.float()
-        scaled_T = torch.where(keep_T, grad_T.float(), 0.0) / ctx.temperature
         d_hidden = torch.zeros_like(wide) if need_hidden else None
         d_weight = torch.empty_like(weight_VH) if need_weight else None
         d_bias = torch.empty_like(bias) if need_bias and bias is not None else None
         with _low_precision_products(hidden_TH.dtype):
             for start, z_TC in _chunks(wide, weight_VH, bias, ctx.temperature, ctx.softcap):
                 stop = start + z_TC.shape[1]
-                d_TC = -torch.exp(z_TC - lse_T[:, None])
-                inside_T = (target_T >= start) & (target_T < stop)
-                index_T = torch.where(inside_T, target_T - start, 0)
-                d_TC.scatter_add_(-1, index_T[:, None], inside_T.to(d_TC.dtype)[:, None])  # 1[y] − p in float32
-                d_TC *= scaled_T[:, None]
+                d_TC = _logit_gradient(start, stop, z_TC, target_T, lse_T, entropy_T, grad_T, entropy_grad_T)
                 if ctx.softcap is not None:
                     d_TC *= 1 - (z_TC * ctx.temperature / ctx.softcap) ** 2  # derivative of the soft cap's tanh
                 if d_bias is not None:
@@ -155,6 +153,31 @@ class _Chunked(torch.autograd.Function):
                 if d_weight is not None:
                     d_weight[start:stop] = low_TC.T @ hidden_TH
         return (None if d_hidden is None else d_hidden.to(hidden_TH.dtype), d_weight, d_bias, *[None] * 5)
+
+
+def _logit_gradient(
+    start: int,
+    stop: int,
+    z_TC: Tensor,
+    target_T: Tensor,
+    lse_T: Tensor,
+    entropy_T: Tensor,
+    grad_T: Tensor | None,
+    entropy_grad_T: Tensor | None,
+) -> Tensor:
+    """[T, C] float32: grad · (1[y] − p) and, for the entropy H, grad · −p (log p + H)."""
+    log_p_TC = z_TC - lse_T[:, None]
+    p_TC = log_p_TC.exp()
+    d_TC = torch.zeros_like(z_TC)
+    if grad_T is not None:
+        inside_T = (target_T >= start) & (target_T < stop)
+        index_T = torch.where(inside_T, target_T - start, 0)
+        d_TC -= p_TC
+        d_TC.scatter_add_(-1, index_T[:, None], inside_T.to(d_TC.dtype)[:, None])
+        d_TC *= grad_T[:, None]
+    if entropy_grad_T is not None:
+        d_TC -= entropy_grad_T[:, None] * p_TC * (log_p_TC + entropy_T[:, None])
+    return d_TC
 
 
 def _chunks(

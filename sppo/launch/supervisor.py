@@ -53,8 +53,8 @@ def preflight(config: RunConfig) -> None:
             connect(config.broker, config.name).close()
         except BrokerError as error:
             raise ConfigError(str(error)) from error
-    if config.scorer.url:
-        _ask_scorer(config, found.held_out[0])
+    if config.scorer.url or config.scorer.name in base.SCORERS:
+        _ask_scorer(config, found.train[0])
     else:
         base.find(config.scorer.name)
     path = models.resolve(config.model)
@@ -62,15 +62,22 @@ def preflight(config: RunConfig) -> None:
 
 
 def _ask_scorer(config: RunConfig, question: Question) -> None:
-    """Have a user's own service score one group. Raises ConfigError."""
+    """Have a rule of ours, or the user's own service, score one group. Raises ConfigError."""
+    from sppo.scorer import base
     from sppo.scorer.client import probe
 
-    request = ScoreRequest(uid="probe", question=question.text, completions=["0", "1"], data=question.data)
+    setting = f"scorer.url = {config.scorer.url!r}" if config.scorer.url else f"scorer.name = {config.scorer.name!r}"
+    completions = ["0", "1", "2"][: config.sampling.completions]
+    request = ScoreRequest(uid="probe", question=question.text, completions=completions, data=question.data)
     token = config.scorer.token.get_secret_value()
     try:
-        probe(config.scorer.url, request, token=token, timeout_s=config.scorer.timeout_s)
+        if config.scorer.url:
+            scores = probe(config.scorer.url, request, token=token, timeout_s=config.scorer.timeout_s)
+        else:
+            scores = base.InlineScorer(config.scorer.name).score_now(request)
+        base.check_kind(scores, config.learner, "group probe")
     except ScorerError as error:
-        raise ConfigError(f"scorer.url = {config.scorer.url!r}: {error}") from error
+        raise ConfigError(f"{setting}: {error}") from error
 
 
 class Supervisor:

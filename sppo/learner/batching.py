@@ -43,8 +43,8 @@ class MicroBatch:
     behavior_T: Tensor
     cu_seqlens: Tensor
     """[N + 1] offsets of the completions in T."""
-    rewards_N: Tensor
-    group_ids_N: Tensor
+    group_offsets: Tensor
+    """[G + 1] offsets of the groups in N."""
 
     @property
     def padding(self) -> int:
@@ -105,8 +105,9 @@ def collate(groups: Sequence[Group], members: Sequence[int], *, share_prompt: bo
         target_T=torch.from_numpy(np.concatenate([c.token_ids for c in completions]).astype(np.int64)).to(device),
         behavior_T=torch.from_numpy(np.concatenate([c.behavior_logprobs for c in completions])).to(device),
         cu_seqlens=torch.tensor(np.concatenate([[0], np.cumsum(lengths)]), device=device),
-        rewards_N=torch.from_numpy(np.concatenate([groups[i].rewards for i in members])).to(device),
-        group_ids_N=torch.tensor([i for i in members for _ in groups[i].completions], device=device),
+        group_offsets=torch.tensor(
+            np.concatenate([[0], np.cumsum([len(groups[i].completions) for i in members])]), device=device
+        ),
     )
 
 

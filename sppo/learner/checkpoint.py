@@ -3,7 +3,8 @@
     RUN/checkpoints/step-000020-<epoch>/
         model.safetensors       float32 master weights
         optimizer.safetensors   AdamW's moments and counts
-        state.json              version, parent checkpoint, ledger, random state, evaluations
+        anchor.safetensors      the snapshot that generators run, where it is not the model itself
+        state.json              version, published version, parent checkpoint, ledger, random state, evaluations
 
 Written to a temporary folder, flushed to disk, renamed, and the parent folder flushed: a checkpoint is there whole or
 not at all. Nothing is pickled.
@@ -43,6 +44,11 @@ class Checkpoint:
         """Master weights by name."""
         return dict(load_file(self.folder / "model.safetensors"))
 
+    def anchor(self) -> dict[str, Tensor]:
+        """The snapshot's weights by name; empty if none was saved."""
+        path = self.folder / "anchor.safetensors"
+        return dict(load_file(path)) if path.exists() else {}
+
     def optimizer(self) -> dict[str, Tensor]:
         """The optimizer's tensors by name."""
         return dict(load_file(self.folder / "optimizer.safetensors"))
@@ -55,6 +61,7 @@ def save(
     epoch: str,
     model: dict[str, Tensor],
     optimizer: Iterable[tuple[str, Tensor]],
+    anchor: Iterable[tuple[str, Tensor]] = (),
     state: dict[str, Any],
     keep: int,
 ) -> Path:
@@ -71,6 +78,8 @@ def save(
         scratch.mkdir()
         save_file({k: v.detach().contiguous() for k, v in model.items()}, scratch / "model.safetensors")
         save_file({k: v.detach().contiguous() for k, v in optimizer}, scratch / "optimizer.safetensors")
+        if snapshot := {k: v.contiguous() for k, v in anchor}:
+            save_file(snapshot, scratch / "anchor.safetensors")
         header = {"format": FORMAT, "step": step, "epoch": epoch, "torch_rng": _rng_state()}
         (scratch / "state.json").write_text(json.dumps(header | state))
         for file in scratch.iterdir():

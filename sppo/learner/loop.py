@@ -26,7 +26,7 @@ from sppo.errors import ConfigError, ParityError, SppoError, WeightSyncError
 from sppo.learner import checkpoint
 from sppo.learner.checkpoint import Checkpoint
 from sppo.learner.ledger import Ledger
-from sppo.learner.model import Policy, pick_device
+from sppo.learner.model import Policy, Snapshot, pick_device
 from sppo.learner.optim import Optimizer
 from sppo.learner.queue import GroupQueue
 from sppo.learner.step import Trainer
@@ -73,6 +73,9 @@ class Learner:
         self._optimizer = Optimizer(config.learner, self._policy.master)
         self._trainer = Trainer(config.learner, self._policy, self._optimizer)
         self._version = Version(epoch=uuid.uuid4().hex, n=0)
+        self._published = self._version
+        self._probe: float | None = None
+        self._keep_reference()
         self._evaluations: list[dict[str, Any]] = []
         self._saved = (-1, 0)
         self._parent = ""
@@ -97,8 +100,7 @@ class Learner:
             self._prepare()
             while self._version.n < self._config.learner.steps:
                 self._batch()
-            if not self._evaluations or self._evaluations[-1]["step"] != self._version.n:
-                self._evaluate()
+            self._evaluate()
         except _Stopped:
             stopped = True
             log.info("asked to stop at step %d", self._version.n)
@@ -116,11 +118,11 @@ class Learner:
         """Everything before the first step: generators ready, weights published, evaluation of where we begin."""
         self._await_members()
         self._publish()
-        self._queue.reconcile(self._version.n)
+        self._queue.reconcile(self._published.n)
         self._usage_before = self._role_seconds()
         if self._version.n >= self._config.learner.steps:
             return  # only the last evaluation, or the export, was missing
-        if self._version.n == 0 and not self._evaluations:
+        if self._version.n == 0:
             self._evaluate()
         self._admit()
         self._phase("waiting for the first batch")
@@ -137,26 +139,45 @@ class Learner:
         self._check_stop()
         records = []
         with self._clock.work():
-            for record in self._trainer.train(groups, self._version):
+            for record in self._trainer.train(groups, self._version, self._published):
                 records.append(record | {"wait_s": waited, "sync_s": 0.0})
         self._queue.use(groups)
         before, self._version = self._version.n, Version(epoch=self._version.epoch, n=records[-1]["step"])
-        records[-1]["sync_s"] = self._publish()
+        last = self._version.n >= self._config.learner.steps
+        if last or self._config.learner.anchor != "iteration" or self._refreshes(before):
+            self._take_snapshot()
+            records[-1]["sync_s"] = self._publish()
         self._admit()
         for record in records:
             self._record(record)
-        last = self._version.n >= self._config.learner.steps
         if _crossed(before, self._version.n, self._config.eval.every_steps) or last:
             self._evaluate()
+            self._probe_mismatch()
         if _crossed(before, self._version.n, self._config.learner.checkpoint_every) and not last:
             self._save()
+
+    def _refreshes(self, before: int) -> bool:
+        return _crossed(before, self._version.n, self._config.learner.iteration_steps)
+
+    def _take_snapshot(self) -> None:
+        """From here on these weights are what generators run, and the anchor of `iteration`."""
+        self._published = self._version
+        if self._config.learner.anchor == "iteration":
+            self._policy.keep("anchor", device=self._snapshot_device())
+
+    def _keep_reference(self) -> None:
+        if self._config.learner.kl_coef:
+            self._policy.keep("reference", device=self._snapshot_device())
+
+    def _snapshot_device(self) -> str:
+        return "cpu" if self._config.learner.snapshot == "host" else self._policy.device
 
     def _admit(self) -> None:
         """Tickets for the batch in use and `lookahead_steps` more; none beyond the last step."""
         settings = self._config.learner
         batches_left = (settings.steps - self._version.n) // settings.mini_batches
         cap = min(settings.lookahead_steps + 1, batches_left) * settings.groups_per_step
-        self._queue.admit(cap, self._version.n)
+        self._queue.admit(cap, self._published.n)
 
     def _await_batch(self) -> list[Group]:
         """The next batch. Raises SppoError when nothing arrives for `batch_timeout_s`."""
@@ -177,20 +198,22 @@ class Learner:
         return groups
 
     def _publish(self) -> float:
-        """Bring every generator to this version; returns the seconds it took."""
+        """Bring every generator to the published version; returns the seconds it took."""
+        snapshot: Snapshot | None = "anchor" if self._published != self._version else None
         with self._clock.work():
-            report = self._publisher.publish(self._version, self._policy.weights())
+            report = self._publisher.publish(self._published, self._policy.weights(snapshot))
         self._life["syncs"] += 1
         self._life["sync_s"] += report.total_s
         self._life["sync_max_s"] = max(self._life["sync_max_s"], report.total_s)
         log.info(
             "published %d to %s: stage %.2f s, ready %.2f s, transfer %.2f s",
-            self._version.n, ", ".join(report.members), report.stage_s, report.ready_s, report.transfer_s,
+            self._published.n, ", ".join(report.members), report.stage_s, report.ready_s, report.transfer_s,
         )  # fmt: skip
         return report.total_s
 
     def _record(self, record: dict[str, Any]) -> None:
         record |= {"epoch": self._version.epoch, "wall_s": time.monotonic() - self._started}
+        record["mismatch_probe"] = self._probe
         if record["effective_sample_size"] < 0.5:
             log.warning(
                 "effective sample size %.2f at step %d: the batch is far from the policy; "
@@ -226,7 +249,7 @@ class Learner:
     def _check_parity(self, groups: list[Group]) -> None:
         """Raises ParityError when engine and learner disagree about the same tokens at the same version."""
         self._phase("checking parity")
-        mismatch = self._trainer.mismatch(groups, self._version)
+        mismatch = self._trainer.mismatch(groups, self._version, self._published)
         if mismatch is None:
             log.info("parity: no completion of the first batch was sampled at this version; not checked")
             return
@@ -240,27 +263,42 @@ class Learner:
                 "and that the engine reports processed log-probs"
             )
 
+    def _probe_mismatch(self) -> None:
+        """Measure parity again on groups that came in at the engines' version while no sync could happen."""
+        groups = self._queue.fresh(self._published)[: self._config.learner.groups_per_step]
+        mismatch = self._trainer.mismatch(groups, self._version, self._published)
+        if mismatch is None:
+            return
+        self._probe = mismatch
+        log.info("probe: mean |engine − learner| log-prob %.4f nats", mismatch)
+        if mismatch > self._config.learner.parity_threshold:
+            log.warning(
+                "engine and learner differ by %.3f nats a token at version %d, learner.parity_threshold = %s",
+                mismatch, self._published.n, self._config.learner.parity_threshold,
+            )  # fmt: skip
+
     # evaluation ---------------------------------------------------------------------------------------------------
     def _evaluate(self) -> None:
-        """Greedy completions of the held-out questions, all at this version: no sync happens meanwhile."""
+        """Greedy completions of the held-out questions, all at the published version: no sync happens meanwhile."""
+        if not self._config.task.held_out or self._evaluated():
+            return
         self._phase("evaluating")
-        uids = self._queue.start_evaluation(f"{self._version.epoch[:8]}-{self._version.n}", self._version.n)
+        n = self._published.n
+        uids = self._queue.start_evaluation(f"{self._version.epoch[:8]}-{n}", n)
         deadline = time.monotonic() + self._config.eval.timeout_s
         while (groups := self._queue.finish_evaluation()) is None:
             self._check_stop()
             if time.monotonic() > deadline:
                 raise SppoError(
-                    f"the evaluation of step {self._version.n} took longer than eval.timeout_s = "
+                    f"the evaluation of step {n} took longer than eval.timeout_s = "
                     f"{self._config.eval.timeout_s:.0f}; {self._queue.describe()}"
                 )
             self._queue.receive(WAIT_S)
         if not groups:
-            raise SppoError(
-                f"every ticket of the evaluation of step {self._version.n} became a dead letter; see the logs"
-            )
-        rewards = [float(g.rewards[0]) for g in groups]
+            raise SppoError(f"every ticket of the evaluation of step {n} became a dead letter; see the logs")
+        rewards = [float(g.rewards[0]) for g in groups if g.rewards is not None]
         record = {
-            "step": self._version.n,
+            "step": n,
             "accuracy": sum(r >= 1.0 for r in rewards) / len(rewards),
             "reward_mean": sum(rewards) / len(rewards),
             "n": len(rewards),
@@ -270,6 +308,9 @@ class Learner:
         self._event("eval", record=record)
         log.info("evaluation at step %d: accuracy %.3f of %d", record["step"], record["accuracy"], record["n"])
         self._phase("training")
+
+    def _evaluated(self) -> bool:
+        return bool(self._evaluations) and self._evaluations[-1]["step"] == self._published.n
 
     # checkpoints --------------------------------------------------------------------------------------------------
     def _resume(self, found: Checkpoint | None) -> Ledger:
@@ -287,11 +328,19 @@ class Learner:
         self._optimizer.load(found.optimizer())
         checkpoint.restore_rng(state)
         self._version = Version(epoch=self._version.epoch, n=found.step)
+        self._resume_snapshot(found)
         self._evaluations = list(state["evaluations"])
         self._life = dict(state["life"])
         self._parent = found.folder.name
         self._event("resume", step=found.step)
         return Ledger.restore(state["ledger"])
+
+    def _resume_snapshot(self, found: Checkpoint) -> None:
+        """Generators go on from the weights that the checkpoint's life had published last."""
+        self._published = Version(epoch=self._version.epoch, n=found.state["published"])
+        weights = found.anchor() if self._published != self._version else None
+        if self._config.learner.anchor == "iteration":
+            self._policy.keep("anchor", device=self._snapshot_device(), weights=weights)
 
     def _save(self) -> None:
         """Write a checkpoint, unless this state is saved, then tell the broker that what it covers is done."""
@@ -305,7 +354,9 @@ class Learner:
             epoch=self._version.epoch,
             model={k: v.data for k, v in self._policy.master.items()},
             optimizer=self._optimizer.state(),
+            anchor=self._policy.weights("anchor") if self._published != self._version else (),
             state={
+                "published": self._published.n,
                 "parent": self._parent,
                 "ledger": self._ledger.state(),
                 "evaluations": self._evaluations,

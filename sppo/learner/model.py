@@ -1,13 +1,16 @@
 """The policy on the learner's side: float32 master weights, bf16 compute, log-probs of completions, weights out.
 
+Snapshots are copies of the computing weights: the anchor of `learner.anchor = "iteration"`, the reference of a KL term.
+
 Shape suffixes: T completion tokens of a micro-batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +18,8 @@ from torch import Tensor, nn
 from sppo.errors import ConfigError
 from sppo.kernels import linear_logprob
 from sppo.learner.batching import MicroBatch
+
+Snapshot = Literal["anchor", "reference"]
 
 
 class Policy:
@@ -37,6 +42,7 @@ class Policy:
         if not isinstance(self.module.get_output_embeddings(), nn.Linear):
             raise ConfigError(f"model.name: {path} has no linear language-model head")
         self._softcap: float | None = getattr(self.module.config, "final_logit_softcapping", None)
+        self._snapshots: dict[Snapshot, dict[str, Tensor]] = {}
         self.master = {
             name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in self.module.named_parameters()
         }
@@ -83,10 +89,29 @@ class Policy:
         for name, parameter in self.module.named_parameters():
             parameter.copy_(self.master[name])
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
+    def weights(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
         """(name, computing weights) in Hugging Face's naming, tied ones once: what generators receive."""
         for name, parameter in self.module.named_parameters():
-            yield name, parameter.detach()
+            yield name, parameter.detach() if snapshot is None else self._snapshots[snapshot][name]
+
+    def keep(self, snapshot: Snapshot, *, device: str, weights: dict[str, Tensor] | None = None) -> None:
+        """Remember the computing weights, or the ones given, under this name on `device`."""
+        source = weights if weights is not None else dict(self.weights())
+        self._snapshots[snapshot] = {k: v.to(device, copy=True) for k, v in source.items()}
+
+    @contextmanager
+    def using(self, snapshot: Snapshot | None) -> Iterator[None]:
+        """Compute with a snapshot, without gradients; the master weights are rounded in again afterwards."""
+        if snapshot is None:
+            yield
+            return
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters():
+                parameter.copy_(self._snapshots[snapshot][name])
+            try:
+                yield
+            finally:
+                self.refresh()
 
     def export(self, folder: Path, tokenizer: Any) -> None:
         """Write the computing weights and the tokenizer as a plain Hugging Face folder."""

@@ -14,7 +14,7 @@ from sppo.learner.ledger import Ledger
 from sppo.tasks.tickets import TicketFactory, training_index, training_uid
 from sppo.transport import codec
 from sppo.transport.broker import Broker
-from sppo.types import Group, QueueEntry
+from sppo.types import Group, QueueEntry, Version
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,10 @@ class GroupQueue:
         if len(usable) < count:
             return None
         return [self._ready[i][1] for i in usable]
+
+    def fresh(self, version: Version) -> list[Group]:
+        """Groups that wait for their turn and were sampled by `version` from beginning to end."""
+        return [g for _, g in self._ready.values() if g.versions() == {version}]
 
     def use(self, groups: list[Group]) -> None:
         """These groups have entered an optimizer step."""

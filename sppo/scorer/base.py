@@ -1,41 +1,53 @@
 """What a scorer is, and how one is found by name.
 
-A scorer function takes one prompt's completions and returns a number for each:
+A scorer function takes one prompt's completions and returns a number for each, or how they compare:
 
     def score(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> Sequence[float]: ...
+    def compare(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> Sequence[Sequence[float]]: ...
 
+`compare` returns P with P[i][j] the probability that completion i is preferred to j: within [0, 1], P[i][j] + P[j][i]
+= 1 and so P[i][i] = 1/2; cycles are legal. An evaluation has one completion, for which it too returns one number.
 `scorer.name` is a name of `SCORERS` or an import string `package.module:name` of such a function.
 """
 
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from sppo.errors import ConfigError, ScorerError
-from sppo.scorer.rules import exact_match, last_number, reasoning_gym_score
-from sppo.types import ScoreRequest
+import numpy as np
+from numpy.typing import NDArray
 
-ScorerFunction = Callable[[str, Sequence[str], Mapping[str, Any]], Sequence[float]]
+from sppo.config import LearnerConfig
+from sppo.errors import ConfigError, ScorerError
+from sppo.scorer.rules import boxed_answer, closest_number, exact_match, last_number, reasoning_gym_score
+from sppo.types import ScoreRequest, Scores
+
+Reply = Sequence[float] | Sequence[Sequence[float]]
+ScorerFunction = Callable[[str, Sequence[str], Mapping[str, Any]], Reply]
 
 SCORERS: dict[str, ScorerFunction] = {
     "exact-match": exact_match,
     "last-number": last_number,
+    "closest-number": closest_number,
+    "boxed-answer": boxed_answer,
     "reasoning-gym": reasoning_gym_score,
 }
+
+TOLERANCE = 1e-3
+"""How far P_ij + P_ji may be from 1: services compute in float16 or bfloat16."""
 
 
 class Scorer(Protocol):
     """Scores groups; in this process or elsewhere.
 
-    rewards = await scorer.score(request)     # [K] floats
+    scores = await scorer.score(request)     # rewards [K] or preferences [K, K]
     await scorer.close()
     """
 
-    async def score(self, request: ScoreRequest) -> list[float]:
-        """One finite number for each completion. Raises ScorerError."""
+    async def score(self, request: ScoreRequest) -> Scores:
+        """The scores of one group, checked. Raises ScorerError."""
 
     async def close(self) -> None:
         """Release connections."""
@@ -61,18 +73,52 @@ def find(name: str) -> ScorerFunction:
     return function  # type: ignore[no-any-return]
 
 
-def checked(name: str, request: ScoreRequest, rewards: Any) -> list[float]:
-    """The rewards as floats. Raises ScorerError naming the scorer and the group unless there is one number each."""
-    where = f"scorer {name}, group {request.uid}"
-    if not isinstance(rewards, Sequence) or len(rewards) != len(request.completions):
-        raise ScorerError(f"{where}: expected {len(request.completions)} rewards, got {rewards!r:.200}")
+def checked(name: str, request: ScoreRequest, reply: Any) -> Scores:
+    """What a scorer returned, as rewards [K] or preferences [K, K].
+
+    Raises ScorerError naming the scorer and the group unless it is one finite number for each completion, or a matrix
+    of probabilities with P_ij + P_ji = 1.
+    """
+    where, k = f"scorer {name}, group {request.uid}", len(request.completions)
     try:
-        values = [float(r) for r in rewards]
+        values = np.asarray(reply, np.float64)
     except (TypeError, ValueError) as error:
-        raise ScorerError(f"{where}: a reward is not a number: {error}") from error
-    if not all(math.isfinite(v) for v in values):
-        raise ScorerError(f"{where}: a reward is not finite: {values}")
-    return values
+        raise ScorerError(f"{where}: expected numbers, got {reply!r:.200}: {error}") from error
+    if values.shape == (k,):
+        if not np.isfinite(values).all():
+            raise ScorerError(f"{where}: a reward is not finite: {values.tolist()}")
+        return Scores(rewards=values.astype(np.float32))
+    if values.shape != (k, k) or k < 2:
+        matrix = f" or {k} rows of {k} preferences" if k > 1 else ", as for every evaluation"
+        raise ScorerError(f"{where}: expected {k} rewards{matrix}, got shape {list(values.shape)}: {reply!r:.200}")
+    return Scores(preferences=_preferences(where, values).astype(np.float32))
+
+
+def check_kind(scores: Scores, config: LearnerConfig, where: str) -> None:
+    """Raises ScorerError for rewards where the objective compares completions."""
+    if scores.preferences is None and config.needs_preferences:
+        raise ScorerError(
+            f"{where}: learner.target = {config.target!r} with learner.label = {config.label!r} needs preferences and "
+            "the scorer gave rewards; return a [K, K] matrix or set learner.link = 'bradley-terry'"
+        )
+
+
+def _preferences(where: str, values_KK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The matrix made exactly consistent. Raises ScorerError naming the entry that is wrong."""
+
+    def refuse(wrong_KK: NDArray[np.bool_], what: str) -> None:
+        if wrong_KK.any():
+            i, j = (int(n) for n in np.argwhere(wrong_KK)[0])
+            raise ScorerError(
+                f"{where}: preferences[{i}][{j}] = {values_KK[i, j]:.6g}, preferences[{j}][{i}] = "
+                f"{values_KK[j, i]:.6g}: {what}"
+            )
+
+    refuse(~np.isfinite(values_KK), "expected finite numbers")
+    refuse((values_KK < 0) | (values_KK > 1), "expected probabilities within [0, 1]")
+    refuse(np.abs(values_KK + values_KK.T - 1) > TOLERANCE, "expected a sum of 1, and 1/2 on the diagonal")
+    upper_KK = np.triu(values_KK, 1)
+    return upper_KK + np.tril(1 - upper_KK.T, -1) + np.eye(len(values_KK)) / 2
 
 
 class InlineScorer:
@@ -82,15 +128,15 @@ class InlineScorer:
         self._name = name
         self._function = find(name)
 
-    def score_now(self, request: ScoreRequest) -> list[float]:
+    def score_now(self, request: ScoreRequest) -> Scores:
         """Score without an event loop. Raises ScorerError."""
         try:
-            rewards = self._function(request.question, list(request.completions), request.data)
+            reply = self._function(request.question, list(request.completions), request.data)
         except Exception as error:
             raise ScorerError(f"scorer {self._name}, group {request.uid}: {type(error).__name__}: {error}") from error
-        return checked(self._name, request, rewards)
+        return checked(self._name, request, reply)
 
-    async def score(self, request: ScoreRequest) -> list[float]:
+    async def score(self, request: ScoreRequest) -> Scores:
         """See `Scorer`. User code may be slow, so it runs on a thread."""
         import asyncio
 

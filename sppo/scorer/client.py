@@ -15,7 +15,7 @@ import httpx
 
 from sppo.errors import ScorerError
 from sppo.scorer.base import checked
-from sppo.types import ScoreRequest
+from sppo.types import ScoreRequest, Scores
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class HttpScorer:
         # trust_env off: a proxy meant for the outside must not see requests to our own services.
         self._client = httpx.AsyncClient(headers=_headers(token), timeout=timeout_s, trust_env=False)
 
-    async def score(self, request: ScoreRequest) -> list[float]:
+    async def score(self, request: ScoreRequest) -> Scores:
         """See `Scorer`. Raises ScorerError when a service refuses the group; waits while none can be reached."""
         body = _body(request)
         refusals: list[str] = []
@@ -54,7 +54,7 @@ class HttpScorer:
                 await asyncio.sleep(RETRY_S)
                 continue
             if reply.status_code == 200:
-                return checked(url, request, _rewards(url, reply))
+                return checked(url, request, _scores(url, reply))
             refusals.append(f"{url} answered {reply.status_code}: {reply.text[:300]}")
             if reply.status_code < 500:
                 break  # asking again changes nothing
@@ -66,7 +66,7 @@ class HttpScorer:
         await self._client.aclose()
 
 
-def probe(url: str, request: ScoreRequest, *, token: str, timeout_s: float) -> None:
+def probe(url: str, request: ScoreRequest, *, token: str, timeout_s: float) -> Scores:
     """Have a service score one group, once. Raises ScorerError saying why it cannot be used."""
     try:
         reply = httpx.post(
@@ -78,7 +78,7 @@ def probe(url: str, request: ScoreRequest, *, token: str, timeout_s: float) -> N
         raise ScorerError("the service refuses the token; set SPPO_SCORER__TOKEN")
     if reply.status_code != 200:
         raise ScorerError(f"the service answered {reply.status_code}: {reply.text[:300]}")
-    checked(url, request, _rewards(url, reply))
+    return checked(url, request, _scores(url, reply))
 
 
 def _body(request: ScoreRequest) -> dict[str, object]:
@@ -94,12 +94,13 @@ def _headers(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _rewards(url: str, reply: httpx.Response) -> object:
+def _scores(url: str, reply: httpx.Response) -> object:
     """What the reply holds. Raises ScorerError when it is not of the protocol's form."""
     try:
         body = reply.json()
     except ValueError as error:
         raise ScorerError(f"{url} answered something that is not JSON: {reply.text[:100]}") from error
-    if not isinstance(body, dict) or "rewards" not in body:
-        raise ScorerError(f"{url} answered without rewards: {reply.text[:100]}")
-    return body["rewards"]
+    found = [body[k] for k in ("rewards", "preferences") if isinstance(body, dict) and body.get(k) is not None]
+    if len(found) != 1:
+        raise ScorerError(f"{url} answered without rewards or preferences, or with both: {reply.text[:100]}")
+    return found[0]

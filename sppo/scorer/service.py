@@ -1,6 +1,7 @@
 """A scorer behind HTTP, with an OpenAPI description at /openapi.json, so that one can be written in any language.
 
-    POST /score   {"uid": "...", "question": "...", "completions": ["..."], "data": {...}}  ->  {"rewards": [1.0]}
+    POST /score   {"uid": "...", "question": "...", "completions": ["..."], "data": {...}}
+                  ->  {"rewards": [1.0]}  or  {"preferences": [[0.5, 1.0], [0.0, 0.5]]}
     GET  /health  {"scorer": "last-number", "scored": 12, "busy_s": 0.01, "ready_s": 3.2}
 
 With a token, requests carry `Authorization: Bearer <token>`. Beyond loopback a token is required.
@@ -13,6 +14,7 @@ import ipaddress
 import socket
 import threading
 import time
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import uvicorn
@@ -38,9 +40,10 @@ class ScoreBody(BaseModel):
 
 
 class ScoreReply(BaseModel):
-    """One number for each completion."""
+    """One of the two: a number for each completion, or the win probability of each (row) over each (column)."""
 
-    rewards: list[float]
+    rewards: list[float] | None = None
+    preferences: list[list[float]] | None = None
 
 
 class Usage:
@@ -73,12 +76,13 @@ def build(name: str, token: str, usage: Usage) -> FastAPI:
         if token and (given is None or not hmac.compare_digest(given.credentials.encode(), token.encode())):
             raise HTTPException(401, "missing or wrong bearer token")
 
-    @app.post("/score", dependencies=[Depends(authorise)])
+    @app.post("/score", dependencies=[Depends(authorise)], response_model_exclude_none=True)
     def score(body: ScoreBody) -> ScoreReply:
         started = time.monotonic()
         request = ScoreRequest(uid=body.uid, question=body.question, completions=body.completions, data=body.data)
         try:
-            return ScoreReply(rewards=scorer.score_now(request))
+            scores = scorer.score_now(request)
+            return ScoreReply(**{k: v.tolist() for k, v in asdict(scores).items() if v is not None})
         except ScorerError as error:
             raise HTTPException(422, str(error)) from error
         finally:

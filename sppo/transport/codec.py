@@ -6,7 +6,8 @@ A frame is
     4 bytes  length of the header, little-endian
     8 bytes  xxh3-64 of everything after these 16 bytes
     header   msgpack map (schema below)
-    buffers  raw little-endian arrays in the order that the header names: prompt, tokens, logprobs, rewards
+    buffers  raw little-endian arrays in the order that the header names: prompt, tokens, logprobs, rewards, preferences
+             (of the last two one is empty)
 
 Arrays are decoded as views of the received bytes, without a copy.
 """
@@ -35,7 +36,9 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
     "tokens": np.dtype("<i4"),
     "logprobs": np.dtype("<f4"),
     "rewards": np.dtype("<f4"),
+    "preferences": np.dtype("<f4"),
 }
+_NONE = np.zeros(0, np.float32)
 
 
 def encode_group(group: Group) -> bytes:
@@ -44,7 +47,8 @@ def encode_group(group: Group) -> bytes:
         "prompt": group.prompt_ids,
         "tokens": np.concatenate([c.token_ids for c in group.completions]),
         "logprobs": np.concatenate([c.behavior_logprobs for c in group.completions]),
-        "rewards": group.rewards,
+        "rewards": _NONE if group.rewards is None else group.rewards,
+        "preferences": _NONE if group.preferences is None else group.preferences,
     }
     header = {
         "gid": group.gid,
@@ -86,12 +90,13 @@ def _build(header: Mapping[str, Any], body: memoryview) -> Group:
     finish, spans = header["finish"], header["spans"]
     if not 1 <= len(lengths) <= MAX_COMPLETIONS or not len(lengths) == len(finish) == len(spans):
         raise BadFrame("completions, finish reasons and spans differ in number")
-    if arrays["rewards"].size != len(lengths) or sum(lengths) != arrays["tokens"].size:
+    if sum(lengths) != arrays["tokens"].size:
         raise BadFrame("lengths do not add up")
     if arrays["tokens"].size != arrays["logprobs"].size:
         raise BadFrame("tokens and log-probs differ in number")
-    if not (np.isfinite(arrays["logprobs"]).all() and np.isfinite(arrays["rewards"]).all()):
-        raise BadFrame("a log-prob or reward is not finite")
+    if not np.isfinite(arrays["logprobs"]).all():
+        raise BadFrame("a log-prob is not finite")
+    rewards, preferences = _scores(arrays["rewards"], arrays["preferences"], len(lengths))
     if header["stream"] not in ("train", "eval"):
         raise BadFrame("unknown stream")
     starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
@@ -110,9 +115,23 @@ def _build(header: Mapping[str, Any], body: memoryview) -> Group:
         stream=header["stream"],
         prompt_ids=arrays["prompt"],
         completions=completions,
-        rewards=arrays["rewards"],
+        rewards=rewards,
+        preferences=preferences,
         generator=_text(header["generator"]),
     )
+
+
+def _scores(
+    rewards: NDArray[np.float32], preferences: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+    """([K], None) or (None, [K, K])."""
+    if not (np.isfinite(rewards).all() and np.isfinite(preferences).all()):
+        raise BadFrame("a reward or preference is not finite")
+    if (rewards.size, preferences.size) == (k, 0):
+        return rewards, None
+    if (rewards.size, preferences.size) == (0, k * k):
+        return None, preferences.reshape(k, k)
+    raise BadFrame(f"{rewards.size} rewards and {preferences.size} preferences for {k} completions")
 
 
 def _arrays(sizes: Any, body: memoryview) -> dict[str, NDArray[Any]]:

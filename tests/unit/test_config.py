@@ -31,7 +31,10 @@ def test_sources_override_each_other_in_the_documented_order(tmp_path: Path, mon
     [
         ("learner.lrr=1", ["learner.lrr", "no such setting"]),
         ("nonsense.key=1", ["nonsense", "no such setting"]),
-        ("sampling.completions=1", ["sampling.completions", "1", "2 or more"]),
+        ("sampling.completions=1", ["sampling.completions = 1", "centered", "2 or more"]),
+        ("learner.weight_cap=0.9", ["weight_cap = 0.9", "above 1"]),
+        ("learner.label=hard", ["label = 'hard'", "target = 'half'", "best_worst", "not 'centered' and 'all'"]),
+        ("learner.target=quarter", ["learner.target", "quarter", "softmean"]),
         ("sampling.top_p=0.9", ["sampling.top_p", "0.9", "use 1.0"]),
         ("learner.lr=-1", ["learner.lr", "-1"]),
         ("learner.mini_batches=3", ["mini_batches = 3", "groups_per_step = 8"]),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 
 from sppo.errors import ScorerError
@@ -15,18 +17,24 @@ from sppo.generators.loop import Generator
 from sppo.scorer.base import InlineScorer
 from sppo.transport import codec
 from sppo.transport.memory import MemoryBroker
-from sppo.types import Group, SamplingParams, ScoreRequest, Version
+from sppo.types import Group, SamplingParams, ScoreRequest, Scores, Version
 from sppo.weights.gloo import GlooSender
 from sppo.weights.publisher import WeightPublisher
 from tests import makers
 from tests.unit.weights.test_sync import weights
 
 
+def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[list[float]]:
+    """Prefers the longer; contradicts itself where it is asked to."""
+    certain = 0.9 if "contradict" in question else 1.0
+    return [[0.5 if len(a) == len(b) else certain * float(len(a) > len(b)) for b in completions] for a in completions]
+
+
 class Running:
     """A generator on a thread."""
 
-    def __init__(self, broker: MemoryBroker, engine: FakeEngine, scorer: object | None = None) -> None:
-        config = makers.run_config(generator={"max_groups": 4}, weights={"phase_timeout_s": 3})
+    def __init__(self, broker: MemoryBroker, engine: FakeEngine, scorer: object | None = None, **learner: Any) -> None:
+        config = makers.run_config(generator={"max_groups": 4}, weights={"phase_timeout_s": 3}, learner=learner)
         self.error: BaseException | None = None
         self.publisher = WeightPublisher(broker, GlooSender("127.0.0.1"), phase_timeout_s=3)
         self._broker = broker
@@ -84,6 +92,7 @@ def test_tickets_become_scored_groups(broker: MemoryBroker) -> None:
     running.stop()
     assert sorted(g.uid for g in made) == [f"train-{i:09d}" for i in range(6)]
     for group in made:
+        assert group.rewards is not None
         assert len(group.completions) == len(group.rewards) == 2
         assert group.versions() == {Version(epoch="e", n=0)}
         assert group.gid.startswith(f"{group.uid}.generator-0.1.")
@@ -117,10 +126,10 @@ def test_an_evaluation_completion_is_of_one_version(broker: MemoryBroker) -> Non
 
 def test_a_scorer_that_refuses_makes_a_dead_letter_with_its_reason_and_work_goes_on(broker: MemoryBroker) -> None:
     class Picky:
-        async def score(self, request: ScoreRequest) -> list[float]:
+        async def score(self, request: ScoreRequest) -> Scores:
             if request.uid.endswith("1"):
                 raise ScorerError(f"group {request.uid}: not this one")
-            return [0.0] * len(request.completions)
+            return Scores(rewards=np.zeros(len(request.completions), np.float32))
 
         async def close(self) -> None:
             """Nothing to release."""
@@ -134,6 +143,35 @@ def test_a_scorer_that_refuses_makes_a_dead_letter_with_its_reason_and_work_goes
     letter = broker.dead_letters()[0]
     assert letter.uid == "train-000000001"
     assert "not this one" in letter.reason
+
+
+def test_preferences_that_contradict_themselves_are_tried_again_then_a_dead_letter(broker: MemoryBroker) -> None:
+    # Given a judge that contradicts itself about one of three tickets
+    running = Running(broker, FakeEngine(), InlineScorer(f"{__name__}:judge"), target="half")
+    running.publish(0)
+    questions = ["fine", "contradict", "fine"]
+    broker.issue([makers.ticket(f"train-{i:09d}", question=q) for i, q in enumerate(questions)])
+    # Then the others go on with their preferences
+    made = groups(broker, 2)
+    assert {g.uid[-1] for g in made} == {"0", "2"}
+    for group in made:
+        assert group.rewards is None
+        assert group.preferences is not None
+        assert group.preferences.shape == (2, 2)
+    # And the letter names scorer, group and entry, after three attempts
+    wait(lambda: broker.depths()["dead"] == 1)
+    running.stop()
+    reason = broker.dead_letters()[0].reason
+    assert all(w in reason for w in ("judge, group train-000000001", "preferences[", "expected a sum of 1")), reason
+
+
+def test_rewards_where_preferences_are_needed_are_refused(broker: MemoryBroker) -> None:
+    running = Running(broker, FakeEngine(), target="half")
+    running.publish(0)
+    broker.issue([makers.ticket()])
+    wait(lambda: broker.depths()["dead"] == 1)
+    running.stop()
+    assert "learner.link = 'bradley-terry'" in broker.dead_letters()[0].reason
 
 
 def test_leases_in_hand_are_given_back_on_a_stop(broker: MemoryBroker) -> None:

@@ -22,10 +22,15 @@ def inputs(tokens: int, hidden: int, vocabulary: int, dtype: torch.dtype, scale:
     }
 
 
-def evaluate(function: Any, data: dict[str, Tensor], upstream_T: Tensor, **options: Any) -> list[Tensor]:
+def evaluate(
+    function: Any, data: dict[str, Tensor], upstream_T: Tensor, entropy_share: float = 0.0, **options: Any
+) -> list[Tensor]:
     leaves = {k: v.clone().requires_grad_() if v.is_floating_point() else v for k, v in data.items()}
     logprob_T, entropy_T, lse_T = function(**leaves, return_entropy=True, **options)
-    (logprob_T * upstream_T).sum().backward()
+    total = (1 - entropy_share) * (logprob_T * upstream_T).sum()
+    if entropy_share:
+        total = total + entropy_share * (entropy_T * upstream_T.flip(0)).sum()
+    total.backward()
     grads = [v.grad for v in leaves.values() if v.requires_grad]
     return [t.detach().double() for t in (logprob_T, entropy_T, lse_T, *grads)]
 
@@ -36,7 +41,16 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 @pytest.mark.parametrize("vocabulary", [7, VOCAB_CHUNK, 2 * VOCAB_CHUNK + 13])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-3)])
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.7}, {"softcap": 5.0, "temperature": 1.3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.7},
+        {"softcap": 5.0, "temperature": 1.3},
+        {"softcap": 5.0, "temperature": 1.3, "entropy_share": 0.5},
+        {"entropy_share": 1.0},
+    ],
+)
 def test_values_and_gradients(vocabulary: int, dtype: torch.dtype, bound: float, options: dict[str, float]) -> None:
     data = inputs(9, 16, vocabulary, dtype)
     data["target_T"][0] = vocabulary - 1  # the last column

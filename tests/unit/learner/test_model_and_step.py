@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sppo.config import LearnerConfig
+from sppo.errors import SppoError
 from sppo.learner import batching
 from sppo.learner.model import Policy
 from sppo.learner.optim import Optimizer
@@ -30,7 +32,29 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def groups() -> list[Group]:
     made = makers.random_groups(np.random.default_rng(3), 6, vocabulary=VOCABULARY)
-    made[3].rewards[:] = 0.5  # one group without a signal
+    made[3] = replace(made[3], rewards=np.full(len(made[3].completions), 0.5, np.float32))  # without a signal
+    return made
+
+
+def compared(groups: list[Group], seed: int = 0) -> list[Group]:
+    """The same groups with random preferences instead of rewards."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for group in groups:
+        k = len(group.completions)
+        upper = np.triu(rng.random((k, k)), 1)
+        table = upper + np.tril(1 - upper.T, -1) + np.eye(k) / 2
+        made.append(replace(group, rewards=None, preferences=table.astype(np.float32)))
+    return made
+
+
+def on_policy(model: Policy, groups: list[Group]) -> list[Group]:
+    """The same groups as if `model` had sampled them: every importance ratio is 1."""
+    made = []
+    for group in groups:
+        logprobs = [t.detach().numpy() for t in one_by_one(model, group)]
+        completions = [replace(c, behavior_logprobs=t) for c, t in zip(group.completions, logprobs, strict=True)]
+        made.append(replace(group, completions=tuple(completions)))
     return made
 
 
@@ -104,16 +128,19 @@ def test_gradients_do_not_depend_on_the_layout(path: str, groups: list[Group], c
 
 
 def test_the_first_mini_batch_as_its_own_anchor_equals_an_explicit_recompute(path: str, groups: list[Group]) -> None:
-    # Given one trainer with the shortcut, and one whose anchor is computed beforehand
+    # Given one trainer with the shortcut, and one that scores a snapshot of the same weights beforehand
     def step(explicit: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
         model = policy(path)
-        trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
-        anchors = [trainer._score(b)[0] for b in trainer._micro_batches(groups)] if explicit else None
-        record = trainer._optimizer_step(groups, anchors, makers.V0, 1)
+        config = settings(anchor="iteration")
+        trainer = Trainer(config, model, Optimizer(config, model.master))
+        model.keep("anchor", device="cpu")
+        now = Version(epoch=makers.V0.epoch, n=1)
+        record = next(iter(trainer.train(groups, now, makers.V0 if explicit else now)))
         return record, {k: p.detach().clone() for k, p in model.master.items()}
 
     (short, weights), (long, expected) = step(False), step(True)
     # Then loss, norm and updated weights agree
+    assert (short["delta_mean"], long["delta_mean"]) == (None, pytest.approx(0, abs=1e-5))
     assert short["loss"] == pytest.approx(long["loss"], rel=1e-5)
     assert short["grad_norm"] == pytest.approx(long["grad_norm"], rel=1e-4)
     for name, weight in weights.items():
@@ -144,6 +171,7 @@ def test_training_raises_the_probability_of_rewarded_completions(path: str, grou
         total = 0.0
         for g in groups:
             sums = torch.stack([t.sum() for t in one_by_one(model, g)]).detach()
+            assert g.rewards is not None
             total += float(sums[int(np.argmax(g.rewards))] - sums[int(np.argmin(g.rewards))])
         return total
 
@@ -183,8 +211,7 @@ def test_a_step_without_any_signal_goes_on_by_momentum(path: str, groups: list[G
     trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
     list(trainer.train(groups, makers.V0))
     before = {k: p.detach().clone() for k, p in model.master.items()}
-    for group in groups:
-        group.rewards[:] = 1.0
+    groups = [replace(g, rewards=np.ones(len(g.completions), np.float32)) for g in groups]
     record = next(iter(trainer.train(groups, makers.V0)))
     assert (record["no_signal_share"], record["grad_norm"], record["loss"]) == (1.0, 0.0, 0.0)
     assert any(not torch.equal(p, before[k]) for k, p in model.master.items())
@@ -193,8 +220,154 @@ def test_a_step_without_any_signal_goes_on_by_momentum(path: str, groups: list[G
 def test_a_gradient_that_is_not_finite_moves_nothing(path: str, groups: list[Group]) -> None:
     model = policy(path)
     trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
-    groups[0].rewards[0] = np.inf
+    groups[0] = replace(groups[0], rewards=np.full(len(groups[0].completions), np.inf, np.float32))
     before = {k: p.detach().clone() for k, p in model.master.items()}
     with pytest.raises(FloatingPointError, match="step 1"):
         list(trainer.train(groups, makers.V0))
     assert all(torch.equal(p, before[k]) for k, p in model.master.items())
+
+
+def moved(model: Policy, amount: float = 0.02) -> None:
+    """Another policy than the one loaded."""
+    torch.manual_seed(7)
+    for parameter in model.master.values():
+        parameter.data.add_(amount * torch.randn_like(parameter))
+    model.refresh()
+
+
+def take(path: str, groups: list[Group], *, move: bool = False, **changes: Any) -> tuple[Policy, dict[str, Any]]:
+    """One optimizer step at n = 1 of a policy whose snapshots hold the weights that it was loaded with."""
+    model, config = policy(path), settings(**changes)
+    for snapshot in ("anchor", "reference"):
+        model.keep(snapshot, device="cpu")  # type: ignore[arg-type]
+    if move:
+        moved(model)
+    now = Version(epoch=makers.V0.epoch, n=1)
+    published = makers.V0 if config.anchor == "iteration" else now
+    records = list(Trainer(config, model, Optimizer(config, model.master)).train(groups, now, published))
+    return model, records[0]
+
+
+def test_an_iterations_anchor_is_its_snapshot(path: str, groups: list[Group]) -> None:
+    # Given weights that have moved since the snapshot was taken
+    _, record = take(path, groups, move=True, anchor="iteration")
+    # Then Δ is measured from the snapshot and ρ compares the snapshot with what sampled
+    then, now = policy(path), policy(path)
+    moved(now)
+    deltas = [
+        float(b.sum() - a.sum()) for g in groups for a, b in zip(one_by_one(then, g), one_by_one(now, g), strict=True)
+    ]
+    behavior = [float(c.behavior_logprobs.sum()) for g in groups for c in g.completions]
+    log_rho = [
+        float(a.sum()) - b for a, b in zip((t for g in groups for t in one_by_one(then, g)), behavior, strict=True)
+    ]
+    assert record["delta_mean"] == pytest.approx(np.mean(deltas), abs=1e-5)
+    assert record["log_rho_mean"] == pytest.approx(np.mean(log_rho), abs=1e-4)
+    assert record["mismatch"] is not None  # the engines run the snapshot
+    assert record["staleness_max"] == 1
+
+
+def test_computing_with_a_snapshot_leaves_the_weights_as_they_were(path: str, groups: list[Group]) -> None:
+    model = policy(path)
+    model.keep("anchor", device="cpu")
+    moved(model)
+    before = {k: p.clone() for k, p in model.weights()}
+    with model.using("anchor"):
+        assert any(not torch.equal(p, before[k]) for k, p in model.weights())
+    assert all(torch.equal(p, before[k]) for k, p in model.weights())
+
+
+def test_the_behavior_anchor_takes_what_sampled_as_it_was_recorded(path: str, groups: list[Group]) -> None:
+    model, record = take(path, groups, anchor="behavior")
+    fresh = policy(path)
+    delta = [
+        float(t.sum()) - float(c.behavior_logprobs.sum())
+        for g in groups
+        for t, c in zip(one_by_one(fresh, g), g.completions, strict=True)
+    ]
+    assert record["delta_mean"] == pytest.approx(np.mean(delta), rel=1e-4)
+    assert (record["log_rho_std"], record["weight_mean"], record["effective_sample_size"]) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("target", ["half", "softmean", "centered"])
+def test_completions_that_are_not_selected_are_not_needed_for_the_gradient(
+    path: str, groups: list[Group], target: str
+) -> None:
+    """Without weights the others are not fed at all; with weights of 1 they are, and change nothing."""
+    groups = compared(on_policy(policy(path), groups))
+    trimmed = gradients(path, groups, target=target, select="best_worst", weight="none")
+    whole = gradients(path, groups, target=target, select="best_worst", weight="sequence")
+    for name, expected in trimmed.items():
+        assert float((whole[name] - expected).norm() / expected.norm()) < 1e-3, name
+    _, record = take(path, groups, target=target, select="best_worst", weight="none")
+    kept = sum(2 for _ in groups)
+    assert record["length_mean"] == pytest.approx(record["tokens"] / kept)
+    assert record["tokens"] < sum(g.tokens for g in groups)
+    total = sum(len(g.completions) for g in groups)
+    assert record["generated_length_mean"] == pytest.approx(sum(g.tokens for g in groups) / total)
+
+
+def test_a_batch_softmean_is_of_the_whole_batch_whatever_the_mini_batch(path: str, groups: list[Group]) -> None:
+    model, config = policy(path), settings(mini_batches=3, steps=3, target="batch_softmean", weight="none", eta=2.0)
+    records = list(Trainer(config, model, Optimizer(config, model.master)).train(groups, makers.V0))
+    rewards = np.concatenate([g.rewards for g in groups if g.rewards is not None])
+    soft_mean = np.log(np.exp(2.0 * rewards).mean()) / 2.0
+    for part, record in zip((groups[:2], groups[2:4], groups[4:]), records, strict=True):
+        own = np.concatenate([g.rewards for g in part if g.rewards is not None])
+        assert record["target_mean"] == pytest.approx(own.mean() - soft_mean, rel=1e-5)
+
+
+def test_linked_rewards_are_win_rates(path: str, groups: list[Group]) -> None:
+    _, record = take(path, groups, target="half", link="bradley-terry", link_temperature=0.5)
+    assert record["target_mean"] == pytest.approx(0, abs=1e-6)  # win rates of a group sum to K/2, wins and losses alike
+    assert record["residual_std"] > 0
+
+
+def test_a_batch_of_rewards_and_preferences_is_refused(path: str, groups: list[Group]) -> None:
+    with pytest.raises(SppoError, match=r"train-000000001 has rewards.*train-000000000.*learner\.link"):
+        take(path, [*compared(groups[:1]), *groups[1:]])
+
+
+def test_groups_without_weight_are_counted_and_not_trained(path: str, groups: list[Group]) -> None:
+    groups = on_policy(policy(path), groups)
+    far = [replace(c, behavior_logprobs=c.behavior_logprobs - 3) for c in groups[0].completions]
+    groups[0] = replace(groups[0], completions=tuple(far))
+    _, record = take(path, groups, weight="masked")
+    assert record["groups_without_weight"] == 1
+    assert record["weight_clipped_share"] == pytest.approx(len(far) / sum(len(g.completions) for g in groups))
+    assert record["effective_sample_size"] < 1
+
+
+def test_the_kl_term_pulls_back_to_the_reference(path: str, groups: list[Group]) -> None:
+    groups = [replace(g, rewards=np.zeros(len(g.completions), np.float32)) for g in groups]
+
+    def divergence(model: Policy) -> float:
+        then = policy(path)
+        gaps = [a - b for g in groups for a, b in zip(one_by_one(then, g), one_by_one(model, g), strict=True)]
+        d_T = torch.cat(gaps).detach()
+        return float((d_T.exp() - d_T - 1).mean())
+
+    start = policy(path)
+    moved(start)
+    model, record = take(path, groups, move=True, kl_coef=1.0)
+    assert record["kl"] == pytest.approx(divergence(start), rel=1e-3)
+    assert divergence(model) < 0.9 * divergence(start)
+    assert take(path, groups)[1]["kl"] is None
+
+
+def test_the_entropy_bonus_raises_the_entropy(path: str, groups: list[Group]) -> None:
+    groups = [replace(g, rewards=np.zeros(len(g.completions), np.float32)) for g in groups]
+    config = settings(lr=1e-2, entropy_coef=1.0, weight="none")
+    model = policy(path)
+    trainer = Trainer(config, model, Optimizer(config, model.master))
+    entropies = [next(iter(trainer.train(groups, makers.V0)))["entropy"] for _ in range(3)]
+    assert entropies[0] < entropies[1] < entropies[2]
+
+
+def test_length_normalisation_divides_by_the_tokens(path: str, groups: list[Group]) -> None:
+    _, plain = take(path, groups, move=True, anchor="iteration", target="softmean", weight="none")
+    _, normal = take(
+        path, groups, move=True, anchor="iteration", target="softmean", weight="none", length_normalize=True
+    )
+    assert plain["delta_std"] == pytest.approx(normal["delta_std"])
+    assert plain["residual_std"] != pytest.approx(normal["residual_std"], rel=1e-2)

@@ -9,16 +9,23 @@ from typing import Any
 import httpx
 import pytest
 
+from sppo.config import LearnerConfig
 from sppo.errors import ConfigError, ScorerError
 from sppo.scorer import base, rules
 from sppo.scorer.client import HttpScorer, probe
 from sppo.scorer.service import Service
-from sppo.types import ScoreRequest
+from sppo.types import ScoreRequest, Scores
 
 
 def by_length(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
     """A user's own scorer."""
     return [float(len(c)) for c in completions]
+
+
+def rock_paper_scissors(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[list[float]]:
+    """A user's own comparison, of which no reward is the cause."""
+    beats = {("rock", "scissors"), ("scissors", "paper"), ("paper", "rock")}
+    return [[0.5 if a == b else float((a, b) in beats) for b in completions] for a in completions]
 
 
 def refuses(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
@@ -33,8 +40,74 @@ def not_a_number(question: str, completions: Sequence[str], data: Mapping[str, A
     return [float("nan")] * len(completions)
 
 
+def rewards(scores: Scores) -> list[float]:
+    assert scores.rewards is not None
+    assert scores.preferences is None
+    return [float(r) for r in scores.rewards]
+
+
 def request(*completions: str) -> ScoreRequest:
     return ScoreRequest(uid="train-7", question="Calculate 9 - 12.", completions=completions, data={"answer": "-3"})
+
+
+REWARD = [1.0, 0.0]
+BAD_PREFERENCES = {
+    "does not add up": ([[0.5, 0.6], [0.6, 0.5]], "preferences[0][1] = 0.6, preferences[1][0] = 0.6: expected a sum"),
+    "outside": ([[0.5, 1.2], [-0.2, 0.5]], "expected probabilities within [0, 1]"),
+    "not a number": ([[0.5, float("nan")], [0.5, 0.5]], "expected finite numbers"),
+    "diagonal": ([[1.0, 0.5], [0.5, 0.0]], "1/2 on the diagonal"),
+    "not square": ([[0.5, 0.5]], "shape [1, 2]"),
+    "ragged": ([[0.5, 0.5], [0.5]], "expected numbers"),
+    "too large": ([[0.5] * 3] * 3, "shape [3, 3]"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PREFERENCES)
+def test_bad_preferences_name_the_scorer_the_group_and_the_entry(case: str) -> None:
+    reply, words = BAD_PREFERENCES[case]
+    with pytest.raises(ScorerError) as caught:
+        base.checked("judge", request("a", "b"), reply)
+    assert "scorer judge, group train-7" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_intransitive_preferences_are_legal_and_rounding_is_mended() -> None:
+    scores = base.InlineScorer(f"{__name__}:rock_paper_scissors").score_now(request("rock", "paper", "scissors"))
+    assert scores.rewards is None
+    assert scores.preferences is not None
+    assert scores.preferences.tolist() == [[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]]
+    rounded = base.checked("judge", request("a", "b"), [[0.5, 0.3003], [0.6999, 0.4998]]).preferences
+    assert rounded is not None
+    assert rounded[0, 1] + rounded[1, 0] == 1
+    assert rounded[1, 1] == 0.5
+
+
+def test_an_evaluation_is_never_a_comparison() -> None:
+    with pytest.raises(ScorerError, match="as for every evaluation"):
+        base.checked("judge", request("a"), [[0.5]])
+    assert rewards(base.checked("judge", request("a"), [1.0])) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "enough"),
+    [
+        ({"target": "half"}, False),
+        ({"target": "half", "link": "bradley-terry"}, True),
+        ({"target": "half", "select": "best_worst", "label": "hard"}, True),
+        ({"target": "half", "select": "best_worst", "label": "pair"}, False),
+        ({"target": "softmean"}, True),
+    ],
+)
+def test_rewards_are_refused_where_the_objective_compares(settings: dict[str, Any], enough: bool) -> None:
+    scores = base.checked("judge", request("a", "b"), REWARD)
+    config = LearnerConfig(**settings)
+    if enough:
+        base.check_kind(scores, config, "scorer judge, group train-7")
+    else:
+        with pytest.raises(ScorerError, match=r"judge.*train-7.*learner\.link"):
+            base.check_kind(scores, config, "scorer judge, group train-7")
+    comparison = base.checked("judge", request("a", "b"), [[0.5, 1.0], [0.0, 0.5]])
+    base.check_kind(comparison, config, "scorer judge, group train-7")
 
 
 def test_the_rules() -> None:
@@ -42,6 +115,18 @@ def test_the_rules() -> None:
     assert rules.exact_match("", texts, {"answer": "-3"}) == [1, 1, 0, 0, 0, 0]
     assert rules.last_number("", texts, {"answer": "-3"}) == [1, 1, 1, 0, 1, 0]
     assert rules.last_number("", ["1,234"], {"answer": "1234"}) == [1]
+
+
+def test_closest_number_compares_and_rewards_an_evaluation() -> None:
+    table = rules.closest_number("", ["-3", "5", "none", "5"], {"answer": "-3"})
+    assert table == [[0.5, 1, 1, 1], [0, 0.5, 1, 0.5], [0, 0, 0.5, 0], [0, 0.5, 1, 0.5]]
+    assert rules.closest_number("", ["-3"], {"answer": "-3"}) == [1]
+
+
+def test_boxed_answers_with_nested_braces() -> None:
+    texts = [r"so \boxed{\frac{1}{2}}", r"\boxed{1} then \boxed{ \frac{1} {2} }", r"\frac{1}{2}", r"\boxed{1"]
+    assert rules.boxed_answer("", texts, {"answer": r"\frac{1}{2}"}) == [1, 1, 0, 0]
+    assert rules.boxed_answer("", texts, {"answer": r"We get \boxed{\frac{1}{2}}."}) == [1, 1, 0, 0]
 
 
 def test_reasoning_gym_scores_its_own_entries() -> None:
@@ -52,7 +137,7 @@ def test_reasoning_gym_scores_its_own_entries() -> None:
 
 def test_an_import_string_finds_a_users_function() -> None:
     scorer = base.InlineScorer(f"{__name__}:by_length")
-    assert scorer.score_now(request("a", "bcd")) == [1.0, 3.0]
+    assert rewards(scorer.score_now(request("a", "bcd"))) == [1.0, 3.0]
 
 
 @pytest.mark.parametrize("name", ["nope", "no.such.module:f", f"{__name__}:nope", f"{__name__}:pytest"])
@@ -75,8 +160,8 @@ def service() -> Iterator[Service]:
     running.stop()
 
 
-def ask(url: str, token: str, *completions: str) -> list[float]:
-    async def run() -> list[float]:
+def ask(url: str, token: str, *completions: str) -> Scores:
+    async def run() -> Scores:
         scorer = HttpScorer(lambda: [url], token=token, timeout_s=5)
         try:
             return await scorer.score(request(*completions))
@@ -87,9 +172,21 @@ def ask(url: str, token: str, *completions: str) -> list[float]:
 
 
 def test_the_service_scores_what_the_rule_scores(service: Service) -> None:
-    assert ask(service.url, "sesame", "-3", "4") == [1.0, 0.0]
+    assert rewards(ask(service.url, "sesame", "-3", "4")) == [1.0, 0.0]
     health = httpx.get(f"{service.url}/health", headers={"Authorization": "Bearer sesame"}).json()
     assert (health["scorer"], health["scored"]) == ("last-number", 1)
+
+
+def test_the_service_compares_what_the_function_compares() -> None:
+    running = Service(f"{__name__}:rock_paper_scissors", token="")
+    running.start()
+    try:
+        scores = ask(running.url, "", "rock", "paper")
+    finally:
+        running.stop()
+    assert scores.preferences is not None
+    assert scores.preferences.tolist() == [[0.5, 0.0], [1.0, 0.5]]
+    assert scores.rewards is None
 
 
 def test_the_service_refuses_strangers(service: Service) -> None:
@@ -130,10 +227,10 @@ def test_a_service_that_comes_late_is_waited_for() -> None:
         assert not waiting.done()
         late.start()
         urls.append(late.url)
-        rewards = await waiting
+        scores = await waiting
         await scorer.close()
         late.stop()
-        return rewards
+        return rewards(scores)
 
     assert asyncio.run(run()) == [1.0]
 

@@ -18,19 +18,26 @@ from tests import makers
 
 
 def same(a: Group, b: Group) -> bool:
-    arrays = [(a.prompt_ids, b.prompt_ids), (a.rewards, b.rewards)]
+    arrays = [(a.prompt_ids, b.prompt_ids), (a.rewards, b.rewards), (a.preferences, b.preferences)]
     for x, y in zip(a.completions, b.completions, strict=True):
         arrays += [(x.token_ids, y.token_ids), (x.behavior_logprobs, y.behavior_logprobs)]
         if (x.spans, x.finish_reason) != (y.spans, y.finish_reason):
             return False
     names = (a.gid, a.uid, a.stream, a.generator) == (b.gid, b.uid, b.stream, b.generator)
-    return names and all(np.array_equal(x, y) for x, y in arrays)
+    return names and all(x is y is None or np.array_equal(x, y) for x, y in arrays)
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])
 def test_a_group_survives_the_wire(size: int) -> None:
     group = makers.group(size=size)
     assert same(codec.decode_group(codec.encode_group(group)), group)
+
+
+def test_preferences_survive_the_wire() -> None:
+    group = makers.group(size=3, preferences=[[0.5, 1.0, 0.25], [0.0, 0.5, 0.75], [0.75, 0.25, 0.5]])
+    decoded = codec.decode_group(codec.encode_group(group))
+    assert same(decoded, group)
+    assert decoded.rewards is None
 
 
 def test_a_ticket_survives_the_wire() -> None:
