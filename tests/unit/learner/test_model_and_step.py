@@ -220,7 +220,7 @@ def test_a_step_without_any_signal_goes_on_by_momentum(path: str, groups: list[G
 def test_a_gradient_that_is_not_finite_moves_nothing(path: str, groups: list[Group]) -> None:
     model = policy(path)
     trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
-    groups[0] = replace(groups[0], rewards=np.full(len(groups[0].completions), np.inf, np.float32))
+    groups[0] = replace(groups[0], rewards=np.array([np.inf] + [0.0] * (len(groups[0].completions) - 1), np.float32))
     before = {k: p.detach().clone() for k, p in model.master.items()}
     with pytest.raises(FloatingPointError, match="step 1"):
         list(trainer.train(groups, makers.V0))
@@ -255,12 +255,13 @@ def test_an_iterations_anchor_is_its_snapshot(path: str, groups: list[Group]) ->
     then, now = policy(path), policy(path)
     moved(now)
     deltas = [
-        float(b.sum() - a.sum()) for g in groups for a, b in zip(one_by_one(then, g), one_by_one(now, g), strict=True)
+        float((b - a).detach().sum())
+        for g in groups
+        for a, b in zip(one_by_one(then, g), one_by_one(now, g), strict=True)
     ]
     behavior = [float(c.behavior_logprobs.sum()) for g in groups for c in g.completions]
-    log_rho = [
-        float(a.sum()) - b for a, b in zip((t for g in groups for t in one_by_one(then, g)), behavior, strict=True)
-    ]
+    anchor = [float(t.detach().sum()) for g in groups for t in one_by_one(then, g)]
+    log_rho = [a - b for a, b in zip(anchor, behavior, strict=True)]
     assert record["delta_mean"] == pytest.approx(np.mean(deltas), abs=1e-5)
     assert record["log_rho_mean"] == pytest.approx(np.mean(log_rho), abs=1e-4)
     assert record["mismatch"] is not None  # the engines run the snapshot
@@ -278,10 +279,10 @@ def test_computing_with_a_snapshot_leaves_the_weights_as_they_were(path: str, gr
 
 
 def test_the_behavior_anchor_takes_what_sampled_as_it_was_recorded(path: str, groups: list[Group]) -> None:
-    model, record = take(path, groups, anchor="behavior")
+    _, record = take(path, groups, anchor="behavior")
     fresh = policy(path)
     delta = [
-        float(t.sum()) - float(c.behavior_logprobs.sum())
+        float(t.detach().sum()) - float(c.behavior_logprobs.sum())
         for g in groups
         for t, c in zip(one_by_one(fresh, g), g.completions, strict=True)
     ]
@@ -314,11 +315,11 @@ def test_a_batch_softmean_is_of_the_whole_batch_whatever_the_mini_batch(path: st
     soft_mean = np.log(np.exp(2.0 * rewards).mean()) / 2.0
     for part, record in zip((groups[:2], groups[2:4], groups[4:]), records, strict=True):
         own = np.concatenate([g.rewards for g in part if g.rewards is not None])
-        assert record["target_mean"] == pytest.approx(own.mean() - soft_mean, rel=1e-5)
+        assert record["target_mean"] == pytest.approx(own.mean() - soft_mean, abs=1e-6)
 
 
 def test_linked_rewards_are_win_rates(path: str, groups: list[Group]) -> None:
-    _, record = take(path, groups, target="half", link="bradley-terry", link_temperature=0.5)
+    _, record = take(path, groups, target="half", link="bradley-terry", link_temperature=0.5, weight="none")
     assert record["target_mean"] == pytest.approx(0, abs=1e-6)  # win rates of a group sum to K/2, wins and losses alike
     assert record["residual_std"] > 0
 
