@@ -14,6 +14,8 @@ import typer
 from sppo import __version__
 from sppo.errors import SppoError
 
+from . import bench
+
 if TYPE_CHECKING:
     from sppo.config import RunConfig
 
@@ -26,6 +28,8 @@ app = typer.Typer(
     help="Post-train language models with Self-Play Preference Optimization, asynchronously.",
     epilog="Example: sppo-cli up quickstart",
 )
+
+app.add_typer(bench.app, name="bench")
 
 RunDir = Annotated[Path, typer.Argument(help="The run directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -34,7 +34,7 @@ METRICS: Mapping[str, str] = {
     "staleness_max": "largest of these",
     "foreign_epoch_groups": "groups sampled, in part or whole, under another life of the learner",
     "mismatch": "mean |engine − learner| log-prob over completions wholly of the engines' version; null if none",
-    "mismatch_probe": "the same by the last probe, of groups sampled during an evaluation; null before the first",
+    "mismatch_probe": "the same by the last probe, at the weights of an evaluation; null before the first",
     "kl": "mean k3 estimate of the KL divergence from the reference, nats a token; null without learner.kl_coef",
     "entropy": "mean entropy of the policy over completion tokens, nats",
     "grad_norm": "global gradient norm before clipping",

@@ -114,3 +114,15 @@ def tiny_model(folder: Path, *, vocabulary: int = 61) -> str:
 
 def run_config(**sections: dict[str, Any]) -> RunConfig:
     return RunConfig(name="test", **sections)
+
+
+def tiny_tokenizer(folder: Path, *, vocabulary: int) -> None:
+    """A tokenizer of the words w0, w1, ... with a chat template, saved beside a tiny model."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocabulary)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1", unk_token="w0")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(str(folder))

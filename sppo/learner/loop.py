@@ -73,8 +73,9 @@ class Learner:
         self._optimizer = Optimizer(config.learner, self._policy.master)
         self._trainer = Trainer(config.learner, self._policy, self._optimizer)
         self._version = Version(epoch=uuid.uuid4().hex, n=0)
-        self._published = self._version
         self._probe: float | None = None
+        self._probed: Version | None = None
+        self._take_snapshot()
         self._keep_reference()
         self._evaluations: list[dict[str, Any]] = []
         self._saved = (-1, 0)
@@ -137,6 +138,7 @@ class Learner:
         groups = self._await_batch()
         waited = time.monotonic() - started
         self._check_stop()
+        self._finish_probe(groups)
         records = []
         with self._clock.work():
             for record in self._trainer.train(groups, self._version, self._published):
@@ -152,7 +154,7 @@ class Learner:
             self._record(record)
         if _crossed(before, self._version.n, self._config.eval.every_steps) or last:
             self._evaluate()
-            self._probe_mismatch()
+            self._start_probe()
         if _crossed(before, self._version.n, self._config.learner.checkpoint_every) and not last:
             self._save()
 
@@ -164,6 +166,10 @@ class Learner:
         self._published = self._version
         if self._config.learner.anchor == "iteration":
             self._policy.keep("anchor", device=self._snapshot_device())
+
+    def _published_snapshot(self) -> Snapshot | None:
+        """Where the weights that generators run are kept; None: they are the policy's own."""
+        return "anchor" if self._published != self._version else None
 
     def _keep_reference(self) -> None:
         if self._config.learner.kl_coef:
@@ -199,9 +205,8 @@ class Learner:
 
     def _publish(self) -> float:
         """Bring every generator to the published version; returns the seconds it took."""
-        snapshot: Snapshot | None = "anchor" if self._published != self._version else None
         with self._clock.work():
-            report = self._publisher.publish(self._published, self._policy.weights(snapshot))
+            report = self._publisher.publish(self._published, self._policy.weights(self._published_snapshot()))
         self._life["syncs"] += 1
         self._life["sync_s"] += report.total_s
         self._life["sync_max_s"] = max(self._life["sync_max_s"], report.total_s)
@@ -249,7 +254,7 @@ class Learner:
     def _check_parity(self, groups: list[Group]) -> None:
         """Raises ParityError when engine and learner disagree about the same tokens at the same version."""
         self._phase("checking parity")
-        mismatch = self._trainer.mismatch(groups, self._version, self._published)
+        mismatch = self._trainer.mismatch(groups, self._published, self._published_snapshot())
         if mismatch is None:
             log.info("parity: no completion of the first batch was sampled at this version; not checked")
             return
@@ -263,19 +268,29 @@ class Learner:
                 "and that the engine reports processed log-probs"
             )
 
-    def _probe_mismatch(self) -> None:
-        """Measure parity again on groups that came in at the engines' version while no sync could happen."""
-        groups = self._queue.fresh(self._published)[: self._config.learner.groups_per_step]
-        mismatch = self._trainer.mismatch(groups, self._version, self._published)
+    def _start_probe(self) -> None:
+        """Remember these weights, so that parity can be measured on what generators sample with them meanwhile.
+
+        Where groups are stale no step sees a completion of its own version. An iteration's groups are seen anyway.
+        """
+        if self._config.learner.anchor != "iteration":
+            self._policy.keep("probe", device="cpu")
+            self._probed = self._version
+
+    def _finish_probe(self, batch: list[Group]) -> None:
+        """Measure on what has come in of the remembered version, if anything has."""
+        version = self._probed
+        if version is None:
+            return
+        groups = [g for g in [*batch, *self._queue.waiting()] if version in g.versions()]
+        mismatch = self._trainer.mismatch(groups[: self._config.learner.groups_per_step], version, "probe")
         if mismatch is None:
             return
-        self._probe = mismatch
-        log.info("probe: mean |engine − learner| log-prob %.4f nats", mismatch)
+        self._probe, self._probed = mismatch, None
+        self._policy.drop("probe")
+        log.info("probe: mean |engine − learner| log-prob %.4f nats at step %d", mismatch, version.n)
         if mismatch > self._config.learner.parity_threshold:
-            log.warning(
-                "engine and learner differ by %.3f nats a token at version %d, learner.parity_threshold = %s",
-                mismatch, self._published.n, self._config.learner.parity_threshold,
-            )  # fmt: skip
+            log.warning("that is above learner.parity_threshold = %s", self._config.learner.parity_threshold)
 
     # evaluation ---------------------------------------------------------------------------------------------------
     def _evaluate(self) -> None:

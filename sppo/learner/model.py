@@ -1,6 +1,7 @@
 """The policy on the learner's side: float32 master weights, bf16 compute, log-probs of completions, weights out.
 
-Snapshots are copies of the computing weights: the anchor of `learner.anchor = "iteration"`, the reference of a KL term.
+Snapshots are copies of the computing weights: the anchor of `learner.anchor = "iteration"`, the reference of a KL term,
+the weights of an evaluation until parity was measured at them.
 
 Shape suffixes: T completion tokens of a micro-batch.
 """
@@ -19,7 +20,7 @@ from sppo.errors import ConfigError
 from sppo.kernels import linear_logprob
 from sppo.learner.batching import MicroBatch
 
-Snapshot = Literal["anchor", "reference"]
+Snapshot = Literal["anchor", "reference", "probe"]
 
 
 class Policy:
@@ -98,6 +99,10 @@ class Policy:
         """Remember the computing weights, or the ones given, under this name on `device`."""
         source = weights if weights is not None else dict(self.weights())
         self._snapshots[snapshot] = {k: v.to(device, copy=True) for k, v in source.items()}
+
+    def drop(self, snapshot: Snapshot) -> None:
+        """Forget a snapshot."""
+        del self._snapshots[snapshot]
 
     @contextmanager
     def using(self, snapshot: Snapshot | None) -> Iterator[None]:

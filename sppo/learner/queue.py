@@ -14,7 +14,7 @@ from sppo.learner.ledger import Ledger
 from sppo.tasks.tickets import TicketFactory, training_index, training_uid
 from sppo.transport import codec
 from sppo.transport.broker import Broker
-from sppo.types import Group, QueueEntry, Version
+from sppo.types import Group, QueueEntry
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +74,9 @@ class GroupQueue:
             return None
         return [self._ready[i][1] for i in usable]
 
-    def fresh(self, version: Version) -> list[Group]:
-        """Groups that wait for their turn and were sampled by `version` from beginning to end."""
-        return [g for _, g in self._ready.values() if g.versions() == {version}]
+    def waiting(self) -> list[Group]:
+        """Groups that have come in and wait for their turn."""
+        return [group for _, group in self._ready.values()]
 
     def use(self, groups: list[Group]) -> None:
         """These groups have entered an optimizer step."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from sppo.config import LearnerConfig
 from sppo.learner import batching, objective, targets
 from sppo.learner.batching import MicroBatch
-from sppo.learner.model import Policy
+from sppo.learner.model import Policy, Snapshot
 from sppo.learner.objective import LossStats
 from sppo.learner.optim import Optimizer
 from sppo.learner.targets import Item
@@ -74,16 +74,20 @@ class Trainer:
             }
 
     @torch.no_grad()
-    def mismatch(self, groups: Sequence[Group], version: Version, published: Version | None = None) -> float | None:
-        """Mean |engine − learner| log-prob over completions sampled wholly at `published`; None if there are none."""
-        published = published or version
-        fresh = [g for g in groups if any(_whole(c, published) for c in g.completions)]
-        with self._policy.using("anchor" if published != version else None):
+    def mismatch(self, groups: Sequence[Group], version: Version, snapshot: Snapshot | None = None) -> float | None:
+        """Mean |engine − learner| log-prob over completions sampled wholly at `version`; None if there are none.
+
+        The weights of `version` are those of the snapshot, or the policy's own.
+        """
+        fresh = [g for g in groups if any(_whole(c, version) for c in g.completions)]
+        if not fresh:
+            return None
+        with self._policy.using(snapshot):
             gaps = [
-                (self._policy.logprobs(batch)[0] - batch.behavior_T).abs()[_at_version(batch, fresh, published)]
+                (self._policy.logprobs(batch)[0] - batch.behavior_T).abs()[_at_version(batch, fresh, version)]
                 for batch in _plan(fresh, range(len(fresh)), self._config, self._policy.device)
             ]
-        return float(torch.cat(gaps).mean()) if gaps else None
+        return float(torch.cat(gaps).mean())
 
     def _anchors(self, parts: Sequence[list[Item]], version: Version, published: Version) -> list[list[Tensor] | None]:
         """Anchor log-probs of each micro-batch of each mini-batch, before any weight moves; None: taken from the step.

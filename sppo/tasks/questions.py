@@ -74,6 +74,8 @@ def split(questions: Iterable[Question], *, held_out: int, seed: int, name: str)
     sides: dict[bool, list[Question]] = {True: [], False: []}
     for question in questions:
         sides[is_held_out(question.source)].append(question)
+    if not held_out:  # nothing to keep apart
+        sides = {True: [], False: [*sides[False], *sides[True]]}
     if len(sides[True]) < held_out or not sides[False]:
         raise ConfigError(
             f"task.held_out = {held_out}: {name} has {len(sides[True])} distinct questions on the held-out side "

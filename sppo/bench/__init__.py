@@ -1,0 +1,1 @@
+"""Benchmarks and laboratories behind `sppo-cli bench`."""

@@ -1,0 +1,91 @@
+"""Preferences end to end on the real parts: a judge with cycles and contradictions, iterations, a resume between two."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sppo.scorer.rules import last_number
+from tests.integration.conftest import processes_below
+from tests.integration.test_end_to_end import CLI, MINUTES, records
+
+SETTINGS = {
+    "scorer.name": f"{__name__}:judge",
+    "sampling.completions": 4,
+    "task.held_out": 20,
+    "eval.every_steps": 100,
+    "learner.steps": 5,
+    "learner.groups_per_step": 4,
+    "learner.target": "half",
+    "learner.select": "best_worst",
+    "learner.anchor": "iteration",
+    "learner.iteration_steps": 2,
+    "learner.snapshot": "host",
+    "learner.eta": 5,
+    "learner.kl_coef": 0.01,
+}
+
+pytestmark = pytest.mark.timeout(8 * MINUTES)
+
+
+def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[Any]:
+    """Rock, paper, scissors by the last digit of the length; it contradicts itself about answers that end in 7."""
+    if len(completions) == 1:
+        return last_number(question, completions, data)
+    sign = [len(c) % 3 for c in completions]
+    table = [[(0.5, 0.8, 0.2)[(b - a) % 3] for b in sign] for a in sign]
+    if str(data["answer"]).endswith("7"):
+        table[0][1] = 1.5
+    return table
+
+
+def start(run_dir: Path, log: Path) -> subprocess.Popen[str]:
+    with log.open("a") as file:
+        return subprocess.Popen(
+            [CLI, "up", "quickstart", "--run-dir", str(run_dir), *(f"--set={k}={v}" for k, v in SETTINGS.items())],
+            stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+
+
+def test_a_run_by_preferences_survives_bad_answers_and_a_stop_between_snapshots(tmp_path: Path) -> None:
+    run_dir, log = tmp_path / "run", tmp_path / "up.log"
+    # Given a run that is interrupted while generators still run the weights of its last snapshot
+    first = start(run_dir, log)
+    deadline = time.monotonic() + 4 * MINUTES
+    while len(records(run_dir)) < 3:
+        assert first.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGINT)
+    assert first.wait(2 * MINUTES) == 0, log.read_text()
+    # When it is resumed
+    assert start(run_dir, log).wait(4 * MINUTES) == 0, log.read_text()
+    # Then every step is there once, each with what the objective promises
+    lines = records(run_dir)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [line["delta_std"] is None for line in lines] == [True, False, True, False, True]
+    for line in lines:
+        assert line["reward_mean"] is None
+        assert 0 <= line["kl"] < 1
+        assert math.isfinite(line["loss"])
+        assert line["residual_std"] > 0
+        assert line["length_mean"] * 8 == pytest.approx(line["tokens"])  # the best and the worst of four groups
+    # And the tickets that the judge contradicted itself about are dead letters, with its name and the entry
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["tickets"]["trained"] == 20
+    assert summary["tickets"]["twice"] == 0
+    assert summary["tickets"]["dead"] > 0
+    logs = (run_dir / "logs" / "generator-0.log").read_text()
+    assert "judge, group train-" in logs
+    assert "preferences[0][1] = 1.5" in logs
+    assert processes_below(run_dir) == []
