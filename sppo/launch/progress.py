@@ -102,9 +102,10 @@ class Progress:
 
     def _line(self) -> str:
         stale = self._last.get("staleness_mean")
+        reward = self._last["reward_mean"]
         parts = [
             f"step {self._step}/{self._steps}",
-            f"reward {self._last['reward_mean']:.3f}",
+            f"reward {reward:.3f}" if reward is not None else "",  # a scorer that compares gives none
             f"held-out {self._accuracy:.3f}" if self._accuracy is not None else "",
             f"staleness {stale:.1f}" if stale is not None else "",
             f"{self._token_rate():.0f} tokens/s",

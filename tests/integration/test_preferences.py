@@ -1,4 +1,4 @@
-"""Preferences end to end on the real parts: a judge with cycles and contradictions, iterations, a resume between two."""
+"""Preferences end to end on the real parts: a judge with cycles and contradictions, a resume between two iterations."""
 
 from __future__ import annotations
 

@@ -319,3 +319,59 @@ def test_without_offsets_every_completion_is_its_own_group() -> None:
 def test_a_wrong_argument_is_named(call: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_the_worked_example_of_the_documentation() -> None:
+    ids_N, rewards_N = torch.zeros(3, dtype=torch.int64), torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    given: dict[str, Any] = {"eta": 1.0, "group_ids_N": ids_N}
+    soft = compute_targets("softmean", rewards_N=rewards_N, **given)
+    half = compute_targets("half", preferences=bradley_terry(rewards_N, ids_N), **given)
+    assert soft.tolist() == pytest.approx([0.5472, -0.4528, -0.4528], abs=5e-5)
+    assert half.tolist() == pytest.approx([0.1540, -0.0770, -0.0770], abs=5e-5)
+    delta_T, zero_T = torch.tensor([0.3, -0.1, -0.1], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    offsets = torch.arange(4)
+    total, stats = sppo_loss(delta_T, zero_T, zero_T, None, offsets, soft, eta=1.0)
+    assert stats.residual_N.tolist() == pytest.approx([-0.2472, 0.3528, 0.3528], abs=5e-5)
+    assert float(total) == pytest.approx(0.1034, abs=5e-5)
+    whole = torch.tensor([0, 3])
+    total, stats = sppo_loss(
+        delta_T, zero_T, zero_T, None, offsets, rewards_N, eta=1.0, group_offsets=whole, centered=True
+    )
+    assert stats.target_N.tolist() == pytest.approx([2 / 3, -1 / 3, -1 / 3])
+    assert stats.residual_N.tolist() == pytest.approx([-0.4, 0.2, 0.2])
+    assert float(total) == pytest.approx(0.08)
+    for mode, weight in (("geometric", 0.905), ("sequence", 0.670), ("masked", 1.0)):
+        weight_N, _ = sequence_weights(mode, torch.tensor([-0.4]), torch.tensor([4]))
+        assert float(weight_N[0]) == pytest.approx(weight, abs=5e-4)
+
+
+@pytest.mark.parametrize("term", ["entropy", "kl"])
+def test_optional_terms_move_the_fixed_point_as_documented(term: str) -> None:
+    """The gradient of loss and term vanishes at the policy that docs/objective.md names, sampled by itself."""
+    torch.manual_seed(5)
+    arms, eta, coefficient = 6, 1.5, 0.4
+    log_anchor_A = torch.randn(arms, dtype=torch.float64).log_softmax(-1)
+    log_reference_A = torch.randn(arms, dtype=torch.float64).log_softmax(-1)
+    score_A = torch.rand(arms, dtype=torch.float64)
+    log_pi_A = (log_anchor_A + eta * score_A).log_softmax(-1)
+    if term == "entropy":
+        log_pi_A = ((log_anchor_A + eta * score_A) / (1 + coefficient / 2)).log_softmax(-1)
+    else:
+        for _ in range(2000):  # an implicit equation: damped fixed-point iteration
+            pull_A = coefficient / 2 * ((log_reference_A - log_pi_A).exp() - 1)
+            log_pi_A = (0.5 * log_pi_A + 0.5 * (log_anchor_A + eta * score_A + pull_A)).log_softmax(-1)
+    theta_A = log_pi_A.clone().requires_grad_()
+    logprob_A = theta_A.log_softmax(-1)
+    log_weight_A = log_pi_A + math.log(arms)  # the mean over arms is then the expectation under the policy
+    target_A = score_A - torch.logsumexp(log_anchor_A + eta * score_A, -1) / eta
+    total, stats = sppo_loss(
+        logprob_A, log_anchor_A, log_anchor_A - log_weight_A, None, torch.arange(arms + 1), target_A,
+        eta=eta, weight_mode="sequence", cap=math.inf,
+    )  # fmt: skip
+    if term == "entropy":
+        total = total + coefficient * (logprob_A.exp() * logprob_A).sum()
+    else:
+        total = total + coefficient * (stats.weight_N * kl_k3(logprob_A, log_reference_A)).mean()
+    total.backward()
+    assert theta_A.grad is not None
+    assert float(theta_A.grad.norm()) < 1e-10
