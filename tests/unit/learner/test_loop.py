@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sppo import config
 from sppo.config import RunConfig
 from sppo.generators.fake import VOCABULARY, FakeEngine
 from sppo.generators.loop import Generator
@@ -32,6 +33,11 @@ def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) ->
     return [[0.5 if a == b else float(a > b) for b in values] for a in values]
 
 
+def even(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """Rewards even sums of tokens."""
+    return [float(int(c) % 2 == 0) for c in completions]
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = makers.tiny_model(tmp_path_factory.mktemp("model"), vocabulary=VOCABULARY)
@@ -47,7 +53,7 @@ def task(tmp_path: Path) -> str:
 
 
 def configuration(model: str, task: str, *, eval_every: int = 3, **learner: Any) -> RunConfig:
-    settings: dict[str, Any] = {
+    base: dict[str, Any] = {
         "steps": 6, "groups_per_step": 2, "lr": 1e-3, "parity_threshold": 100.0, "checkpoint_every": 3, "device": "cpu",
         "threads": 1,
     }  # fmt: skip
@@ -55,7 +61,7 @@ def configuration(model: str, task: str, *, eval_every: int = 3, **learner: Any)
         model={"name": model},
         task={"name": task, "held_out": 4},
         sampling={"completions": 3, "max_tokens": 4},
-        learner=settings | learner,
+        learner=base | learner,
         eval={"every_steps": eval_every},
         generator={"start_timeout_s": 20},
         scorer={"mode": "inline", "name": f"{__name__}:judge"},
@@ -65,17 +71,17 @@ def configuration(model: str, task: str, *, eval_every: int = 3, **learner: Any)
 class Life:
     """A learner and one generator on threads, until the learner is done or asked to stop."""
 
-    def __init__(self, config: RunConfig, run_dir: Path) -> None:
+    def __init__(self, settings: RunConfig, run_dir: Path) -> None:
         self.broker, self.engine, self.run_dir = MemoryBroker(), FakeEngine(), run_dir
-        generator = Generator(config, self.broker, self.engine, InlineScorer(config.scorer.name), "generator-0")
+        generator = Generator(settings, self.broker, self.engine, InlineScorer(settings.scorer.name), "generator-0")
         self._thread = threading.Thread(target=lambda: asyncio.run(generator.run()), daemon=True)
-        self._config = config
+        self._settings = settings
 
     def run(self, stop_after: int | None = None) -> dict[str, Any]:
         self._thread.start()
         if stop_after is not None:
             threading.Thread(target=self._stop, args=(stop_after,), daemon=True).start()
-        outcome = loop.run(self._config, self.broker, self.run_dir)
+        outcome = loop.run(self._settings, self.broker, self.run_dir)
         self.broker.request_stop("workers", "test")
         self._thread.join(10)
         return outcome
@@ -109,15 +115,15 @@ def test_generators_get_new_weights_only_when_an_iteration_ends(model: str, task
 
 def test_a_resumed_life_goes_on_from_the_snapshot_that_generators_ran(model: str, task: str, tmp_path: Path) -> None:
     # Given a life that is stopped between two snapshots
-    config = configuration(model, task, target="half", anchor="iteration", iteration_steps=4, snapshot="host")
-    first = Life(config, tmp_path)
+    settings = configuration(model, task, target="half", anchor="iteration", iteration_steps=4, snapshot="host")
+    first = Life(settings, tmp_path)
     stopped = first.run(stop_after=1)
     assert not stopped["finished"]
     folder = sorted((tmp_path / "checkpoints").iterdir())[-1]
     saved = {name: load_file(folder / f"{name}.safetensors") for name in ("anchor", "model")}
     assert any(not torch.equal(w.float(), saved["model"][k]) for k, w in saved["anchor"].items())
     # When the next life begins
-    second = Life(config, tmp_path)
+    second = Life(settings, tmp_path)
     seen: list[dict[str, torch.Tensor]] = []
     load = second.engine.load_weights
 
@@ -142,9 +148,37 @@ def test_a_probe_measures_the_mismatch_where_every_batch_is_stale(model: str, ta
     assert lines[-1]["mismatch_probe"] > 0
 
 
+@pytest.mark.parametrize("preset", ["verl-math", "paper"])
+def test_the_presets_of_published_runs_train(preset: str, model: str, task: str, tmp_path: Path) -> None:
+    """Their objectives as they are, at the size of a test."""
+    small = {
+        "model.name": model, "task.name": task, "task.prompt": "{question}", "sampling.max_tokens": 4,
+        "learner.steps": 8, "learner.groups_per_step": 4, "learner.iteration_steps": 4, "learner.lr": 1e-3,
+        "learner.warmup_steps": 0, "learner.parity_threshold": 100, "learner.device": "cpu", "learner.threads": 1,
+        "scorer.url": "", "scorer.mode": "inline",
+    }  # fmt: skip
+    if preset == "verl-math":
+        small |= {"scorer.name": f"{__name__}:even", "task.held_out": 4, "learner.groups_per_step": 16}
+    else:
+        small |= {"scorer.name": f"{__name__}:judge"}
+    settings = config.load(preset, [f"{key}={json.dumps(value)}" for key, value in small.items()])
+    outcome = Life(settings, tmp_path).run()
+    lines = records(tmp_path)
+    assert outcome["finished"]
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert all(line["loss"] > 0 and line["effective_sample_size"] == 1 for line in lines)
+    if preset == "verl-math":  # two batches of four mini-batches; the first of each is its own anchor
+        assert [line["delta_std"] is None for line in lines] == [True, False, False, False] * 2
+        assert len({tuple(line["tickets"]) for line in lines}) == 8
+    else:  # two iterations; two completions of five are trained, and eta = 1e3 makes losses of hundreds right
+        assert [line["delta_std"] is None for line in lines] == [True, False, False, False] * 2
+        assert all(line["loss"] > 100 for line in lines)
+        assert all(line["length_mean"] * 8 == pytest.approx(line["tokens"]) for line in lines)
+
+
 def test_without_held_out_questions_nothing_is_evaluated(model: str, task: str, tmp_path: Path) -> None:
-    config = configuration(model, task, target="half", steps=2)
-    config = config.model_copy(update={"task": config.task.model_copy(update={"held_out": 0})})
-    outcome = Life(config, tmp_path).run()
+    settings = configuration(model, task, target="half", steps=2)
+    settings = settings.model_copy(update={"task": settings.task.model_copy(update={"held_out": 0})})
+    outcome = Life(settings, tmp_path).run()
     assert outcome["held_out_accuracy"] == {"before": None, "after": None, "n": 0}
     assert outcome["finished"]
