@@ -118,7 +118,9 @@ def _reasoning_gym(name: str, config: TaskConfig) -> list[dict[str, Any]]:
 
 def _jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
-        raise ConfigError(f"task.name = 'jsonl:{path}': no such file")
+        raise ConfigError(
+            f'task.name = \'jsonl:{path}\': no such file; it is to hold {{"question": ..., "answer": ...}} on each line'
+        )
     entries = []
     for number, line in enumerate(path.read_text().split("\n"), start=1):
         if not line.strip():
