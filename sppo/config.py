@@ -78,14 +78,14 @@ class LearnerConfig(_Settings):
     """Disjoint mini-batches per batch, one optimizer step each."""
     lookahead_steps: int = Field(1, ge=0)
     """Batches of tickets in flight beyond the one in use; 0 is the synchronous schedule."""
-    eta: float = Field(1.0, gt=0)
+    eta: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Inverse temperature of the SPPO target."""
     target: Literal["centered", "softmean", "batch_softmean", "half"] = "centered"
     """What is subtracted from the score, docs/objective.md: the group's mean residual, the soft mean of the group or of
     the whole batch, or 1/2 from a win rate."""
     link: Literal["none", "bradley-terry"] = "none"
     """`bradley-terry` turns rewards into preferences σ((r_i − r_j) / link_temperature)."""
-    link_temperature: float = Field(1.0, gt=0)
+    link_temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
     """τ of the link, in units of reward."""
     select: Literal["all", "best_worst"] = "all"
     """Completions of a group that are trained. `best_worst` biases the estimate (docs/objective.md)."""
@@ -184,7 +184,8 @@ class GeneratorConfig(_Settings):
 
 class ScorerConfig(_Settings):
     name: str = "last-number"
-    """`exact-match`, `last-number`, `reasoning-gym`, or your own function as `package.module:name`."""
+    """`last-number`, `closest-number` (compares), `exact-match`, `boxed-answer`, `reasoning-gym`, or your own function
+    as `package.module:name`."""
     mode: Literal["http", "inline"] = "http"
     """`http`: a service of its own; `inline`: inside each generator."""
     replicas: Positive = 1
@@ -288,10 +289,12 @@ class RunConfig(BaseSettings):
     def _roles_agree(self) -> RunConfig:
         if self.scorer.url and self.scorer.mode != "http":
             raise ValueError(f"scorer.url = {self.scorer.url!r} needs scorer.mode = 'http'")
-        if self.sampling.completions < 2 and self.learner.target != "batch_softmean":
+        alone = self.learner.target == "batch_softmean" and self.learner.link == "none"
+        if self.sampling.completions < 2 and not alone:
+            what = f"learner.target = {self.learner.target!r} with learner.link = {self.learner.link!r}"
             raise ValueError(
-                f"sampling.completions = {self.sampling.completions}: learner.target = {self.learner.target!r} compares"
-                " the completions of one prompt; use 2 or more"
+                f"sampling.completions = {self.sampling.completions}: {what} compares the completions of one prompt; "
+                "use 2 or more"
             )
         return self
 

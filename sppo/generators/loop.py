@@ -22,7 +22,7 @@ from sppo.metrics import BusyClock
 from sppo.scorer.base import InlineScorer, Scorer, check_kind
 from sppo.scorer.client import HttpScorer
 from sppo.transport.broker import Broker, PushResult
-from sppo.types import Completion, Group, Lease, Member, ScoreRequest
+from sppo.types import Completion, Group, Lease, Member, ScoreRequest, Scores
 from sppo.weights.receiver import WeightReceiver
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ class Generator:
         self._slots = asyncio.Semaphore(config.generator.max_groups)
         self._clock = BusyClock()
         self._tokens = 0
+        self._compares: bool | None = None
+        """Whether the scorer gave preferences for the first group."""
 
     async def run(self) -> None:
         """Start the engine and work until the run stops. Raises SppoError when something ends this generator."""
@@ -146,7 +148,7 @@ class Generator:
         )
         scores = await self._scorer.score(request)
         if ticket.stream == "train":
-            check_kind(scores, self._config.learner, f"scorer {self._config.scorer.name}, group {ticket.uid}")
+            self._check_kind(scores, ticket.uid)
         return Group(
             gid=f"{ticket.uid}.{self._name}.{lease.attempt}.{secrets.token_hex(4)}",
             uid=ticket.uid,
@@ -157,6 +159,21 @@ class Generator:
             preferences=scores.preferences,
             generator=self._name,
         )
+
+    def _check_kind(self, scores: Scores, uid: str) -> None:
+        """One scorer, one kind of score: a batch of both could not be trained. Raises ScorerError."""
+        scorer = self._config.scorer.url or self._config.scorer.name
+        where = f"scorer {scorer}, group {uid}"
+        check_kind(scores, self._config.learner, where)
+        compares = scores.preferences is not None
+        if self._compares is None:
+            self._compares = compares
+        if compares != self._compares and self._config.learner.link == "none":
+            kinds = ("rewards", "preferences")
+            raise ScorerError(
+                f"{where}: gave {kinds[compares]}, and {kinds[not compares]} for an earlier group; "
+                "learner.link = 'bradley-terry' makes preferences of rewards"
+            )
 
     async def _sample(self, lease: Lease) -> list[Completion]:
         ticket, tries = lease.ticket, 0

@@ -22,7 +22,7 @@ from sppo.errors import BrokerError, ConfigError, RoleDiedError, ScorerError, Sp
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.cluster import Cluster, check_gpus
 from sppo.launch.progress import Progress
-from sppo.tasks.questions import Question
+from sppo.tasks.questions import Question, Questions
 from sppo.transport import codec
 from sppo.transport.broker import Broker
 from sppo.transport.redis_broker import connect
@@ -32,6 +32,7 @@ from sppo.types import ScoreRequest
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
+PROBES = 3
 STOP_TIMEOUT_S = 120.0
 LEAVE_TIMEOUT_S = 30.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -54,30 +55,45 @@ def preflight(config: RunConfig) -> None:
         except BrokerError as error:
             raise ConfigError(str(error)) from error
     if config.scorer.url or config.scorer.name in base.SCORERS:
-        _ask_scorer(config, found.train[0])
+        _try_scorer(config, found)
     else:
         base.find(config.scorer.name)
     path = models.resolve(config.model)
     TicketFactory(config, found, models.load_tokenizer(path)).check_lengths()
 
 
-def _ask_scorer(config: RunConfig, question: Question) -> None:
-    """Have a rule of ours, or the user's own service, score one group. Raises ConfigError."""
+def _try_scorer(config: RunConfig, found: Questions) -> None:
+    """Have a rule of ours, or the user's own service, score a few groups as training and evaluation would.
+
+    Raises ConfigError if it can score none of them: a single bad question costs a dead letter, not the run.
+    """
+    setting = f"scorer.url = {config.scorer.url!r}" if config.scorer.url else f"scorer.name = {config.scorer.name!r}"
+    tries = [(found.train[:PROBES], config.sampling.completions), (found.held_out[:PROBES], 1)]
+    for questions, completions in tries:
+        refusals = []
+        for question in questions:
+            try:
+                _ask_scorer(config, question, completions)
+            except ScorerError as error:
+                refusals.append(str(error))
+        if questions and len(refusals) == len(questions):
+            raise ConfigError(f"{setting}: {refusals[0]}")
+
+
+def _ask_scorer(config: RunConfig, question: Question, completions: int) -> None:
     from sppo.scorer import base
     from sppo.scorer.client import probe
 
-    setting = f"scorer.url = {config.scorer.url!r}" if config.scorer.url else f"scorer.name = {config.scorer.name!r}"
-    completions = ["0", "1", "2"][: config.sampling.completions]
-    request = ScoreRequest(uid="probe", question=question.text, completions=completions, data=question.data)
-    token = config.scorer.token.get_secret_value()
-    try:
-        if config.scorer.url:
-            scores = probe(config.scorer.url, request, token=token, timeout_s=config.scorer.timeout_s)
-        else:
-            scores = base.InlineScorer(config.scorer.name).score_now(request)
+    request = ScoreRequest(
+        uid="probe", question=question.text, completions=["0", "1", "2"][:completions], data=question.data
+    )
+    if config.scorer.url:
+        token = config.scorer.token.get_secret_value()
+        scores = probe(config.scorer.url, request, token=token, timeout_s=config.scorer.timeout_s)
+    else:
+        scores = base.InlineScorer(config.scorer.name).score_now(request)
+    if completions > 1:
         base.check_kind(scores, config.learner, "group probe")
-    except ScorerError as error:
-        raise ConfigError(f"{setting}: {error}") from error
 
 
 class Supervisor:

@@ -29,7 +29,7 @@ from torch import Tensor
 from sppo.errors import ConfigError, SppoError
 
 _NAME = re.compile(r"step-(\d{6,})-[0-9a-f]+")
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

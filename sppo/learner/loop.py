@@ -118,6 +118,8 @@ class Learner:
     def _prepare(self) -> None:
         """Everything before the first step: generators ready, weights published, evaluation of where we begin."""
         self._await_members()
+        if self._version.n >= self._config.learner.steps:
+            self._take_snapshot()  # learner.steps was lowered to the checkpoint's step: no batch will refresh it
         self._publish()
         self._queue.reconcile(self._published.n)
         self._usage_before = self._role_seconds()
@@ -138,11 +140,11 @@ class Learner:
         groups = self._await_batch()
         waited = time.monotonic() - started
         self._check_stop()
-        self._finish_probe(groups)
-        records = []
+        self._finish_probe()
+        records: list[dict[str, Any]] = []
         with self._clock.work():
             for record in self._trainer.train(groups, self._version, self._published):
-                records.append(record | {"wait_s": waited, "sync_s": 0.0})
+                records.append(record | {"wait_s": 0.0 if records else waited, "sync_s": 0.0})
         self._queue.use(groups)
         before, self._version = self._version.n, Version(epoch=self._version.epoch, n=records[-1]["step"])
         last = self._version.n >= self._config.learner.steps
@@ -154,7 +156,8 @@ class Learner:
             self._record(record)
         if _crossed(before, self._version.n, self._config.eval.every_steps) or last:
             self._evaluate()
-            self._start_probe()
+            if not last:
+                self._start_probe()
         if _crossed(before, self._version.n, self._config.learner.checkpoint_every) and not last:
             self._save()
 
@@ -277,12 +280,12 @@ class Learner:
             self._policy.keep("probe", device="cpu")
             self._probed = self._version
 
-    def _finish_probe(self, batch: list[Group]) -> None:
+    def _finish_probe(self) -> None:
         """Measure on what has come in of the remembered version, if anything has."""
         version = self._probed
         if version is None:
             return
-        groups = [g for g in [*batch, *self._queue.waiting()] if version in g.versions()]
+        groups = [g for g in self._queue.waiting() if version in g.versions()]
         mismatch = self._trainer.mismatch(groups[: self._config.learner.groups_per_step], version, "probe")
         if mismatch is None:
             return

@@ -111,11 +111,24 @@ CAPS = {"none": math.inf, "geometric": 1.2, "sequence": 2.0, "masked": 1.2}
 class WeightStats:
     """What the weights of some completions look like."""
 
+    weight_N: Tensor
     clipped_N: Tensor
     """True where the cap changed the weight (`masked`: where it made it 0)."""
-    mean: float
-    effective_sample_size: float
-    clipped_share: float
+
+    @property
+    def mean(self) -> float:
+        """Mean weight."""
+        return float(self.weight_N.mean())
+
+    @property
+    def effective_sample_size(self) -> float:
+        """See `effective_sample_size`."""
+        return effective_sample_size(self.weight_N)
+
+    @property
+    def clipped_share(self) -> float:
+        """Share of weights that the cap changed."""
+        return float(self.clipped_N.double().mean())
 
 
 def sequence_weights(
@@ -123,12 +136,7 @@ def sequence_weights(
 ) -> tuple[Tensor, WeightStats]:
     """Off-policy weights w [N], detached, and their statistics. Raises ValueError for an unknown mode or a cap ≤ 1."""
     weight_N, clipped_N = _weights(mode, log_rho_N, lengths_N, cap)
-    return weight_N, WeightStats(
-        clipped_N=clipped_N,
-        mean=float(weight_N.mean()),
-        effective_sample_size=effective_sample_size(weight_N),
-        clipped_share=float(clipped_N.double().mean()),
-    )
+    return weight_N, WeightStats(weight_N=weight_N, clipped_N=clipped_N)
 
 
 def _weights(mode: str, log_rho_N: Tensor, lengths_N: Tensor, cap: float | None) -> tuple[Tensor, Tensor]:
@@ -210,12 +218,15 @@ def half_targets(scores_N: Tensor, group_ids_N: Tensor, weights_N: Tensor | None
 
 def softmean_targets(scores_N: Tensor, group_ids_N: Tensor, weights_N: Tensor | None, eta: float) -> Tensor:
     """A_i = s_i − (1/η) log Σ_j w̃_j exp(η s_j): the K-sample estimate of eq. 4.4's log-partition under π_a."""
-    # A weight of 0 becomes −inf here and takes no part; the shift by the largest term cannot overflow.
-    term_N = eta * scores_N + normalized_weights(weights_N, group_ids_N).to(scores_N.dtype).log()
+    # In float64: a difference of logarithms divided by a small η. A weight of 0 becomes −inf and takes no part, and the
+    # shift by the largest term cannot overflow.
+    wide_N = scores_N.double()
+    term_N = eta * wide_N + normalized_weights(weights_N, group_ids_N).double().log()
     ids_G, index_N = torch.unique(group_ids_N, return_inverse=True)
-    lowest_G = torch.full((len(ids_G),), -torch.inf, dtype=scores_N.dtype, device=scores_N.device)
+    lowest_G = torch.full((len(ids_G),), -torch.inf, dtype=wide_N.dtype, device=wide_N.device)
     top_N = lowest_G.scatter_reduce(0, index_N, term_N, "amax")[index_N]
-    return scores_N - (top_N + _group_sum(torch.exp(term_N - top_N), group_ids_N).log()) / eta
+    log_partition_N = top_N + _group_sum(torch.exp(term_N - top_N), group_ids_N).log()
+    return (wide_N - log_partition_N / eta).to(scores_N.dtype)
 
 
 def batch_softmean_targets(scores_N: Tensor, group_ids_N: Tensor, weights_N: Tensor | None, eta: float) -> Tensor:
@@ -287,13 +298,17 @@ def pair_labels(scores_2: Tensor, matrix_22: Tensor | None) -> Tensor:
     """A_w = P_wl − 1/2 and A_l = P_lw − 1/2: the pair's own win probability (`sppo_single` of the paper's authors)."""
     if matrix_22 is None:
         raise ValueError("label 'pair' needs preferences, not rewards")
-    return matrix_22.diagonal(offset=0).new_tensor([float(matrix_22[0, 1]), float(matrix_22[1, 0])]) - 0.5
+    return torch.stack([matrix_22[0, 1], matrix_22[1, 0]]) - 0.5
 
 
 def hard_labels(scores_2: Tensor, matrix_22: Tensor | None) -> Tensor:
     """+1/2 for the better and −1/2 for the worse, 0 for a tie (`sppo_hard` of TRL)."""
-    return torch.sign(scores_2 - scores_2.flip(0)) / 2
+    ahead_2 = scores_2 - scores_2.flip(0)
+    return torch.where(ahead_2.abs() > TIE, torch.sign(ahead_2) / 2, 0.0)
 
+
+TIE = 1e-6
+"""Scores as close as this are equal: win rates are sums, which round."""
 
 LABELS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {"pair": pair_labels, "hard": hard_labels}
 

@@ -75,7 +75,7 @@ class GroupQueue:
         return [self._ready[i][1] for i in usable]
 
     def waiting(self) -> list[Group]:
-        """Groups that have come in and wait for their turn."""
+        """Groups that have come in and are in no optimizer step yet, the batch at hand among them."""
         return [group for _, group in self._ready.values()]
 
     def use(self, groups: list[Group]) -> None:

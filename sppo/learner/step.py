@@ -56,11 +56,13 @@ class Trainer:
 
         `published` is what generators run; where it is not `version`, the policy's snapshot "anchor" holds it.
         """
+        started = time.monotonic()
         published = published or version
         items = targets.prepare(groups, self._config)
         size = len(items) // self._config.mini_batches
         parts = [items[i * size : (i + 1) * size] for i in range(self._config.mini_batches)]
         anchors = self._anchors(parts, version, published)
+        anchor_s = time.monotonic() - started
         for number, (part, anchor) in enumerate(zip(parts, anchors, strict=True), start=1):
             step = _Step(self._config, self._policy, part, anchor, version, published, number)
             step.differentiate()
@@ -71,6 +73,7 @@ class Trainer:
                 "grad_norm": norm,
                 "grad_clipped": clipped,
                 "lr": self._optimizer.learning_rate(version.n + number),
+                "anchor_s": anchor_s if number == 1 else 0.0,
             }
 
     @torch.no_grad()
@@ -150,8 +153,8 @@ class _Step:
                 loss = loss - self._config.entropy_coef * (weight_T * entropy_T[keep_T]).sum()
         if differentiate:
             loss.backward()  # type: ignore[no-untyped-call]
-        heaviest = [w_K.max() for w_K in torch.split(stats.weight_N, [int(item.keep_K.sum()) for item in items])]
-        self._totals.weightless += sum(float(w) == 0 for w in heaviest)
+        sizes = torch.tensor([0] + [int(item.keep_K.sum()) for item in items], device=stats.weight_N.device)
+        self._totals.weightless += int((objective.segment_sum(stats.weight_N, sizes.cumsum(0)) == 0).sum())
         self._add(batch, stats, logprob_T.detach(), anchor_T, entropy_T.detach(), keep_T)
 
     def _has_gradient(self, items: Sequence[Item]) -> bool:

@@ -73,8 +73,9 @@ def prepare(groups: Sequence[Group], config: LearnerConfig) -> list[Item]:
 
 def resolve(items: Sequence[Item], config: LearnerConfig, weights_N: Tensor) -> Tensor:
     """Targets [N] of these items, whole groups with the weights of their fed completions."""
-    if all(item.target_K is not None for item in items):
-        return torch.cat([item.target_K for item in items if item.target_K is not None]).to(weights_N.device)
+    fixed = [item.target_K for item in items if item.target_K is not None]
+    if fixed:  # `prepare` fixes all or none
+        return torch.cat(fixed).to(weights_N.device)
     keep_N = torch.cat([item.keep_K for item in items])
     return _targets([item.group for item in items], config, keep_N, weights_N.cpu()).to(weights_N.device)
 

@@ -72,7 +72,11 @@ def probe(url: str, request: ScoreRequest, *, token: str, timeout_s: float) -> S
         reply = httpx.post(
             f"{url}/score", json=_body(request), headers=_headers(token), timeout=timeout_s, trust_env=False
         )
-    except httpx.HTTPError as error:
+    except httpx.ReadTimeout as error:
+        raise ScorerError(
+            f"no answer within scorer.timeout_s = {timeout_s:.0f}; raise it if the service loads its model first"
+        ) from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ScorerError(f"{type(error).__name__}: {error}; is the service running?") from error
     if reply.status_code == 401:
         raise ScorerError("the service refuses the token; set SPPO_SCORER__TOKEN")

@@ -110,8 +110,8 @@ class NcclSender:
         self._address: dict[str, Any] = {}
 
     def stage(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
-        """Copies on the GPU: the learner's next step may overwrite its own."""
-        self._staged = [(name, w.detach().clone()) for name, w in weights]
+        """Copies on the GPU: the learner's next step may overwrite its own, and a snapshot may lie in host memory."""
+        self._staged = [(name, w.detach().to(self._device, copy=True)) for name, w in weights]
         return {
             "names": [name for name, _ in self._staged],
             "dtype_names": [str(w.dtype).removeprefix("torch.") for _, w in self._staged],

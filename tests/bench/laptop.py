@@ -38,7 +38,8 @@ STALENESS = {
     for weight in ("geometric", "none")
 }
 
-# The same 480 groups in the same 60 optimizer steps of eight; with four, a batch is anchored once for four steps.
+# The same 480 groups in the same 60 optimizer steps of eight; with four, a batch is anchored once for four steps, and
+# one batch of lookahead is four times as many steps of staleness.
 MINI_BATCHES = {
     "mini-batches-1": {"learner.mini_batches": 1, "learner.groups_per_step": 8},
     "mini-batches-4": {"learner.mini_batches": 4, "learner.groups_per_step": 32},
@@ -57,7 +58,7 @@ def delayed(question: str, completions: Sequence[str], data: Mapping[str, Any]) 
 def run(name: str, settings: Mapping[str, Any], seed: int, out: Path) -> Path:
     """One run of the preset, unless it is there already; returns its folder."""
     folder = out / f"{name}-seed{seed}"
-    if not (folder / "export").exists():
+    if not finished(folder):
         values = {"seed": seed, "learner.steps": STEPS, "eval.every_steps": STEPS, **settings}
         command = [str(Path(sys.executable).with_name("sppo-cli")), "up", "quickstart", "--run-dir", str(folder)]
         command += [f"--set={key}={value}" for key, value in values.items()]
@@ -66,6 +67,12 @@ def run(name: str, settings: Mapping[str, Any], seed: int, out: Path) -> Path:
         with (out / f"{folder.name}.log").open("w") as log:
             subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
     return folder
+
+
+def finished(folder: Path) -> bool:
+    """Whether the run in this folder came to its end."""
+    path = folder / "summary.json"
+    return path.exists() and bool(json.loads(path.read_text())["finished"])
 
 
 def row(name: str, folders: Sequence[Path]) -> str:
@@ -82,7 +89,7 @@ def row(name: str, folders: Sequence[Path]) -> str:
         name,
         " / ".join(f"{s['held_out_accuracy']['after']:.3f}" for s in summaries),
         f"{mean(r['reward_mean'] for r in late):.3f}",
-        f"{average('staleness_mean'):.2f} ({max(r['staleness_max'] for r in records)})",
+        f"{average('staleness_mean'):.2f} ({max(r['staleness_max'] or 0 for r in records)})",
         f"{average('effective_sample_size'):.4f} ({min(r['effective_sample_size'] for r in records):.4f})",
         f"{average('log_rho_token_std'):.3f}",
         f"{average('weight_clipped_share'):.4f}",

@@ -174,6 +174,26 @@ def test_rewards_where_preferences_are_needed_are_refused(broker: MemoryBroker) 
     assert "learner.link = 'bradley-terry'" in broker.dead_letters()[0].reason
 
 
+def test_a_scorer_that_gives_another_kind_of_score_than_before_is_refused(broker: MemoryBroker) -> None:
+    class Fickle:
+        async def score(self, request: ScoreRequest) -> Scores:
+            if request.question == "compare":
+                return Scores(preferences=np.full((2, 2), 0.5, np.float32))
+            return Scores(rewards=np.zeros(2, np.float32))
+
+        async def close(self) -> None:
+            """Nothing to release."""
+
+    running = Running(broker, FakeEngine(), Fickle())
+    running.publish(0)
+    broker.issue([makers.ticket("train-000000000")])
+    assert len(groups(broker, 1)) == 1
+    broker.issue([makers.ticket("train-000000001", question="compare")])
+    wait(lambda: broker.depths()["dead"] == 1)
+    running.stop()
+    assert "gave preferences, and rewards for an earlier group" in broker.dead_letters()[0].reason
+
+
 def test_leases_in_hand_are_given_back_on_a_stop(broker: MemoryBroker) -> None:
     running = Running(broker, FakeEngine(token_s=0.5))
     running.publish(0)

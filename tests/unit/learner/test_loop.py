@@ -176,6 +176,22 @@ def test_the_presets_of_published_runs_train(preset: str, model: str, task: str,
         assert all(line["length_mean"] * 8 == pytest.approx(line["tokens"]) for line in lines)
 
 
+def test_a_run_ended_between_two_snapshots_publishes_its_last_weights(model: str, task: str, tmp_path: Path) -> None:
+    # Given a life stopped at a step that is none of an iteration's
+    first = Life(configuration(model, task, target="half", anchor="iteration", iteration_steps=4), tmp_path)
+    stopped = first.run(stop_after=1)
+    assert stopped["steps"] < 4
+    # When the user makes that step the last one
+    steps = stopped["steps"]
+    settings = configuration(model, task, target="half", anchor="iteration", iteration_steps=4, steps=steps)
+    second = Life(settings, tmp_path)
+    outcome = second.run()
+    # Then the weights exported are those that were evaluated
+    assert outcome["evaluations"][-1]["step"] == steps
+    exported = load_file(tmp_path / "export" / "model.safetensors")
+    assert all(torch.equal(second.engine.weights[k].float(), w.float()) for k, w in exported.items())
+
+
 def test_without_held_out_questions_nothing_is_evaluated(model: str, task: str, tmp_path: Path) -> None:
     settings = configuration(model, task, target="half", steps=2)
     settings = settings.model_copy(update={"task": settings.task.model_copy(update={"held_out": 0})})

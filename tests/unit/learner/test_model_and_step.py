@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sppo.config import LearnerConfig
 from sppo.errors import SppoError
-from sppo.learner import batching
+from sppo.learner import batching, objective
 from sppo.learner.model import Policy
 from sppo.learner.optim import Optimizer
 from sppo.learner.step import Trainer
@@ -365,10 +365,93 @@ def test_the_entropy_bonus_raises_the_entropy(path: str, groups: list[Group]) ->
     assert entropies[0] < entropies[1] < entropies[2]
 
 
-def test_length_normalisation_divides_by_the_tokens(path: str, groups: list[Group]) -> None:
-    _, plain = take(path, groups, move=True, anchor="iteration", target="softmean", weight="none")
-    _, normal = take(
-        path, groups, move=True, anchor="iteration", target="softmean", weight="none", length_normalize=True
+CASES = {
+    "soft mean, geometric": {"target": "softmean", "weight": "geometric"},
+    "soft mean, its cap": {"target": "softmean", "weight": "geometric", "weight_cap": 1.05},
+    "soft mean, sequence": {"target": "softmean", "weight": "sequence", "eta": 3.0},
+    "batch soft mean, masked": {"target": "batch_softmean", "weight": "masked"},
+    "centered, geometric": {"target": "centered", "weight": "geometric"},
+    "linked": {"target": "half", "link": "bradley-terry", "link_temperature": 0.25, "weight": "sequence"},
+    "best and worst, weighted": {"target": "half", "select": "best_worst", "weight": "sequence", "compared": True},
+    "pair": {"target": "half", "select": "best_worst", "label": "pair", "weight": "geometric", "compared": True},
+    "hard": {"target": "half", "select": "best_worst", "label": "hard", "weight": "none"},
+    "length": {"target": "softmean", "weight": "geometric", "length_normalize": True},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_is_the_objective_of_these_log_probs(path: str, groups: list[Group], case: str) -> None:
+    """Weights from stale completions reach loss and targets, put together here from log-probs one by one."""
+    changes: dict[str, Any] = dict(CASES[case])
+    then, now = policy(path), policy(path)
+    moved(now)
+    rng = np.random.default_rng(1)
+    groups = compared(on_policy(then, groups)) if changes.pop("compared", False) else on_policy(then, groups)
+    groups = [  # sampled by something near the snapshot: some weights meet their caps and some do not
+        replace(
+            g,
+            completions=tuple(
+                replace(c, behavior_logprobs=(c.behavior_logprobs + rng.normal(0, 0.2)).astype(np.float32))
+                for c in g.completions
+            ),
+        )
+        for g in groups
+    ]
+    config = settings(anchor="iteration", **changes)
+    _, record = take(path, groups, move=True, anchor="iteration", **changes)
+
+    sizes = [len(g.completions) for g in groups]
+    ids_N = torch.arange(len(groups)).repeat_interleave(torch.tensor(sizes))
+    logprob, anchor = ([t.detach() for g in groups for t in one_by_one(model, g)] for model in (now, then))
+    behavior = [torch.from_numpy(c.behavior_logprobs) for g in groups for c in g.completions]
+    length_N = torch.tensor([len(t) for t in logprob])
+    cu_seqlens = torch.nn.functional.pad(length_N.cumsum(0), (1, 0))
+    tokens = {"logprob_T": torch.cat(logprob), "anchor_T": torch.cat(anchor), "behavior_T": torch.cat(behavior)}
+    log_rho_N = torch.stack([(a - b).sum() for a, b in zip(anchor, behavior, strict=True)])
+    cap = config.weight_cap or None
+    weight_N, stats = objective.sequence_weights(config.weight, log_rho_N, length_N, cap=cap)
+    assert config.weight == "none" or 0 < stats.clipped_share < 1
+    rewards_N = None if groups[0].rewards is None else torch.cat([torch.tensor(g.rewards) for g in groups])
+    tables = None if rewards_N is not None else [torch.tensor(g.preferences) for g in groups]
+    if config.link == "bradley-terry":
+        assert rewards_N is not None
+        rewards_N, tables = None, objective.bradley_terry(rewards_N, ids_N, temperature=config.link_temperature)
+    scored: dict[str, Any] = {"group_ids_N": ids_N, "rewards_N": rewards_N, "preferences": tables}
+    score_N = objective.compute_scores(**scored)
+    keep_N = objective.select_completions(config.select, score_N, ids_N)
+    if config.label != "group":
+        target_N = objective.pair_targets(
+            config.label, kept_N=keep_N, scores_N=score_N, group_ids_N=ids_N, preferences=tables
+        )
+    elif config.target == "centered":
+        target_N = score_N
+    else:
+        target_N = objective.compute_targets(config.target, eta=config.eta, weights_N=weight_N, **scored)
+    keep_T = keep_N.repeat_interleave(length_N)
+    kept = [int(k.sum()) for k in keep_N.split(sizes)]
+    loss, expected = objective.sppo_loss(
+        **{name: values_T[keep_T] for name, values_T in tokens.items()},
+        mask_T=None,
+        cu_seqlens=torch.nn.functional.pad(cu_seqlens.diff()[keep_N].cumsum(0), (1, 0)),
+        targets_N=target_N[keep_N],
+        eta=config.eta,
+        group_offsets=torch.tensor([0, *np.cumsum(kept)]),
+        centered=config.target == "centered",
+        weight_mode=config.weight,
+        cap=cap,
+        length_normalized=config.length_normalize,
     )
-    assert plain["delta_std"] == pytest.approx(normal["delta_std"])
-    assert plain["residual_std"] != pytest.approx(normal["residual_std"], rel=1e-2)
+    assert record["loss"] == pytest.approx(float(loss), rel=1e-4)
+    assert record["target_mean"] == pytest.approx(float(expected.target_N.mean()), abs=1e-5)
+    assert record["residual_std"] == pytest.approx(float(expected.residual_N.std()), rel=1e-4)
+    assert record["weight_mean"] == pytest.approx(float(expected.weight_N.mean()), rel=1e-4)
+
+
+def test_the_mismatch_at_a_snapshot_is_that_of_its_weights(path: str, groups: list[Group]) -> None:
+    model = policy(path)
+    trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
+    before = trainer.mismatch(groups, makers.V0)
+    model.keep("probe", device="cpu")
+    moved(model)
+    assert trainer.mismatch(groups, makers.V0, "probe") == before
+    assert trainer.mismatch(groups, makers.V0) != pytest.approx(before, rel=1e-3)

@@ -50,6 +50,20 @@ def request(*completions: str) -> ScoreRequest:
     return ScoreRequest(uid="train-7", question="Calculate 9 - 12.", completions=completions, data={"answer": "-3"})
 
 
+def too_large(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[Any]:
+    return [10**400] * len(completions)
+
+
+def out_of_float32(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    return [1e39] * len(completions)
+
+
+def awkward(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> Any:
+    import torch
+
+    return torch.ones(len(completions), requires_grad=True)  # numpy refuses to look at it
+
+
 REWARD = [1.0, 0.0]
 BAD_PREFERENCES = {
     "does not add up": ([[0.5, 0.6], [0.6, 0.5]], "preferences[0][1] = 0.6, preferences[1][0] = 0.6: expected a sum"),
@@ -76,7 +90,9 @@ def test_intransitive_preferences_are_legal_and_rounding_is_mended() -> None:
     assert scores.rewards is None
     assert scores.preferences is not None
     assert scores.preferences.tolist() == [[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]]
-    rounded = base.checked("judge", request("a", "b"), [[0.5, 0.3003], [0.6999, 0.4998]]).preferences
+
+    # A judge that computes in bfloat16: 0.9 and 0.1 become 0.8984375 and 0.10009765625
+    rounded = base.checked("judge", request("a", "b"), [[0.5, 0.8984375], [0.10009765625, 0.498]]).preferences
     assert rounded is not None
     assert rounded[0, 1] + rounded[1, 0] == 1
     assert rounded[1, 1] == 0.5
@@ -146,7 +162,7 @@ def test_an_unknown_scorer_is_named(name: str) -> None:
         base.find(name)
 
 
-@pytest.mark.parametrize("function", ["refuses", "one_short", "not_a_number"])
+@pytest.mark.parametrize("function", ["refuses", "one_short", "not_a_number", "too_large", "out_of_float32", "awkward"])
 def test_a_bad_answer_names_the_scorer_and_the_group(function: str) -> None:
     with pytest.raises(ScorerError, match=f"{function}.*train-7"):
         base.InlineScorer(f"{__name__}:{function}").score_now(request("a", "b"))
