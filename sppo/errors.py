@@ -6,7 +6,8 @@
     ├── BrokerError                exit code 4   the broker is gone, refuses us or is full
     │   └── FencedError            another learner has taken over this run
     ├── BadFrame                   bytes from the wire that are not a valid frame
-    ├── WeightSyncError            exit code 5   a phase of a weight sync missed its deadline
+    ├── WeightSyncError            exit code 5   a weight sync could not be completed
+    │   └── TransferAborted        weights did not all arrive; the engine still runs the old ones
     ├── ParityError                exit code 6   engine and learner disagree on log-probs
     └── ScorerError                a scorer failed or answered nonsense for one group
 
@@ -51,6 +52,10 @@ class WeightSyncError(SppoError):
     """A weight sync could not be completed."""
 
     exit_code = 5
+
+
+class TransferAborted(WeightSyncError):  # noqa: N818 - what happened, not a fault of the engine
+    """Weights did not arrive whole; none was loaded, so the engine goes on with what it had."""
 
 
 class ParityError(SppoError):

@@ -160,6 +160,8 @@ class Member:
 
     name: str
     role: Literal["generator", "scorer", "learner"]
+    life: str = ""
+    """New for every process that takes the name."""
     address: str = ""
     """Scorers: base URL of the service."""
     world_size: int = 1

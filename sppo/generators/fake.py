@@ -73,7 +73,7 @@ class FakeEngine:
         """Receive real bytes and keep them."""
 
         def receive() -> dict[str, Tensor]:
-            return {name: w.clone() for bucket in self._receiver.receive(**update) for name, w in bucket}
+            return {name: w.clone() for name, w in self._receiver.receive(**update)}
 
         self.weights = await asyncio.to_thread(receive)
         self.version = version

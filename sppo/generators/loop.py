@@ -51,6 +51,7 @@ class Generator:
         self._slots = asyncio.Semaphore(config.generator.max_groups)
         self._clock = BusyClock()
         self._tokens = 0
+        self._life = secrets.token_hex(8)
         self._compares: bool | None = None
         """Whether the scorer gave preferences for the first group."""
 
@@ -92,6 +93,7 @@ class Generator:
             member = Member(
                 name=self._name,
                 role="generator",
+                life=self._life,
                 world_size=self._engine.world_size,
                 applied=str(applied) if applied else "",
                 busy_s=self._clock.busy_s,

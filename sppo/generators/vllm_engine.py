@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from sppo.config import RunConfig, cpu_threads
+from sppo.errors import TransferAborted
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
+from sppo.weights.protocol import ABORTED
 
 
 class VllmEngine:
@@ -113,15 +116,17 @@ class VllmEngine:
 
         if self._joined:
             await self._engine.shutdown_weight_transfer_engine()
-        await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=join))
+        with _aborts():
+            await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=join))
         self._joined = True
 
     async def load_weights(self, update: dict[str, Any], version: Version) -> None:
         """Receive and load; running completions go on under the new weights and carry one span more."""
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        await self._engine.start_weight_update()
-        await self._engine.update_weights(WeightTransferUpdateRequest(update_info=update))
+        with _aborts():
+            await self._engine.start_weight_update()
+            await self._engine.update_weights(WeightTransferUpdateRequest(update_info=update))
         await self._engine.finish_weight_update(str(version))
         self._version = str(version)
 
@@ -135,6 +140,17 @@ class VllmEngine:
         if self._engine is not None:
             await asyncio.to_thread(self._engine.shutdown)
             self._engine = None
+
+
+@contextmanager
+def _aborts() -> Iterator[None]:
+    """What our transfer engine raises in vLLM's process comes back as another class, with its text."""
+    try:
+        yield
+    except Exception as error:
+        if ABORTED in str(error):
+            raise TransferAborted(str(error)[str(error).index(ABORTED) :]) from error
+        raise
 
 
 def _completion(output: Any) -> Completion:

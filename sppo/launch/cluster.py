@@ -23,6 +23,7 @@ from sppo.launch import run_dir as run_dirs
 log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 80 << 20
+ROLE_VARIABLE = "_SPPO_ROLE"
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_enable_worker_prestart": "0",
@@ -77,7 +78,7 @@ class Cluster:
 
     def start(self, role: str, name: str, config: RunConfig, run_key: str, *, gpus: int) -> None:
         """Start a role's process; it logs to RUN/logs/<name>.log."""
-        actor = self._ray.remote(_Role).options(num_cpus=0, num_gpus=gpus, max_restarts=0, name=name).remote()
+        actor = self._ray.remote(_Role).options(num_cpus=0, num_gpus=gpus, max_restarts=0).remote()
         broker = config.broker.model_dump(mode="json") | {"password": config.broker.password.get_secret_value()}
         result = actor.run.remote(
             role,
@@ -114,6 +115,17 @@ class Cluster:
         except self._ray.exceptions.RayError as error:
             raise RoleDiedError(self._explain(name, type(error).__name__)) from None
 
+    def sweep(self, name: str) -> None:
+        """End what a dead role's process has left running: an engine has processes of its own."""
+        for process in psutil.Process().children(recursive=True):
+            try:
+                left = process.environ().get(ROLE_VARIABLE) == name
+            except psutil.Error:  # gone meanwhile
+                continue
+            if left:
+                log.warning("process %d outlived %s and is ended", process.pid, name)
+                process.kill()
+
     def shutdown(self) -> None:
         """End every process of this Ray."""
         family = psutil.Process().children(recursive=True)
@@ -142,6 +154,7 @@ class _Role:
         from sppo.launch import roles
 
         sys.path.insert(0, working_dir)  # a user's scorer may lie beside the configuration
+        os.environ[ROLE_VARIABLE] = name  # marks the processes that this one starts
         roles.redirect_output(Path(run_dir) / "logs" / f"{name}.log")
         run = settings.with_secrets(
             settings.from_json(config), broker=settings.BrokerConfig(**broker), scorer_token=scorer_token

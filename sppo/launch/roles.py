@@ -22,6 +22,7 @@ def run_role(role: str, name: str, config: RunConfig, run_key: str, run_dir: Pat
         level=logging.INFO, stream=sys.stderr, force=True, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger(__name__).info("%s begins in process %d", name, os.getpid())
     # Threads that wait must not spin: on a small machine roles share cores. Read when OpenMP starts, so before torch.
     os.environ |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

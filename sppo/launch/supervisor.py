@@ -22,6 +22,7 @@ from sppo.errors import BrokerError, ConfigError, RoleDiedError, ScorerError, Sp
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.cluster import Cluster, check_gpus
 from sppo.launch.progress import Progress
+from sppo.launch.restarts import Restarts
 from sppo.tasks.questions import Question, Questions
 from sppo.transport import codec
 from sppo.transport.broker import Broker
@@ -107,6 +108,9 @@ class Supervisor:
         self._peak_rss = 0
         self._position = "0"
         self._interrupts = 0
+        self._restarts = Restarts()
+        self._plan: dict[str, tuple[str, RunConfig, int]] = {}
+        """Role, configuration and GPUs of every process, by name."""
 
     def run(self) -> dict[str, Any]:
         """Run to the end or until interrupted; returns the summary. Raises SppoError; nothing is left running."""
@@ -157,24 +161,34 @@ class Supervisor:
         )
         if config.scorer.mode == "http" and not config.scorer.url:
             for i in range(config.scorer.replicas):
-                cluster.start("scorer", f"scorer-{i}", resolved, self._run_key, gpus=0)
+                self._plan[f"scorer-{i}"] = ("scorer", resolved, 0)
         for i in range(config.generator.replicas):
-            cluster.start("generator", f"generator-{i}", resolved, self._run_key, gpus=gpus)
-        cluster.start("learner", "learner-0", resolved, self._run_key, gpus=gpus)
+            self._plan[f"generator-{i}"] = ("generator", resolved, gpus)
+        self._plan["learner-0"] = ("learner", resolved, gpus)
+        for name in self._plan:
+            self._start(cluster, name)
+
+    def _start(self, cluster: Cluster, name: str) -> None:
+        role, config, gpus = self._plan[name]
+        cluster.start(role, name, config, self._run_key, gpus=gpus)
 
     def _watch(self, cluster: Cluster, broker: Broker) -> dict[str, Any]:
-        """Until the learner ends. Raises what ended any role."""
+        """Until the learner is done. Roles that die are started again; raises what ended one if that is of no use."""
         stop_by = float("inf")
         while True:
             ended = cluster.wait(POLL_S)
             self._follow(broker)
-            if ended == "learner-0":
-                outcome = cluster.result(ended)
-                self._follow(broker)
-                return outcome
             if ended is not None:
-                cluster.result(ended)  # raises if it died
-                raise RoleDiedError(f"{ended} ended before the learner; see {self._run_dir}/logs/{ended}.log")
+                try:
+                    outcome = cluster.result(ended)
+                    if ended == "learner-0":
+                        self._follow(broker)
+                        return outcome
+                    raise RoleDiedError(f"{ended} ended before the learner; see {self._run_dir}/logs/{ended}.log")
+                except SppoError as error:
+                    if self._interrupts:
+                        raise
+                    self._start_again(cluster, ended, error)
             if self._interrupts and stop_by == float("inf"):
                 self._progress.note("stopping: saving a checkpoint (interrupt again to give up waiting) ...")
                 broker.request_stop("learner", "interrupted")
@@ -185,11 +199,26 @@ class Supervisor:
                     + ("was not waited for" if self._interrupts > 1 else f"did not save within {STOP_TIMEOUT_S:.0f} s")
                 )
 
+    def _start_again(self, cluster: Cluster, name: str, error: SppoError) -> None:
+        """Raises the error if the role is not to be started again."""
+        delay_s = self._restarts.delay_s(name, error)
+        cluster.sweep(name)
+        reason = str(error).splitlines()[0]
+        self._progress.note(f"{name} is started again in {delay_s:.0f} s: {reason}")
+        time.sleep(delay_s)
+        self._start(cluster, name)
+
     def _follow(self, broker: Broker) -> None:
         for position, data in broker.receive("metrics", self._position, 0):
             self._position = position
-            self._progress.event(codec.unpack(data))
-        self._progress.members(broker.members())
+            event = codec.unpack(data)
+            self._progress.event(event)
+            if event["kind"] == "step":
+                self._restarts.saw("learner-0")
+        members = broker.members()
+        for member in members:
+            self._restarts.saw(member.name)
+        self._progress.members(members)
         self._peak_rss = max(self._peak_rss, _family_rss())
         self._status()
 
@@ -212,7 +241,7 @@ class Supervisor:
         run_dirs.write_status(self._run_dir, state | {"updated": time.time(), "peak_rss_mb": self._peak_rss >> 20})
 
     def _summarise(self, outcome: dict[str, Any]) -> dict[str, Any]:
-        summary = outcome | {"peak_rss_mb": self._peak_rss >> 20}
+        summary = outcome | {"peak_rss_mb": self._peak_rss >> 20, "restarts": dict(self._restarts.counts)}
         run_dirs.write_json(self._run_dir / "summary.json", summary)
         self._status()
         return summary

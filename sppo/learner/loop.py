@@ -209,7 +209,9 @@ class Learner:
     def _publish(self) -> float:
         """Bring every generator to the published version; returns the seconds it took."""
         with self._clock.work():
-            report = self._publisher.publish(self._published, self._policy.weights(self._published_snapshot()))
+            report = self._publisher.publish(
+                self._published, self._policy.weights(self._published_snapshot()), while_alone=self._check_stop
+            )
         self._life["syncs"] += 1
         self._life["sync_s"] += report.total_s
         self._life["sync_max_s"] = max(self._life["sync_max_s"], report.total_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,7 +18,8 @@ import torch.distributed
 import xxhash
 from torch import Tensor
 
-from sppo.errors import WeightSyncError
+from sppo.errors import TransferAborted
+from sppo.weights.protocol import ABORTED
 
 BUCKET_BYTES = 32 << 20
 ALIGNMENT = 8
@@ -103,11 +104,14 @@ class GlooGroup:
     def broadcast(self, flat: Tensor) -> None:
         """Rank 0's [n] uint8 tensor to every rank. Raises RuntimeError if a rank is gone or too slow."""
         assert self._group is not None, "connect() comes first"
-        self._group.broadcast(flat, 0).wait()
+        group = self._group  # close() may come from another thread
+        group.broadcast(flat, 0).wait()
 
     def close(self) -> None:
-        """Leave."""
-        self._group = None
+        """Leave; a broadcast that another thread waits in ends with an error."""
+        group, self._group = self._group, None
+        if group is not None:
+            group.abort()
 
 
 class GlooSender:
@@ -178,23 +182,37 @@ class GlooReceiver:
     def join(self, *, master_address: str, master_port: int, rank: int, world_size: int, timeout_s: float) -> None:
         """Join the sender's group as `rank`, leaving an earlier one."""
         self.close()
-        self._group = GlooGroup(
-            host=master_address, port=master_port, rank=rank, world_size=world_size, timeout_s=timeout_s
-        )
-        self._group.connect()
+        try:
+            self._group = GlooGroup(
+                host=master_address, port=master_port, rank=rank, world_size=world_size, timeout_s=timeout_s
+            )
+        except RuntimeError as error:
+            raise TransferAborted(f"{ABORTED}: the learner is gone: {str(error).splitlines()[0]}") from error
+        try:
+            self._group.connect()
+        except RuntimeError as error:
+            raise TransferAborted(f"{ABORTED}: the group did not meet: {str(error).splitlines()[0]}") from error
 
     def receive(
         self, *, names: list[str], dtype_names: list[str], shapes: list[list[int]], digests: list[str]
-    ) -> Iterator[list[tuple[str, Tensor]]]:
-        """Named weights, bucket by bucket. Raises WeightSyncError when bytes are not those the learner staged."""
+    ) -> list[tuple[str, Tensor]]:
+        """Every named weight, once all have arrived and are what the learner staged.
+
+        Raises TransferAborted when a peer is gone or too slow, or the bytes are others: nothing is to be loaded then.
+        """
         if self._group is None:
-            raise WeightSyncError("weights announced before this engine joined a group")
+            raise TransferAborted(f"{ABORTED}: weights announced before this engine joined a group")
+        weights: list[tuple[str, Tensor]] = []
         for bucket, expected in zip(buckets(names, dtype_names, shapes), digests, strict=True):
             flat = torch.empty(bucket.nbytes, dtype=torch.uint8)
-            self._group.broadcast(flat)
+            try:
+                self._group.broadcast(flat)
+            except RuntimeError as error:  # gloo's only one: a connection was lost or the time is over
+                raise TransferAborted(f"{ABORTED}: {str(error).splitlines()[0]}") from error
             if digest(flat) != expected:
-                raise WeightSyncError(f"checksum mismatch in the bucket of {bucket.names[0]}")
-            yield bucket.unpack(flat)
+                raise TransferAborted(f"{ABORTED}: checksum mismatch in the bucket of {bucket.names[0]}")
+            weights += bucket.unpack(flat)
+        return weights
 
     def close(self) -> None:
         """Leave the group."""

@@ -7,7 +7,8 @@
     release {sync}                      →     resume without new weights
 
 `announce` finds out who is there; only those who answered are named in `transfer`. A join is sent when the set of
-members changed since the last sync. Every phase has a deadline, and its error names the members that were late.
+members changed since the last sync, or the last transfer failed. Every phase has a deadline. A member that is late is
+left out until it shows a sign of life; when a transfer fails, who is left begins again in a new group.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from sppo.transport import codec
 from sppo.types import Version
 
 ANNOUNCE, TRANSFER, RELEASE = "announce", "transfer", "release"
+ABORTED = "transfer aborted"
+"""Begins the message of every TransferAborted: an engine in another process passes on the text alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,11 @@ class WeightTarget(Protocol):
         """Go on."""
 
     async def join_group(self, join: dict[str, Any]) -> None:
-        """Join the group that a sender opened; leaves an earlier one."""
+        """Join the group that a sender opened; leaves an earlier one. Raises TransferAborted if it does not meet."""
 
     async def load_weights(self, update: dict[str, Any], version: Version) -> None:
-        """Receive what the sender broadcasts and run it as `version`."""
+        """Receive what the sender broadcasts and run it as `version`.
+
+        Raises TransferAborted if not everything arrived and nothing was loaded; after any other error the engine holds
+        a mixture of weights and must not sample.
+        """

@@ -1,7 +1,9 @@
 """The learner's side of a weight sync: find out who is there, send, wait until each has applied.
 
 Consumes replies of generators; waits for each phase at most `phase_timeout_s`; unblocks generators that wait for
-weights. The collective runs on a thread of its own, so a peer that hangs in it costs one deadline, not the run.
+weights. A member that is late, dead or failing costs one deadline: the sync goes on with the others, in a new group if
+the transfer had begun, and waits for a newcomer when nobody is left. The collective runs on a thread of its own, so a
+peer that hangs in it cannot hold the learner.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,10 @@ from sppo.weights.protocol import ANNOUNCE, RELEASE, TRANSFER, Reply, WeightSend
 
 log = logging.getLogger(__name__)
 
+TRANSFERS = 5
+"""Failed transfers of one version after which the run is given up."""
+WAIT_S = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncReport:
@@ -33,6 +39,7 @@ class SyncReport:
     members: tuple[str, ...]
     stage_s: float
     ready_s: float
+    """Waiting for members, and for attempts that failed."""
     transfer_s: float
 
     @property
@@ -48,36 +55,40 @@ class WeightPublisher:
         self._broker = broker
         self._sender = sender
         self._timeout = phase_timeout_s
-        self._group: tuple[str, ...] = ()
+        self._group: tuple[tuple[str, str], ...] = ()
+        """(name, life) of the members of the standing group."""
+        self._evicted: dict[tuple[str, str], float] = {}
+        """(name, life) of members left out, with what their heartbeat said then."""
         self._position = broker.tail("replies")
 
-    def publish(self, version: Version, weights: Iterable[tuple[str, Tensor]]) -> SyncReport:
+    def publish(
+        self, version: Version, weights: Iterable[tuple[str, Tensor]], *, while_alone: Callable[[], None] | None = None
+    ) -> SyncReport:
         """Bring every live generator to `version`.
 
-        Raises WeightSyncError naming who was late, when no generator took part or a transfer failed.
+        With nobody there it calls `while_alone` twice a second until someone is; without it, and after `TRANSFERS`
+        failed transfers, it raises WeightSyncError naming phase and members.
         """
-        sync = uuid.uuid4().hex
         started = time.monotonic()
         update = self._sender.stage(weights)
         staged = time.monotonic()
-        members = {m.name: m for m in self._broker.members() if m.role == "generator"}
-        if not members:
-            raise WeightSyncError("no live generator to publish weights to; see the generator's log")
-        self._send(ANNOUNCE, sync, version=str(version), members=sorted(members))
-        ready = self._collect(sync, "ready", set(members))
-        if not ready:
-            self._send(RELEASE, sync)
-            raise WeightSyncError(
-                f"weight sync of {version}, phase ready: no answer from {', '.join(sorted(members))} "
-                f"within {self._timeout:.0f} s"
-            )
-        if late := set(members) - ready:
-            log.warning("weight sync of %s goes on without %s: not ready in time", version, ", ".join(sorted(late)))
-        readied = time.monotonic()
-        self._transfer(sync, version, [members[name] for name in sorted(ready)], update)
+        failures: list[str] = []
+        while True:
+            try:
+                members = self._gather(version, while_alone)
+            except WeightSyncError as error:
+                raise WeightSyncError("; ".join([*failures, str(error)])) from None
+            readied = time.monotonic()
+            failure = self._transfer(version, members, update)
+            if not failure:
+                break
+            failures.append(failure)
+            log.warning("weight sync of %s: %s", version, failure)
+            if len(failures) == TRANSFERS:
+                raise WeightSyncError(f"weight sync of {version} failed {TRANSFERS} times: {'; '.join(failures)}")
         return SyncReport(
             version=version,
-            members=tuple(sorted(ready)),
+            members=tuple(m.name for m in members),
             stage_s=staged - started,
             ready_s=readied - staged,
             transfer_s=time.monotonic() - readied,
@@ -87,54 +98,125 @@ class WeightPublisher:
         """Leave the group."""
         self._sender.close()
 
-    def _transfer(self, sync: str, version: Version, members: list[Member], update: dict[str, Any]) -> None:
-        names = tuple(m.name for m in members)
+    # who takes part ------------------------------------------------------------------------------------------------
+    def _gather(self, version: Version, while_alone: Callable[[], None] | None) -> list[Member]:
+        """Members that are paused and ready, by name; `self._sync` is the name of this attempt."""
+        last = ""
+        while True:
+            self._sync = uuid.uuid4().hex
+            members = self._candidates()
+            if members:
+                self._send(ANNOUNCE, version=str(version), members=sorted(members))
+                ready, errors = self._collect("ready", members)
+                late = sorted(set(members) - ready)
+                if late:
+                    what = ", ".join(f"{name} ({errors[name]})" if name in errors else name for name in late)
+                    last = f"phase ready: no answer from {what} within {self._timeout:.0f} s"
+                    log.warning("weight sync of %s, %s", version, last)
+                    self._evict(members[name] for name in late)
+                if ready:
+                    return [members[name] for name in sorted(ready)]
+                self._send(RELEASE)
+            if while_alone is None:
+                raise WeightSyncError(
+                    f"weight sync of {version}, {last or 'no live generator to publish weights to'}; "
+                    "see the generators' logs"
+                )
+            if not last:
+                last = "no generator is alive"
+                log.warning("weight sync of %s waits: no generator is alive", version)
+            while_alone()
+            time.sleep(WAIT_S)
+
+    def _candidates(self) -> dict[str, Member]:
+        """Live generators by name, without those that were evicted and have given no sign of life since."""
+        found = {}
+        for member in self._generators():
+            before = self._evicted.get((member.name, member.life))
+            if before is None or member.ready_s > before:
+                self._evicted.pop((member.name, member.life), None)
+                found[member.name] = member
+        return found
+
+    def _generators(self) -> list[Member]:
+        return [m for m in self._broker.members() if m.role == "generator"]
+
+    def _evict(self, members: Iterable[Member]) -> None:
+        now = {(m.name, m.life): m.ready_s for m in self._generators()}
+        for member in members:
+            key = (member.name, member.life)
+            self._evicted[key] = now.get(key, member.ready_s)
+
+    # the transfer --------------------------------------------------------------------------------------------------
+    def _transfer(self, version: Version, members: Sequence[Member], update: dict[str, Any]) -> str:
+        """Send to these members; returns what went wrong, or an empty text."""
+        names = [m.name for m in members]
+        lives = tuple((m.name, m.life) for m in members)
         join: dict[str, Any] | None = None
         offsets: dict[str, int] = {}
-        if names != self._group:
+        if lives != self._group:
             rank = 1
             for member in members:
                 offsets[member.name] = rank
                 rank += member.world_size
             join = self._sender.open(rank, self._timeout)
             self._group = ()
-        self._send(TRANSFER, sync, version=str(version), members=list(names), join=join, offsets=offsets, update=update)
+        self._send(TRANSFER, version=str(version), members=names, join=join, offsets=offsets, update=update)
 
         def collective() -> None:
             if join is not None:
                 self._sender.accept(self._timeout)
             self._sender.send(self._timeout)
 
+        deadline = time.monotonic() + self._timeout
         worker = _Thread(collective)
-        deadline = time.monotonic() + self._timeout
-        applied = self._collect(sync, "applied", set(names))
-        error = worker.result(max(0.1, deadline - time.monotonic()))
-        if error is not None or (late := set(names) - applied):
-            self._group = ()
-            who = ", ".join(sorted(late)) if error is None else f"the transfer itself: {error}"
-            raise WeightSyncError(
-                f"weight sync of {version}, phase applied, within {self._timeout:.0f} s: {who or 'unknown'}"
-            )
-        self._group = names
+        applied, errors = self._collect("applied", {m.name: m for m in members}, worker)
+        left = deadline - time.monotonic() if applied == set(names) else 0.0
+        error = worker.result(max(0.1, left))
+        if error is None and applied == set(names):
+            self._group = lives
+            return ""
+        self._group = ()
+        self._sender.close()  # ends a collective that hangs
+        silent = [m for m in members if m.name not in applied and m.name not in errors]
+        self._evict(silent)
+        parts = [f"{name}: {reason}" for name, reason in sorted(errors.items())]
+        parts += [f"{m.name} did not answer within {self._timeout:.0f} s" for m in silent]
+        parts += [f"the learner's end: {error}"] if error is not None else []
+        return "phase applied: " + "; ".join(parts)
 
-    def _collect(self, sync: str, phase: str, expected: set[str]) -> set[str]:
-        """Members that answered this phase in time. Raises WeightSyncError when one answers with an error."""
+    def _collect(
+        self, phase: str, expected: dict[str, Member], worker: _Thread | None = None
+    ) -> tuple[set[str], dict[str, str]]:
+        """(members that completed this phase in time, errors of those that reported one).
+
+        A member whose registration lapses, or whose name has passed on to another life, is not waited for. When the
+        learner's end of the transfer fails the group is closed, so that members that wait in it learn of it.
+        """
         deadline = time.monotonic() + self._timeout
-        seen: set[str] = set()
-        while seen != expected and (left := deadline - time.monotonic()) > 0:
-            for position, data in self._broker.receive("replies", self._position, min(left, 0.5)):
+        done: set[str] = set()
+        errors: dict[str, str] = {}
+        waiting = set(expected)
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            for position, data in self._broker.receive("replies", self._position, min(left, WAIT_S)):
                 self._position = position
                 reply = Reply.unpack(data)
-                if reply.sync != sync or reply.phase != phase:
-                    continue  # an answer to an earlier sync that came too late
+                if reply.sync != self._sync or reply.phase != phase or reply.member not in waiting:
+                    continue  # an answer to an earlier attempt that came too late
+                waiting.discard(reply.member)
                 if reply.error:
-                    self._group = ()
-                    raise WeightSyncError(f"weight sync, phase {phase}: {reply.member}: {reply.error}")
-                seen.add(reply.member)
-        return seen
+                    errors[reply.member] = reply.error
+                else:
+                    done.add(reply.member)
+            if worker is not None and worker.failed:
+                self._sender.close()
+            if waiting:
+                lives = {m.name: m.life for m in self._generators()}
+                waiting = {name for name in waiting if lives.get(name) == expected[name].life}
+        return done, errors
 
-    def _send(self, kind: str, sync: str, **fields: Any) -> None:
-        self._broker.send("control", codec.pack({"kind": kind, "sync": sync, **fields}))
+    def _send(self, kind: str, **fields: Any) -> None:
+        self._broker.send("control", codec.pack({"kind": kind, "sync": self._sync, **fields}))
 
 
 class _Thread:
@@ -150,6 +232,11 @@ class _Thread:
             call()
         except BaseException as error:  # noqa: BLE001 - handed to the caller by result()
             self._error = error
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended with an error."""
+        return self._error is not None
 
     def result(self, timeout_s: float) -> BaseException | None:
         self._thread.join(timeout_s)

@@ -1,7 +1,8 @@
 """A generator's side of a weight sync.
 
-Consumes control messages of the learner; waits for the engine; unblocks the learner with its replies. A failure while
-weights arrive leaves the engine with a mixture of two versions, so it is raised and ends the generator.
+Consumes control messages of the learner; waits for the engine; unblocks the learner with its replies. Weights that do
+not all arrive are not loaded: the engine goes on with the old ones and the learner tries again. A failure while they
+are being loaded leaves a mixture of two versions, so it is raised and ends the generator.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import time
 from typing import Any
 
-from sppo.errors import WeightSyncError
+from sppo.errors import TransferAborted, WeightSyncError
 from sppo.transport import codec
 from sppo.transport.broker import Broker
 from sppo.types import Version
@@ -78,6 +79,11 @@ class WeightReceiver:
                     join = message["join"] | {"rank_offset": message["offsets"][self._member]}
                     await self._target.join_group(join)
                 await self._target.load_weights(message["update"], version)
+        except TransferAborted as error:
+            log.warning("weight sync of %s: %s; going on with %s", version, error, self.applied)
+            await self._resume()
+            await self._reply(message["sync"], "applied", error=str(error))
+            return
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             await self._reply(message["sync"], "applied", error=reason)

@@ -67,7 +67,7 @@ def _engine_class() -> type:
             )
 
         def start_weight_update(self) -> None:
-            initialize_layerwise_reload(self.model)
+            """Nothing yet: the model stays as it is until every weight has arrived."""
 
         def finish_weight_update(self) -> None:
             finalize_layerwise_reload(self.model, self.model_config)
@@ -84,13 +84,14 @@ def _engine_class() -> type:
         def receive_weights(self, update_info: GlooUpdateInfo) -> None:
             if self._receiver is None:
                 raise RuntimeError("weights announced before this engine joined a group")
-            for weights in self._receiver.receive(
+            weights = self._receiver.receive(
                 names=update_info.names,
                 dtype_names=update_info.dtype_names,
                 shapes=update_info.shapes,
                 digests=update_info.digests,
-            ):
-                self.model.load_weights((name, w.to(torch.device(self.device))) for name, w in weights)
+            )
+            initialize_layerwise_reload(self.model)
+            self.model.load_weights((name, w.to(torch.device(self.device))) for name, w in weights)
 
         def shutdown(self) -> None:
             if self._receiver is not None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sppo import config, models
+from sppo.errors import TransferAborted
 from sppo.generators.vllm_engine import VllmEngine
 from sppo.learner.model import Policy
 from sppo.learner.step import Trainer
@@ -68,6 +69,23 @@ class Learner:
         await engine.load_weights(update, version)
         sending.join()
 
+    async def break_off(self, engine: VllmEngine, version: Version) -> str:
+        """Send a part of the weights, then leave; returns what the engine says about it."""
+        update = self._sender.stage(self.policy.weights())
+
+        def part() -> None:
+            assert self._sender._group is not None
+            self._sender._group.broadcast(self._sender._staged[0])
+            self._sender.close()
+
+        sending = threading.Thread(target=part)
+        sending.start()
+        with pytest.raises(TransferAborted) as caught:
+            await engine.load_weights(update, version)
+        sending.join()
+        self._joined = False
+        return str(caught.value)
+
 
 def group(prompt: list[int], completions: list[Completion]) -> Group:
     return Group(
@@ -120,6 +138,9 @@ def test_synced_weights_are_the_learners_export_to_the_bit(
         await engine.resume()
         found["spans"] = [c.spans for task in running for c in await task]
         learner.disturb(2)
+        found["before abort"] = await answers(engine, prompts)
+        found["abort"] = await learner.break_off(engine, second)
+        found["after abort"] = await answers(engine, prompts)
         await learner.publish(engine, second)
         found["checksums"] = await engine.weight_checksums()
         found["answers"] = await answers(engine, prompts)
@@ -135,6 +156,9 @@ def test_synced_weights_are_the_learners_export_to_the_bit(
     # engine and learner agree on the log-probs, before and after syncs
     assert one["parity"] < 0.1
     assert one["late parity"] < 0.1
+    # a transfer that breaks off leaves the engine with the weights it had, and the next one is met in a new group
+    assert "transfer aborted" in one["abort"]
+    assert one["after abort"] == one["before abort"] != one["answers"]
     # a completion that was in flight carries both versions, in order, and every token belongs to one
     assert any([s.version.n for s in spans] == [0, 1] for spans in one["spans"])
     # what the engine holds is the export: every weight that vLLM shows (a CPU hides those it packs for its products),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sppo.errors import WeightSyncError
+from sppo.errors import TransferAborted, WeightSyncError
 from sppo.generators.fake import FakeEngine
 from sppo.transport.memory import MemoryBroker
 from sppo.types import Member, SamplingParams, Version
@@ -25,14 +26,16 @@ from sppo.weights.receiver import WeightReceiver
 class Peer:
     """A generator's weight receiver on an event loop of its own."""
 
-    def __init__(self, broker: MemoryBroker, name: str, engine: FakeEngine | None = None) -> None:
+    def __init__(
+        self, broker: MemoryBroker, name: str, engine: FakeEngine | None = None, *, life: str = "a", ttl_s: float = 60
+    ) -> None:
         self.engine = engine or FakeEngine()
         self.receiver = WeightReceiver(broker, self.engine, name, phase_timeout_s=5)
         self.error: BaseException | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        broker.heartbeat(Member(name=name, role="generator"), 60)
+        broker.heartbeat(Member(name=name, role="generator", life=life), ttl_s)
 
     def _run(self) -> None:
         async def follow() -> None:
@@ -137,7 +140,7 @@ def test_an_engine_that_fails_is_named_with_its_reason(broker: MemoryBroker, pub
             raise RuntimeError("no room for weights")
 
     peer = Peer(broker, "generator-0", Broken())
-    with pytest.raises(WeightSyncError, match=r"applied: generator-0: RuntimeError: no room"):
+    with pytest.raises(WeightSyncError, match=r"applied: generator-0: RuntimeError: no room.*phase ready"):
         published(publisher, 0, seed=0)
     peer._thread.join(5)  # weights half loaded: the generator ends by itself
     assert isinstance(peer.error, WeightSyncError)
@@ -149,21 +152,115 @@ def test_an_engine_that_hangs_in_the_transfer_is_named(broker: MemoryBroker, pub
             await asyncio.sleep(60)
 
     peer = Peer(broker, "generator-0", Hangs())
-    with pytest.raises(WeightSyncError, match=r"phase applied.*within 3 s"):
+    with pytest.raises(WeightSyncError, match=r"phase applied: generator-0 did not answer within 3 s"):
         published(publisher, 0, seed=0)
     peer.stop()
 
 
+class Once(FakeEngine):
+    """An engine that does something once when weights come, and is well afterwards."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+
+    async def load_weights(self, update: dict[str, Any], version: Version) -> None:
+        fault, self.fault = self.fault, ""
+        if fault == "leaves":  # its connections end, as those of a process that is killed
+            self._receiver.close()
+            raise TransferAborted("transfer aborted: pulled the plug")
+        if fault == "hangs":
+            await asyncio.sleep(4.5)  # longer than the publisher's deadline
+            raise TransferAborted("transfer aborted: was elsewhere")
+        await super().load_weights(update, version)
+
+
+@pytest.mark.parametrize("fault", ["leaves", "hangs"])
+def test_a_member_that_fails_in_the_transfer_costs_a_deadline_and_all_get_the_weights(
+    broker: MemoryBroker, publisher: WeightPublisher, fault: str
+) -> None:
+    # Given a standing group of three
+    faulty = Once("")
+    peers = [Peer(broker, f"generator-{i}", faulty if i == 1 else None) for i in range(3)]
+    published(publisher, 0, seed=0)
+    # When one fails in the middle of the next transfer
+    faulty.fault = fault
+    started = time.monotonic()
+    sent = weights(1)
+    report = publisher.publish(Version(epoch="e", n=1), sent.items(), while_alone=lambda: None)
+    # Then it costs about a deadline or two, and those who took part hold the same bits
+    assert time.monotonic() - started < 3 * 3 + 2
+    assert {"generator-0", "generator-2"} <= set(report.members)
+    for i in (0, 2):
+        assert same(peers[i].engine.weights, sent)
+    # And a member that comes to itself takes part again
+    broker.heartbeat(Member(name="generator-1", role="generator", life="a", ready_s=9.0), 60)
+    deadline = time.monotonic() + 10
+    while not same(faulty.weights, sent) and time.monotonic() < deadline:
+        sent = published(publisher, 2, seed=2)
+    assert same(faulty.weights, sent)
+    for peer in peers:
+        peer.stop()
+        assert peer.error is None
+
+
+def test_a_dead_member_is_waited_for_no_longer_than_its_registration(
+    broker: MemoryBroker, publisher: WeightPublisher
+) -> None:
+    peer = Peer(broker, "generator-0")
+    broker.heartbeat(Member(name="generator-1", role="generator"), 0.7)  # died just after its last heartbeat
+    report = publisher.publish(Version(epoch="e", n=0), weights(0).items())
+    assert report.members == ("generator-0",)
+    assert report.ready_s < 2.5
+    peer.stop()
+
+
+def test_a_process_that_takes_over_a_name_is_met_anew(broker: MemoryBroker, publisher: WeightPublisher) -> None:
+    first = Peer(broker, "generator-0", life="a")
+    published(publisher, 0, seed=0)
+    first.stop()
+    second = Peer(broker, "generator-0", life="b")
+    sent = published(publisher, 1, seed=1)
+    assert same(second.engine.weights, sent)
+    second.stop()
+
+
+def test_a_learner_without_generators_waits_for_one(broker: MemoryBroker, publisher: WeightPublisher) -> None:
+    peers: list[Peer] = []
+    asked: list[int] = []
+
+    def while_alone() -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            peers.append(Peer(broker, "generator-0"))
+
+    sent = weights(0)
+    publisher.publish(Version(epoch="e", n=0), sent.items(), while_alone=while_alone)
+    assert len(asked) >= 2
+    assert same(peers[0].engine.weights, sent)
+    peers[0].stop()
+
+
 def test_bytes_that_are_not_those_staged_are_refused(broker: MemoryBroker) -> None:
     class Corrupting(GlooSender):
-        def send(self, timeout_s: float) -> None:
-            self._staged[0][100] ^= 1
-            super().send(timeout_s)
+        times = 100
 
-    publisher = WeightPublisher(broker, Corrupting("127.0.0.1"), phase_timeout_s=3)
+        def send(self, timeout_s: float) -> None:
+            wrong = int(self.times > 0)
+            self.times -= 1
+            self._staged[0][100] ^= wrong
+            super().send(timeout_s)
+            self._staged[0][100] ^= wrong
+
+    sender = Corrupting("127.0.0.1")
+    publisher = WeightPublisher(broker, sender, phase_timeout_s=3)
     peer = Peer(broker, "generator-0")
-    with pytest.raises(WeightSyncError, match="checksum mismatch in the bucket of embed"):
+    with pytest.raises(WeightSyncError, match=r"failed 5 times.*checksum mismatch in the bucket of embed"):
         published(publisher, 0, seed=0)
+    assert peer.engine.weights == {}
+    # One bad transfer is repeated, and the engine never sees it
+    sender.times = 1
+    assert same(published(publisher, 1, seed=1), peer.engine.weights)
     peer.stop()
 
 

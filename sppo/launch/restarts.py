@@ -1,0 +1,46 @@
+"""Whether a role that died is started again, and how long to wait before that."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+from sppo.errors import RoleDiedError, ScorerError, SppoError, WeightSyncError
+
+CAP = 3
+WINDOW_S = 600.0
+FIRST_DELAY_S = 1.0
+
+MENDABLE = (RoleDiedError, WeightSyncError, ScorerError)
+"""Ends that another life may be spared: a process that was killed or crashed, a sync or a service that failed."""
+
+
+class Restarts:
+    """At most `CAP` restarts of one role within `WINDOW_S`, each after twice the delay of the one before."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: set[str] = set()
+        self._times: dict[str, list[float]] = defaultdict(list)
+        self.counts: dict[str, int] = defaultdict(int)
+        """Restarts of each role so far."""
+
+    def saw(self, name: str) -> None:
+        """This role has been up and working. One that never was has a mistake to show, which a restart would repeat."""
+        self._seen.add(name)
+
+    def delay_s(self, name: str, error: SppoError) -> float:
+        """Seconds to wait before starting the role again.
+
+        Raises the error where that is of no use: with the count in its message once the cap is reached.
+        """
+        if name not in self._seen or not isinstance(error, MENDABLE):
+            raise error
+        now = self._clock()
+        recent = [t for t in self._times[name] if now - t < WINDOW_S]
+        if len(recent) >= CAP:
+            raise type(error)(f"{name} died {CAP + 1} times within {WINDOW_S / 60:.0f} minutes; the last time: {error}")
+        self._times[name] = [*recent, now]
+        self.counts[name] += 1
+        return FIRST_DELAY_S * 2.0 ** len(recent)
