@@ -269,6 +269,7 @@ def test_completions_in_flight_go_on_under_the_new_weights(broker: MemoryBroker,
     published(publisher, 0, seed=0)
     sampling = SamplingParams(completions=4, temperature=1.0, max_tokens=30, seed=1)
     running = asyncio.run_coroutine_threadsafe(peer.engine.sample([1], sampling, "r"), peer._loop)
+    time.sleep(0.3)  # some tokens under the first weights
     published(publisher, 1, seed=1)
     spans = [c.spans for c in running.result(10)]
     assert any(len(s) == 2 for s in spans)
