@@ -148,12 +148,14 @@ class Learner:
         self._queue.use(groups)
         before, self._version = self._version.n, Version(epoch=self._version.epoch, n=records[-1]["step"])
         last = self._version.n >= self._config.learner.steps
-        if last or self._config.learner.anchor != "iteration" or self._refreshes(before):
-            self._take_snapshot()
-            records[-1]["sync_s"] = self._publish()
+        try:
+            if last or self._config.learner.anchor != "iteration" or self._refreshes(before):
+                self._take_snapshot()
+                records[-1]["sync_s"] = self._publish()
+        finally:  # a stop while no generator is alive must not lose the records of steps that were taken
+            for record in records:
+                self._record(record)
         self._admit()
-        for record in records:
-            self._record(record)
         if _crossed(before, self._version.n, self._config.eval.every_steps) or last:
             self._evaluate()
             if not last:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sppo_cli.main import app
 from typer.testing import CliRunner
 
 from sppo.bench import objective
 from sppo.bench.checks import at_most
-from sppo_cli.main import app
 
 
 @pytest.fixture(scope="module")

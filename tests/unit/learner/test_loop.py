@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 
 from sppo import config
 from sppo.config import RunConfig
+from sppo.errors import WeightSyncError
 from sppo.generators.fake import VOCABULARY, FakeEngine
 from sppo.generators.loop import Generator
 from sppo.learner import loop
@@ -74,8 +76,12 @@ class Life:
     def __init__(self, settings: RunConfig, run_dir: Path) -> None:
         self.broker, self.engine, self.run_dir = MemoryBroker(), FakeEngine(), run_dir
         generator = Generator(settings, self.broker, self.engine, InlineScorer(settings.scorer.name), "generator-0")
-        self._thread = threading.Thread(target=lambda: asyncio.run(generator.run()), daemon=True)
+        self._thread = threading.Thread(target=self._generate, args=(generator,), daemon=True)
         self._settings = settings
+
+    def _generate(self, generator: Generator) -> None:
+        with contextlib.suppress(WeightSyncError):  # a test's engine may fail
+            asyncio.run(generator.run())
 
     def run(self, stop_after: int | None = None) -> dict[str, Any]:
         self._thread.start()
@@ -198,3 +204,22 @@ def test_without_held_out_questions_nothing_is_evaluated(model: str, task: str, 
     outcome = Life(settings, tmp_path).run()
     assert outcome["held_out_accuracy"] == {"before": None, "after": None, "n": 0}
     assert outcome["finished"]
+
+
+def test_a_stop_while_no_generator_is_alive_loses_no_record(model: str, task: str, tmp_path: Path) -> None:
+    # Given a learner whose only generator leaves for good while a batch is trained
+    life = Life(configuration(model, task, target="half"), tmp_path)
+    apply = life.engine.load_weights
+
+    async def leave_after_the_first(update: dict[str, Any], version: Any) -> None:
+        if version.n:
+            life.broker.request_stop("learner", "test")
+            raise RuntimeError("out of memory")
+        await apply(update, version)
+
+    life.engine.load_weights = leave_after_the_first  # type: ignore[method-assign]
+    # When the run is stopped meanwhile
+    outcome = life.run()
+    # Then the step that was taken is saved and recorded
+    assert outcome["steps"] == 1
+    assert [line["step"] for line in records(tmp_path)] == [1]
