@@ -91,9 +91,8 @@ def row(name: str, folders: Sequence[Path]) -> str:
         f"{mean(r['reward_mean'] for r in late):.3f}",
         f"{average('staleness_mean'):.2f} ({max(r['staleness_max'] or 0 for r in records)})",
         f"{average('effective_sample_size'):.4f} ({min(r['effective_sample_size'] for r in records):.4f})",
-        f"{average('log_rho_token_std'):.3f}",
+        f"{average('log_rho_token_std'):.3f} / {average('log_rho_std'):.2f}",
         f"{average('weight_clipped_share'):.4f}",
-        " / ".join(f"{s['wall_s']:.0f}" for s in summaries),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -104,9 +103,8 @@ COLUMNS = (
     "train reward, second half",
     "staleness mean (max)",
     "effective sample size mean (min)",
-    "std of log ρ per token",
+    "std of log ρ, token / sequence",
     "weights clipped",
-    "seconds, per seed",
 )
 
 
