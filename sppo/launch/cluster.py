@@ -89,6 +89,7 @@ class Cluster:
             config.scorer.token.get_secret_value(),
             str(self._run_dir),
             os.getcwd(),
+            self._mark(name),
         )
         self.roles[name] = RoleProcess(name=name, actor=actor, result=result)
 
@@ -114,17 +115,25 @@ class Cluster:
             raise RoleDiedError(self._explain(name, str(cause).splitlines()[0])) from None
         except self._ray.exceptions.RayError as error:
             raise RoleDiedError(self._explain(name, type(error).__name__)) from None
+        finally:
+            self._ray.kill(process.actor)  # an actor that lives on would keep its GPU
 
     def sweep(self, name: str) -> None:
-        """End what a dead role's process has left running: an engine has processes of its own."""
-        for process in psutil.Process().children(recursive=True):
+        """End what a dead role's process has left running: an engine has processes of its own, which init inherits."""
+        ended = []
+        for process in psutil.process_iter():
             try:
-                left = process.environ().get(ROLE_VARIABLE) == name
-            except psutil.Error:  # gone meanwhile
+                if process.environ().get(ROLE_VARIABLE) == self._mark(name):
+                    process.kill()
+                    ended.append(process)
+            except psutil.Error:  # gone meanwhile, or another user's
                 continue
-            if left:
-                log.warning("process %d outlived %s and is ended", process.pid, name)
-                process.kill()
+        for process in ended:
+            log.warning("process %d outlived %s and is ended", process.pid, name)
+        psutil.wait_procs(ended, timeout=5)
+
+    def _mark(self, name: str) -> str:
+        return f"{self._run_dir}:{name}"
 
     def shutdown(self) -> None:
         """End every process of this Ray."""
@@ -149,12 +158,12 @@ class _Role:
 
     def run(
         self, role: str, name: str, run_key: str, config: str, broker: dict[str, Any], scorer_token: str, run_dir: str,
-        working_dir: str,
+        working_dir: str, mark: str,
     ) -> dict[str, Any]:  # fmt: skip
         from sppo.launch import roles
 
         sys.path.insert(0, working_dir)  # a user's scorer may lie beside the configuration
-        os.environ[ROLE_VARIABLE] = name  # marks the processes that this one starts
+        os.environ[ROLE_VARIABLE] = mark  # seen in the processes that this one starts
         roles.redirect_output(Path(run_dir) / "logs" / f"{name}.log")
         run = settings.with_secrets(
             settings.from_json(config), broker=settings.BrokerConfig(**broker), scorer_token=scorer_token

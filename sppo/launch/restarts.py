@@ -35,7 +35,9 @@ class Restarts:
 
         Raises the error where that is of no use: with the count in its message once the cap is reached.
         """
-        if name not in self._seen or not isinstance(error, MENDABLE):
+        # A learner that ends by itself has given up on something; only one that was killed or crashed comes back.
+        mendable = RoleDiedError if name.startswith("learner") else MENDABLE
+        if name not in self._seen or not isinstance(error, mendable):
             raise error
         now = self._clock()
         recent = [t for t in self._times[name] if now - t < WINDOW_S]

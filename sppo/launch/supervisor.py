@@ -186,9 +186,12 @@ class Supervisor:
                         return outcome
                     raise RoleDiedError(f"{ended} ended before the learner; see {self._run_dir}/logs/{ended}.log")
                 except SppoError as error:
-                    if self._interrupts:
+                    if not self._interrupts:
+                        self._start_again(cluster, ended, error)
+                    elif ended == "learner-0":
                         raise
-                    self._start_again(cluster, ended, error)
+                    else:  # the learner is saving: it needs nobody for that
+                        self._progress.note(f"{ended} ended while stopping: {str(error).splitlines()[0]}")
             if self._interrupts and stop_by == float("inf"):
                 self._progress.note("stopping: saving a checkpoint (interrupt again to give up waiting) ...")
                 broker.request_stop("learner", "interrupted")
@@ -206,7 +209,8 @@ class Supervisor:
         reason = str(error).splitlines()[0]
         self._progress.note(f"{name} is started again in {delay_s:.0f} s: {reason}")
         time.sleep(delay_s)
-        self._start(cluster, name)
+        if not self._interrupts or name == "learner-0":  # a stop needs the learner, to save
+            self._start(cluster, name)
 
     def _follow(self, broker: Broker) -> None:
         for position, data in broker.receive("metrics", self._position, 0):

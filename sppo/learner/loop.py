@@ -42,6 +42,7 @@ from sppo.weights.publisher import WeightPublisher
 log = logging.getLogger(__name__)
 
 WAIT_S = 0.5
+HEARTBEAT_LAG_S = 3.0
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
@@ -86,12 +87,16 @@ class Learner:
         tickets = TicketFactory(config, questions.load(config.task, config.seed), self._tokenizer)
         self._queue = GroupQueue(broker, tickets, ledger)
         sender = _make_sender(config, device)
-        self._publisher = WeightPublisher(broker, sender, phase_timeout_s=config.weights.phase_timeout_s)
+        self._publisher = WeightPublisher(
+            broker, sender, phase_timeout_s=config.weights.phase_timeout_s,
+            alone_timeout_s=config.generator.start_timeout_s,
+        )  # fmt: skip
+        self._published_at = 0.0
         self._metrics = JsonLines(run_dir / "metrics.jsonl")
         self._metrics.keep_until(self._version.n)
         self._started = time.monotonic()
         self._clock = BusyClock()
-        self._usage_before: dict[str, tuple[float, float]] = {}
+        self._usage_before: dict[tuple[str, str], tuple[float, float]] = {}
 
     def run(self) -> dict[str, Any]:
         """See the module's `run`."""
@@ -195,7 +200,7 @@ class Learner:
         deadline = time.monotonic() + self._config.learner.batch_timeout_s
         while (groups := self._queue.batch(self._config.learner.groups_per_step)) is None:
             self._check_stop()
-            if self._queue.receive(WAIT_S):
+            if self._queue.receive(WAIT_S) or self._meet_newcomers():
                 deadline = time.monotonic() + self._config.learner.batch_timeout_s
             elif time.monotonic() > deadline:
                 names = [m.name for m in self._broker.members() if m.role == "generator"]
@@ -214,6 +219,7 @@ class Learner:
             report = self._publisher.publish(
                 self._published, self._policy.weights(self._published_snapshot()), while_alone=self._check_stop
             )
+        self._published_at = time.monotonic()
         self._life["syncs"] += 1
         self._life["sync_s"] += report.total_s
         self._life["sync_max_s"] = max(self._life["sync_max_s"], report.total_s)
@@ -222,6 +228,15 @@ class Learner:
             self._published.n, ", ".join(report.members), report.stage_s, report.ready_s, report.transfer_s,
         )  # fmt: skip
         return report.total_s
+
+    def _meet_newcomers(self) -> bool:
+        """Publish again if a generator has come since and holds no weights yet; one that died and is back does not."""
+        if time.monotonic() - self._published_at < HEARTBEAT_LAG_S:
+            return False  # heartbeats may tell of the time before
+        if all(m.applied for m in self._broker.members() if m.role == "generator"):
+            return False
+        self._publish()
+        return True
 
     def _record(self, record: dict[str, Any]) -> None:
         record |= {"epoch": self._version.epoch, "wall_s": time.monotonic() - self._started}
@@ -316,6 +331,8 @@ class Learner:
                     f"{self._config.eval.timeout_s:.0f}; {self._queue.describe()}"
                 )
             self._queue.receive(WAIT_S)
+            if self._meet_newcomers():
+                deadline = time.monotonic() + self._config.eval.timeout_s
         if not groups:
             raise SppoError(f"every ticket of the evaluation of step {n} became a dead letter; see the logs")
         rewards = [float(g.rewards[0]) for g in groups if g.rewards is not None]
@@ -422,15 +439,15 @@ class Learner:
     def _wall_s(self) -> float:
         return self._life["wall_s"] + time.monotonic() - self._started
 
-    def _role_seconds(self) -> dict[str, tuple[float, float]]:
-        """(busy, ready) seconds of every live member so far."""
-        return {m.name: (m.busy_s, m.ready_s) for m in self._broker.members()}
+    def _role_seconds(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """(busy, ready) seconds of every live member so far, by name and life."""
+        return {(m.name, m.life): (m.busy_s, m.ready_s) for m in self._broker.members()}
 
     def _usage(self) -> dict[str, float]:
         """Busy share of each role since training began; members of one role are averaged."""
         shares: dict[str, list[float]] = {"learner": [self._clock.busy_s / max(1e-9, self._clock.ready_s)]}
-        for name, (busy, ready) in self._role_seconds().items():
-            busy_before, ready_before = self._usage_before.get(name, (0.0, 0.0))
+        for (name, life), (busy, ready) in self._role_seconds().items():
+            busy_before, ready_before = self._usage_before.get((name, life), (0.0, 0.0))
             if ready > ready_before:
                 role = name.rsplit("-", 1)[0]
                 shares.setdefault(role, []).append((busy - busy_before) / (ready - ready_before))

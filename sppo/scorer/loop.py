@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 
 from sppo.config import RunConfig
@@ -21,6 +22,7 @@ def run(config: RunConfig, broker: Broker, name: str) -> None:
     """Serve `scorer.name` until the run stops. Raises ScorerError if the service ends by itself."""
     service = Service(config.scorer.name, token=config.scorer.token.get_secret_value())
     service.start()
+    life = secrets.token_hex(8)
     log.info("%s serves %s", service.url, config.scorer.name)
     try:
         while not broker.stop_reason("workers"):
@@ -28,7 +30,9 @@ def run(config: RunConfig, broker: Broker, name: str) -> None:
                 raise ScorerError(f"the scorer service {name} ended by itself")
             usage = service.usage
             broker.heartbeat(
-                Member(name=name, role="scorer", address=service.url, busy_s=usage.busy_s, ready_s=usage.ready_s),
+                Member(
+                    name=name, role="scorer", life=life, address=service.url, busy_s=usage.busy_s, ready_s=usage.ready_s
+                ),
                 HEARTBEAT_TTL_S,
             )
             time.sleep(HEARTBEAT_S)

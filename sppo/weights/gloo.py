@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -103,15 +103,14 @@ class GlooGroup:
 
     def broadcast(self, flat: Tensor) -> None:
         """Rank 0's [n] uint8 tensor to every rank. Raises RuntimeError if a rank is gone or too slow."""
-        assert self._group is not None, "connect() comes first"
         group = self._group  # close() may come from another thread
+        if group is None:
+            raise RuntimeError("the group was left")
         group.broadcast(flat, 0).wait()
 
     def close(self) -> None:
-        """Leave; a broadcast that another thread waits in ends with an error."""
-        group, self._group = self._group, None
-        if group is not None:
-            group.abort()
+        """Leave. A broadcast that another thread waits in keeps the group until it ends or its time is over."""
+        self._group = None
 
 
 class GlooSender:
@@ -155,16 +154,18 @@ class GlooSender:
             "timeout_s": timeout_s,
         }
 
-    def accept(self, timeout_s: float) -> None:
-        """Meet the receivers."""
-        assert self._group is not None, "open() comes first"
-        self._group.connect()
+    def transfer(self, *, meet: bool) -> Callable[[], None]:
+        """Meet the receivers if this is a new group, and broadcast the staged buckets."""
+        group, staged = self._group, list(self._staged)
+        assert group is not None, "open() comes first"
 
-    def send(self, timeout_s: float) -> None:
-        """Broadcast the staged buckets."""
-        assert self._group is not None, "open() comes first"
-        for flat in self._staged:
-            self._group.broadcast(flat)
+        def collective() -> None:
+            if meet:
+                group.connect()
+            for flat in staged:
+                group.broadcast(flat)
+
+        return collective
 
     def close(self) -> None:
         """Leave the group."""

@@ -13,7 +13,7 @@ left out until it shows a sign of life; when a transfer fails, who is left begin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,22 +52,24 @@ class WeightSender(Protocol):
     """The learner's end of one transport.
 
     update = sender.stage(policy.weights())      # a copy: the learner may go on afterwards
-    join = sender.open(world_size)               # only when members changed; what a receiver needs to join
-    sender.accept(timeout_s)                     # wait until everyone has joined
-    sender.send(timeout_s)
+    join = sender.open(world_size, timeout_s)    # only when members changed; what a receiver needs to join
+    sender.transfer(meet=True)()                 # the collective, on a thread of its own
     """
 
     def stage(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
         """Copy the weights and describe them: what an engine's `update_weights` takes."""
 
     def open(self, world_size: int, timeout_s: float) -> dict[str, Any]:
-        """Begin a new group of `world_size` ranks, this end being rank 0; returns the address for receivers."""
+        """Begin a new group of `world_size` ranks, this end being rank 0; returns the address for receivers.
 
-    def accept(self, timeout_s: float) -> None:
-        """Wait until every rank has joined the group begun by `open`."""
+        A rank that waits longer than `timeout_s` for another gives up.
+        """
 
-    def send(self, timeout_s: float) -> None:
-        """Broadcast what was staged."""
+    def transfer(self, *, meet: bool) -> Callable[[], None]:
+        """The collective of this attempt: wait for the ranks of a new group if `meet`, then broadcast what was staged.
+
+        It keeps to the group of this moment, so one that hangs and wakes up later cannot disturb a newer group.
+        """
 
     def close(self) -> None:
         """Leave the group. Safe to repeat."""

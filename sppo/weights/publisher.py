@@ -27,7 +27,9 @@ from sppo.weights.protocol import ANNOUNCE, RELEASE, TRANSFER, Reply, WeightSend
 log = logging.getLogger(__name__)
 
 TRANSFERS = 5
-"""Failed transfers of one version after which the run is given up."""
+"""Failed transfers of one version after which the learner gives up."""
+MEMBER_SHARE = 0.6
+"""A rank gives up at this share of the phase's deadline, so that its answer comes before the deadline is over."""
 WAIT_S = 0.5
 
 
@@ -51,10 +53,13 @@ class SyncReport:
 class WeightPublisher:
     """Publishes versions to every live generator."""
 
-    def __init__(self, broker: Broker, sender: WeightSender, *, phase_timeout_s: float) -> None:
+    def __init__(
+        self, broker: Broker, sender: WeightSender, *, phase_timeout_s: float, alone_timeout_s: float = 600.0
+    ) -> None:
         self._broker = broker
         self._sender = sender
         self._timeout = phase_timeout_s
+        self._alone_timeout = alone_timeout_s
         self._group: tuple[tuple[str, str], ...] = ()
         """(name, life) of the members of the standing group."""
         self._evicted: dict[tuple[str, str], float] = {}
@@ -66,8 +71,9 @@ class WeightPublisher:
     ) -> SyncReport:
         """Bring every live generator to `version`.
 
-        With nobody there it calls `while_alone` twice a second until someone is; without it, and after `TRANSFERS`
-        failed transfers, it raises WeightSyncError naming phase and members.
+        With nobody there it waits up to `alone_timeout_s`, calling `while_alone` twice a second, which may raise to end
+        the wait. Raises WeightSyncError naming phase and members when that time is over, at once without `while_alone`,
+        and after `TRANSFERS` failed transfers.
         """
         started = time.monotonic()
         update = self._sender.stage(weights)
@@ -86,6 +92,8 @@ class WeightPublisher:
             log.warning("weight sync of %s: %s", version, failure)
             if len(failures) == TRANSFERS:
                 raise WeightSyncError(f"weight sync of {version} failed {TRANSFERS} times: {'; '.join(failures)}")
+            if while_alone is not None:
+                while_alone()
         return SyncReport(
             version=version,
             members=tuple(m.name for m in members),
@@ -102,6 +110,7 @@ class WeightPublisher:
     def _gather(self, version: Version, while_alone: Callable[[], None] | None) -> list[Member]:
         """Members that are paused and ready, by name; `self._sync` is the name of this attempt."""
         last = ""
+        deadline = time.monotonic() + self._alone_timeout
         while True:
             self._sync = uuid.uuid4().hex
             members = self._candidates()
@@ -117,7 +126,7 @@ class WeightPublisher:
                 if ready:
                     return [members[name] for name in sorted(ready)]
                 self._send(RELEASE)
-            if while_alone is None:
+            if while_alone is None or time.monotonic() > deadline:
                 raise WeightSyncError(
                     f"weight sync of {version}, {last or 'no live generator to publish weights to'}; "
                     "see the generators' logs"
@@ -159,30 +168,25 @@ class WeightPublisher:
             for member in members:
                 offsets[member.name] = rank
                 rank += member.world_size
-            join = self._sender.open(rank, self._timeout)
+            join = self._sender.open(rank, MEMBER_SHARE * self._timeout)
             self._group = ()
         self._send(TRANSFER, version=str(version), members=names, join=join, offsets=offsets, update=update)
 
-        def collective() -> None:
-            if join is not None:
-                self._sender.accept(self._timeout)
-            self._sender.send(self._timeout)
-
         deadline = time.monotonic() + self._timeout
-        worker = _Thread(collective)
+        worker = _Thread(self._sender.transfer(meet=join is not None))
         applied, errors = self._collect("applied", {m.name: m for m in members}, worker)
         left = deadline - time.monotonic() if applied == set(names) else 0.0
         error = worker.result(max(0.1, left))
-        if error is None and applied == set(names):
+        if not error and applied == set(names):
             self._group = lives
             return ""
         self._group = ()
-        self._sender.close()  # ends a collective that hangs
+        self._sender.close()
         silent = [m for m in members if m.name not in applied and m.name not in errors]
         self._evict(silent)
         parts = [f"{name}: {reason}" for name, reason in sorted(errors.items())]
         parts += [f"{m.name} did not answer within {self._timeout:.0f} s" for m in silent]
-        parts += [f"the learner's end: {error}"] if error is not None else []
+        parts += [f"the learner's end: {error}"] if error else []
         return "phase applied: " + "; ".join(parts)
 
     def _collect(
@@ -191,7 +195,7 @@ class WeightPublisher:
         """(members that completed this phase in time, errors of those that reported one).
 
         A member whose registration lapses, or whose name has passed on to another life, is not waited for. When the
-        learner's end of the transfer fails the group is closed, so that members that wait in it learn of it.
+        learner's end of the transfer fails the group is closed.
         """
         deadline = time.monotonic() + self._timeout
         done: set[str] = set()
@@ -209,7 +213,7 @@ class WeightPublisher:
                 else:
                     done.add(reply.member)
             if worker is not None and worker.failed:
-                self._sender.close()
+                self._sender.close()  # members that wait in it learn of it at once, if gloo lets them
             if waiting:
                 lives = {m.name: m.life for m in self._generators()}
                 waiting = {name for name in waiting if lives.get(name) == expected[name].life}
@@ -223,7 +227,7 @@ class _Thread:
     """One call on a daemon thread, so that a collective that never returns cannot keep the process alive."""
 
     def __init__(self, call: Callable[[], None]) -> None:
-        self._error: BaseException | None = None
+        self._error = ""
         self._thread = threading.Thread(target=self._run, args=(call,), daemon=True, name="weight-sync")
         self._thread.start()
 
@@ -231,15 +235,15 @@ class _Thread:
         try:
             call()
         except BaseException as error:  # noqa: BLE001 - handed to the caller by result()
-            self._error = error
+            # As text: the error's traceback would keep the group and so its connections open.
+            self._error = f"{type(error).__name__}: {error}"
 
     @property
     def failed(self) -> bool:
         """Whether it has ended with an error."""
-        return self._error is not None
+        return bool(self._error)
 
-    def result(self, timeout_s: float) -> BaseException | None:
+    def result(self, timeout_s: float) -> str:
+        """What went wrong, or an empty text."""
         self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            return TimeoutError("still in the collective")
-        return self._error
+        return "still in the collective" if self._thread.is_alive() else self._error

@@ -94,7 +94,11 @@ class WeightReceiver:
 
     async def _resume(self) -> None:
         self._paused_for = ""
-        await self._target.resume()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._target.resume()
+        except TimeoutError:
+            raise WeightSyncError(f"{self._member}: the engine did not resume within {self._timeout:.0f} s") from None
 
     async def _reply(self, sync: str, phase: str, error: str = "") -> None:
         reply = Reply(sync=sync, member=self._member, phase=phase, error=error)

@@ -7,7 +7,7 @@ have not been run on a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,33 +120,40 @@ class NcclSender:
         }
 
     def open(self, world_size: int, timeout_s: float) -> dict[str, Any]:
-        """Choose a port; the group itself meets in `accept`."""
+        """Choose a port; the group itself meets in `transfer`."""
         from vllm.utils.network_utils import get_open_port
 
         self.close()
         self._address = {"master_address": self._host, "master_port": get_open_port(), "world_size": world_size}
         return self._address | {"packed": True}
 
-    def accept(self, timeout_s: float) -> None:
-        """Meet the receivers; vLLM's rendezvous has a deadline of its own."""
-        from vllm.distributed.weight_transfer.nccl_common import stateless_init_process_group
+    def transfer(self, *, meet: bool) -> Callable[[], None]:
+        """Meet the receivers of a new group (vLLM's rendezvous has a deadline of its own), and broadcast, packed."""
+        address, group, staged = self._address, self._group, list(self._staged)
 
-        self._group = stateless_init_process_group(
-            self._address["master_address"], self._address["master_port"], 0, self._address["world_size"], self._device
-        )
+        def collective() -> None:
+            import torch
+            from vllm.distributed.weight_transfer.nccl_common import stateless_init_process_group
+            from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
 
-    def send(self, timeout_s: float) -> None:
-        """Broadcast the staged weights in packed buffers."""
-        import torch
-        from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
+            used = group
+            if meet:
+                used = stateless_init_process_group(
+                    address["master_address"], address["master_port"], 0, address["world_size"], self._device
+                )
+                if self._address is not address:
+                    raise RuntimeError("this group was given up while it met")
+                self._group = used
+            packed_nccl_broadcast_producer(
+                iterator=iter(staged), group=used, src=0, post_iter_func=lambda item: item[1]
+            )
+            torch.cuda.current_stream().synchronize()
 
-        packed_nccl_broadcast_producer(
-            iterator=iter(self._staged), group=self._group, src=0, post_iter_func=lambda item: item[1]
-        )
-        torch.cuda.current_stream().synchronize()
+        return collective
 
     def close(self) -> None:
         """Leave the group."""
+        self._address = {}
         if self._group is not None:
             self._group.destroy()
             self._group = None

@@ -19,7 +19,7 @@ STEPS = 8
 SETTINGS = [
     f"--set=learner.steps={STEPS}", "--set=learner.checkpoint_every=2", "--set=task.held_out=20",
     "--set=eval.every_steps=100", "--set=sampling.completions=4", "--set=learner.groups_per_step=4",
-    "--set=broker.lease_s=10", "--set=broker.renew_s=3",
+    "--set=broker.lease_s=10", "--set=broker.renew_s=3", "--set=learner.lookahead_steps=0",
 ]  # fmt: skip
 
 pytestmark = pytest.mark.timeout(10 * MINUTES)
@@ -46,7 +46,7 @@ def test_a_generator_a_scorer_and_the_learner_are_killed_and_nothing_is_lost(tmp
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
 
-    # Given a run whose generator and scorer are killed, and later its learner
+    # Given a run, nothing of it sampled ahead, whose generator and scorer are killed, and later its learner
     wait_for(2)
     kill(run_dir, "generator-0")
     kill(run_dir, "scorer-0")

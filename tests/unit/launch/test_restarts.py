@@ -44,6 +44,14 @@ def test_what_another_life_would_repeat_ends_the_run_at_once(error: SppoError) -
         restarts.delay_s("learner-0", error)
 
 
+def test_a_learner_that_gave_up_is_not_started_again_but_one_that_was_killed_is() -> None:
+    restarts = Restarts(Clock())
+    restarts.saw("learner-0")
+    with pytest.raises(WeightSyncError):
+        restarts.delay_s("learner-0", WeightSyncError("failed 5 times"))
+    assert restarts.delay_s("learner-0", RoleDiedError("killed")) == 1
+
+
 def test_a_role_that_never_came_up_ends_the_run_at_once() -> None:
     with pytest.raises(RoleDiedError):
         Restarts(Clock()).delay_s("generator-0", RoleDiedError("no memory"))
