@@ -65,8 +65,10 @@ def _group_sum(values_N: Tensor, group_ids_N: Tensor) -> Tensor:
 
 def _members(group_ids_N: Tensor) -> list[Tensor]:
     """Positions of each group's completions, groups in the order in which they first appear."""
-    order = dict.fromkeys(group_ids_N.tolist())
-    return [(group_ids_N == g).nonzero()[:, 0] for g in order]
+    _, index_N = torch.unique(group_ids_N, return_inverse=True)
+    by_group_N = torch.argsort(index_N, stable=True)
+    parts: list[Tensor] = list(torch.split(by_group_N, torch.bincount(index_N).tolist()))
+    return sorted(parts, key=lambda members: int(members[0]))
 
 
 # off-policy weights -------------------------------------------------------------------------------------------------
