@@ -21,7 +21,7 @@ def objective(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random policies and games.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show the objective's five statements on policies of twelve arms, by exact expectations, in about 15 seconds."""
+    """Show the objective's five statements on policies of twelve arms, by exact expectations, in about 10 seconds."""
     out.mkdir(parents=True, exist_ok=True)
     from sppo.bench import objective as laboratory
     from sppo.bench import plots
