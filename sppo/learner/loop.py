@@ -230,7 +230,7 @@ class Learner:
         return report.total_s
 
     def _meet_newcomers(self) -> bool:
-        """Publish again if a generator has come since and holds no weights yet; one that died and is back does not."""
+        """Publish again if a generator has come since, or come back, and holds no weights yet. True if it was done."""
         if time.monotonic() - self._published_at < HEARTBEAT_LAG_S:
             return False  # heartbeats may tell of the time before
         if all(m.applied for m in self._broker.members() if m.role == "generator"):
