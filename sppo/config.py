@@ -7,11 +7,13 @@ Unknown keys are errors. Each default stands here and nowhere else.
 from __future__ import annotations
 
 import importlib.resources
+import ipaddress
 import json
 import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -214,10 +216,14 @@ class BrokerConfig(_Settings):
     """User of your own server."""
     password: SecretStr = SecretStr("")
     """Password of your own server; give it as SPPO_BROKER__PASSWORD."""
-    lease_s: Seconds = 60.0
+    tls_ca: str = ""
+    """Certificate authority (a PEM file) of a `rediss://` server; empty takes the system's."""
+    lease_s: Seconds = 20.0
     """How long a ticket is on loan without renewal."""
-    renew_s: Seconds = 20.0
+    renew_s: Seconds = 5.0
     """How often a generator renews the leases it works on."""
+    outage_s: Seconds = 60.0
+    """How long a role waits for a server that is gone, loading or full before it gives up."""
     max_attempts: Positive = 3
     """Reported failures of one ticket before it becomes a dead letter."""
     max_groups: Positive = 4096
@@ -239,6 +245,34 @@ class BrokerConfig(_Settings):
         if value and not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
         return value
+
+    @model_validator(mode="after")
+    def _safe(self) -> BrokerConfig:
+        host = urlsplit(self.url).hostname or ""
+        if self.url.startswith("unix://") or not self.url or _is_loopback(host):
+            return self
+        if not self.url.startswith("rediss://"):
+            raise ValueError(
+                f"url = {self.url!r}: prompts, tickets and the password would cross the network in the clear; "
+                "give the server TLS and write rediss://"
+            )
+        return self
+
+    @field_validator("tls_ca")
+    @classmethod
+    def _there(cls, value: str) -> str:
+        if value and not Path(value).is_file():
+            raise ValueError("no such file")
+        return value
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class WeightsConfig(_Settings):
@@ -311,7 +345,7 @@ class RunConfig(BaseSettings):
 
 
 SECRETS = ("broker.password", "scorer.token")
-OTHER_VARIABLES = ("SPPO_CACHE",)
+OTHER_VARIABLES = ("SPPO_CACHE", "SPPO_CRASH_POINT", "SPPO_CHAOS_DIR")
 
 # Settings that a second `up` on the same run directory may change: they say how long or where, not what is learned.
 RESUME_MAY_CHANGE = frozenset(
@@ -334,7 +368,11 @@ def load(source: str, overrides: list[str] | None = None) -> RunConfig:
     _merge(values, _read_environment())
     for item in overrides or []:
         _merge(values, _parse_override(item))
-    return _validate(values, source)
+    config = _validate(values, source)
+    broker = config.broker
+    if broker.url.startswith("rediss://") and not broker.password.get_secret_value():
+        raise ConfigError(f"broker.url = {broker.url!r}: such a server needs a password; set SPPO_BROKER__PASSWORD")
+    return config
 
 
 def from_json(text: str) -> RunConfig:

@@ -55,6 +55,20 @@ def group(
     )
 
 
+def big_group(uid: str, *, nbytes: int, version: Version = V0) -> Group:
+    """A group of two completions whose frame has about `nbytes`, 4 for a token and 4 for its log-prob."""
+    length = nbytes // 16
+    return Group(
+        gid=f"{uid}.g.1",
+        uid=uid,
+        stream="train",
+        prompt_ids=np.asarray([1, 2, 3], np.int32),
+        completions=tuple(completion([7] * length, version=version) for _ in range(2)),
+        rewards=np.arange(2, dtype=np.float32),
+        generator="generator-0",
+    )
+
+
 def random_groups(rng: np.random.Generator, count: int, *, vocabulary: int, version: Version = V0) -> list[Group]:
     """Groups of unequal sizes with prompts and completions of unequal lengths."""
     groups = []

@@ -8,8 +8,9 @@
     fail(uid, reason) / release(uid)            fetch(gid)              the frame
                                                 settle(entries)         after a durable checkpoint
 
-A ticket is in exactly one of these places: `todo`, leased, queued (`q:<gid>`), done, dead. A lease may run twice; a
-group never counts twice, because the second push of a ticket is dropped in the same atomic step that would show it.
+A ticket is in exactly one of these places: `todo`, leased, queued (`q:<gid>`), dead, or gone (settled or withdrawn). A
+lease may run twice; a group never counts twice, because the second push of a ticket is dropped in the same atomic step
+that would show it, and so is the push of a ticket that is gone.
 """
 
 from __future__ import annotations
@@ -42,10 +43,13 @@ class Broker(Protocol):
     def open_epoch(self, epoch: str) -> None:
         """Take over the run: from now on calls of an older epoch are fenced."""
 
+    def confirm_epoch(self) -> None:
+        """Raises FencedError if another learner has taken over."""
+
     def issue(self, tickets: Sequence[Ticket]) -> list[IssueResult]:
         """Make tickets available, unless they are queued, leased, waiting or dead already.
 
-        A ticket marked done is opened again: the caller is the truth about what was trained.
+        A ticket that was settled is opened again: the caller is the truth about what was trained.
         """
 
     def withdraw(self, uids: Iterable[str]) -> None:
@@ -64,7 +68,7 @@ class Broker(Protocol):
         """The frame of a claimed group, or None if it is gone."""
 
     def settle(self, entries: Sequence[QueueEntry]) -> None:
-        """End the claimed groups: their tickets are done and their frames deleted."""
+        """End the claimed groups: their tickets and frames are deleted."""
 
     def reject(self, entry: QueueEntry, reason: str) -> None:
         """Drop a claimed group that cannot be used and have its ticket made again (or dead-letter it)."""
@@ -120,7 +124,7 @@ class Broker(Protocol):
         """Why these should stop, or an empty text."""
 
     def ping(self) -> str:
-        """Identity of the server's life; it changes when the server restarts."""
+        """Identity of the server's life; it changes when the server restarts, and may then have lost its newest writes."""
 
     def depths(self) -> dict[str, int]:
         """How many tickets and groups are where: todo, eval, leased, queued, dead; and bytes queued."""

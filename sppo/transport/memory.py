@@ -55,6 +55,10 @@ class MemoryBroker(Broker):
         with self._changed:
             self._epoch = self._server_epoch[0] = epoch
 
+    def confirm_epoch(self) -> None:
+        with self._changed:
+            self._fence()
+
     def issue(self, tickets: Sequence[Ticket]) -> list[IssueResult]:
         results: list[IssueResult] = []
         with self._changed:
@@ -70,7 +74,6 @@ class MemoryBroker(Broker):
             return "dead"
         if state.startswith("q:"):
             return "open"
-        self._state.pop(ticket.uid, None)
         self._tickets[ticket.uid] = ticket
         if ticket.uid in self._leases or ticket.uid in self._todo[ticket.stream]:
             return "open"
@@ -112,8 +115,8 @@ class MemoryBroker(Broker):
         with self._changed:
             self._fence()
             for entry in entries:
-                if self._drop(entry):
-                    self._state[entry.uid] = "done"
+                if self._drop(entry) and self._state.get(entry.uid) == f"q:{entry.gid}":
+                    del self._state[entry.uid]
                     self._forget(entry.uid)
 
     def reject(self, entry: QueueEntry, reason: str) -> None:

@@ -1,22 +1,27 @@
 """The broker over the Redis protocol (Redis or Valkey). Atomic steps are the commented files in `lua/`.
 
 Every write may reach the server twice, because the client resends a command whose reply was lost. Each step on tickets
-and groups is idempotent for that reason; messages may be doubled, and their readers tolerate that.
+and groups is idempotent for that reason; messages may be doubled, and their readers tolerate that. A server that is gone,
+loading or full is waited for up to `broker.outage_s`.
 """
 
 from __future__ import annotations
 
 import importlib.resources
+import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
 import redis
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import NoBackoff
+from redis.connection import Encoder, PythonRespSerializer
 from redis.retry import Retry
 
 from sppo.config import BrokerConfig
 from sppo.errors import BrokerError, ConfigError, FencedError
+from sppo.faults import point
 from sppo.transport import codec
 from sppo.transport.broker import Audience, Broker, Channel, IssueResult, PushResult
 from sppo.types import DeadLetter, Group, Lease, Member, QueueEntry, Ticket, TicketStream, Version
@@ -26,34 +31,44 @@ FRAME_TTL_S = 600
 # A sync that is hundreds of messages behind is over; whoever missed it is announced the next one.
 MESSAGES_KEPT: dict[Channel, int] = {"control": 256, "replies": 1024, "metrics": 20_000}
 SOCKET_TIMEOUT_S = 15.0
-_SCRIPTS = ("issue", "withdraw", "lease", "renew", "release", "push", "settle", "reject", "fail")
+RETRY_S = 0.2
+BULK = 6000
+"""Arguments above so many bytes go to the socket as they are, without a copy into the command."""
+_SCRIPTS = (
+    "open", "reopen", "confirm", "issue", "withdraw", "lease", "renew", "release", "push", "settle", "reject", "fail"
+)  # fmt: skip
 
 R = TypeVar("R")
+log = logging.getLogger(__name__)
 
 
 def connect(config: BrokerConfig, run: str) -> RedisBroker:
-    """A broker on `config.url`.
+    """A broker on `config.url`. It must answer now; later calls wait for it up to `broker.outage_s`.
 
     Raises ConfigError when the server refuses the credentials and BrokerError when it cannot be reached.
     """
     try:
-        client = _client(config)
+        client = make_client(config)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"broker.url = {config.url!r}: {error}") from error
     broker = RedisBroker(client, run, config)
-    broker.ping()
+    broker.check()
     return broker
 
 
-def _client(config: BrokerConfig) -> redis.Redis:
+def make_client(config: BrokerConfig, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
+    """A plain client with the credentials of these settings. Raises ValueError for an address it cannot parse."""
+    tls = {"ssl_ca_certs": config.tls_ca} if config.url.startswith("rediss://") and config.tls_ca else {}
     return redis.Redis.from_url(
         config.url,
         username=config.username or None,
         password=config.password.get_secret_value() or None,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=5.0,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=min(5.0, timeout_s),
         health_check_interval=15,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), 5),
+        retry=Retry(NoBackoff(), 0),  # RedisBroker repeats, and knows for how long
+        command_packer=PythonRespSerializer(BULK, Encoder("utf-8", "strict", False).encode),
+        **tls,
     )
 
 
@@ -65,22 +80,18 @@ class RedisBroker(Broker):
         self._client: Any = client
         self._prefix = f"sppo:{{{run}}}:"
         self._config = config
-        self._epoch = ""
+        self._epoch = self._replaced = ""
         folder = importlib.resources.files("sppo.transport").joinpath("lua")
         self._lua = {name: client.register_script(folder.joinpath(f"{name}.lua").read_text()) for name in _SCRIPTS}
 
     # learner ---------------------------------------------------------------------------------------------------
     def open_epoch(self, epoch: str) -> None:
-        def run() -> None:
-            self._client.set(self._key("epoch"), epoch)
-            try:
-                self._client.xgroup_create(self._key("q"), CONSUMER_GROUP, "0", mkstream=True)
-            except redis.ResponseError as error:
-                if not str(error).startswith("BUSYGROUP"):
-                    raise
-
+        keys, args = ["epoch", "epoch:before", "q"], [epoch, CONSUMER_GROUP]
+        self._replaced = self._run("open", keys, args).decode()
         self._epoch = epoch
-        self._call(run)
+
+    def confirm_epoch(self) -> None:
+        self._run("confirm", ["epoch"], [self._epoch])
 
     def issue(self, tickets: Sequence[Ticket]) -> list[IssueResult]:
         results = []
@@ -115,11 +126,14 @@ class RedisBroker(Broker):
     def settle(self, entries: Sequence[QueueEntry]) -> None:
         for entry in entries:
             keys = ["epoch", "q", f"b:{entry.gid}", "bytes", "state", "tickets", "minv", "attempts", "failures"]
-            self._run("settle", keys, [self._epoch, CONSUMER_GROUP, entry.entry_id, entry.uid, entry.nbytes])
+            args = [self._epoch, CONSUMER_GROUP, entry.entry_id, entry.uid, entry.nbytes, entry.gid]
+            self._run("settle", keys, args)
+            point("learner.settle.begun")
 
     def reject(self, entry: QueueEntry, reason: str) -> None:
         keys = ["epoch", "q", f"b:{entry.gid}", "bytes", "state", "lease"]
         self._run("reject", keys, [self._epoch, CONSUMER_GROUP, entry.entry_id, entry.uid, entry.nbytes])
+        point("learner.frame.rejected")
         self.fail(entry.uid, entry.gid, reason)  # both steps are idempotent, so a crash in between repeats them
 
     def dead_letters(self) -> list[DeadLetter]:
@@ -135,8 +149,9 @@ class RedisBroker(Broker):
 
     # generator -------------------------------------------------------------------------------------------------
     def lease(self, applied: Version) -> Lease | None:
-        keys = ["epoch", "tickets", "minv", "lease", "todo:eval", "todo", "attempts"]
-        reply = self._run("lease", keys, [applied.epoch, applied.n, int(self._config.lease_s * 1000)])
+        keys = ["tickets", "minv", "lease", "todo:eval", "todo", "attempts"]
+        args = [applied.epoch, applied.n, int(self._config.lease_s * 1000), self._key("epoch")]
+        reply = self._run("lease", keys, args)
         if reply is None:
             return None
         return Lease(ticket=codec.unpack_ticket(reply[0]), attempt=int(reply[1]))
@@ -154,7 +169,10 @@ class RedisBroker(Broker):
         keys = ["q", f"b:{group.gid}", "state", "lease", "bytes", "tickets"]
         args = [group.gid, group.uid, group.stream, len(frame), self._config.max_groups, self._config.max_bytes]
         while True:
-            self._call(lambda: self._client.set(name, frame, ex=FRAME_TTL_S))
+            # A server out of memory refuses this one write; for the caller that is a full queue.
+            if not self._call(lambda: self._client.set(name, frame, ex=FRAME_TTL_S), when_full=lambda: False):
+                return PushResult.FULL
+            point("generator.push.stored")
             result = self._run("push", keys, args).decode()
             if result != "LOST":
                 return PushResult(result)
@@ -205,6 +223,20 @@ class RedisBroker(Broker):
         info = self._call(lambda: self._client.info("server"))
         return str(info["run_id"])
 
+    def check(self) -> None:
+        """Raises ConfigError or BrokerError if the server does not answer at once."""
+        self._call(lambda: self._client.info("server"), patience_s=0.0)
+
+    def leftovers(self) -> list[str]:
+        """What is still there of work that should have ended: for an audit after a run; walks over every key."""
+        found = []
+        for name in self._call(lambda: list(self._client.scan_iter(match=f"{glob(self._key('b:'))}*", count=1000))):
+            if self._call(lambda n=name: self._client.ttl(n)) == -1:
+                found.append(f"frame {name.decode()} without an expiry")
+        depths = self.depths()
+        found += [f"{k} {depths[k]}" for k in ("queued", "bytes") if depths[k]]
+        return found
+
     def depths(self) -> dict[str, int]:
         c = self._client
         return {
@@ -225,12 +257,40 @@ class RedisBroker(Broker):
 
     def _run(self, script: str, keys: list[str], args: Sequence[Any]) -> Any:
         # redis-py loads the script again when a restarted server does not know it (NOSCRIPT).
-        return self._call(lambda: self._lua[script](keys=[self._key(k) for k in keys], args=list(args)))
+        def run() -> Any:
+            return self._lua[script](keys=[self._key(k) for k in keys], args=list(args))
+
+        try:
+            return self._call(run)
+        except FencedError:
+            if not (self._epoch and self._reopen()):
+                raise
+            return self._call(run)
+
+    def _reopen(self) -> bool:
+        """Whether the run is ours all the same: a server that lost its newest writes does not know of our epoch."""
+        names = [self._key(k) for k in ("epoch", "epoch:before", "q")]
+        args = [self._epoch, CONSUMER_GROUP, self._replaced]
+        again = bool(self._call(lambda: self._lua["reopen"](keys=names, args=args)))
+        if again:
+            log.warning("the broker had lost its newest writes; this learner has taken the run back")
+        return again
 
     def _read_queue(self, start: str, count: int, wait_s: float) -> list[QueueEntry]:
         block = max(1, int(wait_s * 1000)) if wait_s > 0 else None
         stream = {self._key("q"): start}
-        reply = self._call(lambda: self._client.xreadgroup(CONSUMER_GROUP, "rank0", stream, count=count, block=block))
+
+        def read() -> Any:
+            try:
+                return self._client.xreadgroup(CONSUMER_GROUP, "rank0", stream, count=count, block=block)
+            except redis.ResponseError as error:
+                if "NOGROUP" in str(error):  # the server lost the queue; the learner reconciles when it sees a new boot
+                    self._run("confirm", ["epoch"], [self._epoch])
+                    self._reopen()
+                    return None
+                raise
+
+        reply = self._call(read)
         return [
             QueueEntry(
                 entry_id=entry_id.decode(),
@@ -243,21 +303,46 @@ class RedisBroker(Broker):
             if f
         ]
 
-    def _call(self, run: Callable[[], R]) -> R:
-        try:
-            return run()
-        except redis.AuthenticationError as error:
-            raise ConfigError(
-                f"broker {self._config.url}: {error}; set SPPO_BROKER__USERNAME and SPPO_BROKER__PASSWORD"
-            ) from error
-        except redis.ResponseError as error:
-            if "FENCED" in str(error):
-                raise FencedError("another learner has taken over this run; this one stops without writing") from error
-            raise BrokerError(f"broker {self._config.url} refused a command: {error}") from error
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise BrokerError(
-                f"broker.url = {self._config.url!r} cannot be reached: {error}; is the server running?"
-            ) from error
+    def _call(
+        self, run: Callable[[], R], *, patience_s: float | None = None, when_full: Callable[[], R] | None = None
+    ) -> R:
+        """`run`, repeated while the server is gone, loading or full, for `broker.outage_s` unless told otherwise."""
+        patience_s = self._config.outage_s if patience_s is None else patience_s
+        began = told = time.monotonic()
+        while True:
+            try:
+                return run()
+            except redis.AuthenticationError as error:
+                raise ConfigError(
+                    f"broker {self._config.url}: {error}; set SPPO_BROKER__USERNAME and SPPO_BROKER__PASSWORD"
+                ) from error
+            except redis.exceptions.OutOfMemoryError as error:
+                if when_full is not None:
+                    return when_full()
+                problem, mend, cause = "is out of memory", "raise its maxmemory or lower broker.max_bytes", error
+            except redis.ResponseError as error:
+                if "FENCED" in str(error):
+                    raise FencedError(
+                        "another learner has taken over this run; this one stops without writing"
+                    ) from error
+                if not str(error).startswith("MISCONF"):
+                    raise BrokerError(f"broker {self._config.url} refused a command: {error}") from error
+                problem, mend, cause = f"cannot write to its disk: {error}", "free some disk space", error
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                problem, mend, cause = f"cannot be reached: {error}", "is the server running?", error
+            now = time.monotonic()
+            if now - began >= patience_s:
+                waited = f" for {now - began:.0f} s" if patience_s else ""
+                raise BrokerError(f"broker.url = {self._config.url!r} {problem}{waited}; {mend}") from cause
+            if now - told > 2:
+                told = now
+                log.warning("broker %s; waiting, up to broker.outage_s = %.0f s", problem, patience_s)
+            time.sleep(RETRY_S)
+
+
+def glob(text: str) -> str:
+    """A text as a pattern that matches itself alone."""
+    return "".join(f"[{c}]" if c in "*?[\\" else c for c in text)
 
 
 def _todo(stream: str) -> str:

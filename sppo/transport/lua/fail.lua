@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Count a reported failure: offer the ticket again, or give it up with its reason. One attempt counts once.
 -- KEYS 1 lease  2 todo list of its stream  3 failures (hash: uid -> count, uid:at -> last attempt counted)
 --      4 state  5 dead (stream)  6 tickets  7 minv

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Make a stored frame visible and end the lease. The frame was SET with an expiry just before; here it becomes lasting.
 -- Repeating the step for the same gid changes nothing but makes the frame lasting again (a resent SET re-arms the expiry).
 -- KEYS 1 queue (stream)  2 frame  3 state  4 lease  5 bytes (counter)  6 tickets

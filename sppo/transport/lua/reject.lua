@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Drop a claimed group that cannot be used; its ticket goes back to being leased, and fail.lua follows. Idempotent; fenced.
 -- The lease has no time left, so that the ticket is offered again even if the caller dies before fail.lua.
 -- KEYS 1 epoch  2 queue  3 frame  4 bytes  5 state  6 lease

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Prolong leases that are still held.
 -- KEYS 1 lease   ARGV 1 lease ms, then uids
 local time = redis.call('TIME')

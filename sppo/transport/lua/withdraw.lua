@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Forget a ticket that nobody will use. Fenced.
 -- KEYS 1 epoch  2 tickets  3 minv  4 lease  5 todo  6 todo:eval  7 attempts  8 failures
 -- ARGV 1 epoch  2 uid

@@ -1,0 +1,70 @@
+"""Crash points: labelled places where a process can be made to die, for tests of what survives.
+
+    SPPO_CRASH_POINT=learner.step.taken      dies by SIGKILL when it first passes there
+    SPPO_CRASH_POINT=learner.step.taken@3    the third time
+
+Without the variable a point is one comparison.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+VARIABLE = "SPPO_CRASH_POINT"
+
+POINTS = (
+    # learner: a life begins
+    "learner.epoch.opened",
+    "learner.reconcile.read",
+    "learner.reconciled",
+    # learner: tickets out, groups in
+    "learner.admit.numbered",
+    "learner.admit.issued",
+    "learner.claimed",
+    "learner.frame.fetched",
+    "learner.frame.rejected",
+    "learner.spool.written",
+    "learner.spool.settled",
+    # learner: a step
+    "learner.step.taken",
+    "learner.used",
+    "learner.recorded",
+    # learner: a weight sync
+    "learner.sync.announced",
+    "learner.sync.sent",
+    "learner.sync.applied",
+    # learner: a checkpoint
+    "checkpoint.begun",
+    "checkpoint.written",
+    "checkpoint.flushed",
+    "checkpoint.renamed",
+    "learner.settle.begun",
+    "learner.settled",
+    # generator
+    "generator.leased",
+    "generator.sampled",
+    "generator.scored",
+    "generator.push.stored",
+    "generator.pushed",
+    "generator.sync.paused",
+    "generator.sync.received",
+    "generator.sync.applied",
+    # scorer
+    "scorer.received",
+    "scorer.scored",
+)
+
+_label, _, _count = os.environ.get(VARIABLE, "").partition("@")
+_left = int(_count) if _count.isdigit() else 1
+if _label and (_label not in POINTS or not (_count.isdigit() or not _count)):
+    raise SystemExit(f"{VARIABLE}={_label}@{_count}: no such crash point; sppo/faults.py lists them")
+
+
+def point(label: str) -> None:
+    """Die here if the environment says so."""
+    global _left
+    if label == _label:
+        _left -= 1
+        if _left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,47 @@
+"""Who may do what on the embedded server: one user per role, each with a password of its own.
+
+The lines also serve as a template for a server of one's own (docs/security.md). What they are for: a scorer, which runs
+a user's code, sees no prompt queue; a generator cannot take the run over, acknowledge groups or ask roles to stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+# Everything that sppo uses, and nothing that reads or changes the server itself. INFO tells one life from another.
+_COMMANDS = "+@all -@dangerous -@admin -@pubsub -@blocking +xread +xreadgroup -function -script +script|load +info"
+
+_KEYS = {
+    "learner": "~sppo:*",
+    "generator": " ".join(
+        [f"%R~sppo:*:{key}" for key in ("epoch", "control", "stop:*")]
+        + [
+            f"~sppo:*:{key}"
+            for key in (
+                "tickets", "minv", "lease", "todo", "todo:eval", "attempts", "failures", "state", "dead", "bytes", "q",
+                "b:*", "members", "hb:*", "replies",
+            )
+        ]
+    ),
+    "scorer": "%R~sppo:*:stop:* ~sppo:*:members ~sppo:*:hb:*",
+    "operator": "~sppo:*",
+}  # fmt: skip
+
+_EXTRA = {
+    "learner": "",
+    "generator": "-xack -xdel -xgroup -xreadgroup -flushdb",
+    "scorer": "-eval -evalsha -script",
+    "operator": "",
+}
+
+ROLES = tuple(_KEYS)
+
+
+def lines(passwords: Mapping[str, str]) -> list[str]:
+    """Configuration lines of a Redis 7 or Valkey server; passwords go in as their digests."""
+    users = [
+        f"user {role} on #{hashlib.sha256(passwords[role].encode()).hexdigest()} {_KEYS[role]} {_COMMANDS} {_EXTRA[role]}"
+        for role in ROLES
+    ]
+    return ["user default off", *users]
