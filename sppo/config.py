@@ -291,6 +291,13 @@ class WeightsConfig(_Settings):
         return value
 
 
+class LaunchConfig(_Settings):
+    max_restarts: int = Field(3, ge=0)
+    """Restarts of one role, or of the embedded broker, within ten minutes; then the run ends with the reason."""
+    hang_timeout_s: Seconds = 300.0
+    """A role that lives but gets nothing done for so long is ended and started again."""
+
+
 class EvalConfig(_Settings):
     every_steps: Positive = 20
     """Optimizer steps between evaluations; before the first step and after the last there always is one."""
@@ -318,6 +325,7 @@ class RunConfig(BaseSettings):
     broker: BrokerConfig = BrokerConfig()
     weights: WeightsConfig = WeightsConfig()
     eval: EvalConfig = EvalConfig()
+    launch: LaunchConfig = LaunchConfig()
 
     @model_validator(mode="after")
     def _roles_agree(self) -> RunConfig:
@@ -349,7 +357,20 @@ OTHER_VARIABLES = ("SPPO_CACHE", "SPPO_CRASH_POINT", "SPPO_CHAOS_DIR")
 
 # Settings that a second `up` on the same run directory may change: they say how long or where, not what is learned.
 RESUME_MAY_CHANGE = frozenset(
-    {"learner.steps", "learner.threads", "generator.threads", "learner.keep_checkpoints", "learner.snapshot"}
+    {
+        "learner.steps",
+        "learner.threads",
+        "generator.threads",
+        "learner.keep_checkpoints",
+        "learner.snapshot",
+        "weights.phase_timeout_s",
+        "broker.lease_s",
+        "broker.renew_s",
+        "broker.outage_s",
+        "broker.tls_ca",
+        "launch.max_restarts",
+        "launch.hang_timeout_s",
+    }  # fmt: skip
 )
 
 

@@ -48,7 +48,7 @@ POINTS = (
     "generator.push.stored",
     "generator.pushed",
     "generator.sync.paused",
-    "generator.sync.received",
+    "generator.sync.joined",
     "generator.sync.applied",
     # scorer
     "scorer.received",

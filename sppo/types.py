@@ -174,6 +174,8 @@ class Member:
     """Seconds since the role was ready."""
     tokens: int = 0
     """Generators: completion tokens sampled."""
+    progress: int = 0
+    """Moves as long as the role gets on with its work, or could: one that stands still has hung."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,5 +24,8 @@ class Engine(WeightTarget, Protocol):
     async def sample(self, prompt_ids: Sequence[int], sampling: SamplingParams, request_id: str) -> list[Completion]:
         """K completions with behaviour log-probs, version spans and text."""
 
+    async def ping(self) -> None:
+        """Returns while the engine can step; one that has hung never answers."""
+
     async def close(self) -> None:
         """End the engine and its processes."""

@@ -56,6 +56,9 @@ class FakeEngine:
             text=str(int(tokens.sum())),
         )
 
+    async def ping(self) -> None:
+        """Always there."""
+
     async def pause(self) -> None:
         """Hold every completion before its next token."""
         self._running.clear()

@@ -17,6 +17,7 @@ import numpy as np
 
 from sppo.config import RunConfig
 from sppo.errors import ScorerError, SppoError
+from sppo.faults import point
 from sppo.generators.engine import Engine
 from sppo.metrics import BusyClock
 from sppo.scorer.base import InlineScorer, Scorer, check_kind
@@ -51,6 +52,7 @@ class Generator:
         self._slots = asyncio.Semaphore(config.generator.max_groups)
         self._clock = BusyClock()
         self._tokens = 0
+        self._answers = 0
         self._life = secrets.token_hex(8)
         self._compares: bool | None = None
         """Whether the scorer gave preferences for the first group."""
@@ -62,7 +64,7 @@ class Generator:
         log.info("engine ready")
         try:
             async with asyncio.TaskGroup() as tasks:
-                for service in (self._heartbeat(), self._renew(), self._receiver.run()):
+                for service in (self._heartbeat(), self._renew(), self._ask_engine(), self._receiver.run()):
                     tasks.create_task(service)
                 tasks.create_task(self._work(tasks))
         except BaseExceptionGroup as group:
@@ -99,10 +101,18 @@ class Generator:
                 busy_s=self._clock.busy_s,
                 ready_s=self._clock.ready_s,
                 tokens=self._tokens,
+                progress=self._answers,
             )
             await asyncio.to_thread(self._broker.heartbeat, member, HEARTBEAT_TTL_S)
             if await asyncio.to_thread(self._broker.stop_reason, "workers"):
                 raise _Stopped
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _ask_engine(self) -> None:
+        """An engine that has hung answers no more: the heartbeat then shows no progress."""
+        while True:
+            await self._engine.ping()
+            self._answers += 1
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _renew(self) -> None:
@@ -122,6 +132,7 @@ class Generator:
             # A ticket whose lease expired may come back to us while we still work on it: one attempt is enough.
             if lease is not None and lease.ticket.uid not in self._leases:
                 self._leases[lease.ticket.uid] = lease
+                point("generator.leased")
                 return lease
             await asyncio.sleep(IDLE_S)
 
@@ -142,6 +153,7 @@ class Generator:
     async def _sample_and_score(self, lease: Lease) -> Group:
         ticket = lease.ticket
         completions = await self._sample(lease)
+        point("generator.sampled")
         request = ScoreRequest(
             uid=ticket.uid,
             question=ticket.question,
@@ -149,6 +161,7 @@ class Generator:
             data=ticket.scorer_data,
         )
         scores = await self._scorer.score(request)
+        point("generator.scored")
         if ticket.stream == "train":
             self._check_kind(scores, ticket.uid)
         return Group(
@@ -191,6 +204,7 @@ class Generator:
     async def _push(self, group: Group) -> None:
         while await asyncio.to_thread(self._broker.push, group) is PushResult.FULL:
             await asyncio.sleep(FULL_WAIT_S)
+        point("generator.pushed")
 
 
 def make_scorer(config: RunConfig, broker: Broker) -> Scorer:

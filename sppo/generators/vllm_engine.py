@@ -130,6 +130,10 @@ class VllmEngine:
         await self._engine.finish_weight_update(str(version))
         self._version = str(version)
 
+    async def ping(self) -> None:
+        """See `Engine.ping`: answered by the process that steps the model, between two steps."""
+        await self._engine.get_weight_version()
+
     async def weight_checksums(self) -> dict[str, str]:
         """vLLM's own digest of each loaded weight, to compare two engines."""
         found: list[dict[str, str]] = await self._engine.compute_weight_checksums()

@@ -9,6 +9,8 @@ import logging
 import os
 import secrets
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,9 +52,10 @@ class RoleProcess:
 class Cluster:
     """Ray on this machine, with the roles of one run."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, *, spared: Callable[[], int | None] = lambda: None) -> None:
+        """`spared` names a child process that is not part of this Ray: the embedded broker."""
         self._run_dir = run_dir
-        self._spared = {p.pid for p in psutil.Process().children(recursive=True)}  # the broker
+        self._spared = spared
         self.roles: dict[str, RoleProcess] = {}
         os.environ.update(_ENVIRONMENT)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -96,6 +99,9 @@ class Cluster:
     def wait(self, timeout_s: float) -> str | None:
         """Name of a role that has ended, or None after `timeout_s`."""
         references = {process.result: name for name, process in self.roles.items()}
+        if not references:
+            time.sleep(timeout_s)
+            return None
         done, _ = self._ray.wait(list(references), timeout=timeout_s)
         return references[done[0]] if done else None
 
@@ -119,7 +125,7 @@ class Cluster:
             self._ray.kill(process.actor)  # an actor that lives on would keep its GPU
 
     def sweep(self, name: str) -> None:
-        """End what a dead role's process has left running: an engine has processes of its own, which init inherits."""
+        """End a role that has hung, or what a dead one has left running: an engine's processes, which init inherits."""
         ended = []
         for process in psutil.process_iter():
             try:
@@ -129,7 +135,7 @@ class Cluster:
             except psutil.Error:  # gone meanwhile, or another user's
                 continue
         for process in ended:
-            log.warning("process %d outlived %s and is ended", process.pid, name)
+            log.warning("process %d of %s is ended", process.pid, name)
         psutil.wait_procs(ended, timeout=5)
 
     def _mark(self, name: str) -> str:
@@ -143,7 +149,7 @@ class Cluster:
         self.roles.clear()
         self._ray.shutdown()
         # An engine's processes have sessions of their own and may outlive an actor that was killed.
-        _, stubborn = psutil.wait_procs([p for p in family if p.pid not in self._spared], timeout=5)
+        _, stubborn = psutil.wait_procs([p for p in family if p.pid != self._spared()], timeout=5)
         for process in stubborn:
             log.warning("process %d outlived its role and is ended", process.pid)
             process.kill()

@@ -1,4 +1,4 @@
-"""Whether a role that died is started again, and how long to wait before that."""
+"""Whether a role that died is started again, and how long to wait before that. The embedded broker counts as a role."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from collections.abc import Callable
 
 from sppo.errors import RoleDiedError, ScorerError, SppoError, WeightSyncError
 
-CAP = 3
 WINDOW_S = 600.0
 FIRST_DELAY_S = 1.0
+LONGEST_DELAY_S = 8.0
 
 MENDABLE = (RoleDiedError, WeightSyncError, ScorerError)
 """Ends that another life may be spared: a process that was killed or crashed, a sync or a service that failed."""
 
 
 class Restarts:
-    """At most `CAP` restarts of one role within `WINDOW_S`, each after twice the delay of the one before."""
+    """At most `cap` restarts of one role within `WINDOW_S`, each after twice the delay of the one before."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, cap: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cap = cap
         self._clock = clock
         self._seen: set[str] = set()
         self._times: dict[str, list[float]] = defaultdict(list)
@@ -41,8 +42,11 @@ class Restarts:
             raise error
         now = self._clock()
         recent = [t for t in self._times[name] if now - t < WINDOW_S]
-        if len(recent) >= CAP:
-            raise type(error)(f"{name} died {CAP + 1} times within {WINDOW_S / 60:.0f} minutes; the last time: {error}")
+        if len(recent) >= self._cap:
+            raise type(error)(
+                f"{name} died {self._cap + 1} times within {WINDOW_S / 60:.0f} minutes (launch.max_restarts = "
+                f"{self._cap}); the last time: {error}"
+            )
         self._times[name] = [*recent, now]
         self.counts[name] += 1
-        return FIRST_DELAY_S * 2.0 ** len(recent)
+        return min(FIRST_DELAY_S * 2.0 ** len(recent), LONGEST_DELAY_S)

@@ -2,6 +2,7 @@
 
 RUN/config.toml       the resolved configuration, without secrets
 RUN/metrics.jsonl     one line per optimizer step (names: sppo/metrics.py)
+RUN/events.jsonl      phases, evaluations, weight syncs, restarts: what happened when
 RUN/logs/             one file per role
 RUN/checkpoints/      whole checkpoints (sppo/learner/checkpoint.py)
 RUN/export/           the trained model in Hugging Face format
@@ -9,6 +10,8 @@ RUN/summary.json      the outcome, once the run has ended
 RUN/status.json       the state of the run, renewed every second while it is up
 RUN/broker/           the embedded broker's data
 RUN/run_id            names this run's keys in the broker
+RUN/spool/            groups beyond the broker's budget, until a checkpoint covers them
+RUN/quarantine/       groups that were refused, for whoever wants to know why
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
 """`sppo-cli up`: check, start every role, watch, and leave nothing behind.
 
-Consumes the learner's events and the end of any role; waits for the learner; unblocks the person in front of it.
+Consumes the learner's events, heartbeats, and the end of any role or of the embedded broker; waits for the learner;
+unblocks the person in front of it. Who dies or hangs is started again.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import secrets
 import signal
 import time
@@ -23,6 +26,7 @@ from sppo.launch import run_dir as run_dirs
 from sppo.launch.cluster import Cluster, check_gpus
 from sppo.launch.progress import Progress
 from sppo.launch.restarts import Restarts
+from sppo.launch.watchdog import Watchdog
 from sppo.tasks.questions import Question, Questions
 from sppo.transport import codec
 from sppo.transport.broker import Broker
@@ -36,6 +40,9 @@ POLL_S = 1.0
 PROBES = 3
 STOP_TIMEOUT_S = 120.0
 LEAVE_TIMEOUT_S = 30.0
+BROKER_SILENCE_S = 10.0
+CHAOS_VARIABLE = "SPPO_CHAOS_DIR"
+"""Where `sppo-cli chaos` listens for the roles, to cut them off from the broker."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -107,8 +114,15 @@ class Supervisor:
         self._progress = progress
         self._peak_rss = 0
         self._position = "0"
+        self._members: dict[str, str] = {}
         self._interrupts = 0
-        self._restarts = Restarts()
+        self._restarts = Restarts(config.launch.max_restarts)
+        self._watchdog = Watchdog(config.launch.hang_timeout_s)
+        self._server: EmbeddedServer | None = None
+        self._answered_at = 0.0
+        self._due: dict[str, float] = {}
+        """Roles that are to be started again, with the time."""
+        self._hung: dict[str, str] = {}
         self._plan: dict[str, tuple[str, RunConfig, int]] = {}
         """Role, configuration and GPUs of every process, by name."""
 
@@ -120,7 +134,7 @@ class Supervisor:
             self._position = broker.tail("metrics")
             self._status("starting")
             self._progress.note("starting Ray, scorer, generator and learner ...")
-            cluster = Cluster(self._run_dir)
+            cluster = Cluster(self._run_dir, spared=lambda: self._server.pid if self._server else None)
             self._catch_signals()  # Ray has put its own handler in place
             try:
                 self._start_roles(cluster, config)
@@ -134,18 +148,18 @@ class Supervisor:
     def _broker(self) -> Iterator[tuple[RunConfig, Broker]]:
         """The broker to use, started if it is the embedded one."""
         settings = self._config.broker
-        server = None
         try:
             if not settings.url:
-                server = EmbeddedServer(self._run_dir / "broker", max_bytes=settings.max_bytes)
-                settings = server.start(settings)
+                self._server = EmbeddedServer(self._run_dir / "broker", max_bytes=settings.max_bytes)
+                settings = self._server.start(settings)
+                self._answered_at = time.monotonic()
             token = self._config.scorer.token.get_secret_value() or secrets.token_hex(32)
             broker = connect(settings, self._run_key)
             yield with_secrets(self._config, broker=settings, scorer_token=token), broker
             broker.close()
         finally:
-            if server is not None:
-                server.stop()
+            if self._server is not None:
+                self._server.stop()
 
     def _start_roles(self, cluster: Cluster, config: RunConfig) -> None:
         gpus = int(config.learner.device == "cuda" or (config.learner.device == "auto" and cluster.gpus > 0))
@@ -170,6 +184,11 @@ class Supervisor:
 
     def _start(self, cluster: Cluster, name: str) -> None:
         role, config, gpus = self._plan[name]
+        broker = config.broker if self._server is None else self._server.credentials(config.broker, role)
+        if proxies := os.environ.get(CHAOS_VARIABLE):
+            broker = broker.model_copy(update={"url": f"unix://{proxies}/{name}.sock"})
+        config = config.model_copy(update={"broker": broker})
+        self._watchdog.forget(name)
         cluster.start(role, name, config, self._run_key, gpus=gpus)
 
     def _watch(self, cluster: Cluster, broker: Broker) -> dict[str, Any]:
@@ -177,12 +196,20 @@ class Supervisor:
         stop_by = float("inf")
         while True:
             ended = cluster.wait(POLL_S)
-            self._follow(broker)
+            if self._broker_is_there():
+                self._follow(broker)
+                self._end_hung(cluster, broker)
+            for name in [n for n, due in self._due.items() if time.monotonic() >= due]:
+                del self._due[name]
+                if not self._interrupts or name == "learner-0":  # a stop needs the learner, to save
+                    self._start(cluster, name)
             if ended is not None:
+                self._watchdog.forget(ended)
                 try:
                     outcome = cluster.result(ended)
                     if ended == "learner-0":
-                        self._follow(broker)
+                        if self._broker_is_there():
+                            self._follow(broker)
                         return outcome
                     raise RoleDiedError(f"{ended} ended before the learner; see {self._run_dir}/logs/{ended}.log")
                 except SppoError as error:
@@ -204,34 +231,72 @@ class Supervisor:
 
     def _start_again(self, cluster: Cluster, name: str, error: SppoError) -> None:
         """Raises the error if the role is not to be started again."""
+        why = self._hung.pop(name, "")
+        if why:
+            error = RoleDiedError(f"{name} had hung ({why}) and was ended. {error}")
         delay_s = self._restarts.delay_s(name, error)
         cluster.sweep(name)
-        reason = str(error).splitlines()[0]
-        self._progress.note(f"{name} is started again in {delay_s:.0f} s: {reason}")
-        time.sleep(delay_s)
-        if not self._interrupts or name == "learner-0":  # a stop needs the learner, to save
-            self._start(cluster, name)
+        reason = f"{name} had hung ({why}) and was ended" if why else str(error).splitlines()[0]
+        self._tell("restart", f"{name} is started again in {delay_s:.0f} s: {reason}", role=name)
+        self._due[name] = time.monotonic() + delay_s
+
+    def _end_hung(self, cluster: Cluster, broker: Broker) -> None:
+        """A role that lives without working is as good as dead: end it, and it is started again."""
+        if self._interrupts:
+            return  # whoever leaves stops its heartbeat first
+        for name, why in self._watchdog.hung(cluster.roles, broker.members()).items():
+            if name not in self._hung:
+                self._hung[name] = why
+                cluster.sweep(name)
+
+    def _broker_is_there(self) -> bool:
+        """Whether the broker answers; an embedded one that died or hangs is started again. Raises BrokerError."""
+        if self._server is None:
+            return True  # a server of the user's own: clients wait for it and say so
+        now = time.monotonic()
+        if self._server.answers():
+            if now - self._answered_at > 2 * POLL_S:
+                self._watchdog.excuse()
+            self._answered_at = now
+            self._restarts.saw("broker")
+            return True
+        dead = self._server.pid is None
+        if dead or now - self._answered_at > BROKER_SILENCE_S:
+            what = "died" if dead else f"gave no answer for {BROKER_SILENCE_S:.0f} s"
+            self._restarts.delay_s("broker", RoleDiedError(f"the broker {what}; see {self._run_dir}/broker/server.log"))
+            self._tell("restart", f"the broker is started again: it {what}", role="broker")
+            self._server.restart()
+            self._watchdog.excuse()
+            self._answered_at = time.monotonic()
+            return True
+        return False
 
     def _follow(self, broker: Broker) -> None:
         for position, data in broker.receive("metrics", self._position, 0):
             self._position = position
             event = codec.unpack(data)
             self._progress.event(event)
+            if event["kind"] != "step":  # those are in metrics.jsonl
+                self._write_event(event)
             if event["kind"] == "step":
                 self._restarts.saw("learner-0")
         members = broker.members()
         for member in members:
             self._restarts.saw(member.name)
+        self._members = {m.name: m.life for m in members}
         self._progress.members(members)
         self._peak_rss = max(self._peak_rss, _family_rss())
         self._status()
 
     def _dismiss(self, cluster: Cluster, broker: Broker) -> None:
         """Ask the other roles to finish and wait for them."""
-        broker.request_stop("workers", "the learner is done")
+        self._due.clear()
+        if self._broker_is_there():
+            broker.request_stop("workers", "the learner is done")
         deadline = time.monotonic() + LEAVE_TIMEOUT_S
         while cluster.roles and time.monotonic() < deadline:
             ended = cluster.wait(POLL_S)
+            self._broker_is_there()
             if ended is not None:
                 try:
                     cluster.result(ended)
@@ -242,7 +307,18 @@ class Supervisor:
 
     def _status(self, phase: str | None = None) -> None:
         state = self._progress.state() | ({"phase": phase} if phase else {})
-        run_dirs.write_status(self._run_dir, state | {"updated": time.time(), "peak_rss_mb": self._peak_rss >> 20})
+        about = {"members": self._members, "restarts": dict(self._restarts.counts)}
+        run_dirs.write_status(
+            self._run_dir, state | about | {"updated": time.time(), "peak_rss_mb": self._peak_rss >> 20}
+        )
+
+    def _tell(self, kind: str, text: str, **fields: Any) -> None:
+        self._progress.note(text)
+        self._write_event({"kind": kind, "text": text, **fields})
+
+    def _write_event(self, event: dict[str, Any]) -> None:
+        with (self._run_dir / "events.jsonl").open("a") as file:
+            file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
 
     def _summarise(self, outcome: dict[str, Any]) -> dict[str, Any]:
         summary = outcome | {"peak_rss_mb": self._peak_rss >> 20, "restarts": dict(self._restarts.counts)}

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sppo.errors import ConfigError, SppoError
+from sppo.faults import point
 
 _NAME = re.compile(r"step-(\d{6,})-[0-9a-f]+")
 FORMAT = 2
@@ -64,8 +65,11 @@ def save(
     anchor: Iterable[tuple[str, Tensor]] = (),
     state: dict[str, Any],
     keep: int,
+    confirm: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write a checkpoint durably, then delete all but the newest `keep`.
+
+    `confirm` is called before the checkpoint becomes visible, and may raise: a learner that was replaced writes none.
 
     Raises SppoError if the disk is full; what was there before is then untouched.
     """
@@ -76,18 +80,23 @@ def save(
         for leftover in root.glob(".step-*.partial"):  # cut off by a crash
             shutil.rmtree(leftover)
         scratch.mkdir()
+        point("checkpoint.begun")
         save_file({k: v.detach().contiguous() for k, v in model.items()}, scratch / "model.safetensors")
         save_file({k: v.detach().contiguous() for k, v in optimizer}, scratch / "optimizer.safetensors")
         if snapshot := {k: v.contiguous() for k, v in anchor}:
             save_file(snapshot, scratch / "anchor.safetensors")
         header = {"format": FORMAT, "step": step, "epoch": epoch, "torch_rng": _rng_state()}
         (scratch / "state.json").write_text(json.dumps(header | state))
+        point("checkpoint.written")
         for file in scratch.iterdir():
             _flush(file)
         _flush(scratch)
+        point("checkpoint.flushed")
+        confirm()
         if final.exists():  # the same step of the same life, written again
             shutil.rmtree(final)
         scratch.rename(final)
+        point("checkpoint.renamed")
         _flush(root)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import signal
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,12 +25,15 @@ from typing import Any
 from sppo import models
 from sppo.config import RunConfig, cpu_threads
 from sppo.errors import ConfigError, ParityError, SppoError, WeightSyncError
+from sppo.faults import point
 from sppo.learner import checkpoint
 from sppo.learner.checkpoint import Checkpoint
 from sppo.learner.ledger import Ledger
 from sppo.learner.model import Policy, Snapshot, pick_device
 from sppo.learner.optim import Optimizer
+from sppo.learner.pulse import Pulse
 from sppo.learner.queue import GroupQueue
+from sppo.learner.spool import Spool
 from sppo.learner.step import Trainer
 from sppo.metrics import BusyClock, JsonLines
 from sppo.tasks import questions
@@ -54,23 +59,29 @@ def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
 
     Raises SppoError with what went wrong. A checkpoint is written before a requested stop.
     """
-    with _locked(run_dir):
-        return Learner(config, broker, run_dir).run()
+    with _locked(run_dir), Pulse(broker) as pulse:
+        learner = Learner(config, broker, run_dir, pulse)
+        with learner.stopped_by_signals():
+            return learner.run()
 
 
 class Learner:
     """One life of the learner."""
 
-    def __init__(self, config: RunConfig, broker: Broker, run_dir: Path) -> None:
+    def __init__(self, config: RunConfig, broker: Broker, run_dir: Path, pulse: Pulse) -> None:
         self._config = config
         self._broker = broker
         self._run_dir = run_dir
+        self._pulse = pulse
+        self._signal = ""
         self._phase("loading the model")
         device = pick_device(config.learner.device)
         _use_threads(config, device)
         self._model_path = models.resolve(config.model)
         self._tokenizer = models.load_tokenizer(self._model_path)
-        self._policy = Policy(self._model_path, device=device, temperature=config.sampling.temperature)
+        self._policy = Policy(
+            self._model_path, device=device, temperature=config.sampling.temperature, on_forward=pulse.beat
+        )
         self._optimizer = Optimizer(config.learner, self._policy.master)
         self._trainer = Trainer(config.learner, self._policy, self._optimizer)
         self._version = Version(epoch=uuid.uuid4().hex, n=0)
@@ -85,7 +96,9 @@ class Learner:
         ledger = self._resume(checkpoint.newest(run_dir / "checkpoints"))
         self._ledger = ledger
         tickets = TicketFactory(config, questions.load(config.task, config.seed), self._tokenizer)
-        self._queue = GroupQueue(broker, tickets, ledger)
+        self._queue = GroupQueue(
+            broker, tickets, ledger, Spool(run_dir), limits=config.broker, vocabulary=self._policy.vocabulary
+        )
         sender = _make_sender(config, device)
         self._publisher = WeightPublisher(
             broker, sender, phase_timeout_s=config.weights.phase_timeout_s,
@@ -101,6 +114,7 @@ class Learner:
     def run(self) -> dict[str, Any]:
         """See the module's `run`."""
         self._broker.open_epoch(self._version.epoch)
+        point("learner.epoch.opened")
         stopped = False
         try:
             self._prepare()
@@ -150,6 +164,7 @@ class Learner:
         with self._clock.work():
             for record in self._trainer.train(groups, self._version, self._published):
                 records.append(record | {"wait_s": 0.0 if records else waited, "sync_s": 0.0})
+        point("learner.step.taken")
         self._queue.use(groups)
         before, self._version = self._version.n, Version(epoch=self._version.epoch, n=records[-1]["step"])
         last = self._version.n >= self._config.learner.steps
@@ -160,6 +175,7 @@ class Learner:
         finally:  # a stop while no generator is alive must not lose the records of steps that were taken
             for record in records:
                 self._record(record)
+        point("learner.recorded")
         self._admit()
         if _crossed(before, self._version.n, self._config.eval.every_steps) or last:
             self._evaluate()
@@ -223,6 +239,11 @@ class Learner:
         self._life["syncs"] += 1
         self._life["sync_s"] += report.total_s
         self._life["sync_max_s"] = max(self._life["sync_max_s"], report.total_s)
+        self._event(
+            "sync", step=self._published.n, members=list(report.members), stage_s=round(report.stage_s, 3),
+            ready_s=round(report.ready_s, 3), alone_s=round(report.alone_s, 3), transfer_s=round(report.transfer_s, 3),
+            failures=list(report.failures),
+        )  # fmt: skip
         log.info(
             "published %d to %s: stage %.2f s, ready %.2f s, transfer %.2f s",
             self._published.n, ", ".join(report.members), report.stage_s, report.ready_s, report.transfer_s,
@@ -402,6 +423,7 @@ class Learner:
                 "life": life,
             },
             keep=self._config.learner.keep_checkpoints,
+            confirm=self._broker.confirm_epoch,
         )
         self._queue.settle()
         self._saved, self._parent = (self._version.n, len(self._evaluations)), folder.name
@@ -453,11 +475,33 @@ class Learner:
                 shares.setdefault(role, []).append((busy - busy_before) / (ready - ready_before))
         return {role: sum(values) / len(values) for role, values in shares.items()}
 
+    @contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT to this process save a checkpoint and end it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(number: int, _: object) -> None:
+            self._signal = signal.Signals(number).name
+
+        before = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     def _check_stop(self) -> None:
+        self._pulse.beat()
+        if self._signal:
+            log.info("%s", self._signal)
+            raise _Stopped
         if self._broker.stop_reason("learner"):
             raise _Stopped
 
     def _phase(self, name: str) -> None:
+        self._pulse.beat()
         self._event("phase", phase=name)
 
     def _event(self, kind: str, **fields: Any) -> None:

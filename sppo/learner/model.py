@@ -8,7 +8,7 @@ Shape suffixes: T completion tokens of a micro-batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -30,12 +30,19 @@ class Policy:
     accumulate without rounding; `refresh()` writes the updated master weights back for computing.
     """
 
-    def __init__(self, path: str, *, device: str, temperature: float, compute: torch.dtype = torch.bfloat16) -> None:
-        """Load from a folder in Hugging Face format. Raises ConfigError for a model without a language-model head."""
+    def __init__(
+        self, path: str, *, device: str, temperature: float, compute: torch.dtype = torch.bfloat16,
+        on_forward: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """Load from a folder in Hugging Face format; `on_forward` is called after each micro-batch.
+
+        Raises ConfigError for a model without a language-model head.
+        """
         from transformers import AutoModelForCausalLM
 
         self.device = device
         self._temperature = temperature
+        self._on_forward = on_forward
         self.module: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=compute, attn_implementation="sdpa", trust_remote_code=False
         ).to(device)
@@ -82,7 +89,13 @@ class Policy:
             softcap=self._softcap,
             return_entropy=entropy,
         )
+        self._on_forward()
         return logprob_T, entropy_T
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the head: every token id lies below."""
+        return int(self.module.get_output_embeddings().weight.shape[0])
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -1,99 +1,164 @@
 """The learner's side of the broker: tickets out, groups in, settlement after a durable checkpoint.
 
 What was claimed is in one of three places until it is settled: ready (not used yet), used (in an optimizer step that no
-checkpoint covers yet), or recorded (evaluations, settled at once).
+checkpoint covers yet), or recorded (evaluations, settled at once). When ready and used groups take half of the broker's
+budget they move to the learner's disk, so a long way to the next checkpoint cannot block the queue.
+
+The ledger is the truth. Whenever a life begins, or the broker has restarted and may have lost its newest writes, the
+broker is made to agree with it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from sppo.config import BrokerConfig
 from sppo.errors import BadFrame
+from sppo.faults import point
 from sppo.learner.ledger import Ledger
+from sppo.learner.spool import Spool
 from sppo.tasks.tickets import TicketFactory, training_index, training_uid
 from sppo.transport import codec
 from sppo.transport.broker import Broker
-from sppo.types import Group, QueueEntry
+from sppo.types import Group, QueueEntry, Ticket
 
 log = logging.getLogger(__name__)
 
 CLAIM = 256
+SPILL_SHARE = 0.5
 
 
 class GroupQueue:
     """Tickets and groups of one life of the learner."""
 
-    def __init__(self, broker: Broker, tickets: TicketFactory, ledger: Ledger) -> None:
+    def __init__(
+        self, broker: Broker, tickets: TicketFactory, ledger: Ledger, spool: Spool, *, limits: BrokerConfig,
+        vocabulary: int = 2**31,
+    ) -> None:  # fmt: skip
         self._broker = broker
         self._tickets = tickets
         self._ledger = ledger
-        self._held: set[str] = set()
-        self._ready: dict[int, tuple[QueueEntry, Group]] = {}
-        self._used: list[QueueEntry] = []
+        self._spool = spool
+        self._limits = limits
+        self._vocabulary = vocabulary
+        self._boot = ""
+        self._n = 0
+        self._held: dict[tuple[str, str], QueueEntry] = {}
+        """Claimed training groups that the broker keeps for us; a server that lost everything may name another so."""
+        self._ready: dict[int, Group] = {}
         self._known_dead: set[str] = set()
+        self._evaluation_tickets: Mapping[str, Ticket] = {}
         self._evaluations: dict[str, Group | None] = {}
 
     def reconcile(self, n: int) -> None:
         """Make the broker agree with the ledger: what the checkpoint covers is ended, what it lacks is issued again."""
+        self._n = n
+        self._boot = self._broker.ping()
         self._note_dead()
+        self._recall()
         self._take(self._broker.pending())
         self._take(self._broker.claim(CLAIM, 0))
-        queued = {entry.uid for entry, _ in self._ready.values()}
-        wanted = {training_uid(i) for i in self._ledger.open()}
-        self._broker.withdraw(self._broker.open_tickets() - queued - wanted)
-        again = [self._tickets.training(i, n) for i in self._ledger.open() if training_uid(i) not in queued]
-        self._broker.issue(again)
-        if again:
-            log.info("%d open tickets issued again", len(again))
+        point("learner.reconcile.read")
+        wanted = {training_uid(i): i for i in self._ledger.open() if i not in self._ready}
+        missing = {uid: t for uid, t in self._evaluation_tickets.items() if self._evaluations[uid] is None}
+        held = {entry.uid for entry in self._held.values()}
+        self._broker.withdraw(self._broker.open_tickets() - held - wanted.keys() - missing.keys())
+        self._broker.issue([*(self._tickets.training(i, n) for i in wanted.values()), *missing.values()])
+        point("learner.reconciled")
+        if wanted:
+            log.info("%d open tickets issued again", len(wanted))
+
+    def _recall(self) -> None:
+        """Groups that an earlier life moved to the disk and that its checkpoint does not cover."""
+        for uid, frame in self._spool.frames():
+            index = training_index(uid)
+            open_ = index < self._ledger.next_index and not self._ledger.settled(uid)
+            if not open_ or index in self._ready:
+                continue
+            try:
+                self._ready[index] = codec.decode_group(frame)
+            except BadFrame as error:
+                log.warning("the spooled group of ticket %s is made again: %s", uid, error)
 
     def admit(self, cap: int, n: int) -> None:
         """Issue tickets until `cap` are outstanding."""
+        self._n = n
         fresh = []
         while self._ledger.outstanding < cap:
             fresh.append(self._tickets.training(self._ledger.issue(), n))
+        if fresh:
+            point("learner.admit.numbered")
         results = self._broker.issue(fresh)
+        if fresh:
+            point("learner.admit.issued")
         for ticket, result in zip(fresh, results, strict=True):
             if result == "dead":
                 self._ledger.give_up(ticket.uid)
 
     def receive(self, wait_s: float) -> int:
         """Take in what has arrived, waiting up to `wait_s` for the first. Returns how many groups came."""
+        if self._broker.ping() != self._boot:
+            log.warning("the broker has restarted; making it agree with what was trained")
+            self.reconcile(self._n)
         entries = self._broker.claim(CLAIM, wait_s)
-        if not entries:
+        if entries:
+            point("learner.claimed")
+        else:
             self._note_dead()
             # A claim whose reply was lost stays pending for us: it is never offered as new again.
-            entries = [e for e in self._broker.pending() if e.entry_id not in self._held]
+            entries = [e for e in self._broker.pending() if _key(e) not in self._held]
         self._take(entries)
+        self._spill()
         return len(entries)
+
+    def _spill(self) -> None:
+        """Move what is claimed to the disk before it fills the broker, which would hold generators back for ever."""
+        share = max(
+            sum(e.nbytes for e in self._held.values()) / self._limits.max_bytes,
+            len(self._held) / self._limits.max_groups,
+        )
+        if share <= SPILL_SHARE:
+            return
+        entries = list(self._held.values())
+        frames = {entry.uid: self._broker.fetch(entry) for entry in entries}
+        self._spool.write({uid: frame for uid, frame in frames.items() if frame is not None})
+        self._broker.settle(entries)
+        self._held.clear()
+        point("learner.spool.settled")
+        log.info("%d groups moved to the disk until the next checkpoint", len(entries))
 
     def batch(self, count: int) -> list[Group] | None:
         """The `count` oldest groups of issued tickets, or None if fewer are ready."""
         usable = sorted(i for i in self._ready if i < self._ledger.next_index)[:count]
         if len(usable) < count:
             return None
-        return [self._ready[i][1] for i in usable]
+        return [self._ready[i] for i in usable]
 
     def waiting(self) -> list[Group]:
         """Groups that have come in and are in no optimizer step yet, the batch at hand among them."""
-        return [group for _, group in self._ready.values()]
+        return list(self._ready.values())
 
     def use(self, groups: list[Group]) -> None:
         """These groups have entered an optimizer step."""
         for group in groups:
-            entry, _ = self._ready.pop(training_index(group.uid))
-            self._used.append(entry)
+            del self._ready[training_index(group.uid)]
         self._ledger.use([g.uid for g in groups])
+        point("learner.used")
 
     def settle(self) -> None:
         """A durable checkpoint covers everything used so far."""
-        self._broker.settle(self._used)
-        self._held.difference_update(e.entry_id for e in self._used)
-        self._used = []
+        used = [e for e in self._held.values() if self._ledger.settled(e.uid)]
+        self._broker.settle(used)
+        for entry in used:
+            del self._held[_key(entry)]
+        self._spool.drop(self._ledger.settled)
+        point("learner.settled")
 
     def start_evaluation(self, name: str, n: int) -> list[str]:
         """Issue the held-out questions for version `n`; returns their uids."""
         tickets = self._tickets.evaluation(name, n)
+        self._evaluation_tickets = {t.uid: t for t in tickets}
         self._evaluations = {t.uid: None for t in tickets}
         self._broker.issue(tickets)
         return list(self._evaluations)
@@ -104,6 +169,7 @@ class GroupQueue:
         expected = {uid: g for uid, g in self._evaluations.items() if uid not in self._known_dead}
         if any(group is None for group in expected.values()):
             return None
+        self._evaluation_tickets, self._evaluations = {}, {}
         return [group for group in expected.values() if group is not None]
 
     def describe(self) -> str:
@@ -113,7 +179,7 @@ class GroupQueue:
 
     def _take(self, entries: list[QueueEntry]) -> None:
         for entry in entries:
-            if entry.entry_id in self._held:
+            if _key(entry) in self._held:
                 continue
             keep: Callable[[QueueEntry], None] = (
                 self._take_training if entry.stream == "train" else self._take_evaluation
@@ -122,14 +188,15 @@ class GroupQueue:
 
     def _take_training(self, entry: QueueEntry) -> None:
         index = training_index(entry.uid)
-        if index < self._ledger.next_index and self._ledger.settled(entry.uid):
-            # Covered by the checkpoint this life began with (what this life used is held, so it cannot come twice).
+        used = index < self._ledger.next_index and self._ledger.settled(entry.uid)
+        if used or index in self._ready:
+            # Covered by the checkpoint this life began with; or made twice, because the broker lost its newest writes.
             self._broker.settle([entry])
             return
         group = self._decode(entry)
         if group is not None:
-            self._held.add(entry.entry_id)
-            self._ready[index] = (entry, group)
+            self._held[_key(entry)] = entry
+            self._ready[index] = group
 
     def _take_evaluation(self, entry: QueueEntry) -> None:
         if entry.uid in self._evaluations:
@@ -141,17 +208,26 @@ class GroupQueue:
 
     def _decode(self, entry: QueueEntry) -> Group | None:
         frame = self._broker.fetch(entry)
+        point("learner.frame.fetched")
         try:
             if frame is None:
                 raise BadFrame("the frame is gone from the broker")
             group = codec.decode_group(frame)
-            if group.uid != entry.uid:
-                raise BadFrame(f"the frame belongs to ticket {group.uid}")
+            self._check(entry, group)
         except BadFrame as error:
-            log.warning("group %s of ticket %s is dropped: %s", entry.gid, entry.uid, error)
+            kept = self._spool.quarantine(entry.gid, frame) if frame is not None else None
+            log.warning("group %s of ticket %s is dropped: %s; kept as %s", entry.gid, entry.uid, error, kept)
             self._broker.reject(entry, f"bad frame: {error}")
             return None
         return group
+
+    def _check(self, entry: QueueEntry, group: Group) -> None:
+        """Raises BadFrame for a frame that is sound but would stop the learner, or train something else."""
+        if (group.uid, group.stream) != (entry.uid, entry.stream):
+            raise BadFrame(f"the frame belongs to ticket {group.uid}")
+        for ids in (group.prompt_ids, *(c.token_ids for c in group.completions)):
+            if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._vocabulary:
+                raise BadFrame(f"a token id is outside the vocabulary of {self._vocabulary}")
 
     def _note_dead(self) -> None:
         for letter in self._broker.dead_letters():
@@ -162,3 +238,7 @@ class GroupQueue:
             issued = letter.stream == "train" and training_index(letter.uid) < self._ledger.next_index
             if issued and not self._ledger.settled(letter.uid):
                 self._ledger.give_up(letter.uid)
+
+
+def _key(entry: QueueEntry) -> tuple[str, str]:
+    return entry.entry_id, entry.gid

@@ -17,12 +17,14 @@ import time
 from dataclasses import asdict
 from typing import Annotated, Any
 
+import httpx
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
 from sppo.errors import ConfigError, ScorerError
+from sppo.faults import point
 from sppo.scorer.base import InlineScorer
 from sppo.types import ScoreRequest
 
@@ -78,10 +80,12 @@ def build(name: str, token: str, usage: Usage) -> FastAPI:
 
     @app.post("/score", dependencies=[Depends(authorise)], response_model_exclude_none=True)
     def score(body: ScoreBody) -> ScoreReply:
+        point("scorer.received")
         started = time.monotonic()
         request = ScoreRequest(uid=body.uid, question=body.question, completions=body.completions, data=body.data)
         try:
             scores = scorer.score_now(request)
+            point("scorer.scored")
             return ScoreReply(**{k: v.tolist() for k, v in asdict(scores).items() if v is not None})
         except ScorerError as error:
             raise HTTPException(422, str(error)) from error
@@ -116,6 +120,8 @@ class Service:
             target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True, name="scorer-http"
         )
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._probe = httpx.Client(headers=headers, timeout=1.0, trust_env=False)
 
     def start(self) -> None:
         """Serve. Raises ScorerError if the service does not come up."""
@@ -131,8 +137,17 @@ class Service:
         """Whether requests are still being served."""
         return self._thread.is_alive()
 
+    def answers(self) -> bool:
+        """Whether a request is answered within a second: a scorer that keeps every thread busy for ever does not."""
+        try:
+            reply = self._probe.get(f"{self.url}/health")
+        except httpx.HTTPError:
+            return False
+        return reply.status_code == 200
+
     def stop(self) -> None:
         """Finish open requests and stop."""
+        self._probe.close()
         self._server.should_exit = True
         self._thread.join(10)
         self._socket.close()

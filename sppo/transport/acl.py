@@ -40,8 +40,8 @@ ROLES = tuple(_KEYS)
 
 def lines(passwords: Mapping[str, str]) -> list[str]:
     """Configuration lines of a Redis 7 or Valkey server; passwords go in as their digests."""
-    users = [
-        f"user {role} on #{hashlib.sha256(passwords[role].encode()).hexdigest()} {_KEYS[role]} {_COMMANDS} {_EXTRA[role]}"
-        for role in ROLES
+    digests = {role: hashlib.sha256(passwords[role].encode()).hexdigest() for role in ROLES}
+    return [
+        "user default off",
+        *(f"user {role} on #{digests[role]} {_KEYS[role]} {_COMMANDS} {_EXTRA[role]}" for role in ROLES),
     ]
-    return ["user default off", *users]

@@ -124,7 +124,7 @@ class Broker(Protocol):
         """Why these should stop, or an empty text."""
 
     def ping(self) -> str:
-        """Identity of the server's life; it changes when the server restarts, and may then have lost its newest writes."""
+        """Identity of the server's life. It changes when the server restarts and may have lost its newest writes."""
 
     def depths(self) -> dict[str, int]:
         """How many tickets and groups are where: todo, eval, leased, queued, dead; and bytes queued."""

@@ -1,8 +1,8 @@
 """The broker over the Redis protocol (Redis or Valkey). Atomic steps are the commented files in `lua/`.
 
 Every write may reach the server twice, because the client resends a command whose reply was lost. Each step on tickets
-and groups is idempotent for that reason; messages may be doubled, and their readers tolerate that. A server that is gone,
-loading or full is waited for up to `broker.outage_s`.
+and groups is idempotent for that reason; messages may be doubled, and their readers tolerate that. A server that is
+gone, loading or full is waited for up to `broker.outage_s`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
 import redis
+from redis._parsers.encoders import Encoder
 from redis.backoff import NoBackoff
-from redis.connection import Encoder, PythonRespSerializer
+from redis.connection import PythonRespSerializer
 from redis.retry import Retry
 
 from sppo.config import BrokerConfig
@@ -67,9 +68,14 @@ def make_client(config: BrokerConfig, *, timeout_s: float = SOCKET_TIMEOUT_S) ->
         socket_connect_timeout=min(5.0, timeout_s),
         health_check_interval=15,
         retry=Retry(NoBackoff(), 0),  # RedisBroker repeats, and knows for how long
-        command_packer=PythonRespSerializer(BULK, Encoder("utf-8", "strict", False).encode),
+        command_packer=_packer(),
         **tls,
     )
+
+
+def _packer() -> Any:
+    encoder = Encoder("utf-8", "strict", False)  # type: ignore[no-untyped-call]
+    return PythonRespSerializer(BULK, encoder.encode)
 
 
 class RedisBroker(Broker):
@@ -230,9 +236,9 @@ class RedisBroker(Broker):
     def leftovers(self) -> list[str]:
         """What is still there of work that should have ended: for an audit after a run; walks over every key."""
         found = []
-        for name in self._call(lambda: list(self._client.scan_iter(match=f"{glob(self._key('b:'))}*", count=1000))):
-            if self._call(lambda n=name: self._client.ttl(n)) == -1:
-                found.append(f"frame {name.decode()} without an expiry")
+        names = self._call(lambda: list(self._client.scan_iter(match=f"{glob(self._key('b:'))}*", count=1000)))
+        expiries = self._call(lambda: [self._client.ttl(name) for name in names])
+        found += [f"frame {n.decode()} without an expiry" for n, ttl in zip(names, expiries, strict=True) if ttl == -1]
         depths = self.depths()
         found += [f"{k} {depths[k]}" for k in ("queued", "bytes") if depths[k]]
         return found
@@ -309,6 +315,7 @@ class RedisBroker(Broker):
         """`run`, repeated while the server is gone, loading or full, for `broker.outage_s` unless told otherwise."""
         patience_s = self._config.outage_s if patience_s is None else patience_s
         began = told = time.monotonic()
+        cause: Exception
         while True:
             try:
                 return run()

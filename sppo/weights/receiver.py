@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from sppo.errors import TransferAborted, WeightSyncError
+from sppo.faults import point
 from sppo.transport import codec
 from sppo.transport.broker import Broker
 from sppo.types import Version
@@ -54,6 +55,7 @@ class WeightReceiver:
         kind, sync = message["kind"], message["sync"]
         if kind == ANNOUNCE and self._member in message["members"]:
             await self._pause()
+            point("generator.sync.paused")
             self._paused_for = sync
             self._paused_until = time.monotonic() + 2 * self._timeout
             await self._reply(sync, "ready")
@@ -78,6 +80,7 @@ class WeightReceiver:
                 if message["join"] is not None:
                     join = message["join"] | {"rank_offset": message["offsets"][self._member]}
                     await self._target.join_group(join)
+                    point("generator.sync.joined")
                 await self._target.load_weights(message["update"], version)
         except TransferAborted as error:
             log.warning("weight sync of %s: %s; going on with %s", version, error, self.applied)
@@ -89,6 +92,7 @@ class WeightReceiver:
             await self._reply(message["sync"], "applied", error=reason)
             raise WeightSyncError(f"{self._member} could not apply {version}: {reason}") from error
         self.applied = version
+        point("generator.sync.applied")
         await self._resume()
         await self._reply(message["sync"], "applied")
 

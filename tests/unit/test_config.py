@@ -38,7 +38,7 @@ def test_sources_override_each_other_in_the_documented_order(tmp_path: Path, mon
         ("sampling.top_p=0.9", ["sampling.top_p", "0.9", "use 1.0"]),
         ("learner.lr=-1", ["learner.lr", "-1"]),
         ("learner.mini_batches=3", ["mini_batches = 3", "groups_per_step = 8"]),
-        ("broker.renew_s=50", ["renew_s = 50", "lease_s = 60"]),
+        ("broker.renew_s=50", ["renew_s = 50", "lease_s = 20"]),
         ("broker.url=redis://me:secret@host", ["broker.url", "SPPO_BROKER__PASSWORD"]),
         ("learner.steps", ["--set", "section.setting=value"]),
     ],

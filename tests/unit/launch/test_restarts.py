@@ -16,7 +16,7 @@ class Clock:
 
 
 def test_each_restart_waits_twice_as_long_and_the_fourth_death_ends_the_run() -> None:
-    restarts = Restarts(Clock())
+    restarts = Restarts(3, Clock())
     restarts.saw("generator-0")
     died = RoleDiedError("generator-0 ended by itself (killed)")
     assert [restarts.delay_s("generator-0", died) for _ in range(3)] == [1, 2, 4]
@@ -27,7 +27,7 @@ def test_each_restart_waits_twice_as_long_and_the_fourth_death_ends_the_run() ->
 
 def test_deaths_long_ago_do_not_count_and_roles_are_counted_apart() -> None:
     clock = Clock()
-    restarts = Restarts(clock)
+    restarts = Restarts(3, clock)
     for name in ("generator-0", "generator-1"):
         restarts.saw(name)
         for _ in range(3):
@@ -38,14 +38,14 @@ def test_deaths_long_ago_do_not_count_and_roles_are_counted_apart() -> None:
 
 @pytest.mark.parametrize("error", [ConfigError("lr"), ParityError("0.3 nats"), SppoError("disk full")])
 def test_what_another_life_would_repeat_ends_the_run_at_once(error: SppoError) -> None:
-    restarts = Restarts(Clock())
+    restarts = Restarts(3, Clock())
     restarts.saw("learner-0")
     with pytest.raises(type(error)):
         restarts.delay_s("learner-0", error)
 
 
 def test_a_learner_that_gave_up_is_not_started_again_but_one_that_was_killed_is() -> None:
-    restarts = Restarts(Clock())
+    restarts = Restarts(3, Clock())
     restarts.saw("learner-0")
     with pytest.raises(WeightSyncError):
         restarts.delay_s("learner-0", WeightSyncError("failed 5 times"))
@@ -54,4 +54,4 @@ def test_a_learner_that_gave_up_is_not_started_again_but_one_that_was_killed_is(
 
 def test_a_role_that_never_came_up_ends_the_run_at_once() -> None:
     with pytest.raises(RoleDiedError):
-        Restarts(Clock()).delay_s("generator-0", RoleDiedError("no memory"))
+        Restarts(3, Clock()).delay_s("generator-0", RoleDiedError("no memory"))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from sppo.config import BrokerConfig
 from sppo.errors import FencedError
 from sppo.learner.ledger import Ledger
 from sppo.learner.queue import GroupQueue
+from sppo.learner.spool import Spool
 from sppo.tasks.questions import Question, Questions
 from sppo.tasks.tickets import TicketFactory
+from sppo.transport.broker import PushResult
 from sppo.transport.memory import MemoryBroker
 from sppo.types import Version
 from tests import makers
@@ -23,11 +30,21 @@ QUESTIONS = Questions(
 class Life:
     """One life of a learner on a shared broker."""
 
-    def __init__(self, server: MemoryBroker, epoch: str, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self, server: MemoryBroker, epoch: str, ledger: Ledger | None = None, *, folder: Path | None = None,
+        limits: BrokerConfig | None = None,
+    ) -> None:  # fmt: skip
         self.broker = server.session()
         self.ledger = ledger or Ledger()
         tickets = TicketFactory(makers.run_config(), QUESTIONS, makers.WordTokenizer())
-        self.queue = GroupQueue(self.broker, tickets, self.ledger)
+        self.queue = GroupQueue(
+            self.broker,
+            tickets,
+            self.ledger,
+            Spool(folder or Path(tempfile.mkdtemp())),
+            limits=limits or BrokerConfig(),
+            vocabulary=100,
+        )
         self.version = Version(epoch=epoch, n=0)
         self.broker.open_epoch(epoch)
 
@@ -183,3 +200,86 @@ def test_an_evaluation_ends_when_every_question_came_or_died(server: MemoryBroke
     assert len(groups) == 2
     assert life.ledger.outstanding == 0  # outside admission
     assert server.depths()["queued"] == 0  # settled when recorded
+
+
+def test_a_broker_that_restarted_and_lost_everything_is_filled_again_while_the_learner_goes_on() -> None:
+    life = Life(MemoryBroker(), "a")
+    life.queue.reconcile(0)
+    life.queue.admit(6, 0)
+    life.generate(3)
+    assert life.step(1) == ["train-000000000"]  # two more are claimed and only in memory
+    life.queue.start_evaluation("a-0", 0)
+    # When the server comes back empty
+    life.broker.__dict__.update(MemoryBroker().__dict__)
+    life.broker.open_epoch("a")  # RedisBroker does this by itself
+    life.queue.receive(0)
+    # Then what is not in memory is offered again, training and evaluation, and nothing is used twice
+    again = life.generate(20)
+    assert sorted(u for u in again if u.startswith("train")) == [f"train-{i:09d}" for i in (3, 4, 5)]
+    assert len([u for u in again if u.startswith("eval")]) == 3
+    assert life.step(5) == [f"train-{i:09d}" for i in (1, 2, 3, 4, 5)]
+    assert life.queue.finish_evaluation() is not None
+    life.queue.settle()
+    assert life.broker.depths()["queued"] == 0
+
+
+def test_a_group_made_again_after_a_rollback_is_dropped_while_the_first_is_in_use(server: MemoryBroker) -> None:
+    life = Life(server, "a")
+    life.queue.admit(2, 0)
+    life.generate(2)
+    life.queue.receive(0)
+    # Given a server whose log was cut off before the pushes: the tickets are open, and made again
+    for uid in ("train-000000000", "train-000000001"):
+        server._state.pop(uid)
+        server._todo["train"].append(uid)
+    assert life.step(1) == ["train-000000000"]
+    for i in range(2):
+        lease = life.broker.lease(life.version)
+        assert lease is not None
+        assert life.broker.push(makers.group(lease.ticket.uid, gid=f"again-{i}")) is PushResult.OK
+    life.queue.receive(0)
+    assert life.step(1) == ["train-000000001"]
+    assert life.queue.batch(1) is None
+    life.queue.settle()
+    assert server.depths() == {"todo": 0, "eval": 0, "leased": 0, "queued": 0, "dead": 0, "bytes": 0}
+
+
+def test_what_would_fill_the_broker_moves_to_the_disk_and_survives_a_crash(
+    server: MemoryBroker, tmp_path: Path
+) -> None:
+    small = BrokerConfig(max_groups=4)
+    first = Life(server, "a", folder=tmp_path, limits=small)
+    first.queue.admit(5, 0)
+    first.generate(3)
+    assert first.step(2) == ["train-000000000", "train-000000001"]
+    assert server.depths()["queued"] == 0  # three of at most four groups: over half
+    assert len(list((tmp_path / "spool").iterdir())) == 3
+    state = Ledger().state()
+    # A life whose checkpoint covers none of them finds them there, and only asks for the rest
+    second = Life(server, "b", Ledger.restore(state | {"next_index": 5}), folder=tmp_path, limits=small)
+    second.queue.reconcile(0)
+    assert second.step(3) == [f"train-{i:09d}" for i in range(3)]
+    assert second.generate(10) == ["train-000000003", "train-000000004"]
+    second.queue.settle()  # the checkpoint
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert second.step(2) == ["train-000000003", "train-000000004"]
+
+
+def test_a_poison_frame_is_quarantined_and_its_ticket_given_up_after_three(
+    server: MemoryBroker, tmp_path: Path
+) -> None:
+    life = Life(server, "a", folder=tmp_path)
+    life.queue.admit(1, 0)
+    for attempt in range(3):
+        lease = life.broker.lease(life.version)
+        assert lease is not None
+        group = makers.group(lease.ticket.uid, gid=f"poison-{attempt}")
+        ids = np.asarray([10**6], np.int32)  # would index far outside the embedding
+        life.broker.push(replace(group, prompt_ids=ids))
+        life.queue.receive(0)
+        assert life.queue.batch(1) is None
+    life.queue.receive(0)
+    assert life.ledger.dead == 1
+    (letter,) = server.dead_letters()
+    assert "vocabulary of 100" in letter.reason
+    assert len(list((tmp_path / "quarantine").iterdir())) == 3

@@ -1,0 +1,60 @@
+"""The learner's heartbeat: shows that its process lives, and that it gets on with its work.
+
+Sent from a thread of its own, so it goes on through long steps; `beat` is called by the work itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+
+from sppo.errors import SppoError
+from sppo.metrics import BusyClock
+from sppo.transport.broker import Broker
+from sppo.types import Member
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 1.0
+HEARTBEAT_TTL_S = 10.0
+NAME = "learner-0"
+
+
+class Pulse:
+    """with Pulse(broker) as pulse: ... pulse.beat()"""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._life = secrets.token_hex(8)
+        self._progress = 0
+        self._clock = BusyClock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="heartbeat")
+
+    def __enter__(self) -> Pulse:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(HEARTBEAT_TTL_S)
+
+    def beat(self) -> None:
+        """Something got done."""
+        self._progress += 1
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            member = Member(
+                name=NAME, role="learner", life=self._life, progress=self._progress, ready_s=self._clock.ready_s
+            )
+            try:
+                self._broker.heartbeat(member, HEARTBEAT_TTL_S)
+            except SppoError as error:  # whoever works with the broker meets it too and says what follows
+                log.warning("no heartbeat: %s", error)
+            self._ended.wait(HEARTBEAT_S)
+        try:
+            self._broker.leave(NAME)
+        except SppoError as error:
+            log.warning("%s while leaving", error)
