@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sppo import __version__
-from sppo.errors import SppoError
+from sppo.errors import ConfigError, SppoError
 
 from . import bench
 
@@ -96,6 +96,81 @@ def _up(source: str, config: RunConfig, folder: Path, *, again: str) -> None:
     with Progress(config.learner.steps) as progress:
         summary = Supervisor(config, folder, run_key, progress).run()
     _report(folder, summary, again)
+
+
+@app.command(epilog="Examples: sppo-cli chaos quickstart --seed 1 --minutes 10 --json | sppo-cli chaos runs/stopped")
+def chaos(
+    target: Annotated[
+        str, typer.Argument(help="A preset, a TOML file, or the directory of a stopped run, which is resumed.")
+    ] = "",
+    preset: Annotated[str, typer.Option("--preset", help="The same as the argument.")] = "",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the plan of faults.")] = 0,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0, help="How long faults go on after the first step.")
+    ] = 10,
+    every: Annotated[float, typer.Option("--every", min=5, help="Seconds between two kills.")] = 60,
+    kinds: Annotated[str, typer.Option("--faults", help="Which: kill, stop, delay, partition.")] = (
+        "kill,stop,delay,partition"
+    ),
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Default: runs/<name>-chaos-<seed>.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="As for `up`. Repeatable.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Kill, stop, delay and cut off roles of a real run by a seeded plan, then count what became of every ticket.
+
+    Starts the run itself, with the embedded broker, and lets it go on to its end; exit code 1 if a check fails.
+    """
+    from sppo import config as settings
+
+    source = target or preset
+    folder = Path(source)
+    if not source:
+        raise ConfigError("name what to run: a preset, a TOML file or the directory of a stopped run")
+    if (folder / "config.toml").is_file():
+        source, run_dir = str(folder / "config.toml"), folder
+    from sppo.launch import chaos as tool
+    from sppo.launch import run_dir as run_dirs
+
+    wanted = [k.strip() for k in kinds.split(",") if k.strip()]
+    if unknown := [k for k in wanted if k not in tool.KINDS]:
+        raise ConfigError(f"--faults {unknown[0]}: no such fault; there are {', '.join(tool.KINDS)}")
+    overrides = [*tool.SETTINGS, *(set_ or [])]
+    resolved = settings.load(source, overrides)
+    if resolved.broker.url:
+        raise ConfigError(f"broker.url = {resolved.broker.url!r}: chaos kills the broker, so it wants the embedded one")
+    place = run_dir or Path("runs") / f"{resolved.name}-chaos-{seed}"
+    if run_dirs.running(place) is not None:
+        raise ConfigError(f"{place}: the run is up; chaos starts it itself: first `sppo-cli down {place}`")
+
+    faults = tool.plan(
+        seed, minutes, every, [*tool.role_names(resolved), "broker"], [k for k in tool.KINDS if k in wanted]
+    )
+    command = [sys.executable, sys.argv[0], "up", source, "--run-dir", str(place), *(f"--set={s}" for s in overrides)]
+    report = {"seed": seed, "minutes": minutes} | tool.Chaos(
+        resolved, place, command, faults, lambda text: typer.echo(text, err=as_json)
+    ).run()
+    run_dirs.write_json(place / "chaos.json", report)
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        _report_chaos(report)
+    failed = [c["name"] for c in report["checks"] if not c["ok"]]
+    if failed:
+        raise SppoError(f"not within the bar: {', '.join(failed)}")
+
+
+def _report_chaos(report: dict[str, Any]) -> None:
+    found = report["audit"]
+    typer.echo(
+        f"\n{len(report['faults'])} faults in {report['seconds']:.0f} s; tickets: {found['issued']} issued, "
+        f"{found['trained']} trained, {len(found['twice'])} twice, {len(found['lost'])} lost, {len(found['dead'])} dead"
+    )
+    for check in report["checks"]:
+        verdict = "ok " if check["ok"] else "NOT"
+        typer.echo(f"  {verdict}  {check['name']} = {check['value']:g} {check['unit']} (at most {check['bar']:g})")
+    accuracy = report["held_out_accuracy"]
+    if accuracy:
+        typer.echo(f"held-out accuracy {_percent(accuracy['before'])} before, {_percent(accuracy['after'])} after")
 
 
 @app.command(epilog="Example: sppo-cli status runs/quickstart --json")

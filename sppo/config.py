@@ -356,22 +356,11 @@ SECRETS = ("broker.password", "scorer.token")
 OTHER_VARIABLES = ("SPPO_CACHE", "SPPO_CRASH_POINT", "SPPO_CHAOS_DIR")
 
 # Settings that a second `up` on the same run directory may change: they say how long or where, not what is learned.
-RESUME_MAY_CHANGE = frozenset(
-    {
-        "learner.steps",
-        "learner.threads",
-        "generator.threads",
-        "learner.keep_checkpoints",
-        "learner.snapshot",
-        "weights.phase_timeout_s",
-        "broker.lease_s",
-        "broker.renew_s",
-        "broker.outage_s",
-        "broker.tls_ca",
-        "launch.max_restarts",
-        "launch.hang_timeout_s",
-    }  # fmt: skip
-)
+RESUME_MAY_CHANGE = {
+    *("learner.steps", "learner.threads", "learner.keep_checkpoints", "learner.snapshot", "generator.threads"),
+    *("broker.lease_s", "broker.renew_s", "broker.outage_s", "broker.tls_ca", "weights.phase_timeout_s"),
+    *("launch.max_restarts", "launch.hang_timeout_s"),
+}
 
 
 def presets() -> list[str]:

@@ -29,7 +29,7 @@ from sppo.weights.receiver import WeightReceiver
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
-HEARTBEAT_TTL_S = 10.0
+HEARTBEAT_TTL_S = 8.0
 IDLE_S = 0.05
 FULL_WAIT_S = 0.5
 

@@ -92,7 +92,6 @@ class Cluster:
             config.scorer.token.get_secret_value(),
             str(self._run_dir),
             os.getcwd(),
-            self._mark(name),
         )
         self.roles[name] = RoleProcess(name=name, actor=actor, result=result)
 
@@ -127,19 +126,14 @@ class Cluster:
     def sweep(self, name: str) -> None:
         """End a role that has hung, or what a dead one has left running: an engine's processes, which init inherits."""
         ended = []
-        for process in psutil.process_iter():
+        for process in role_processes(self._run_dir, name):
             try:
-                if process.environ().get(ROLE_VARIABLE) == self._mark(name):
-                    process.kill()
-                    ended.append(process)
-            except psutil.Error:  # gone meanwhile, or another user's
+                process.kill()
+            except psutil.NoSuchProcess:
                 continue
-        for process in ended:
             log.warning("process %d of %s is ended", process.pid, name)
+            ended.append(process)
         psutil.wait_procs(ended, timeout=5)
-
-    def _mark(self, name: str) -> str:
-        return f"{self._run_dir}:{name}"
 
     def shutdown(self) -> None:
         """End every process of this Ray."""
@@ -164,12 +158,13 @@ class _Role:
 
     def run(
         self, role: str, name: str, run_key: str, config: str, broker: dict[str, Any], scorer_token: str, run_dir: str,
-        working_dir: str, mark: str,
+        working_dir: str,
     ) -> dict[str, Any]:  # fmt: skip
         from sppo.launch import roles
 
         sys.path.insert(0, working_dir)  # a user's scorer may lie beside the configuration
-        os.environ[ROLE_VARIABLE] = mark  # seen in the processes that this one starts
+        os.environ[ROLE_VARIABLE] = _mark(Path(run_dir), name)  # seen in the processes that this one starts
+        run_dirs.write_pid(Path(run_dir), name)
         roles.redirect_output(Path(run_dir) / "logs" / f"{name}.log")
         run = settings.with_secrets(
             settings.from_json(config), broker=settings.BrokerConfig(**broker), scorer_token=scorer_token
@@ -183,6 +178,22 @@ class _Role:
             logging.exception("%s ends", name)
             # As plain text: an exception of a library may not survive the way to the supervisor.
             raise RuntimeError(f"{type(error).__name__}: {error}".splitlines()[0]) from None
+
+
+def role_processes(run_dir: Path, name: str) -> list[psutil.Process]:
+    """The process of a role, first, and those that it has started, whoever is their parent now."""
+    found = [p for p in [run_dirs.role_process(run_dir, name)] if p is not None]
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(ROLE_VARIABLE) == _mark(run_dir, name):
+                found.append(process)
+        except psutil.Error:  # gone meanwhile, or another user's
+            continue
+    return found
+
+
+def _mark(run_dir: Path, name: str) -> str:
+    return f"{run_dir.resolve()}:{name}"
 
 
 def check_gpus(available: int, wanted: int) -> None:

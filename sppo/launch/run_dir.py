@@ -10,6 +10,7 @@ RUN/summary.json      the outcome, once the run has ended
 RUN/status.json       the state of the run, renewed every second while it is up
 RUN/broker/           the embedded broker's data
 RUN/run_id            names this run's keys in the broker
+RUN/pids/             the process of each role, for ending one that hangs
 RUN/spool/            groups beyond the broker's budget, until a checkpoint covers them
 RUN/quarantine/       groups that were refused, for whoever wants to know why
 """
@@ -111,6 +112,27 @@ def write_status(run_dir: Path, status: dict[str, Any]) -> None:
     """Renew status.json with this process as the owner."""
     process = psutil.Process(os.getpid())
     _write(run_dir / "status.json", json.dumps(status | {"pid": process.pid, "pid_created": process.create_time()}))
+
+
+def write_pid(run_dir: Path, role: str) -> None:
+    """Say that this process is the role's."""
+    process = psutil.Process()
+    folder = run_dir / "pids"
+    folder.mkdir(exist_ok=True)
+    _write(folder / f"{role}.json", json.dumps({"pid": process.pid, "created": process.create_time()}))
+
+
+def role_process(run_dir: Path, role: str) -> psutil.Process | None:
+    """The process that said so last, if it is still there."""
+    found = read_json(run_dir / "pids" / f"{role}.json")
+    if found is None:
+        return None
+    try:
+        process = psutil.Process(found["pid"])
+        same = abs(process.create_time() - found["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return process if same else None
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -114,7 +114,7 @@ class Supervisor:
         self._progress = progress
         self._peak_rss = 0
         self._position = "0"
-        self._members: dict[str, str] = {}
+        self._members: dict[str, dict[str, str]] = {}
         self._interrupts = 0
         self._restarts = Restarts(config.launch.max_restarts)
         self._watchdog = Watchdog(config.launch.hang_timeout_s)
@@ -283,7 +283,7 @@ class Supervisor:
         members = broker.members()
         for member in members:
             self._restarts.saw(member.name)
-        self._members = {m.name: m.life for m in members}
+        self._members = {m.name: {"life": m.life, "applied": m.applied} for m in members}
         self._progress.members(members)
         self._peak_rss = max(self._peak_rss, _family_rss())
         self._status()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sppo.types import Member
 
-SILENT_S = 5.0
+SILENT_S = 3.0
 """Longest absence from the registry, which a role leaves `HEARTBEAT_TTL_S` after its last heartbeat."""
 
 

@@ -15,7 +15,7 @@ from sppo.types import Member
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
-HEARTBEAT_TTL_S = 10.0
+HEARTBEAT_TTL_S = 8.0
 
 
 def run(config: RunConfig, broker: Broker, name: str) -> None:

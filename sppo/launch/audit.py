@@ -1,0 +1,86 @@
+"""After a run: was every ticket trained once or given up with a reason, and is nothing left behind?"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sppo.config import BrokerConfig
+from sppo.learner import checkpoint
+from sppo.learner.ledger import Ledger
+from sppo.tasks.tickets import training_uid
+from sppo.transport.redis_broker import connect
+from sppo.transport.server import EmbeddedServer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What became of the tickets of one run, by its last checkpoint, its metrics and its broker."""
+
+    issued: int
+    trained: int
+    twice: list[str]
+    lost: list[str]
+    """Settled by the ledger, but in no optimizer step and no dead letter."""
+    dead: dict[str, str]
+    """uid to reason."""
+    dead_unexplained: list[str]
+    leftovers: list[str]
+    """Frames, bytes and entries that the broker still holds though everything was settled."""
+
+
+def audit(run_dir: Path) -> Audit:
+    """Read a run that has ended and used the embedded broker. Raises ConfigError if it has no checkpoint."""
+    found = checkpoint.newest(run_dir / "checkpoints")
+    ledger = Ledger() if found is None else Ledger.restore(found.state["ledger"])
+    step = 0 if found is None else found.step
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines() if (run_dir / "metrics.jsonl").exists() else []
+    records: list[dict[str, Any]] = [r for r in map(json.loads, lines) if r["step"] <= step]
+    times = Counter(uid for record in records for uid in record["tickets"])
+
+    server = EmbeddedServer(run_dir / "broker", max_bytes=1 << 30)
+    config = server.start(BrokerConfig())
+    try:
+        broker = connect(config, f"{_name(run_dir)}-{(run_dir / 'run_id').read_text()}")
+        letters = {d.uid: d.reason for d in broker.dead_letters() if d.stream == "train"}
+        leftovers = broker.leftovers()
+        broker.close()
+    finally:
+        server.stop()
+
+    settled = [training_uid(i) for i in range(ledger.next_index) if ledger.settled(training_uid(i))]
+    return Audit(
+        issued=ledger.next_index,
+        trained=len(times),
+        twice=sorted(uid for uid, n in times.items() if n > 1),
+        lost=[uid for uid in settled if uid not in times and uid not in letters],
+        dead=letters,
+        dead_unexplained=sorted(uid for uid, reason in letters.items() if not reason.strip()),
+        leftovers=leftovers if not ledger.open() else [],
+    )
+
+
+def orphans(run_dir: Path) -> list[str]:
+    """Processes that still work for this run: its roles and what they started, its broker."""
+    from sppo.launch.cluster import role_processes
+
+    found = {p.pid: p for path in (run_dir / "pids").glob("*.json") for p in role_processes(run_dir, path.stem)}
+    log = str(run_dir.resolve() / "broker")
+    for process in psutil.process_iter():
+        try:
+            if "valkey" in process.name() and process.cwd() == log:
+                found[process.pid] = process
+        except psutil.Error:
+            continue
+    return [f"{p.pid} {' '.join(p.cmdline())[:80]}" for p in found.values() if p.is_running()]
+
+
+def _name(run_dir: Path) -> str:
+    import tomllib
+
+    return str(tomllib.loads((run_dir / "config.toml").read_text())["name"])
