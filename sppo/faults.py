@@ -55,10 +55,17 @@ POINTS = (
     "scorer.scored",
 )
 
-_label, _, _count = os.environ.get(VARIABLE, "").partition("@")
-_left = int(_count) if _count.isdigit() else 1
-if _label and (_label not in POINTS or not (_count.isdigit() or not _count)):
-    raise SystemExit(f"{VARIABLE}={_label}@{_count}: no such crash point; sppo/faults.py lists them")
+_label = ""
+_left = 0
+
+
+def arm(text: str) -> None:
+    """Have this process die at `label` or `label@times`; an empty text disarms. Raises ValueError for an unknown label."""
+    global _label, _left
+    label, _, count = text.partition("@")
+    if label and label not in POINTS:
+        raise ValueError(f"{VARIABLE}={text}: no such crash point; sppo/faults.py lists them")
+    _label, _left = label, int(count or 1)
 
 
 def point(label: str) -> None:
@@ -68,3 +75,6 @@ def point(label: str) -> None:
         _left -= 1
         if _left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+arm(os.environ.get(VARIABLE, ""))

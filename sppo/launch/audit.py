@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from sppo.config import BrokerConfig
 from sppo.learner import checkpoint
 from sppo.learner.ledger import Ledger
+from sppo.metrics import read_lines
 from sppo.tasks.tickets import training_uid
-from sppo.transport.redis_broker import connect
+from sppo.transport.redis_broker import RedisBroker, connect
 from sppo.transport.server import EmbeddedServer
 
 
@@ -35,24 +34,27 @@ class Audit:
 
 
 def audit(run_dir: Path) -> Audit:
-    """Read a run that has ended and used the embedded broker. Raises ConfigError if it has no checkpoint."""
-    found = checkpoint.newest(run_dir / "checkpoints")
-    ledger = Ledger() if found is None else Ledger.restore(found.state["ledger"])
-    step = 0 if found is None else found.step
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines() if (run_dir / "metrics.jsonl").exists() else []
-    records: list[dict[str, Any]] = [r for r in map(json.loads, lines) if r["step"] <= step]
-    times = Counter(uid for record in records for uid in record["tickets"])
-
+    """Read a run that has ended and used the embedded broker, which is started for it."""
     server = EmbeddedServer(run_dir / "broker", max_bytes=1 << 30)
     config = server.start(BrokerConfig())
     try:
         broker = connect(config, f"{_name(run_dir)}-{(run_dir / 'run_id').read_text()}")
-        letters = {d.uid: d.reason for d in broker.dead_letters() if d.stream == "train"}
-        leftovers = broker.leftovers()
+        found = examine(run_dir, broker)
         broker.close()
     finally:
         server.stop()
+    return found
 
+
+def examine(run_dir: Path, broker: RedisBroker) -> Audit:
+    """The same with a broker that is up."""
+    last = checkpoint.newest(run_dir / "checkpoints")
+    ledger = Ledger() if last is None else Ledger.restore(last.state["ledger"])
+    step = 0 if last is None else last.step
+    times = Counter(
+        uid for record in read_lines(run_dir / "metrics.jsonl") if record["step"] <= step for uid in record["tickets"]
+    )
+    letters = {d.uid: d.reason for d in broker.dead_letters() if d.stream == "train"}
     settled = [training_uid(i) for i in range(ledger.next_index) if ledger.settled(training_uid(i))]
     return Audit(
         issued=ledger.next_index,
@@ -61,7 +63,7 @@ def audit(run_dir: Path) -> Audit:
         lost=[uid for uid in settled if uid not in times and uid not in letters],
         dead=letters,
         dead_unexplained=sorted(uid for uid, reason in letters.items() if not reason.strip()),
-        leftovers=leftovers if not ledger.open() else [],
+        leftovers=broker.leftovers() if not ledger.open() else [],
     )
 
 

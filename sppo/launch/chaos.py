@@ -11,7 +11,6 @@ is a plain `sppo-cli up` in a process of its own, which knows nothing of this bu
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -34,6 +33,7 @@ from sppo.launch import audit as audits
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.audit import Audit
 from sppo.launch.supervisor import CHAOS_VARIABLE
+from sppo.metrics import read_lines
 from sppo.transport.proxy import Proxy
 from sppo.transport.server import private_folder
 
@@ -255,10 +255,10 @@ class Chaos:
         return members
 
     def _events(self) -> list[dict[str, Any]]:
-        return _json_lines(self._run_dir / "events.jsonl")
+        return list(read_lines(self._run_dir / "events.jsonl"))
 
     def _records(self) -> list[dict[str, Any]]:
-        return _json_lines(self._run_dir / "metrics.jsonl")
+        return list(read_lines(self._run_dir / "metrics.jsonl"))
 
     def _engine_start_s(self, role: str) -> float:
         """Seconds from the process' begin to "engine ready", by the newest life's log."""
@@ -343,13 +343,6 @@ def _sleep(seconds: float, until: Callable[[], bool]) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and not until():
         time.sleep(0.2)
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]  # the last one is empty, or being written
 
 
 def _stamps(text: str, what: str) -> list[float]:

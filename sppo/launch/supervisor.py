@@ -188,7 +188,6 @@ class Supervisor:
         if proxies := os.environ.get(CHAOS_VARIABLE):
             broker = broker.model_copy(update={"url": f"unix://{proxies}/{name}.sock"})
         config = config.model_copy(update={"broker": broker})
-        self._watchdog.forget(name)
         cluster.start(role, name, config, self._run_key, gpus=gpus)
 
     def _watch(self, cluster: Cluster, broker: Broker) -> dict[str, Any]:
@@ -204,7 +203,7 @@ class Supervisor:
                 if not self._interrupts or name == "learner-0":  # a stop needs the learner, to save
                     self._start(cluster, name)
             if ended is not None:
-                self._watchdog.forget(ended)
+                self._forget(broker, ended)
                 try:
                     outcome = cluster.result(ended)
                     if ended == "learner-0":
@@ -239,6 +238,12 @@ class Supervisor:
         reason = f"{name} had hung ({why}) and was ended" if why else str(error).splitlines()[0]
         self._tell("restart", f"{name} is started again in {delay_s:.0f} s: {reason}", role=name)
         self._due[name] = time.monotonic() + delay_s
+
+    def _forget(self, broker: Broker, name: str) -> None:
+        """Take a role that has ended out of the registry, so that nobody waits for it."""
+        self._watchdog.forget(name)
+        if self._broker_is_there():
+            broker.leave(name)
 
     def _end_hung(self, cluster: Cluster, broker: Broker) -> None:
         """A role that lives without working is as good as dead: end it, and it is started again."""

@@ -27,6 +27,8 @@ class Watchdog:
         self._timeout = hang_timeout_s
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
+        self._over: set[tuple[str, str]] = set()
+        """(name, life) of processes that have ended: what the registry still says of them for a while is no news."""
 
     def hung(self, names: Iterable[str], members: Iterable[Member]) -> dict[str, str]:
         """Of the roles `names` whose processes run: those that have hung, with how that shows.
@@ -35,6 +37,8 @@ class Watchdog:
         """
         now = self._clock()
         for member in members:
+            if (member.name, member.life) in self._over:
+                continue
             before = self._seen.get(member.name)
             if before is None or before.life != member.life or before.progress != member.progress:
                 self._seen[member.name] = _Seen(member.life, member.progress, now, now)
@@ -52,8 +56,10 @@ class Watchdog:
         return found
 
     def forget(self, name: str) -> None:
-        """This role is being started again, or has ended."""
-        self._seen.pop(name, None)
+        """The process of this role has ended."""
+        seen = self._seen.pop(name, None)
+        if seen is not None:
+            self._over.add((name, seen.life))
 
     def excuse(self) -> None:
         """The broker was away: nobody could give a sign of life."""
