@@ -2,6 +2,7 @@
 
     SPPO_CRASH_POINT=learner.step.taken      dies by SIGKILL when it first passes there
     SPPO_CRASH_POINT=learner.step.taken@3    the third time
+    SPPO_CRASH_POINT=learner.step.taken!stop stands still there by SIGSTOP, as a process that hangs
 
 Without the variable a point is one comparison.
 """
@@ -57,15 +58,23 @@ POINTS = (
 
 _label = ""
 _left = 0
+_signal = signal.SIGKILL
 
 
 def arm(text: str) -> None:
-    """Have this process die at `label` or `label@times`; an empty text disarms. Raises ValueError for an unknown label."""
-    global _label, _left
+    """Have this process die at `label`, `label@times`, or stop at `label!stop`; an empty text disarms.
+
+    Raises ValueError for an unknown label.
+    """
+    global _label, _left, _signal
+    text, _, action = text.partition("!")
     label, _, count = text.partition("@")
     if label and label not in POINTS:
         raise ValueError(f"{VARIABLE}={text}: no such crash point; sppo/faults.py lists them")
+    if action not in ("", "stop"):
+        raise ValueError(f"{VARIABLE}: {action!r} is not something to do; leave it out, or write !stop")
     _label, _left = label, int(count or 1)
+    _signal = signal.SIGSTOP if action else signal.SIGKILL
 
 
 def point(label: str) -> None:
@@ -73,8 +82,8 @@ def point(label: str) -> None:
     global _left
     if label == _label:
         _left -= 1
-        if _left <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if _left == 0:
+            os.kill(os.getpid(), _signal)
 
 
 arm(os.environ.get(VARIABLE, ""))

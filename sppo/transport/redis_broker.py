@@ -87,6 +87,7 @@ class RedisBroker(Broker):
         self._prefix = f"sppo:{{{run}}}:"
         self._config = config
         self._epoch = self._replaced = ""
+        self._was_full = False
         folder = importlib.resources.files("sppo.transport").joinpath("lua")
         self._lua = {name: client.register_script(folder.joinpath(f"{name}.lua").read_text()) for name in _SCRIPTS}
 
@@ -174,14 +175,22 @@ class RedisBroker(Broker):
         name = self._key(f"b:{group.gid}")
         keys = ["q", f"b:{group.gid}", "state", "lease", "bytes", "tickets"]
         args = [group.gid, group.uid, group.stream, len(frame), self._config.max_groups, self._config.max_bytes]
+        if self._was_full and not self._has_room(len(frame)):
+            return PushResult.FULL  # without sending the frame again only to hear so
         while True:
             # A server out of memory refuses this one write; for the caller that is a full queue.
             if not self._call(lambda: self._client.set(name, frame, ex=FRAME_TTL_S), when_full=lambda: False):
                 return PushResult.FULL
             point("generator.push.stored")
             result = self._run("push", keys, args).decode()
+            self._was_full = result == "FULL"
             if result != "LOST":
                 return PushResult(result)
+
+    def _has_room(self, nbytes: int) -> bool:
+        groups = self._call(lambda: self._client.xlen(self._key("q")))
+        used = int(self._call(lambda: self._client.get(self._key("bytes"))) or 0)
+        return bool(groups < self._config.max_groups and used + nbytes <= self._config.max_bytes)
 
     def fail(self, uid: str, attempt: str, reason: str) -> bool:
         stream = _stream_of(uid)

@@ -1,4 +1,4 @@
-"""A whole run on a small scale: embedded server, real learner on a tiny model, generators with the deterministic engine,
+"""A whole run on a small scale: embedded server, real learner on a tiny model, generators with a deterministic engine,
 a real scorer service; each role a process of its own that may be killed at any instant and is started again.
 
 Only the engine is cheap. Weight syncs go over gloo, groups through the server, checkpoints to disk.

@@ -17,7 +17,10 @@ if state or redis.call('HEXISTS', KEYS[6], ARGV[2]) == 0 then
 end
 if redis.call('STRLEN', KEYS[2]) ~= tonumber(ARGV[4]) then return 'LOST' end
 if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[5])
-   or tonumber(redis.call('GET', KEYS[5]) or '0') + tonumber(ARGV[4]) > tonumber(ARGV[6]) then return 'FULL' end
+   or tonumber(redis.call('GET', KEYS[5]) or '0') + tonumber(ARGV[4]) > tonumber(ARGV[6]) then
+  redis.call('UNLINK', KEYS[2])  -- frames that wait to become visible would take memory beyond the cap
+  return 'FULL'
+end
 redis.call('PERSIST', KEYS[2])
 redis.call('HSET', KEYS[3], ARGV[2], 'q:' .. ARGV[1])
 redis.call('ZREM', KEYS[4], ARGV[2])
