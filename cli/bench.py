@@ -6,11 +6,16 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sppo.errors import SppoError
+
+if TYPE_CHECKING:
+    from sppo.bench.checks import Check
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 app = typer.Typer(no_args_is_help=True, help="Print figures against a bar or a named peer of the same run.")
 
@@ -19,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="Print figures against a bar or a n
 def objective(
     out: Annotated[Path, typer.Option("--out", help="Folder for the plots and objective.json.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random policies and games.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the objective's five statements on policies of twelve arms, by exact expectations, in about 10 seconds."""
     out.mkdir(parents=True, exist_ok=True)
@@ -49,6 +54,63 @@ def objective(
             typer.echo(f"\n{finding.statement}")
             typer.echo(f"  {verdict}  {check.name} = {check.value:.3g} {check.unit} (at most {check.bar:g})")
         typer.echo(f"\nplots and objective.json in {out}, {answer['seconds']} s")
-    failed = [f.check.name for f in findings if not f.check.ok]
-    if failed:
-        raise SppoError(f"not within the bar: {', '.join(failed)}")
+    _fail([f.check.name for f in findings if not f.check.ok])
+
+
+@app.command(epilog="Example: sppo-cli bench transport --json")
+def transport(
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.5, help="How long each way is measured at each size.")
+    ] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Scored groups through a real server between two processes, against pickle, msgpack lists and plain bytes."""
+    from sppo.bench import transport as bench
+
+    rates = bench.measure(seconds, lambda text: typer.echo(text, err=True))
+    checks = bench.checks(rates)
+    if not as_json:
+        typer.echo(f"\n{'way':22} {'group':>9} {'groups/s':>10} {'MB/s':>8}")
+        for rate in rates:
+            typer.echo(f"{rate.way:22} {rate.nbytes >> 10:5} KiB {rate.groups_per_s:10.1f} {rate.mb_per_s:8.1f}")
+    _answer({"rates": [asdict(rate) for rate in rates]}, checks, as_json)
+
+
+@app.command(epilog="Example: sppo-cli bench sync --json")
+def sync(
+    syncs: Annotated[int, typer.Option("--syncs", min=1, help="Weight syncs to average over.")] = 10,
+    model: Annotated[str, typer.Option("--model", help="As model.name.")] = "smollm2-135m",
+    with_vllm: Annotated[bool, typer.Option("--vllm/--no-vllm", help="Also with a real engine that reloads.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Seconds of one weight sync by phase, against a copy of the same bytes in memory. About a minute."""
+    from sppo.bench import sync as bench
+
+    found = bench.measure(model, syncs, with_vllm=with_vllm, say=lambda text: typer.echo(text, err=True))
+    if not as_json:
+        typer.echo(f"\n{found.nbytes / 1e6:.0f} MB of weights; a copy in memory takes {found.memcpy_s:.3f} s")
+        typer.echo(f"{'engine':22} {'stage':>8} {'ready':>8} {'transfer':>9} {'whole':>8} {'paused':>8}  seconds, mean")
+        for s in found.engines:
+            typer.echo(
+                f"{s.engine:22} {s.stage_s:8.3f} {s.ready_s:8.3f} {s.transfer_s:9.3f} {s.total_s:8.3f} {s.pause_s:8.3f}"
+            )
+        if found.reload_s is not None:
+            typer.echo(f"of which the engine's own reload: {found.reload_s:.3f} s")
+    _answer(asdict(found), bench.checks(found), as_json)
+
+
+def _answer(answer: dict[str, Any], checks: list[Check], as_json: bool) -> None:
+    """Print the checks; raises SppoError if one does not hold."""
+    if as_json:
+        typer.echo(json.dumps(answer | {"checks": [asdict(c) for c in checks]}))
+    else:
+        for check in checks:
+            typer.echo(
+                f"  {'ok ' if check.ok else 'NOT'}  {check.name} = {check.value:.3g} {check.unit} (bar {check.bar:g})"
+            )
+    _fail([c.name for c in checks if not c.ok])
+
+
+def _fail(names: list[str]) -> None:
+    if names:
+        raise SppoError(f"not within the bar: {', '.join(names)}")

@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import signal
 
+from sppo.errors import ConfigError
+
 VARIABLE = "SPPO_CRASH_POINT"
 
 POINTS = (
@@ -64,15 +66,15 @@ _signal = signal.SIGKILL
 def arm(text: str) -> None:
     """Have this process die at `label`, `label@times`, or stop at `label!stop`; an empty text disarms.
 
-    Raises ValueError for an unknown label.
+    Raises ConfigError for an unknown label.
     """
     global _label, _left, _signal
     text, _, action = text.partition("!")
     label, _, count = text.partition("@")
-    if label and label not in POINTS:
-        raise ValueError(f"{VARIABLE}={text}: no such crash point; sppo/faults.py lists them")
+    if (label and label not in POINTS) or not (count.isdigit() or not count):
+        raise ConfigError(f"{VARIABLE}={text}: no such crash point; sppo/faults.py lists them")
     if action not in ("", "stop"):
-        raise ValueError(f"{VARIABLE}: {action!r} is not something to do; leave it out, or write !stop")
+        raise ConfigError(f"{VARIABLE}: {action!r} is not something to do; leave it out, or write !stop")
     _label, _left = label, int(count or 1)
     _signal = signal.SIGSTOP if action else signal.SIGKILL
 

@@ -31,3 +31,8 @@ class Finding:
 def at_most(name: str, value: float, bar: float, unit: str) -> Check:
     """Holds if the value does not exceed the bar; NaN never holds."""
     return Check(name=name, value=value, unit=unit, bar=bar, ok=value <= bar)
+
+
+def at_least(name: str, value: float, bar: float, unit: str) -> Check:
+    """Holds if the value reaches the bar; NaN never holds."""
+    return Check(name=name, value=value, unit=unit, bar=bar, ok=value >= bar)

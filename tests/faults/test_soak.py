@@ -98,7 +98,7 @@ def test_every_ticket_is_trained_once_whoever_dies(cut_bytes: int, tmp_path: Pat
 
 
 def _cut_log(folder: Path, count: int) -> None:
-    """What a server with `appendfsync everysec` loses with its machine: the end of its log, in the middle of a write."""
+    """What a server with `appendfsync everysec` loses with its machine: the end of its log, amid a write."""
     (log,) = folder.glob("appendonlydir/*.incr.aof")
     with log.open("r+b") as file:
         file.truncate(max(0, log.stat().st_size - count))
