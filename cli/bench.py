@@ -70,9 +70,11 @@ def transport(
     rates = bench.measure(seconds, lambda text: typer.echo(text, err=True))
     checks = bench.checks(rates)
     if not as_json:
-        typer.echo(f"\n{'way':22} {'group':>9} {'groups/s':>10} {'MB/s':>8}")
+        typer.echo(f"\n{'way':22} {'group':>9}  {'log':7} {'groups/s':>10} {'MB/s':>8}")
         for rate in rates:
-            typer.echo(f"{rate.way:22} {rate.nbytes >> 10:5} KiB {rate.groups_per_s:10.1f} {rate.mb_per_s:8.1f}")
+            log = "durable" if rate.durable else "none"
+            size = f"{rate.nbytes >> 10:5} KiB  {log:7}"
+            typer.echo(f"{rate.way:22} {size} {rate.groups_per_s:10.1f} {rate.mb_per_s:8.1f}")
     _answer({"rates": [asdict(rate) for rate in rates]}, checks, as_json)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import secrets
 import shutil
 import statistics
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from sppo import config as settings
-from sppo import models
+from sppo import marks, models
 from sppo.bench.checks import Check, at_most
 from sppo.config import BrokerConfig
 from sppo.errors import BrokerError
@@ -125,7 +126,7 @@ def _with_engine(engine: str, path: str, weights: dict[str, Tensor], syncs: int,
     context = multiprocessing.get_context("spawn")
     pauses: Any = context.Queue()
     values = config.model_dump(mode="json") | {"password": config.password.get_secret_value()}
-    process = context.Process(target=_follow, args=(engine, path, values, pauses))
+    process = context.Process(target=_follow, args=(engine, path, values, pauses, marks.mark(folder, NAME)))
     process.start()
     publisher = WeightPublisher(broker, GlooSender("127.0.0.1"), phase_timeout_s=PHASE_TIMEOUT_S)
     try:
@@ -146,6 +147,7 @@ def _with_engine(engine: str, path: str, weights: dict[str, Tensor], syncs: int,
         publisher.close()
         broker.close()
         server.stop()
+        marks.remove_shared_memory(marks.mark(folder, NAME))
         shutil.rmtree(folder, ignore_errors=True)
     counted = reports[1:]  # the first one meets and warms up
     return Phases(
@@ -158,8 +160,9 @@ def _with_engine(engine: str, path: str, weights: dict[str, Tensor], syncs: int,
     )
 
 
-def _follow(engine: str, path: str, values: dict[str, Any], pauses: Any) -> None:
+def _follow(engine: str, path: str, values: dict[str, Any], pauses: Any, mark: str) -> None:
     """The other end, in a process of its own."""
+    os.environ[marks.VARIABLE] = mark
     asyncio.run(_receive(_timed(engine, path, pauses), BrokerConfig(**values)))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from sppo import marks
 from sppo.config import BrokerConfig
 from sppo.learner import checkpoint
 from sppo.learner.ledger import Ledger
@@ -68,7 +69,7 @@ def examine(run_dir: Path, broker: RedisBroker) -> Audit:
 
 
 def orphans(run_dir: Path) -> list[str]:
-    """Processes that still work for this run: its roles and what they started, its broker."""
+    """Processes that still work for this run: its roles and what they started, its broker, their shared memory."""
     from sppo.launch.cluster import role_processes
 
     found = {p.pid: p for path in (run_dir / "pids").glob("*.json") for p in role_processes(run_dir, path.stem)}
@@ -79,7 +80,9 @@ def orphans(run_dir: Path) -> list[str]:
                 found[process.pid] = process
         except psutil.Error:
             continue
-    return [f"{p.pid} {' '.join(p.cmdline())[:80]}" for p in found.values() if p.is_running()]
+    roles = [path.stem for path in (run_dir / "pids").glob("*.json")]
+    memory = [f"/dev/shm/{name}" for role in roles for name in marks.left_shared_memory(marks.mark(run_dir, role))]
+    return [f"{p.pid} {' '.join(p.cmdline())[:80]}" for p in found.values() if p.is_running()] + memory
 
 
 def _name(run_dir: Path) -> str:

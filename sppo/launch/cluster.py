@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from sppo import config as settings
+from sppo import marks
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, RoleDiedError, SppoError
 from sppo.launch import run_dir as run_dirs
@@ -25,7 +26,6 @@ from sppo.launch import run_dir as run_dirs
 log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 80 << 20
-ROLE_VARIABLE = "_SPPO_ROLE"
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_enable_worker_prestart": "0",
@@ -57,6 +57,7 @@ class Cluster:
         self._run_dir = run_dir
         self._spared = spared
         self.roles: dict[str, RoleProcess] = {}
+        self._started: set[str] = set()
         os.environ.update(_ENVIRONMENT)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
@@ -81,6 +82,8 @@ class Cluster:
 
     def start(self, role: str, name: str, config: RunConfig, run_key: str, *, gpus: int) -> None:
         """Start a role's process; it logs to RUN/logs/<name>.log."""
+        self._started.add(name)
+        marks.remove_shared_memory(marks.mark(self._run_dir, name))  # of a run that was killed as a whole
         actor = self._ray.remote(_Role).options(num_cpus=0, num_gpus=gpus, max_restarts=0).remote()
         broker = config.broker.model_dump(mode="json") | {"password": config.broker.password.get_secret_value()}
         result = actor.run.remote(
@@ -134,6 +137,7 @@ class Cluster:
             log.warning("process %d of %s is ended", process.pid, name)
             ended.append(process)
         psutil.wait_procs(ended, timeout=5)
+        marks.remove_shared_memory(marks.mark(self._run_dir, name))
 
     def shutdown(self) -> None:
         """End every process of this Ray."""
@@ -147,6 +151,9 @@ class Cluster:
         for process in stubborn:
             log.warning("process %d outlived its role and is ended", process.pid)
             process.kill()
+        psutil.wait_procs(stubborn, timeout=5)
+        for name in self._started:
+            marks.remove_shared_memory(marks.mark(self._run_dir, name))
 
     def _explain(self, name: str, reason: str) -> str:
         tail = run_dirs.log_tail(self._run_dir, name)
@@ -163,7 +170,7 @@ class _Role:
         from sppo.launch import roles
 
         sys.path.insert(0, working_dir)  # a user's scorer may lie beside the configuration
-        os.environ[ROLE_VARIABLE] = _mark(Path(run_dir), name)  # seen in the processes that this one starts
+        os.environ[marks.VARIABLE] = marks.mark(Path(run_dir), name)  # seen in the processes that this one starts
         run_dirs.write_pid(Path(run_dir), name)
         roles.redirect_output(Path(run_dir) / "logs" / f"{name}.log")
         run = settings.with_secrets(
@@ -185,15 +192,11 @@ def role_processes(run_dir: Path, name: str) -> list[psutil.Process]:
     found = [p for p in [run_dirs.role_process(run_dir, name)] if p is not None]
     for process in psutil.process_iter():
         try:
-            if process.environ().get(ROLE_VARIABLE) == _mark(run_dir, name):
+            if process.environ().get(marks.VARIABLE) == marks.mark(run_dir, name):
                 found.append(process)
         except psutil.Error:  # gone meanwhile, or another user's
             continue
     return found
-
-
-def _mark(run_dir: Path, name: str) -> str:
-    return f"{run_dir.resolve()}:{name}"
 
 
 def check_gpus(available: int, wanted: int) -> None:

@@ -31,10 +31,12 @@ CONSUMER_GROUP = "learner"
 FRAME_TTL_S = 600
 # A sync that is hundreds of messages behind is over; whoever missed it is announced the next one.
 MESSAGES_KEPT: dict[Channel, int] = {"control": 256, "replies": 1024, "metrics": 20_000}
+SETTLED_AT_ONCE = 64
 SOCKET_TIMEOUT_S = 15.0
 RETRY_S = 0.2
 BULK = 6000
 """Arguments above so many bytes go to the socket as they are, without a copy into the command."""
+READ_BYTES = 1 << 20
 _SCRIPTS = (
     "open", "reopen", "confirm", "issue", "withdraw", "lease", "renew", "release", "push", "settle", "reject", "fail"
 )  # fmt: skip
@@ -67,6 +69,7 @@ def make_client(config: BrokerConfig, *, timeout_s: float = SOCKET_TIMEOUT_S) ->
         socket_timeout=timeout_s,
         socket_connect_timeout=min(5.0, timeout_s),
         health_check_interval=15,
+        socket_read_size=READ_BYTES,
         retry=Retry(NoBackoff(), 0),  # RedisBroker repeats, and knows for how long
         command_packer=_packer(),
         **tls,
@@ -101,17 +104,18 @@ class RedisBroker(Broker):
         self._run("confirm", ["epoch"], [self._epoch])
 
     def issue(self, tickets: Sequence[Ticket]) -> list[IssueResult]:
-        results = []
-        for ticket in tickets:
-            keys = ["epoch", "state", "tickets", "minv", "lease", _todo(ticket.stream)]
-            args = [self._epoch, ticket.uid, codec.pack_ticket(ticket), ticket.min_version]
-            results.append(cast("IssueResult", self._run("issue", keys, args).decode()))
-        return results
+        calls = [
+            (
+                ["epoch", "state", "tickets", "minv", "lease", _todo(ticket.stream)],
+                [self._epoch, ticket.uid, codec.pack_ticket(ticket), ticket.min_version],
+            )
+            for ticket in tickets
+        ]
+        return [cast("IssueResult", reply.decode()) for reply in self._run_many("issue", calls)]
 
     def withdraw(self, uids: Iterable[str]) -> None:
         keys = ["epoch", "tickets", "minv", "lease", "todo", "todo:eval", "attempts", "failures"]
-        for uid in uids:
-            self._run("withdraw", keys, [self._epoch, uid])
+        self._run_many("withdraw", [(keys, [self._epoch, uid]) for uid in uids])
 
     def open_tickets(self) -> set[str]:
         return {uid.decode() for uid in self._call(lambda: self._client.hkeys(self._key("tickets")))}
@@ -131,10 +135,15 @@ class RedisBroker(Broker):
         return cast("bytes | None", self._call(lambda: self._client.get(self._key(f"b:{entry.gid}"))))
 
     def settle(self, entries: Sequence[QueueEntry]) -> None:
-        for entry in entries:
-            keys = ["epoch", "q", f"b:{entry.gid}", "bytes", "state", "tickets", "minv", "attempts", "failures"]
-            args = [self._epoch, CONSUMER_GROUP, entry.entry_id, entry.uid, entry.nbytes, entry.gid]
-            self._run("settle", keys, args)
+        calls = [
+            (
+                ["epoch", "q", f"b:{entry.gid}", "bytes", "state", "tickets", "minv", "attempts", "failures"],
+                [self._epoch, CONSUMER_GROUP, entry.entry_id, entry.uid, entry.nbytes, entry.gid],
+            )
+            for entry in entries
+        ]
+        for i in range(0, len(calls), SETTLED_AT_ONCE):
+            self._run_many("settle", calls[i : i + SETTLED_AT_ONCE])
             point("learner.settle.begun")
 
     def reject(self, entry: QueueEntry, reason: str) -> None:
@@ -270,11 +279,31 @@ class RedisBroker(Broker):
     def _key(self, name: str) -> str:
         return self._prefix + name
 
+    def _run_many(self, script: str, calls: Sequence[tuple[list[str], list[Any]]]) -> list[Any]:
+        """The same step for many arguments in one round trip, and so one flush of the server's log."""
+        if not calls:
+            return []
+
+        def send() -> list[Any]:
+            with self._client.pipeline(transaction=False) as pipe:
+                for keys, args in calls:
+                    pipe.evalsha(self._lua[script].sha, len(keys), *(self._key(k) for k in keys), *args)
+                return cast("list[Any]", pipe.execute())
+
+        def run() -> list[Any]:
+            try:
+                return send()
+            except redis.exceptions.NoScriptError:  # a server that has restarted; each step may be repeated
+                self._client.script_load(self._lua[script].script)
+                return send()
+
+        return self._fenced(run)
+
     def _run(self, script: str, keys: list[str], args: Sequence[Any]) -> Any:
         # redis-py loads the script again when a restarted server does not know it (NOSCRIPT).
-        def run() -> Any:
-            return self._lua[script](keys=[self._key(k) for k in keys], args=list(args))
+        return self._fenced(lambda: self._lua[script](keys=[self._key(k) for k in keys], args=list(args)))
 
+    def _fenced(self, run: Callable[[], R]) -> R:
         try:
             return self._call(run)
         except FencedError:

@@ -13,9 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
+from sppo import marks
+
 
 def register() -> None:
     """Entry point: make `gloo` known to vLLM's factory. vLLM calls it once in each process, or more."""
+    marks.name_shared_memory()
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
     if "gloo" not in WeightTransferEngineFactory._registry:

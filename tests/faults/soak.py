@@ -1,5 +1,5 @@
 """Many small groups through a real server by processes that are killed: a learner that keeps only its ledger, and
-generators that make up groups. Their use of the broker is the real one: `GroupQueue`, `Ledger`, `Spool`, `RedisBroker`."""
+generators that make up groups. Their use of the broker is the real one (`GroupQueue`, `Ledger`, `Spool`)."""
 
 from __future__ import annotations
 

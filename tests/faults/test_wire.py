@@ -19,8 +19,10 @@ from sppo.transport.redis_broker import RedisBroker, connect
 from sppo.transport.server import EmbeddedServer
 from sppo.types import Version
 from tests import makers
+from tests.faults.rig import LONG
 
 V = Version(epoch="a", n=0)
+PARTITION_S = 60 if LONG else 1
 
 
 class Wire:
@@ -28,7 +30,7 @@ class Wire:
 
     def __init__(self, folder: Path) -> None:
         self.server = EmbeddedServer(folder / "broker", max_bytes=64 << 20)
-        config = self.server.start(BrokerConfig(lease_s=0.5, renew_s=0.2, outage_s=30))
+        config = self.server.start(BrokerConfig(lease_s=0.5, renew_s=0.2, outage_s=90))
         target = Path(config.url.removeprefix("unix://"))
         self.proxy = Proxy(listen=target.with_name("proxy.sock"), server=target)
         self.proxy.start()
@@ -87,6 +89,7 @@ def test_each_write_counts_once_however_the_connection_fails(mode: Mode, wire: W
     assert wire.direct.leftovers() == []
 
 
+@pytest.mark.timeout(PARTITION_S + 100)
 def test_a_learner_behind_a_partition_is_fenced_when_it_comes_back(wire: Wire, tmp_path: Path) -> None:
     zombie, successor = wire.broker, wire.direct
     zombie.open_epoch("a")
@@ -111,10 +114,10 @@ def test_a_learner_behind_a_partition_is_fenced_when_it_comes_back(wire: Wire, t
 
     saving = threading.Thread(target=save)
     saving.start()
-    saving.join(1)
+    saving.join(PARTITION_S)
     assert saving.is_alive()  # it waits for the broker before its checkpoint becomes visible
     wire.proxy.mode = "pass"
-    saving.join(20)
+    saving.join(40)
     assert late
     assert "another learner" in late[0]
     assert checkpoint.newest(tmp_path / "checkpoints") is None
