@@ -59,12 +59,10 @@ def objective(
 
 @app.command(epilog="Example: sppo-cli bench transport --json")
 def transport(
-    seconds: Annotated[
-        float, typer.Option("--seconds", min=0.5, help="How long each way is measured at each size.")
-    ] = 3,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.5, help="How long each way is measured each time.")] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Scored groups through a real server between two processes, against pickle, msgpack lists and plain bytes."""
+    """Scored groups through a real server between two processes, against pickle, msgpack lists, plain bytes."""
     from sppo.bench import transport as bench
 
     rates = bench.measure(seconds, lambda text: typer.echo(text, err=True))

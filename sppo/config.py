@@ -240,6 +240,8 @@ class BrokerConfig(_Settings):
     @field_validator("url")
     @classmethod
     def _no_secret(cls, value: str) -> str:
+        if value.startswith("rediss://") and "?" in value:
+            raise ValueError("takes no options after a question mark: certificates are always verified (broker.tls_ca)")
         if "@" in value or "password=" in value or "username=" in value:
             raise ValueError("carries credentials; give them as SPPO_BROKER__USERNAME and SPPO_BROKER__PASSWORD")
         if value and not value.startswith(("redis://", "rediss://", "unix://")):
@@ -331,6 +333,12 @@ class RunConfig(BaseSettings):
     def _roles_agree(self) -> RunConfig:
         if self.scorer.url and self.scorer.mode != "http":
             raise ValueError(f"scorer.url = {self.scorer.url!r} needs scorer.mode = 'http'")
+        if self.launch.hang_timeout_s < 3 * self.weights.phase_timeout_s:
+            raise ValueError(
+                f"launch.hang_timeout_s = {self.launch.hang_timeout_s}: a weight sync may rightly take three deadlines "
+                f"of weights.phase_timeout_s = {self.weights.phase_timeout_s}; raise it to at least "
+                f"{3 * self.weights.phase_timeout_s:g}"
+            )
         alone = self.learner.target == "batch_softmean" and self.learner.link == "none"
         if self.sampling.completions < 2 and not alone:
             what = f"learner.target = {self.learner.target!r} with learner.link = {self.learner.link!r}"

@@ -2,8 +2,8 @@
 
 Four ways for the same groups through servers of the same kind, one after another: ours (frame, Lua commit, claim,
 fetch, decode, settle), pickled arrays and msgpack lists (both SET and a stream entry, read and deleted), and the limit:
-plain bytes of that size, which no one encodes or decodes. What a way is worth is the rate of groups that have arrived as
-arrays at the other end. Beside them SET alone by `redis-benchmark`, where it is installed.
+plain bytes of that size, which no one encodes or decodes. What a way is worth is the rate of groups that have arrived
+as arrays at the other end. Beside them SET alone by `redis-benchmark`, where it is installed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Rate:
 
 
 def measure(seconds: float, say: Callable[[str], None]) -> list[Rate]:
-    """Every way at every size for about `seconds`; the largest three times (the median counts), and also without a log."""
+    """Every way at every size for about `seconds`; the largest three times, also without a log: the median counts."""
     rates = []
     for nbytes in SIZES:
         for durable in (True, False) if nbytes == BULK else (True,):
@@ -157,6 +157,8 @@ def _measure(config: BrokerConfig, way: str, nbytes: int, seconds: float, durabl
     while producer.is_alive():
         consume.take(0.1)
     producer.join()
+    if producer.exitcode != 0 or count < 3:
+        raise BrokerError(f"{way}: the producer ended with {producer.exitcode} after {count} groups")
     while consume.take(0.1):
         pass
     operator.close()

@@ -210,7 +210,7 @@ class Generator:
 def make_scorer(config: RunConfig, broker: Broker) -> Scorer:
     """The scorer that the configuration names: in this process, or the live services in the registry."""
     if config.scorer.mode == "inline":
-        return InlineScorer(config.scorer.name)
+        return InlineScorer(config.scorer.name, timeout_s=config.scorer.timeout_s)
 
     def urls() -> list[str]:
         if config.scorer.url:

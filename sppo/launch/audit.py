@@ -10,6 +10,7 @@ import psutil
 
 from sppo import marks
 from sppo.config import BrokerConfig
+from sppo.launch import run_dir as run_dirs
 from sppo.learner import checkpoint
 from sppo.learner.ledger import Ledger
 from sppo.metrics import read_lines
@@ -26,12 +27,13 @@ class Audit:
     trained: int
     twice: list[str]
     lost: list[str]
-    """Settled by the ledger, but in no optimizer step and no dead letter."""
+    """Issued, but in no optimizer step and no dead letter. Of a run that has not finished: settled ones only."""
     dead: dict[str, str]
     """uid to reason."""
     dead_unexplained: list[str]
+    """Given up for another reason than that the scorer or the engine refused them."""
     leftovers: list[str]
-    """Frames, bytes and entries that the broker still holds though everything was settled."""
+    """What the broker of a finished run still holds."""
 
 
 def audit(run_dir: Path) -> Audit:
@@ -40,14 +42,15 @@ def audit(run_dir: Path) -> Audit:
     config = server.start(BrokerConfig())
     try:
         broker = connect(config, f"{_name(run_dir)}-{(run_dir / 'run_id').read_text()}")
-        found = examine(run_dir, broker)
+        summary = run_dirs.read_json(run_dir / "summary.json") or {}
+        found = examine(run_dir, broker, finished=bool(summary.get("finished")))
         broker.close()
     finally:
         server.stop()
     return found
 
 
-def examine(run_dir: Path, broker: RedisBroker) -> Audit:
+def examine(run_dir: Path, broker: RedisBroker, *, finished: bool) -> Audit:
     """The same with a broker that is up."""
     last = checkpoint.newest(run_dir / "checkpoints")
     ledger = Ledger() if last is None else Ledger.restore(last.state["ledger"])
@@ -56,15 +59,15 @@ def examine(run_dir: Path, broker: RedisBroker) -> Audit:
         uid for record in read_lines(run_dir / "metrics.jsonl") if record["step"] <= step for uid in record["tickets"]
     )
     letters = {d.uid: d.reason for d in broker.dead_letters() if d.stream == "train"}
-    settled = [training_uid(i) for i in range(ledger.next_index) if ledger.settled(training_uid(i))]
+    uids = [training_uid(i) for i in range(ledger.next_index)]
     return Audit(
         issued=ledger.next_index,
         trained=len(times),
         twice=sorted(uid for uid, n in times.items() if n > 1),
-        lost=[uid for uid in settled if uid not in times and uid not in letters],
+        lost=[uid for uid in uids if (finished or ledger.settled(uid)) and uid not in times and uid not in letters],
         dead=letters,
-        dead_unexplained=sorted(uid for uid, reason in letters.items() if not reason.strip()),
-        leftovers=broker.leftovers() if not ledger.open() else [],
+        dead_unexplained=sorted(uid for uid, reason in letters.items() if not reason or reason.startswith("bad frame")),
+        leftovers=broker.leftovers() if finished else [],
     )
 
 

@@ -11,6 +11,7 @@ is a plain `sppo-cli up` in a process of its own, which knows nothing of this bu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -28,7 +29,6 @@ from typing import Any, Literal
 import psutil
 
 from sppo.config import RunConfig
-from sppo.errors import RoleDiedError
 from sppo.launch import audit as audits
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.audit import Audit
@@ -69,8 +69,11 @@ class Outcome:
     fault: Fault
     restarted: bool
     recovery_s: float | None
-    """Seconds from the fault until the role worked again, its engine's own start-up apart; None: it never did."""
+    """Seconds until the role worked again: from a kill, or a fault that led to a restart, the start-up of its engine
+    apart; from the end of one that led to none. None: it never did."""
     engine_start_s: float = 0.0
+    run_ended: bool = False
+    """The run had ended before that could show."""
 
 
 def plan(seed: int, minutes: float, every_s: float, roles: Sequence[str], kinds: Sequence[Kind]) -> list[Fault]:
@@ -115,6 +118,7 @@ class Chaos:
         self._command = list(command)
         self._faults = list(faults)
         self._say = say
+        self._since = self._began = time.time()
         self._folder = Path(tempfile.mkdtemp(prefix="sppo-chaos-"))
         server = private_folder(run_dir / "broker") / "broker.sock"
         self._proxies = {
@@ -122,17 +126,18 @@ class Chaos:
         }
 
     def run(self) -> dict[str, Any]:
-        """Start the run, hurt it, wait for its end, and report. Raises RoleDiedError if the run ends with an error."""
+        """Start the run, hurt it, wait for its end, and report."""
         for proxy in self._proxies.values():
             proxy.start()
-        started = time.monotonic()
+        started, self._since = time.monotonic(), time.time()
         log = self._run_dir / "up.log"
-        self._run_dir.mkdir(parents=True, exist_ok=True)
+        self._run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with log.open("w") as file:
             up = subprocess.Popen(
                 self._command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
                 env=os.environ | {CHAOS_VARIABLE: str(self._folder)},
             )  # fmt: skip
+        before = {s: signal.signal(s, _interrupt) for s in (signal.SIGTERM, signal.SIGHUP)}
         try:
             self._say(f"the run is starting; its output: {log}")
             outcomes = self._hurt(up)
@@ -142,11 +147,13 @@ class Chaos:
             self._end(up)
             raise
         finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
             for proxy in self._proxies.values():
                 proxy.stop()
             shutil.rmtree(self._folder, ignore_errors=True)
         if code != 0:
-            raise RoleDiedError(f"the run ended with exit code {code}; its last lines:\n{_tail(log)}")
+            self._say(f"the run ended with exit code {code}; its last lines:\n{_tail(log)}")
         return self._report(outcomes, time.monotonic() - started)
 
     def _end(self, up: subprocess.Popen[bytes]) -> None:
@@ -159,15 +166,16 @@ class Chaos:
 
     # hurting --------------------------------------------------------------------------------------------------------
     def _hurt(self, up: subprocess.Popen[bytes]) -> list[Outcome]:
-        while up.poll() is None and not self._records():
+        while up.poll() is None and not self._training():
             time.sleep(0.5)
         began = time.monotonic()
+        self._began = time.time()
         outcomes = []
         for fault in self._faults:
             while up.poll() is None and time.monotonic() - began < fault.at_s:
                 time.sleep(0.2)
-            if up.poll() is not None:
-                self._say("the run has ended before the plan")
+            if up.poll() is not None or self._leaving():
+                self._say("the run comes to its end before the plan")
                 break
             outcome = self._inflict(fault, up)
             outcomes.append(outcome)
@@ -175,32 +183,44 @@ class Chaos:
         return outcomes
 
     def _inflict(self, fault: Fault, up: subprocess.Popen[bytes]) -> Outcome:
-        before = self._life(fault.role)
+        before, process = self._life(fault.role), self._process(fault.role)
+        for _ in range(150):  # it may be starting again after the fault before
+            if before and process is not None:
+                break
+            time.sleep(0.2)
+            before, process = self._life(fault.role), self._process(fault.role)
         at, wall = time.monotonic(), time.time()
         if fault.kind == "kill":
-            for process in self._processes(fault.role)[:1]:
+            if process is not None:
                 process.kill()
             return self._await(fault, before, at, wall, up)
-        if fault.kind == "stop":
-            stopped = self._processes(fault.role)[:1]
-            for process in stopped:
+        self._disturb(fault, process, up)
+        healed, progress = time.monotonic(), self._progress(fault.role)
+        while time.monotonic() - healed < RECOVERY_WAIT_S and up.poll() is None:
+            if self._life(fault.role) not in ("", before):  # it was taken for hung
+                return self._await(fault, before, at, wall, up)
+            if self._life(fault.role) == before and self._progress(fault.role) > progress:
+                return Outcome(fault=fault, restarted=False, recovery_s=round(time.monotonic() - healed, 1))
+            time.sleep(0.2)
+        return Outcome(fault=fault, restarted=False, recovery_s=None, run_ended=up.poll() is not None)
+
+    def _disturb(self, fault: Fault, process: psutil.Process | None, up: subprocess.Popen[bytes]) -> None:
+        """Stop, delay or cut off the role for as long as the plan says; it is healed whatever happens here."""
+        proxy = self._proxies.get(fault.role)
+        try:
+            if fault.kind == "stop" and process is not None:
                 process.suspend()
-            _sleep(fault.seconds, lambda: up.poll() is not None or not any(p.is_running() for p in stopped))
-            for process in stopped:
-                if process.is_running():
+            elif proxy is not None:
+                proxy.mode = "silence" if fault.kind == "partition" else "delay"
+            _sleep(fault.seconds, lambda: up.poll() is not None or process is None or not process.is_running())
+        finally:
+            if fault.kind == "stop" and process is not None:
+                with contextlib.suppress(psutil.NoSuchProcess):
                     process.resume()
-        else:
-            proxy = self._proxies[fault.role]
-            proxy.mode = "silence" if fault.kind == "partition" else "delay"
-            _sleep(fault.seconds, lambda: up.poll() is not None)
-            proxy.mode = "pass"
-            if fault.kind == "partition":
-                proxy.cut()
-        # Whether it was taken for hung shows within a few seconds.
-        _sleep(4.0, lambda: self._life(fault.role) not in ("", before))
-        if self._life(fault.role) == before:
-            return Outcome(fault=fault, restarted=False, recovery_s=round(time.monotonic() - at - 4.0, 1))
-        return self._await(fault, before, at, wall, up)
+            elif proxy is not None:
+                proxy.mode = "pass"
+                if fault.kind == "partition":
+                    proxy.cut()
 
     def _await(self, fault: Fault, before: str, at: float, wall: float, up: subprocess.Popen[bytes]) -> Outcome:
         """Until the role has a new life that works."""
@@ -211,7 +231,16 @@ class Chaos:
                 took = time.monotonic() - at - start_s
                 return replace(outcome, recovery_s=round(took, 1), engine_start_s=round(start_s, 1))
             time.sleep(0.2)
-        return outcome
+        return replace(outcome, run_ended=up.poll() is not None)
+
+    def _training(self) -> bool:
+        """Whether this life of the run has all its roles and has begun."""
+        return any(e.get("phase") == "training" for e in self._events())
+
+    def _leaving(self) -> bool:
+        status = self._status()
+        over = status.get("step", 0) >= self._config.learner.steps
+        return over and status.get("phase") in ("saving", "exporting", "done")
 
     def _works(self, role: str, before: str, since: float) -> bool:
         if self._life(role) in ("", before):
@@ -227,17 +256,23 @@ class Chaos:
     def _life(self, role: str) -> str:
         """Names the role's present life; empty while it has none."""
         if role == "broker":
-            status = self._status()
-            pid = self._broker()
-            fresh = time.time() - status.get("updated", 0) < 3
-            return f"{pid.pid} {pid.create_time()}" if pid is not None and fresh else ""
+            process = self._process(role)
+            if process is None:
+                return ""
+            # The supervisor renews its status only while the broker answers.
+            answered = self._status().get("updated", 0) > process.create_time() + 0.5
+            return f"{process.pid} {process.create_time()}" if answered else ""
         return str(self._members().get(role, {}).get("life", ""))
 
-    def _processes(self, role: str) -> list[psutil.Process]:
-        process = self._broker() if role == "broker" else run_dirs.role_process(self._run_dir, role)
-        return [process] if process is not None else []
+    def _progress(self, role: str) -> float:
+        """A number that moves while the role gets on with its work."""
+        if role == "broker":
+            return float(self._status().get("updated", 0))
+        return float(self._members().get(role, {}).get("progress", 0))
 
-    def _broker(self) -> psutil.Process | None:
+    def _process(self, role: str) -> psutil.Process | None:
+        if role != "broker":
+            return run_dirs.role_process(self._run_dir, role)
         pid = run_dirs.running(self._run_dir)
         children = psutil.Process(pid).children() if pid is not None else []
         for child in children:
@@ -252,15 +287,13 @@ class Chaos:
     def _status(self) -> dict[str, Any]:
         return run_dirs.read_json(self._run_dir / "status.json") or {}
 
-    def _members(self) -> dict[str, dict[str, str]]:
-        members: dict[str, dict[str, str]] = self._status().get("members", {})
+    def _members(self) -> dict[str, dict[str, Any]]:
+        members: dict[str, dict[str, Any]] = self._status().get("members", {})
         return members
 
     def _events(self) -> list[dict[str, Any]]:
-        return list(read_lines(self._run_dir / "events.jsonl"))
-
-    def _records(self) -> list[dict[str, Any]]:
-        return list(read_lines(self._run_dir / "metrics.jsonl"))
+        """What has happened since this run was started."""
+        return [e for e in read_lines(self._run_dir / "events.jsonl") if e["time"] >= self._since]
 
     def _engine_start_s(self, role: str) -> float:
         """Seconds from the process' begin to "engine ready", by the newest life's log."""
@@ -276,6 +309,8 @@ class Chaos:
         found = audits.audit(self._run_dir)
         summary = run_dirs.read_json(self._run_dir / "summary.json") or {}
         hung = hung_syncs(self._events(), self._config.weights.phase_timeout_s)
+        hung += hung_learners(self._events(), outcomes, self._began)
+        planned = min(1, len(self._faults))
         return {
             "run_dir": str(self._run_dir),
             "seconds": round(seconds, 1),
@@ -285,7 +320,11 @@ class Chaos:
             "faults": [asdict(o) for o in outcomes],
             "audit": asdict(found) | {"orphans": left},
             "hung_syncs": hung,
-            "checks": checks(found, outcomes, len(hung), left),
+            "checks": [
+                *checks(found, outcomes, len(hung), left),
+                _check("run_unfinished", int(not summary.get("finished")), "runs", 0),
+                _check("plan_untouched", planned - min(planned, len(outcomes)), "faults", 0),
+            ],
         }
 
 
@@ -311,34 +350,53 @@ def hung_syncs(events: Sequence[dict[str, Any]], phase_timeout_s: float) -> list
     ]
 
 
+def hung_learners(events: Sequence[dict[str, Any]], outcomes: Sequence[Outcome], began: float) -> list[dict[str, Any]]:
+    """Restarts of a learner that stood still though no fault had made it: a sync that hangs would end so."""
+    faults = [o.fault for o in outcomes if o.fault.role == "learner-0" and o.fault.kind != "kill"]
+    explained = [(began + f.at_s, began + f.at_s + f.seconds + RECOVERY_BAR_S + 60) for f in faults]
+    return [
+        e
+        for e in events
+        if e["kind"] == "restart"
+        and e["role"] == "learner-0"
+        and "had hung" in e["text"]
+        and not any(begin <= e["time"] <= end for begin, end in explained)
+    ]
+
+
 def checks(found: Audit, outcomes: Sequence[Outcome], hung: int, left: Sequence[str]) -> list[dict[str, Any]]:
     """The answers that a machine reads."""
-    times = [o.recovery_s if o.recovery_s is not None else float("inf") for o in outcomes if o.restarted]
-    slowest = max(times, default=0.0)
-    values: list[tuple[str, float, str, float]] = [
-        ("tickets_lost", len(found.lost), "tickets", 0),
-        ("tickets_trained_twice", len(found.twice), "tickets", 0),
-        ("tickets_dead_unexplained", len(found.dead_unexplained), "tickets", 0),
-        ("syncs_hung", hung, "syncs", 0),
-        ("max_recovery_s", slowest if slowest < float("inf") else RECOVERY_WAIT_S, "s", RECOVERY_BAR_S),
-        ("orphans", len(left) + len(found.leftovers), "processes, frames and counters", 0),
-    ]
+    times = [RECOVERY_WAIT_S if o.recovery_s is None else o.recovery_s for o in outcomes if not o.run_ended]
     return [
-        {"name": name, "value": value, "unit": unit, "bar": bar, "ok": value <= bar}
-        for name, value, unit, bar in values
+        _check("tickets_lost", len(found.lost), "tickets", 0),
+        _check("tickets_trained_twice", len(found.twice), "tickets", 0),
+        _check("tickets_dead_unexplained", len(found.dead_unexplained), "tickets", 0),
+        _check("syncs_hung", hung, "syncs", 0),
+        _check("max_recovery_s", max(times, default=0.0), "s", RECOVERY_BAR_S),
+        _check("orphans", len(left) + len(found.leftovers), "processes, shared memory, what the broker holds", 0),
     ]
+
+
+def _check(name: str, value: float, unit: str, bar: float) -> dict[str, Any]:
+    return {"name": name, "value": value, "unit": unit, "bar": bar, "ok": value <= bar}
 
 
 def _line(outcome: Outcome) -> str:
     fault = outcome.fault
     lasting = f" for {fault.seconds:.1f} s" if fault.seconds else ""
     what = f"{fault.at_s:6.0f} s  {fault.kind} {fault.role}{lasting}: "
+    if outcome.run_ended:
+        return what + "the run ended before that could show"
     if outcome.recovery_s is None:
-        return what + f"not working again after {RECOVERY_WAIT_S:.0f} s, or the run ended first"
+        return what + f"not working again after {RECOVERY_WAIT_S:.0f} s"
     if not outcome.restarted:
-        return what + "went on"
+        return what + f"went on {outcome.recovery_s:.1f} s after it was over"
     engine = f" and {outcome.engine_start_s:.1f} s of the engine's own start" if outcome.engine_start_s else ""
     return what + f"started again, working after {outcome.recovery_s:.1f} s{engine}"
+
+
+def _interrupt(number: int, _: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _sleep(seconds: float, until: Callable[[], bool]) -> None:

@@ -5,6 +5,7 @@ Ray is started on this machine for one run, on loopback addresses, with token au
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -18,7 +19,7 @@ from typing import Any
 import psutil
 
 from sppo import config as settings
-from sppo import marks
+from sppo import faults, marks
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, RoleDiedError, SppoError
 from sppo.launch import run_dir as run_dirs
@@ -82,6 +83,7 @@ class Cluster:
 
     def start(self, role: str, name: str, config: RunConfig, run_key: str, *, gpus: int) -> None:
         """Start a role's process; it logs to RUN/logs/<name>.log."""
+        again = name in self._started
         self._started.add(name)
         marks.remove_shared_memory(marks.mark(self._run_dir, name))  # of a run that was killed as a whole
         actor = self._ray.remote(_Role).options(num_cpus=0, num_gpus=gpus, max_restarts=0).remote()
@@ -95,6 +97,7 @@ class Cluster:
             config.scorer.token.get_secret_value(),
             str(self._run_dir),
             os.getcwd(),
+            again,
         )
         self.roles[name] = RoleProcess(name=name, actor=actor, result=result)
 
@@ -150,10 +153,10 @@ class Cluster:
         _, stubborn = psutil.wait_procs([p for p in family if p.pid != self._spared()], timeout=5)
         for process in stubborn:
             log.warning("process %d outlived its role and is ended", process.pid)
-            process.kill()
-        psutil.wait_procs(stubborn, timeout=5)
-        for name in self._started:
-            marks.remove_shared_memory(marks.mark(self._run_dir, name))
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        for name in self._started:  # those of a role that was killed belong to init now
+            self.sweep(name)
 
     def _explain(self, name: str, reason: str) -> str:
         tail = run_dirs.log_tail(self._run_dir, name)
@@ -165,13 +168,15 @@ class _Role:
 
     def run(
         self, role: str, name: str, run_key: str, config: str, broker: dict[str, Any], scorer_token: str, run_dir: str,
-        working_dir: str,
+        working_dir: str, again: bool,
     ) -> dict[str, Any]:  # fmt: skip
         from sppo.launch import roles
 
         sys.path.insert(0, working_dir)  # a user's scorer may lie beside the configuration
         os.environ[marks.VARIABLE] = marks.mark(Path(run_dir), name)  # seen in the processes that this one starts
         run_dirs.write_pid(Path(run_dir), name)
+        if again:
+            faults.arm("")  # a crash point is passed once
         roles.redirect_output(Path(run_dir) / "logs" / f"{name}.log")
         run = settings.with_secrets(
             settings.from_json(config), broker=settings.BrokerConfig(**broker), scorer_token=scorer_token

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from sppo.errors import RoleDiedError, ScorerError, SppoError, WeightSyncError
+from sppo.errors import BrokerError, RoleDiedError, ScorerError, SppoError, WeightSyncError
 
 WINDOW_S = 600.0
 FIRST_DELAY_S = 1.0
@@ -37,13 +37,14 @@ class Restarts:
         Raises the error where that is of no use: with the count in its message once the cap is reached.
         """
         # A learner that ends by itself has given up on something; only one that was killed or crashed comes back.
-        mendable = RoleDiedError if name.startswith("learner") else MENDABLE
+        mendable = {"learner": (RoleDiedError,), "broker": (BrokerError,)}.get(name.split("-")[0], MENDABLE)
         if name not in self._seen or not isinstance(error, mendable):
             raise error
         now = self._clock()
         recent = [t for t in self._times[name] if now - t < WINDOW_S]
         if len(recent) >= self._cap:
-            raise type(error)(
+            kind = BrokerError if isinstance(error, BrokerError) else RoleDiedError
+            raise kind(
                 f"{name} died {self._cap + 1} times within {WINDOW_S / 60:.0f} minutes (launch.max_restarts = "
                 f"{self._cap}); the last time: {error}"
             )

@@ -41,7 +41,9 @@ DOWN_TIMEOUT_S = 180.0
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold the directory for one `up`. Raises ConfigError when it cannot be written or another `up` holds it."""
     try:
-        (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+        if not run_dir.exists():
+            run_dir.mkdir(parents=True, mode=0o700)  # prompts, groups and weights are this user's alone
+        (run_dir / "logs").mkdir(exist_ok=True)
         lock = (run_dir / "up.lock").open("a")
     except OSError as error:
         raise ConfigError(f"--run-dir {run_dir} cannot be written: {error.strerror}; choose another") from error

@@ -12,7 +12,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -41,6 +41,7 @@ PROBES = 3
 STOP_TIMEOUT_S = 120.0
 LEAVE_TIMEOUT_S = 30.0
 BROKER_SILENCE_S = 10.0
+CLIENT_PATIENCE_S = 1.0
 CHAOS_VARIABLE = "SPPO_CHAOS_DIR"
 """Where `sppo-cli chaos` listens for the roles, to cut them off from the broker."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -59,7 +60,9 @@ def preflight(config: RunConfig) -> None:
     found = questions.load(config.task, config.seed)
     if config.broker.url:
         try:
-            connect(config.broker, config.name).close()
+            broker = connect(config.broker, config.name)
+            broker.check_memory()
+            broker.close()
         except BrokerError as error:
             raise ConfigError(str(error)) from error
     if config.scorer.url or config.scorer.name in base.SCORERS:
@@ -114,12 +117,15 @@ class Supervisor:
         self._progress = progress
         self._peak_rss = 0
         self._position = "0"
-        self._members: dict[str, dict[str, str]] = {}
+        self._members: dict[str, dict[str, Any]] = {}
         self._interrupts = 0
         self._restarts = Restarts(config.launch.max_restarts)
-        self._watchdog = Watchdog(config.launch.hang_timeout_s)
+        self._watchdog = Watchdog(config.launch.hang_timeout_s, config.generator.start_timeout_s)
         self._server: EmbeddedServer | None = None
         self._answered_at = 0.0
+        self._looked_at = 0.0
+        self._started_at: dict[str, float] = {}
+        """When each role whose process runs was started."""
         self._due: dict[str, float] = {}
         """Roles that are to be started again, with the time."""
         self._hung: dict[str, str] = {}
@@ -132,6 +138,8 @@ class Supervisor:
             broker.request_stop("learner", "")
             broker.request_stop("workers", "")
             self._position = broker.tail("metrics")
+            for member in broker.members():  # of a run that was killed as a whole a moment ago
+                broker.leave(member.name)
             self._status("starting")
             self._progress.note("starting Ray, scorer, generator and learner ...")
             cluster = Cluster(self._run_dir, spared=lambda: self._server.pid if self._server else None)
@@ -154,7 +162,9 @@ class Supervisor:
                 settings = self._server.start(settings)
                 self._answered_at = time.monotonic()
             token = self._config.scorer.token.get_secret_value() or secrets.token_hex(32)
-            broker = connect(settings, self._run_key)
+            # This process mends an embedded broker, so it must not wait for one.
+            own = settings.model_copy(update={"outage_s": CLIENT_PATIENCE_S}) if self._server else settings
+            broker = connect(own, self._run_key)
             yield with_secrets(self._config, broker=settings, scorer_token=token), broker
             broker.close()
         finally:
@@ -189,26 +199,26 @@ class Supervisor:
             broker = broker.model_copy(update={"url": f"unix://{proxies}/{name}.sock"})
         config = config.model_copy(update={"broker": broker})
         cluster.start(role, name, config, self._run_key, gpus=gpus)
+        self._started_at[name] = time.monotonic()
 
     def _watch(self, cluster: Cluster, broker: Broker) -> dict[str, Any]:
         """Until the learner is done. Roles that die are started again; raises what ended one if that is of no use."""
-        stop_by = float("inf")
+        stop_by, asked = float("inf"), False
         while True:
             ended = cluster.wait(POLL_S)
             if self._broker_is_there():
-                self._follow(broker)
-                self._end_hung(cluster, broker)
+                self._ask(lambda: self._look_around(cluster, broker))
             for name in [n for n, due in self._due.items() if time.monotonic() >= due]:
                 del self._due[name]
                 if not self._interrupts or name == "learner-0":  # a stop needs the learner, to save
                     self._start(cluster, name)
             if ended is not None:
-                self._forget(broker, ended)
+                self._bury(cluster, broker, ended)
                 try:
                     outcome = cluster.result(ended)
                     if ended == "learner-0":
                         if self._broker_is_there():
-                            self._follow(broker)
+                            self._ask(lambda: self._follow(broker))
                         return outcome
                     raise RoleDiedError(f"{ended} ended before the learner; see {self._run_dir}/logs/{ended}.log")
                 except SppoError as error:
@@ -220,8 +230,9 @@ class Supervisor:
                         self._progress.note(f"{ended} ended while stopping: {str(error).splitlines()[0]}")
             if self._interrupts and stop_by == float("inf"):
                 self._progress.note("stopping: saving a checkpoint (interrupt again to give up waiting) ...")
-                broker.request_stop("learner", "interrupted")
                 stop_by = time.monotonic() + STOP_TIMEOUT_S
+            if self._interrupts and not asked:
+                asked = self._ask(lambda: broker.request_stop("learner", "interrupted"))
             if self._interrupts > 1 or time.monotonic() > stop_by:
                 raise SppoError(
                     "stopped without a new checkpoint: the learner "
@@ -234,22 +245,41 @@ class Supervisor:
         if why:
             error = RoleDiedError(f"{name} had hung ({why}) and was ended. {error}")
         delay_s = self._restarts.delay_s(name, error)
-        cluster.sweep(name)
         reason = f"{name} had hung ({why}) and was ended" if why else str(error).splitlines()[0]
         self._tell("restart", f"{name} is started again in {delay_s:.0f} s: {reason}", role=name)
         self._due[name] = time.monotonic() + delay_s
 
-    def _forget(self, broker: Broker, name: str) -> None:
-        """Take a role that has ended out of the registry, so that nobody waits for it."""
+    def _ask(self, work: Callable[[], None]) -> bool:
+        """Work with the broker, which may be lost in between: then it is found out and mended in the next round."""
+        try:
+            work()
+        except BrokerError:
+            if self._server is None:
+                raise
+            return False
+        return True
+
+    def _look_around(self, cluster: Cluster, broker: Broker) -> None:
+        self._follow(broker)
+        now = time.monotonic()
+        if now - self._looked_at > 4 * POLL_S:  # the broker was away, or this process was: nobody is to blame
+            self._watchdog.excuse()
+        self._looked_at = now
+        self._end_hung(cluster, broker)
+
+    def _bury(self, cluster: Cluster, broker: Broker, name: str) -> None:
+        """End what a role that has ended left running, and take it out of the registry, so that nobody waits for it."""
         self._watchdog.forget(name)
+        self._started_at.pop(name, None)
+        cluster.sweep(name)
         if self._broker_is_there():
-            broker.leave(name)
+            self._ask(lambda: broker.leave(name))
 
     def _end_hung(self, cluster: Cluster, broker: Broker) -> None:
         """A role that lives without working is as good as dead: end it, and it is started again."""
         if self._interrupts:
             return  # whoever leaves stops its heartbeat first
-        for name, why in self._watchdog.hung(cluster.roles, broker.members()).items():
+        for name, why in self._watchdog.hung(self._started_at, broker.members()).items():
             if name not in self._hung:
                 self._hung[name] = why
                 cluster.sweep(name)
@@ -268,7 +298,8 @@ class Supervisor:
         dead = self._server.pid is None
         if dead or now - self._answered_at > BROKER_SILENCE_S:
             what = "died" if dead else f"gave no answer for {BROKER_SILENCE_S:.0f} s"
-            self._restarts.delay_s("broker", RoleDiedError(f"the broker {what}; see {self._run_dir}/broker/server.log"))
+            # Started again at once: everyone waits for it. Too often is the end all the same.
+            self._restarts.delay_s("broker", BrokerError(f"the broker {what}; see {self._run_dir}/broker/server.log"))
             self._tell("restart", f"the broker is started again: it {what}", role="broker")
             self._server.restart()
             self._watchdog.excuse()
@@ -288,7 +319,7 @@ class Supervisor:
         members = broker.members()
         for member in members:
             self._restarts.saw(member.name)
-        self._members = {m.name: {"life": m.life, "applied": m.applied} for m in members}
+        self._members = {m.name: {"life": m.life, "applied": m.applied, "progress": m.progress} for m in members}
         self._progress.members(members)
         self._peak_rss = max(self._peak_rss, _family_rss())
         self._status()
@@ -296,12 +327,12 @@ class Supervisor:
     def _dismiss(self, cluster: Cluster, broker: Broker) -> None:
         """Ask the other roles to finish and wait for them."""
         self._due.clear()
-        if self._broker_is_there():
-            broker.request_stop("workers", "the learner is done")
+        asked = False
         deadline = time.monotonic() + LEAVE_TIMEOUT_S
         while cluster.roles and time.monotonic() < deadline:
+            if self._broker_is_there() and not asked:
+                asked = self._ask(lambda: broker.request_stop("workers", "the learner is done"))
             ended = cluster.wait(POLL_S)
-            self._broker_is_there()
             if ended is not None:
                 try:
                     cluster.result(ended)

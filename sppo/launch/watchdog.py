@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from sppo.types import Member
@@ -23,18 +23,19 @@ class _Seen:
 class Watchdog:
     """Judges by what the registry says, once a second."""
 
-    def __init__(self, hang_timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, hang_timeout_s: float, start_timeout_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._timeout = hang_timeout_s
+        self._start_timeout = start_timeout_s
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
+        self._excused_at = 0.0
         self._over: set[tuple[str, str]] = set()
         """(name, life) of processes that have ended: what the registry still says of them for a while is no news."""
 
-    def hung(self, names: Iterable[str], members: Iterable[Member]) -> dict[str, str]:
-        """Of the roles `names` whose processes run: those that have hung, with how that shows.
-
-        A role is judged from its first heartbeat on: what it does before that has deadlines of its own.
-        """
+    def hung(self, started_at: Mapping[str, float], members: Iterable[Member]) -> dict[str, str]:
+        """Of the roles whose processes run, started at these times: those that have hung, with how that shows."""
         now = self._clock()
         for member in members:
             if (member.name, member.life) in self._over:
@@ -45,11 +46,12 @@ class Watchdog:
             else:
                 before.alive_at = now
         found = {}
-        for name in names:
+        for name, started in started_at.items():
             seen = self._seen.get(name)
             if seen is None:
-                continue
-            if now - seen.alive_at > SILENT_S:
+                if now - max(started, self._excused_at) > self._start_timeout:
+                    found[name] = f"no first heartbeat within generator.start_timeout_s = {self._start_timeout:.0f} s"
+            elif now - seen.alive_at > SILENT_S:
                 found[name] = "no heartbeat"
             elif now - seen.moved_at > self._timeout:
                 found[name] = f"no progress for launch.hang_timeout_s = {self._timeout:.0f} s"
@@ -63,6 +65,6 @@ class Watchdog:
 
     def excuse(self) -> None:
         """The broker was away: nobody could give a sign of life."""
-        now = self._clock()
+        self._excused_at = now = self._clock()
         for seen in self._seen.values():
             seen.alive_at = seen.moved_at = now

@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 0.5
 HEARTBEAT_LAG_S = 3.0
+LATE_LAG_DEADLINES = 2
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
@@ -60,7 +61,8 @@ def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
     Raises SppoError with what went wrong. A checkpoint is written before a requested stop.
     """
     with _locked(run_dir), Pulse(broker) as pulse:
-        learner = Learner(config, broker, run_dir, pulse)
+        with pulse.busy():
+            learner = Learner(config, broker, run_dir, pulse)
         with learner.stopped_by_signals():
             return learner.run()
 
@@ -128,7 +130,8 @@ class Learner:
         self._save()
         if not stopped:
             self._phase("exporting")
-            self._policy.export(self._run_dir / "export", self._tokenizer)
+            with self._pulse.busy():
+                self._policy.export(self._run_dir / "export", self._tokenizer)
         self._publisher.close()
         self._phase("stopped" if stopped else "done")
         return self._outcome(stopped, usage)
@@ -251,10 +254,13 @@ class Learner:
         return report.total_s
 
     def _meet_newcomers(self) -> bool:
-        """Publish again if a generator has come since, or come back, and holds no weights yet. True if it was done."""
-        if time.monotonic() - self._published_at < HEARTBEAT_LAG_S:
-            return False  # heartbeats may tell of the time before
-        if all(m.applied for m in self._broker.members() if m.role == "generator"):
+        """Publish again if a generator has come since, or was late, and holds other weights. True if it was done."""
+        generators = [m for m in self._broker.members() if m.role == "generator"]
+        behind = [m.applied for m in generators if m.applied != str(self._published)]
+        # One without weights is met as soon as heartbeats tell of the time after the last sync; one that was late then
+        # is given time, as its next lateness would keep the others waiting again.
+        lag_s = HEARTBEAT_LAG_S if "" in behind else LATE_LAG_DEADLINES * self._config.weights.phase_timeout_s
+        if not behind or time.monotonic() - self._published_at < lag_s:
             return False
         self._publish()
         return True
@@ -407,8 +413,16 @@ class Learner:
         if self._saved == (self._version.n, len(self._evaluations)):
             return
         self._phase("saving")
+        with self._pulse.busy():
+            folder = self._write_checkpoint()
+        self._queue.settle()
+        self._saved, self._parent = (self._version.n, len(self._evaluations)), folder.name
+        log.info("saved %s", folder)
+        self._phase("training")
+
+    def _write_checkpoint(self) -> Path:
         life = self._life | {"wall_s": self._wall_s()}
-        folder = checkpoint.save(
+        return checkpoint.save(
             self._run_dir / "checkpoints",
             step=self._version.n,
             epoch=self._version.epoch,
@@ -425,10 +439,6 @@ class Learner:
             keep=self._config.learner.keep_checkpoints,
             confirm=self._broker.confirm_epoch,
         )
-        self._queue.settle()
-        self._saved, self._parent = (self._version.n, len(self._evaluations)), folder.name
-        log.info("saved %s", folder)
-        self._phase("training")
 
     # outcome ------------------------------------------------------------------------------------------------------
     def _outcome(self, stopped: bool, usage: dict[str, float]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sppo.errors import SppoError
 from sppo.metrics import BusyClock
@@ -28,6 +30,7 @@ class Pulse:
         self._broker = broker
         self._life = secrets.token_hex(8)
         self._progress = 0
+        self._busy = False
         self._clock = BusyClock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="heartbeat")
@@ -44,8 +47,20 @@ class Pulse:
         """Something got done."""
         self._progress += 1
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Around one long piece of work that cannot beat: loading, saving. Only silence shows that it hangs."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+            self.beat()
+
     def _run(self) -> None:
         while not self._ended.is_set():
+            if self._busy:
+                self.beat()
             member = Member(
                 name=NAME, role="learner", life=self._life, progress=self._progress, ready_s=self._clock.ready_s
             )

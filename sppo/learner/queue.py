@@ -57,8 +57,10 @@ class GroupQueue:
         self._boot = self._broker.ping()
         self._note_dead()
         self._recall()
-        self._take(self._broker.pending())
-        self._take(self._broker.claim(CLAIM, 0))
+        known = [*self._broker.pending(), *self._broker.claim(CLAIM, 0)]
+        kept = {_key(entry) for entry in known}
+        self._held = {key: entry for key, entry in self._held.items() if key in kept}  # the server may have lost some
+        self._take(known)
         point("learner.reconcile.read")
         wanted = {training_uid(i): i for i in self._ledger.open() if i not in self._ready}
         missing = {uid: t for uid, t in self._evaluation_tickets.items() if self._evaluations[uid] is None}
@@ -238,6 +240,7 @@ class GroupQueue:
             issued = letter.stream == "train" and training_index(letter.uid) < self._ledger.next_index
             if issued and not self._ledger.settled(letter.uid):
                 self._ledger.give_up(letter.uid)
+                self._ready.pop(training_index(letter.uid), None)  # made again and given up after lost writes
 
 
 def _key(entry: QueueEntry) -> tuple[str, str]:

@@ -12,8 +12,10 @@ A scorer function takes one prompt's completions and returns a number for each, 
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +26,7 @@ from sppo.errors import ConfigError, ScorerError
 from sppo.scorer.rules import boxed_answer, closest_number, exact_match, last_number, reasoning_gym_score
 from sppo.types import ScoreRequest, Scores
 
+THREADS = 8
 Reply = Sequence[float] | Sequence[Sequence[float]]
 ScorerFunction = Callable[[str, Sequence[str], Mapping[str, Any]], Reply]
 
@@ -128,9 +131,12 @@ def _preferences(where: str, values_KK: NDArray[np.float32]) -> NDArray[np.float
 class InlineScorer:
     """Runs a scorer function in this process."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, timeout_s: float = 30.0) -> None:
         self._name = name
         self._function = find(name)
+        self._timeout_s = timeout_s
+        # Threads of its own: heartbeats and weight syncs must not queue behind a user's slow code.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="scorer")
 
     def score_now(self, request: ScoreRequest) -> Scores:
         """Score without an event loop. Raises ScorerError."""
@@ -141,10 +147,27 @@ class InlineScorer:
         return checked(self._name, request, reply)
 
     async def score(self, request: ScoreRequest) -> Scores:
-        """See `Scorer`. User code may be slow, so it runs on a thread."""
-        import asyncio
+        """See `Scorer`. User code may be slow, so it runs on a thread; one that never returns costs that thread."""
+        begun = asyncio.Event()
+        loop = asyncio.get_running_loop()
 
-        return await asyncio.to_thread(self.score_now, request)
+        def work() -> Scores:
+            loop.call_soon_threadsafe(begun.set)
+            return self.score_now(request)
+
+        scoring = loop.run_in_executor(self._threads, work)
+        waiting = asyncio.ensure_future(begun.wait())
+        either: set[asyncio.Future[Any]] = {waiting, scoring}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await scoring
+        except TimeoutError:
+            raise ScorerError(
+                f"scorer {self._name}, group {request.uid}: no answer within scorer.timeout_s = {self._timeout_s:.0f}"
+            ) from None
 
     async def close(self) -> None:
-        """Nothing to release."""
+        """Leave the threads; one that hangs is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

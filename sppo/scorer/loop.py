@@ -23,14 +23,14 @@ def run(config: RunConfig, broker: Broker, name: str) -> None:
     service = Service(config.scorer.name, token=config.scorer.token.get_secret_value())
     service.start()
     life = secrets.token_hex(8)
-    progress = 0
+    answered = 0
     log.info("%s serves %s", service.url, config.scorer.name)
     try:
         while not broker.stop_reason("workers"):
             if not service.alive:
                 raise ScorerError(f"the scorer service {name} ended by itself")
-            progress += service.answers()
             usage = service.usage
+            answered += service.answers()
             broker.heartbeat(
                 Member(
                     name=name,
@@ -39,7 +39,7 @@ def run(config: RunConfig, broker: Broker, name: str) -> None:
                     address=service.url,
                     busy_s=usage.busy_s,
                     ready_s=usage.ready_s,
-                    progress=progress,
+                    progress=answered + usage.scored,
                 ),
                 HEARTBEAT_TTL_S,
             )

@@ -12,26 +12,28 @@ from collections.abc import Mapping
 # Everything that sppo uses, and nothing that reads or changes the server itself. INFO tells one life from another.
 _COMMANDS = "+@all -@dangerous -@admin -@pubsub -@blocking +xread +xreadgroup -function -script +script|load +info"
 
+_NO_LISTING = "-scan -randomkey -dbsize -select"
+
 _KEYS = {
     "learner": "~sppo:*",
     "generator": " ".join(
-        [f"%R~sppo:*:{key}" for key in ("epoch", "control", "stop:*")]
+        [f"%R~sppo:*:{key}" for key in ("epoch", "control", "stop:*", "hb:*")]
         + [
             f"~sppo:*:{key}"
             for key in (
                 "tickets", "minv", "lease", "todo", "todo:eval", "attempts", "failures", "state", "dead", "bytes", "q",
-                "b:*", "members", "hb:*", "replies",
+                "b:*", "members", "hb:generator-*", "replies",
             )
         ]
     ),
-    "scorer": "%R~sppo:*:stop:* ~sppo:*:members ~sppo:*:hb:*",
+    "scorer": "%R~sppo:*:stop:* ~sppo:*:members ~sppo:*:hb:scorer-*",
     "operator": "~sppo:*",
 }  # fmt: skip
 
 _EXTRA = {
-    "learner": "",
-    "generator": "-xack -xdel -xgroup -xreadgroup -flushdb",
-    "scorer": "-eval -evalsha -script",
+    "learner": _NO_LISTING,
+    "generator": f"{_NO_LISTING} -xack -xdel -xtrim -xgroup -xreadgroup",
+    "scorer": f"{_NO_LISTING} -@scripting",
     "operator": "",
 }
 

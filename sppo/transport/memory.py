@@ -72,9 +72,9 @@ class MemoryBroker(Broker):
         state = self._state.get(ticket.uid, "")
         if state == "dead":
             return "dead"
+        self._tickets[ticket.uid] = ticket
         if state.startswith("q:"):
             return "open"
-        self._tickets[ticket.uid] = ticket
         if ticket.uid in self._leases or ticket.uid in self._todo[ticket.stream]:
             return "open"
         self._todo[ticket.stream].append(ticket.uid)

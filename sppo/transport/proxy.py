@@ -48,7 +48,8 @@ class Proxy:
     def start(self) -> None:
         """Listen; returns once connections are accepted."""
         self._thread.start()
-        self._ready.wait()
+        if not self._ready.wait(5):
+            raise OSError(f"cannot listen on {self._listen}; is the path longer than 107 characters? Set TMPDIR")
 
     def stop(self) -> None:
         """Close everything."""

@@ -21,7 +21,7 @@ from redis.connection import PythonRespSerializer
 from redis.retry import Retry
 
 from sppo.config import BrokerConfig
-from sppo.errors import BrokerError, ConfigError, FencedError
+from sppo.errors import BadFrame, BrokerError, ConfigError, FencedError
 from sppo.faults import point
 from sppo.transport import codec
 from sppo.transport.broker import Audience, Broker, Channel, IssueResult, PushResult
@@ -32,11 +32,14 @@ FRAME_TTL_S = 600
 # A sync that is hundreds of messages behind is over; whoever missed it is announced the next one.
 MESSAGES_KEPT: dict[Channel, int] = {"control": 256, "replies": 1024, "metrics": 20_000}
 SETTLED_AT_ONCE = 64
+MEMORY_MARGIN = 1.25
 SOCKET_TIMEOUT_S = 15.0
 RETRY_S = 0.2
 BULK = 6000
 """Arguments above so many bytes go to the socket as they are, without a copy into the command."""
 READ_BYTES = 1 << 20
+AWAY = ("READONLY", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED", "BUSY ", "LOADING")
+"""Answers of a server that changes its role or runs a long command."""
 _SCRIPTS = (
     "open", "reopen", "confirm", "issue", "withdraw", "lease", "renew", "release", "push", "settle", "reject", "fail"
 )  # fmt: skip
@@ -181,6 +184,10 @@ class RedisBroker(Broker):
 
     def push(self, group: Group) -> PushResult:
         frame = codec.encode_group(group)
+        if len(frame) > self._config.max_bytes // 2:
+            raise ValueError(
+                f"the group takes {len(frame)} bytes, more than half of broker.max_bytes = {self._config.max_bytes}"
+            )
         name = self._key(f"b:{group.gid}")
         keys = ["q", f"b:{group.gid}", "state", "lease", "bytes", "tickets"]
         args = [group.gid, group.uid, group.stream, len(frame), self._config.max_groups, self._config.max_bytes]
@@ -221,7 +228,7 @@ class RedisBroker(Broker):
         if not names:
             return []
         values = self._call(lambda: self._client.mget([self._key(f"hb:{n}") for n in names]))
-        return [Member(**codec.unpack(value)) for value in values if value is not None]
+        return [member for value in values if value is not None and (member := _member(value)) is not None]
 
     def send(self, channel: Channel, message: bytes) -> None:
         self._call(lambda: self._client.xadd(self._key(channel), {"m": message}, maxlen=MESSAGES_KEPT[channel]))
@@ -251,6 +258,21 @@ class RedisBroker(Broker):
         """Raises ConfigError or BrokerError if the server does not answer at once."""
         self._call(lambda: self._client.info("server"), patience_s=0.0)
 
+    def check_memory(self) -> None:
+        """Raises ConfigError if the server may drop keys, or has less memory than the run may queue."""
+        memory = self._call(lambda: self._client.info("memory"), patience_s=0.0)
+        policy, limit = str(memory.get("maxmemory_policy", "noeviction")), int(memory.get("maxmemory", 0))
+        if limit and policy != "noeviction":
+            raise ConfigError(
+                f"broker.url = {self._config.url!r}: maxmemory-policy is {policy}, which drops tickets in silence; "
+                "set noeviction"
+            )
+        if limit and limit < self._config.max_bytes * MEMORY_MARGIN:
+            raise ConfigError(
+                f"broker.max_bytes = {self._config.max_bytes}: the server's maxmemory is {limit}; "
+                f"lower the one to {int(limit / MEMORY_MARGIN)}, or raise the other"
+            )
+
     def leftovers(self) -> list[str]:
         """What is still there of work that should have ended: for an audit after a run; walks over every key."""
         found = []
@@ -259,7 +281,8 @@ class RedisBroker(Broker):
         found += [f"frame {n.decode()} without an expiry" for n, ttl in zip(names, expiries, strict=True) if ttl == -1]
         depths = self.depths()
         found += [f"{k} {depths[k]}" for k in ("queued", "bytes") if depths[k]]
-        return found
+        open_tickets = len(self.open_tickets())
+        return found + ([f"open tickets {open_tickets}"] if open_tickets else [])
 
     def depths(self) -> dict[str, int]:
         c = self._client
@@ -370,9 +393,13 @@ class RedisBroker(Broker):
                     raise FencedError(
                         "another learner has taken over this run; this one stops without writing"
                     ) from error
-                if not str(error).startswith("MISCONF"):
+                if "MISCONF" in str(error):
+                    problem, mend, cause = f"cannot write to its disk: {error}", "free some disk space", error
+                elif any(word in str(error) for word in AWAY):
+                    self._client.connection_pool.disconnect()  # perhaps another server answers at this address now
+                    problem, mend, cause = f"is not the primary, or busy: {error}", "look at the server", error
+                else:
                     raise BrokerError(f"broker {self._config.url} refused a command: {error}") from error
-                problem, mend, cause = f"cannot write to its disk: {error}", "free some disk space", error
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 problem, mend, cause = f"cannot be reached: {error}", "is the server running?", error
             now = time.monotonic()
@@ -383,6 +410,14 @@ class RedisBroker(Broker):
                 told = now
                 log.warning("broker %s; waiting, up to broker.outage_s = %.0f s", problem, patience_s)
             time.sleep(RETRY_S)
+
+
+def _member(value: bytes) -> Member | None:
+    try:
+        return Member(**codec.unpack(value))
+    except (BadFrame, TypeError):  # of another version, or nonsense: nobody to work with
+        log.warning("an entry of the registry cannot be read: %r", value[:100])
+        return None
 
 
 def glob(text: str) -> str:

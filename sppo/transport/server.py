@@ -61,7 +61,10 @@ class EmbeddedServer:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def start(self, config: BrokerConfig) -> BrokerConfig:
-        """Start and wait until the server answers with its password. Raises BrokerError."""
+        """Start and wait until the server answers with its password. Raises BrokerError.
+
+        From the main thread, as `restart`: the server dies with the thread that started it.
+        """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = self._take_lock()
         self._socket_folder = private_folder(self._folder)

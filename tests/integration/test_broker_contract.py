@@ -308,3 +308,22 @@ def test_many_generators_never_share_a_ticket(learner: Broker, client: Clients) 
         thread.join()
     # a slow machine may let a lease of 0.4 s expire: then an attempt is repeated, but none is missing
     assert len(set(taken)) == 60
+
+
+def test_a_queued_ticket_that_was_withdrawn_and_issued_again_can_be_made_again(learner: Broker) -> None:
+    learner.issue([makers.ticket()])
+    uid = produce(learner, 1)[0]
+    learner.withdraw([uid])  # a life that did not know of it
+    assert learner.issue([makers.ticket(uid)]) == ["open"]
+    (entry,) = learner.claim(1, 1)
+    learner.reject(entry, "bad frame")
+    assert take(learner).ticket.uid == uid
+
+
+def test_a_group_that_could_never_fit_is_refused_at_once(client: Clients) -> None:
+    broker = client()
+    if isinstance(broker, MemoryBroker):
+        pytest.skip("the server's concern")
+    broker._config = broker._config.model_copy(update={"max_bytes": 1000})  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"more than half of broker.max_bytes = 1000"):
+        broker.push(makers.big_group("train-000000000", nbytes=4000))

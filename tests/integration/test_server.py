@@ -77,11 +77,14 @@ def test_a_server_that_is_killed_comes_back_and_its_clients_never_notice(tmp_pat
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
     assert not server.answers()
-    back = threading.Timer(0.5, server.restart)
-    back.start()
-    assert broker.issue([makers.ticket()]) == ["issued"]  # waits
+    issued: list[str] = []
+    waiting = threading.Thread(target=lambda: issued.extend(broker.issue([makers.ticket()])))
+    waiting.start()
+    time.sleep(0.5)
+    server.restart()  # from this thread: the server dies with the thread that started it
+    waiting.join(10)
+    assert issued == ["issued"]
     assert broker.ping() != life
-    back.join()
     os.kill(server.pid, signal.SIGSTOP)
     assert not server.answers()
     server.restart()
@@ -116,11 +119,16 @@ def test_each_role_may_do_its_own_work_and_no_more(tmp_path: Path) -> None:
             lambda: generator.request_stop("learner", "x"),
             lambda: generator.send("control", b"x"),
             lambda: scorer.open_tickets(),
+            lambda: scorer.heartbeat(Member(name="learner-0", role="learner"), 60),
+            lambda: generator.heartbeat(Member(name="learner-0", role="learner"), 60),
             lambda: scorer.lease(Version(epoch="a", n=0)),
             lambda: scorer.request_stop("learner", "x"),
         ):
             with pytest.raises(BrokerError, match=r"refused a command.*ermission"):
                 forbidden()
+        for role, command in {"generator": "SCAN 0", "scorer": "RANDOMKEY", "learner": "DBSIZE"}.items():
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                make_client(server.credentials(settings, role)).execute_command(*command.split())
         for role in ("learner", "generator", "scorer", "operator"):
             client = make_client(server.credentials(settings, role))
             for command in ("FLUSHALL", "CONFIG GET requirepass", "SHUTDOWN", "KEYS *", "ACL LIST", "MONITOR"):

@@ -7,9 +7,9 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('FENCED') end
 local state = redis.call('HGET', KEYS[2], ARGV[2])
 if state == 'dead' then return 'dead' end
-if state and string.sub(state, 1, 2) == 'q:' then return 'open' end
-redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
+redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])  -- also of a queued one: it may have been withdrawn meanwhile
 redis.call('HSET', KEYS[4], ARGV[2], ARGV[4])
+if state and string.sub(state, 1, 2) == 'q:' then return 'open' end
 if redis.call('ZSCORE', KEYS[5], ARGV[2]) or redis.call('LPOS', KEYS[6], ARGV[2]) then return 'open' end
 redis.call('RPUSH', KEYS[6], ARGV[2])
 return 'issued'

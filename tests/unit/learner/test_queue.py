@@ -283,3 +283,19 @@ def test_a_poison_frame_is_quarantined_and_its_ticket_given_up_after_three(
     (letter,) = server.dead_letters()
     assert "vocabulary of 100" in letter.reason
     assert len(list((tmp_path / "quarantine").iterdir())) == 3
+
+
+def test_a_ticket_given_up_after_lost_writes_is_not_trained_too(server: MemoryBroker) -> None:
+    life = Life(server, "a")
+    life.queue.admit(2, 0)
+    life.generate(2)
+    life.queue.receive(0)
+    # Given a server that lost the pushes, where one ticket is then refused for good
+    server._queue.clear()
+    server._state.clear()
+    for attempt in range(3):
+        life.broker.fail("train-000000000", f"try {attempt}", "refused")
+    life.queue.receive(0)
+    assert life.ledger.dead == 1
+    assert life.step(1) == ["train-000000001"]
+    assert life.queue.batch(1) is None

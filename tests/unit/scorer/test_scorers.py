@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -254,3 +255,24 @@ def test_a_service_that_comes_late_is_waited_for() -> None:
 def test_no_token_beyond_loopback_is_refused() -> None:
     with pytest.raises(ConfigError, match="SPPO_SCORER__TOKEN"):
         Service("last-number", token="", host="0.0.0.0")
+
+
+def stuck(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """Takes its time."""
+    time.sleep(1.0)
+    return [0.0] * len(completions)
+
+
+def test_a_function_that_takes_too_long_refuses_the_group_and_holds_nobody_else_up() -> None:
+    async def both() -> float:
+        scorer = base.InlineScorer(f"{__name__}:stuck", timeout_s=0.3)
+        started = time.monotonic()
+        scoring = asyncio.gather(*(scorer.score(request("a")) for _ in range(base.THREADS)), return_exceptions=True)
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(int)  # the pool that heartbeats use
+        free_after = time.monotonic() - started
+        assert all("scorer.timeout_s = 0" in str(e) for e in await scoring)
+        await scorer.close()
+        return free_after
+
+    assert asyncio.run(both()) < 0.25
