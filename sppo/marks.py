@@ -8,6 +8,7 @@ a mark it is named after it, so that whoever ends the role can remove it too.
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 from multiprocessing import shared_memory
 from pathlib import Path
@@ -23,26 +24,30 @@ def mark(run_dir: Path, role: str) -> str:
 
 
 def name_shared_memory() -> None:
-    """From here on this process names its shared memory after the mark in its environment, if there is one."""
+    """From here on this process names its shared memory and semaphores after the mark in its environment, if it has one."""
     found = os.environ.get(VARIABLE)
     module: Any = shared_memory
-    # Two private names of the standard library (3.11 to 3.13). Without them the memory is named as ever.
+    # Private names of the standard library (3.11 to 3.13). Without them things are named as ever, and may be left behind.
     if found and hasattr(module, "_SHM_NAME_PREFIX") and hasattr(module, "_SHM_SAFE_NAME_LENGTH"):
         module._SHM_NAME_PREFIX = f"/{_prefix(found)}"
         module._SHM_SAFE_NAME_LENGTH = len(module._SHM_NAME_PREFIX) + 16
+    process: Any = multiprocessing.current_process()
+    if found and "semprefix" in getattr(process, "_config", {}):
+        process._config["semprefix"] = f"/{_prefix(found)}mp"  # inherited by the processes that this one starts
 
 
 def remove_shared_memory(found: str) -> list[str]:
     """Remove what the processes of a mark have left, once they are gone; returns the names."""
-    left = sorted(_FOLDER.glob(f"{_prefix(found)}*")) if _FOLDER.is_dir() else []
-    for path in left:
-        path.unlink(missing_ok=True)
-    return [path.name for path in left]
+    names = left_shared_memory(found)
+    for name in names:
+        (_FOLDER / name).unlink(missing_ok=True)
+    return names
 
 
 def left_shared_memory(found: str) -> list[str]:
-    """Names of shared memory that belongs to a mark."""
-    return sorted(p.name for p in _FOLDER.glob(f"{_prefix(found)}*")) if _FOLDER.is_dir() else []
+    """Names of shared memory and semaphores that belong to a mark."""
+    patterns = (f"{_prefix(found)}*", f"sem.{_prefix(found)}*")
+    return sorted(p.name for pattern in patterns for p in _FOLDER.glob(pattern)) if _FOLDER.is_dir() else []
 
 
 def _prefix(found: str) -> str:

@@ -1,4 +1,4 @@
-"""Every role of a real run and its broker are killed; the run goes on to its end and loses nothing."""
+"""Every role of a real run and its broker are killed, and stopped until they count as hung; nothing is lost."""
 
 from __future__ import annotations
 
@@ -8,35 +8,56 @@ from pathlib import Path
 
 import pytest
 
+from sppo.launch import chaos
 from tests.integration.conftest import processes_below
 from tests.integration.test_end_to_end import CLI, MINUTES, records
 
-STEPS = 10
+STEPS = 14
 SETTINGS = [
     f"--set=learner.steps={STEPS}", "--set=learner.checkpoint_every=2", "--set=task.held_out=20",
     "--set=eval.every_steps=100", "--set=sampling.completions=4", "--set=learner.groups_per_step=4",
     "--set=learner.lookahead_steps=0",
 ]  # fmt: skip
+MINUTES_OF_FAULTS, EVERY_S = 0.75, 12
+ROLES = ["learner-0", "generator-0", "scorer-0", "broker"]
 
 
-@pytest.mark.timeout(10 * MINUTES)
-def test_every_role_of_a_run_is_killed_and_nothing_is_lost(tmp_path: Path) -> None:
-    # Given a run, nothing of it sampled ahead, whose roles and broker are killed one after another
+def seed_of_a_plan_that_hangs_scorer_and_broker() -> int:
+    """The stops of this plan last so long that `up` must end scorer and broker and start them again."""
+    for seed in range(10_000):
+        plan = chaos.plan(seed, MINUTES_OF_FAULTS, EVERY_S, ROLES, ["kill", "stop"])
+        stops = [(f.role, f.seconds == chaos.LONG_STOP_S) for f in plan if f.kind == "stop"]
+        if {role for role, long in stops if long} == {"scorer-0", "broker"} and plan[-1].kind == "kill":
+            return seed
+    raise AssertionError("no such seed")
+
+
+@pytest.mark.timeout(12 * MINUTES)
+def test_every_role_of_a_run_is_killed_or_hangs_and_nothing_is_lost(tmp_path: Path) -> None:
+    # Given a run, nothing of it sampled ahead, whose roles and broker are killed one after another, and stopped
     run_dir = tmp_path / "run"
+    seed = seed_of_a_plan_that_hangs_scorer_and_broker()
     done = subprocess.run(
-        [CLI, "chaos", "quickstart", "--seed", "1", "--faults", "kill", "--every", "10", "--minutes", "0.7", "--json",
-         "--run-dir", str(run_dir), *SETTINGS],
+        [CLI, "chaos", "quickstart", "--seed", str(seed), "--faults", "kill,stop", "--every", str(EVERY_S),
+         "--minutes", str(MINUTES_OF_FAULTS), "--json", "--run-dir", str(run_dir), *SETTINGS],
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     log = (run_dir / "up.log").read_text()
+    assert done.stdout, (done.stderr, log)
     report = json.loads(done.stdout)
     # Then it ends as it would have: every step once, every ticket once, nothing left running
     assert {c["name"]: c["value"] for c in report["checks"] if c["name"] != "max_recovery_s"} == dict.fromkeys(
-        ("tickets_lost", "tickets_trained_twice", "tickets_dead_unexplained", "syncs_hung", "orphans"), 0
-    ), log
-    assert report["finished"]
-    assert {o["fault"]["role"] for o in report["faults"]} == {"broker", "generator-0", "learner-0", "scorer-0"}, log
-    assert all(o["restarted"] and o["recovery_s"] is not None for o in report["faults"]), (done.stderr, log)
+        ("tickets_lost", "tickets_trained_twice", "tickets_dead_unexplained", "syncs_hung", "orphans",
+         "run_unfinished", "plan_untouched"), 0
+    ), (done.stderr, log)  # fmt: skip
+    seen = [o for o in report["faults"] if not o["run_ended"]]
+    assert {"broker", "learner-0"} <= {o["fault"]["role"] for o in seen if o["fault"]["kind"] == "kill"}, done.stderr
+    assert all(o["recovery_s"] is not None for o in seen), (done.stderr, log)
+    assert all(o["restarted"] for o in seen if o["fault"]["kind"] == "kill")
+    hung = [o for o in seen if o["fault"]["seconds"] == chaos.LONG_STOP_S]
+    assert hung, done.stderr
+    assert all(o["restarted"] for o in hung), (done.stderr, log)
+    assert "gave no answer for 10 s" in log or "scorer-0 had hung (no heartbeat)" in log
     lines = records(run_dir)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     uids = [uid for line in lines for uid in line["tickets"]]

@@ -1,0 +1,36 @@
+"""Shared memory goes with the role that made it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from sppo import marks
+
+
+def leave_something(mark: str) -> None:
+    os.environ[marks.VARIABLE] = mark
+    marks.name_shared_memory()
+    from multiprocessing import shared_memory
+
+    shared_memory.SharedMemory(create=True, size=100)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="shared memory is not in files here")
+def test_what_a_killed_process_leaves_is_found_by_its_mark_and_removed(tmp_path: Path) -> None:
+    mark, other = marks.mark(tmp_path, "generator-0"), marks.mark(tmp_path, "generator-1")
+    for found in (mark, other):
+        # A fork, so that no resource tracker of its own cleans up after it
+        process = multiprocessing.get_context("fork").Process(target=leave_something, args=(found,))
+        process.start()
+        process.join()
+    assert marks.left_shared_memory(mark)
+    assert marks.remove_shared_memory(mark)
+    assert marks.left_shared_memory(mark) == []
+    assert marks.left_shared_memory(other)
+    marks.remove_shared_memory(other)
