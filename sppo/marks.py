@@ -24,10 +24,10 @@ def mark(run_dir: Path, role: str) -> str:
 
 
 def name_shared_memory() -> None:
-    """From here on this process names its shared memory and semaphores after the mark in its environment, if it has one."""
+    """From here on this process names its shared memory and semaphores after the mark in its environment, if any."""
     found = os.environ.get(VARIABLE)
     module: Any = shared_memory
-    # Private names of the standard library (3.11 to 3.13). Without them things are named as ever, and may be left behind.
+    # Private names of the standard library (3.11 to 3.13). Without them things are named as ever and may be left.
     if found and hasattr(module, "_SHM_NAME_PREFIX") and hasattr(module, "_SHM_SAFE_NAME_LENGTH"):
         module._SHM_NAME_PREFIX = f"/{_prefix(found)}"
         module._SHM_SAFE_NAME_LENGTH = len(module._SHM_NAME_PREFIX) + 16

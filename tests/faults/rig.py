@@ -163,7 +163,7 @@ class Rig:
         return True
 
     def audit(self) -> Audit:
-        return examine(self.run_dir, self.broker)
+        return examine(self.run_dir, self.broker, finished=True)
 
     def logs(self) -> str:
         logs = sorted((self.run_dir / "logs").glob("*.log"))

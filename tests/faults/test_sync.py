@@ -26,7 +26,7 @@ from sppo.weights.publisher import SyncReport, WeightPublisher
 from tests.faults import peer
 from tests.faults.rig import CONTEXT, LONG
 
-PHASE_S = 1.0
+PHASE_S = 2.0
 SYNCS = 200 if LONG else 40
 PEERS = 3
 
@@ -83,6 +83,7 @@ class Stage:
         """What `up` does: the dead are started again."""
         for name, process in list(self.processes.items()):
             if process.exitcode is not None and self.reviving:
+                # 1: its engine failed amid loading, which ends a generator rather than let it sample from a mixture
                 assert process.exitcode in (-signal.SIGKILL, 1), process.exitcode
                 self.start(name)
 
@@ -121,7 +122,7 @@ def test_a_generator_lost_in_any_phase_costs_at_most_that_phases_deadline(
     report, weights, seconds = stage.publish()
     assert report.members in (("generator-0",), ("generator-0", "generator-1"))  # it may die after its answer
     stage.check(report, weights)
-    assert seconds < PHASE_S + 1.5, report  # one deadline, and the sync itself on a busy machine
+    assert seconds < PHASE_S + 2, report  # one deadline, and the sync itself on a busy machine
     for _ in range(2):
         report, weights, seconds = stage.publish()
         stage.check(report, weights)
@@ -138,7 +139,7 @@ def test_a_generator_that_is_cut_off_is_left_out_and_comes_back_by_itself(stage:
     stage.proxies["generator-1"].mode = "silence"
     report, weights, seconds = stage.publish()
     assert report.members == ("generator-0",)
-    assert seconds < PHASE_S + 1.5
+    assert seconds < PHASE_S + 2
     stage.check(report, weights)
     stage.proxies["generator-1"].mode = "pass"
     deadline = time.monotonic() + 25

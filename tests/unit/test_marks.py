@@ -15,9 +15,10 @@ from sppo import marks
 def leave_something(mark: str) -> None:
     os.environ[marks.VARIABLE] = mark
     marks.name_shared_memory()
-    from multiprocessing import shared_memory
+    from multiprocessing import resource_tracker, shared_memory
 
-    shared_memory.SharedMemory(create=True, size=100)
+    made = shared_memory.SharedMemory(create=True, size=100)
+    resource_tracker.unregister(made._name, "shared_memory")  # type: ignore[attr-defined]
     os.kill(os.getpid(), signal.SIGKILL)
 
 
