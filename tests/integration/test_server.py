@@ -160,6 +160,7 @@ def test_a_full_server_holds_pushes_back_and_what_frees_memory_still_works(tmp_p
         assert broker.push(makers.big_group(uids[-1], nbytes=1 << 20)) is PushResult.OK
         assert broker.leftovers()  # one group is queued
         broker.settle(broker.claim(20, 1))
+        broker.withdraw(broker.open_tickets())
         assert broker.leftovers() == []
     finally:
         server.stop()
