@@ -62,10 +62,12 @@ class Cluster:
         os.environ.update(_ENVIRONMENT)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
-        from ray._private import services
+        from ray._private import services, worker
 
         # Ray turns 127.0.0.1 into the host's address and then listens there; this run is on one machine (ADR 0005).
         services.resolve_ip_for_localhost = lambda host: host
+        # The supervisor says which role died and why; Ray's own notice on the terminal says less in more words.
+        worker.print_to_stdstream = lambda *_, **__: None
         self._ray = ray
         ray.init(
             address="local",
