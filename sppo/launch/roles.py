@@ -26,7 +26,7 @@ def run_role(role: str, name: str, config: RunConfig, run_key: str, run_dir: Pat
     # Threads that wait must not spin: on a small machine roles share cores. Read when OpenMP starts, so before torch.
     os.environ |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    broker = connect(config.broker, run_key)
+    broker = connect(config.broker, run_key, wait=True)
     try:
         if role == "learner":
             from sppo.learner import loop

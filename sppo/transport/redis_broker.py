@@ -48,8 +48,8 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 
-def connect(config: BrokerConfig, run: str) -> RedisBroker:
-    """A broker on `config.url`. It must answer now; later calls wait for it up to `broker.outage_s`.
+def connect(config: BrokerConfig, run: str, *, wait: bool = False) -> RedisBroker:
+    """A broker on `config.url`. It must answer now, unless `wait`; later calls wait for it up to `broker.outage_s`.
 
     Raises ConfigError when the server refuses the credentials and BrokerError when it cannot be reached.
     """
@@ -58,7 +58,10 @@ def connect(config: BrokerConfig, run: str) -> RedisBroker:
     except (ValueError, TypeError) as error:
         raise ConfigError(f"broker.url = {config.url!r}: {error}") from error
     broker = RedisBroker(client, run, config)
-    broker.check()
+    if wait:
+        broker.ping()
+    else:
+        broker.check()
     return broker
 
 

@@ -46,7 +46,7 @@ def main(name: str, broker: dict[str, Any], folder: str, crash: str, phase_timeo
     from sppo import faults
 
     faults.arm(crash)
-    client = connect(BrokerConfig(**broker), RUN)
+    client = connect(BrokerConfig(**broker), RUN, wait=True)
     life, started = secrets.token_hex(4), time.monotonic()
 
     async def beat(receiver: WeightReceiver) -> None:

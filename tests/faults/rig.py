@@ -56,7 +56,7 @@ def role_main(
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True, format="%(asctime)s %(name)s %(message)s")
     faults.arm(crash)
     run = settings.with_secrets(settings.from_json(config), broker=BrokerConfig(**broker), scorer_token=TOKEN)
-    client = connect(run.broker, RUN)
+    client = connect(run.broker, RUN, wait=True)
     if role == "learner":
         from sppo.learner import loop
 

@@ -55,7 +55,7 @@ def learn(folder: Path, broker: dict[str, Any], total: int) -> None:
     from sppo.learner.queue import GroupQueue
     from sppo.learner.spool import Spool
 
-    client = connect(BrokerConfig(**broker), RUN)
+    client = connect(BrokerConfig(**broker), RUN, wait=True)
     epoch = uuid.uuid4().hex
     client.open_epoch(epoch)
     (folder / "epoch").write_text(epoch)
@@ -83,7 +83,7 @@ def learn(folder: Path, broker: dict[str, Any], total: int) -> None:
 
 def generate(folder: Path, broker: dict[str, Any], name: str, made: Any, slot: int, seconds: float) -> None:
     """Lease and push until killed; `made[slot]` counts the groups."""
-    client = connect(BrokerConfig(**broker), RUN)
+    client = connect(BrokerConfig(**broker), RUN, wait=True)
     rng = random.Random(name)
     while True:
         epoch = (folder / "epoch").read_text() if (folder / "epoch").exists() else "none"

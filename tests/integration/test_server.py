@@ -233,3 +233,20 @@ def test_it_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the server outlived its parent"
         time.sleep(0.05)
+
+
+def test_a_role_that_starts_while_the_broker_is_away_waits_for_it(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path, max_bytes=1 << 20)
+    config = server.start(BrokerConfig(outage_s=20))
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    with pytest.raises(BrokerError, match="is the server running"):
+        connect(config, "run")
+    made: list[str] = []
+    waiting = threading.Thread(target=lambda: made.append(connect(config, "run", wait=True).ping()))
+    waiting.start()
+    time.sleep(0.3)
+    server.restart()
+    waiting.join(10)
+    assert made
+    server.stop()
