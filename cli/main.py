@@ -14,7 +14,7 @@ import typer
 from sppo import __version__
 from sppo.errors import ConfigError, SppoError
 
-from . import bench
+from . import bench, config_commands
 
 if TYPE_CHECKING:
     from sppo.config import RunConfig
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench.app, name="bench")
+app.add_typer(config_commands.app, name="config")
 
 RunDir = Annotated[Path, typer.Argument(help="The run directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -60,6 +61,7 @@ def up(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override one setting: section.setting=value. Repeatable.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be started, and start nothing.")] = False,
 ) -> None:
     """Start a run, or resume one: broker, scorer, generators and learner on this machine.
 
@@ -70,6 +72,11 @@ def up(
 
     resolved = settings.load(config, set_)
     folder = run_dir or Path("runs") / resolved.name
+    if dry_run:
+        from sppo.launch import plan
+
+        typer.echo("\n".join(plan.describe(resolved, folder)))
+        return
 
     from sppo.launch import run_dir as run_dirs
 

@@ -11,6 +11,7 @@ import ipaddress
 import json
 import os
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -360,6 +361,7 @@ class RunConfig(BaseSettings):
         return (init_settings,)
 
 
+ENVIRONMENT = "environment"
 SECRETS = ("broker.password", "scorer.token")
 OTHER_VARIABLES = ("SPPO_CACHE", "SPPO_CRASH_POINT", "SPPO_CHAOS_DIR")
 
@@ -377,20 +379,56 @@ def presets() -> list[str]:
     return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
 
 
-def load(source: str, overrides: list[str] | None = None) -> RunConfig:
+def load(source: str, overrides: list[str] | None = None, *, environment: bool = True) -> RunConfig:
     """The configuration of a TOML file or preset, with the environment and `key=value` overrides applied.
 
     Raises ConfigError naming each wrong setting, its value and what is expected.
     """
-    values = _read_toml(source)
-    _merge(values, _read_environment())
-    for item in overrides or []:
-        _merge(values, _parse_override(item))
-    config = _validate(values, source)
+    values: dict[str, Any] = {}
+    layers = [(name, layer) for name, layer in _layers(source, overrides) if environment or name != ENVIRONMENT]
+    for _, layer in layers:
+        _merge(values, layer)
+    config = _validate(values, source, layers)
     broker = config.broker
     if broker.url.startswith("rediss://") and not broker.password.get_secret_value():
         raise ConfigError(f"broker.url = {broker.url!r}: such a server needs a password; set SPPO_BROKER__PASSWORD")
     return config
+
+
+def origins(source: str, overrides: list[str] | None = None) -> dict[str, tuple[Any, str]]:
+    """Each setting's value in force, secrets hidden, and where it came from. Raises ConfigError as `load`."""
+    config = load(source, overrides)
+    found = dict.fromkeys(_keys(), "default")
+    for origin, layer in _layers(source, overrides):
+        for key in flatten(layer):
+            # A table such as task.params is one setting.
+            found[key if key in found else key.rpartition(".")[0]] = origin
+    return {key: (_shown(config, key), origin) for key, origin in found.items()}
+
+
+def _layers(source: str, overrides: list[str] | None) -> list[tuple[str, dict[str, Any]]]:
+    """What each source sets, in rising order, with the source's name."""
+    given = [(f"--set {item.partition('=')[0]}", _parse_override(item)) for item in overrides or []]
+    return [(source, _read_toml(source)), (ENVIRONMENT, _read_environment()), *given]
+
+
+def _keys() -> list[str]:
+    """Every setting as section.setting."""
+    found = []
+    for section, field in RunConfig.model_fields.items():
+        model = field.annotation
+        nested = isinstance(model, type) and issubclass(model, BaseModel)
+        found += [f"{section}.{name}" for name in model.model_fields] if nested else [section]  # type: ignore[union-attr]
+    return found
+
+
+def _shown(config: RunConfig, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    if isinstance(value, SecretStr):
+        return "(set)" if value.get_secret_value() else "(not set)"
+    return list(value) if isinstance(value, tuple) else value
 
 
 def from_json(text: str) -> RunConfig:
@@ -435,7 +473,7 @@ def _read_environment() -> dict[str, Any]:
     for variable in os.environ:
         section = variable.upper().split("__")[0]
         if variable.startswith("SPPO_") and section not in known and variable not in OTHER_VARIABLES:
-            raise ConfigError(f"{variable} in the environment: no such setting; docs/configuration.md lists them all")
+            raise ConfigError(f"{variable} in the environment: no such setting{_nearest(variable, _variables())}")
     try:
         return dict(EnvSettingsSource(RunConfig)())
     except SettingsError as error:
@@ -481,21 +519,35 @@ def _merge(base: dict[str, Any], update: dict[str, Any]) -> None:
             base[key] = value
 
 
-def _validate(values: dict[str, Any], source: str) -> RunConfig:
+def _validate(values: dict[str, Any], source: str, layers: Sequence[tuple[str, dict[str, Any]]] = ()) -> RunConfig:
     try:
         return RunConfig(**values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(e, source) for e in error.errors())) from error
+        raise ConfigError("\n".join(_explain(e, source, layers) for e in error.errors())) from error
 
 
-def _explain(error: Any, source: str) -> str:
+def _explain(error: Any, source: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"{where} (from {source}): no such setting; docs/configuration.md lists them all"
+        origins = [name for name, layer in layers if where in flatten(layer) or where in layer]
+        return f"{where} (from {origins[-1] if origins else source}): no such setting{_nearest(where, _keys())}"
     message = error["msg"].removeprefix("Value error, ")
     hidden = isinstance(error["input"], dict) or not where or where in SECRETS
     value = "" if hidden else f" = {error['input']!r}"
     return f"{where or source}{value}: {message}"
+
+
+def _variables() -> list[str]:
+    return [*OTHER_VARIABLES, *(f"SPPO_{key.upper().replace('.', '__')}" for key in _keys())]
+
+
+def _nearest(wrong: str, known: list[str]) -> str:
+    """What was probably meant, for the end of a message."""
+    import difflib
+
+    close = difflib.get_close_matches(wrong, known, n=2, cutoff=0.75)
+    meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    return meant + ("" if meant else "; docs/configuration.md lists them all")
 
 
 def reference() -> str:

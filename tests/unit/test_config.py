@@ -80,3 +80,36 @@ def test_parsing_loads_nothing_heavy() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_each_setting_says_where_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPPO_LEARNER__ETA", "2")
+    monkeypatch.setenv("SPPO_BROKER__PASSWORD", "hunter2")
+    found = config.origins("quickstart", ["learner.lr=1e-6", "learner.eta=3"])
+    assert found["learner.lr"] == (1e-6, "--set learner.lr")
+    assert found["learner.eta"] == (3.0, "--set learner.eta")
+    assert found["learner.steps"] == (60, "quickstart")
+    assert found["task.params"][1] == "quickstart"
+    assert found["learner.kl_coef"] == (0.0, "default")
+    assert found["broker.password"] == ("(set)", "environment")
+    assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("learner.lrr=1", ["--set learner.lrr", "did you mean learner.lr"]),
+        ("lerner.lr=1", ["lerner", "did you mean learner"]),
+        ("learner.zzzzzz=1", ["docs/configuration.md"]),
+    ],
+)
+def test_an_unknown_setting_names_the_nearest_and_its_source(override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load("quickstart", [override])
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_an_unknown_variable_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPPO_LEARNR__LR", "1")
+    with pytest.raises(ConfigError, match="did you mean SPPO_LEARNER__LR"):
+        config.load("quickstart")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -54,6 +55,12 @@ def test_help_loads_nothing_heavy() -> None:
         (["up", "quickstart", "--set", "weights.host=0.0.0.0"], ["weights.host", "127.0.0.0/8"]),
         (["up", "quickstart", "--set", "scorer.url=http://127.0.0.1:1"], ["scorer.url", "is the service running"]),
         (["status", "nowhere"], ["nowhere", "holds no run"]),
+        (["up", "quickstart", "--set", "broker.url=redis://10.0.0.5:6379"], ["broker", "rediss://"]),
+        (["up", "quickstart", "--set", "weights.phase_timeout_s=60"], ["hang_timeout_s = 90", "at least 180"]),
+        (["chaos"], ["a preset"]),
+        (["chaos", "quickstart", "--faults", "kill,bite"], ["--faults bite", "partition"]),
+        (["chaos", "quickstart", "--set", "broker.url=redis://127.0.0.1:1"], ["broker.url", "embedded"]),
+        (["config", "show", "nope"], ["nope", "quickstart"]),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(arguments: list[str], words: list[str], tmp_path: Path) -> None:
@@ -94,3 +101,16 @@ def test_a_bad_environment_is_named(
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_configurations_are_looked_at_without_starting_anything(tmp_path: Path) -> None:
+    shown = json.loads(call("config", "show", "quickstart", "--set", "learner.lr=1e-6", "--json").stdout)
+    assert shown["learner.lr"] == {"value": 1e-6, "from": "--set learner.lr"}
+    assert shown["broker.password"] == {"value": "(not set)", "from": "default"}
+    changed = json.loads(call("config", "diff", "quickstart", "paper", "--json").stdout)
+    assert changed["learner.target"] == ["centered", "half"]
+    assert "learner" in json.loads(call("config", "schema").stdout)["properties"]
+    planned = call("up", "verl-math", "--dry-run", cwd=tmp_path)
+    assert planned.returncode == 0
+    assert "tickets in flight 1024" in planned.stdout
+    assert list(tmp_path.iterdir()) == []
