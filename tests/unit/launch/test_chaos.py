@@ -57,3 +57,14 @@ def test_the_roles_are_those_that_the_run_starts() -> None:
     config = makers.run_config(generator={"replicas": 2})
     assert chaos.role_names(config) == ["learner-0", "generator-0", "generator-1", "scorer-0"]
     assert chaos.role_names(makers.run_config(scorer={"mode": "inline"})) == ["learner-0", "generator-0"]
+
+
+def test_a_learner_that_stands_still_without_a_fault_counts_as_a_hung_sync() -> None:
+    event = {"kind": "restart", "role": "learner-0", "text": "learner-0 had hung (no progress ...)", "time": 1100.0}
+    stop = Outcome(
+        fault=Fault(at_s=60, kind="stop", role="learner-0", seconds=25), restarted=True, recovery_s=20.0
+    )  # fmt: skip
+    assert chaos.hung_learners([event], [stop], began=1000.0) == []
+    assert chaos.hung_learners([event | {"time": 1900.0}], [stop], began=1000.0) != []
+    assert chaos.hung_learners([event], [], began=1000.0) == [event]
+    assert chaos.hung_learners([event | {"role": "scorer-0"}], [], began=1000.0) == []
