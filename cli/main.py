@@ -141,7 +141,8 @@ def chaos(
     wanted = [k.strip() for k in kinds.split(",") if k.strip()]
     if unknown := [k for k in wanted if k not in tool.KINDS]:
         raise ConfigError(f"--faults {unknown[0]}: no such fault; there are {', '.join(tool.KINDS)}")
-    overrides = [*tool.SETTINGS, *(set_ or [])]
+    resolved = settings.load(source, set_)
+    overrides = [*tool.overrides(resolved), *(set_ or [])]
     resolved = settings.load(source, overrides)
     if resolved.broker.url:
         raise ConfigError(f"broker.url = {resolved.broker.url!r}: chaos kills the broker, so it wants the embedded one")

@@ -385,12 +385,12 @@ def load(source: str, overrides: list[str] | None = None, *, environment: bool =
     Raises ConfigError naming each wrong setting, its value and what is expected.
     """
     values: dict[str, Any] = {}
-    layers = [(name, layer) for name, layer in _layers(source, overrides) if environment or name != ENVIRONMENT]
+    layers = _layers(source, overrides, environment=environment)
     for _, layer in layers:
         _merge(values, layer)
     config = _validate(values, source, layers)
     broker = config.broker
-    if broker.url.startswith("rediss://") and not broker.password.get_secret_value():
+    if environment and broker.url.startswith("rediss://") and not broker.password.get_secret_value():
         raise ConfigError(f"broker.url = {broker.url!r}: such a server needs a password; set SPPO_BROKER__PASSWORD")
     return config
 
@@ -406,10 +406,10 @@ def origins(source: str, overrides: list[str] | None = None) -> dict[str, tuple[
     return {key: (_shown(config, key), origin) for key, origin in found.items()}
 
 
-def _layers(source: str, overrides: list[str] | None) -> list[tuple[str, dict[str, Any]]]:
+def _layers(source: str, overrides: list[str] | None, *, environment: bool = True) -> list[tuple[str, dict[str, Any]]]:
     """What each source sets, in rising order, with the source's name."""
     given = [(f"--set {item.partition('=')[0]}", _parse_override(item)) for item in overrides or []]
-    return [(source, _read_toml(source)), (ENVIRONMENT, _read_environment()), *given]
+    return [(source, _read_toml(source)), *([(ENVIRONMENT, _read_environment())] if environment else []), *given]
 
 
 def _keys() -> list[str]:

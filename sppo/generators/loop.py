@@ -78,9 +78,9 @@ class Generator:
     async def _leave(self) -> None:
         for uid in list(self._leases):
             await self._ask(self._broker.release, uid)
-        await self._ask(self._broker.leave, self._name)
         await self._scorer.close()
         await self._engine.close()
+        await self._ask(self._broker.leave, self._name)  # last: until then a heartbeat may be missed without blame
 
     async def _ask(self, method: Any, *arguments: Any) -> Any:
         """A broker call that may fail while leaving: the leases then expire by themselves."""

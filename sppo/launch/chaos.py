@@ -29,6 +29,7 @@ from typing import Any, Literal
 import psutil
 
 from sppo.config import RunConfig
+from sppo.errors import SppoError
 from sppo.launch import audit as audits
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.audit import Audit
@@ -46,8 +47,7 @@ SHORT_STOP_S = (2.0, 5.0)
 LONG_STOP_S = 25.0
 DISTURBANCE_S = (4.0, 12.0)
 LEARNER_BEGINS = "loading the model"
-SETTINGS = ("launch.max_restarts=1000", "launch.hang_timeout_s=60")
-"""A run that is hurt on purpose must not end because of it."""
+HANG_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,14 @@ class Outcome:
     engine_start_s: float = 0.0
     run_ended: bool = False
     """The run had ended before that could show."""
+    began: float = 0.0
+    """Seconds since 1970 at which the fault was inflicted: later than planned where the one before took long."""
+
+
+def overrides(config: RunConfig) -> list[str]:
+    """Settings for a run that is hurt on purpose: it must not end because of it, nor wait long for what hangs."""
+    hang_s = max(HANG_TIMEOUT_S, 3 * config.weights.phase_timeout_s)
+    return ["launch.max_restarts=1000", f"launch.hang_timeout_s={hang_s:g}"]
 
 
 def plan(seed: int, minutes: float, every_s: float, roles: Sequence[str], kinds: Sequence[Kind]) -> list[Fault]:
@@ -118,7 +126,7 @@ class Chaos:
         self._command = list(command)
         self._faults = list(faults)
         self._say = say
-        self._since = self._began = time.time()
+        self._since = time.time()
         self._folder = Path(tempfile.mkdtemp(prefix="sppo-chaos-"))
         server = private_folder(run_dir / "broker") / "broker.sock"
         self._proxies = {
@@ -126,7 +134,7 @@ class Chaos:
         }
 
     def run(self) -> dict[str, Any]:
-        """Start the run, hurt it, wait for its end, and report."""
+        """Start the run, hurt it, wait for its end, and report. Raises SppoError if it does not start."""
         for proxy in self._proxies.values():
             proxy.start()
         started, self._since = time.monotonic(), time.time()
@@ -152,6 +160,8 @@ class Chaos:
             for proxy in self._proxies.values():
                 proxy.stop()
             shutil.rmtree(self._folder, ignore_errors=True)
+        if code != 0 and not (self._run_dir / "run_id").exists():
+            raise SppoError(f"the run did not start (exit code {code}):\n{_tail(log)}")
         if code != 0:
             self._say(f"the run ended with exit code {code}; its last lines:\n{_tail(log)}")
         return self._report(outcomes, time.monotonic() - started)
@@ -169,7 +179,6 @@ class Chaos:
         while up.poll() is None and not self._training():
             time.sleep(0.5)
         began = time.monotonic()
-        self._began = time.time()
         outcomes = []
         for fault in self._faults:
             while up.poll() is None and time.monotonic() - began < fault.at_s:
@@ -177,7 +186,8 @@ class Chaos:
             if up.poll() is not None or self._leaving():
                 self._say("the run comes to its end before the plan")
                 break
-            outcome = self._inflict(fault, up)
+            began_at = time.time()
+            outcome = replace(self._inflict(fault, up), began=began_at)
             outcomes.append(outcome)
             self._say(_line(outcome))
         return outcomes
@@ -190,9 +200,10 @@ class Chaos:
             time.sleep(0.2)
             before, process = self._life(fault.role), self._process(fault.role)
         at, wall = time.monotonic(), time.time()
+        if process is None:
+            return Outcome(fault=fault, restarted=False, recovery_s=None, run_ended=up.poll() is not None)
         if fault.kind == "kill":
-            if process is not None:
-                process.kill()
+            process.kill()
             return self._await(fault, before, at, wall, up)
         self._disturb(fault, process, up)
         healed, progress = time.monotonic(), self._progress(fault.role)
@@ -204,17 +215,17 @@ class Chaos:
             time.sleep(0.2)
         return Outcome(fault=fault, restarted=False, recovery_s=None, run_ended=up.poll() is not None)
 
-    def _disturb(self, fault: Fault, process: psutil.Process | None, up: subprocess.Popen[bytes]) -> None:
+    def _disturb(self, fault: Fault, process: psutil.Process, up: subprocess.Popen[bytes]) -> None:
         """Stop, delay or cut off the role for as long as the plan says; it is healed whatever happens here."""
         proxy = self._proxies.get(fault.role)
         try:
-            if fault.kind == "stop" and process is not None:
+            if fault.kind == "stop":
                 process.suspend()
             elif proxy is not None:
                 proxy.mode = "silence" if fault.kind == "partition" else "delay"
-            _sleep(fault.seconds, lambda: up.poll() is not None or process is None or not process.is_running())
+            _sleep(fault.seconds, lambda: up.poll() is not None or not process.is_running())
         finally:
-            if fault.kind == "stop" and process is not None:
+            if fault.kind == "stop":
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.resume()
             elif proxy is not None:
@@ -309,7 +320,7 @@ class Chaos:
         found = audits.audit(self._run_dir)
         summary = run_dirs.read_json(self._run_dir / "summary.json") or {}
         hung = hung_syncs(self._events(), self._config.weights.phase_timeout_s)
-        hung += hung_learners(self._events(), outcomes, self._began)
+        hung += hung_learners(self._events(), outcomes)
         planned = min(1, len(self._faults))
         return {
             "run_dir": str(self._run_dir),
@@ -350,10 +361,10 @@ def hung_syncs(events: Sequence[dict[str, Any]], phase_timeout_s: float) -> list
     ]
 
 
-def hung_learners(events: Sequence[dict[str, Any]], outcomes: Sequence[Outcome], began: float) -> list[dict[str, Any]]:
+def hung_learners(events: Sequence[dict[str, Any]], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Restarts of a learner that stood still though no fault had made it: a sync that hangs would end so."""
-    faults = [o.fault for o in outcomes if o.fault.role == "learner-0" and o.fault.kind != "kill"]
-    explained = [(began + f.at_s, began + f.at_s + f.seconds + RECOVERY_BAR_S + 60) for f in faults]
+    faults = [o for o in outcomes if o.fault.role == "learner-0" and o.fault.kind != "kill"]
+    explained = [(o.began, o.began + o.fault.seconds + RECOVERY_BAR_S + HANG_TIMEOUT_S) for o in faults]
     return [
         e
         for e in events

@@ -254,7 +254,10 @@ class Learner:
         return report.total_s
 
     def _meet_newcomers(self) -> bool:
-        """Publish again if a generator has come since, or was late, and holds other weights. True if it was done."""
+        """Publish again if a generator has come since, or was late, and holds other weights.
+
+        True if one was met that held none: one that is late again and again must not prolong a wait for groups.
+        """
         generators = [m for m in self._broker.members() if m.role == "generator"]
         behind = [m.applied for m in generators if m.applied != str(self._published)]
         # One without weights is met as soon as heartbeats tell of the time after the last sync; one that was late then
@@ -263,7 +266,7 @@ class Learner:
         if not behind or time.monotonic() - self._published_at < lag_s:
             return False
         self._publish()
-        return True
+        return "" in behind
 
     def _record(self, record: dict[str, Any]) -> None:
         record |= {"epoch": self._version.epoch, "wall_s": time.monotonic() - self._started}

@@ -15,14 +15,14 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sppo.config import LearnerConfig
-from sppo.errors import ConfigError, ScorerError
+from sppo.errors import ConfigError, RoleDiedError, ScorerError
 from sppo.scorer.rules import boxed_answer, closest_number, exact_match, last_number, reasoning_gym_score
 from sppo.types import ScoreRequest, Scores
 
@@ -137,6 +137,7 @@ class InlineScorer:
         self._timeout_s = timeout_s
         # Threads of its own: heartbeats and weight syncs must not queue behind a user's slow code.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="scorer")
+        self._late: set[Future[Scores]] = set()
 
     def score_now(self, request: ScoreRequest) -> Scores:
         """Score without an event loop. Raises ScorerError."""
@@ -147,7 +148,10 @@ class InlineScorer:
         return checked(self._name, request, reply)
 
     async def score(self, request: ScoreRequest) -> Scores:
-        """See `Scorer`. User code may be slow, so it runs on a thread; one that never returns costs that thread."""
+        """See `Scorer`. User code may be slow, so it runs on a thread; one that never returns keeps that thread.
+
+        Raises RoleDiedError once all threads are kept so: this process can score no more.
+        """
         begun = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -155,7 +159,8 @@ class InlineScorer:
             loop.call_soon_threadsafe(begun.set)
             return self.score_now(request)
 
-        scoring = loop.run_in_executor(self._threads, work)
+        thread = self._threads.submit(work)
+        scoring = asyncio.wrap_future(thread)
         waiting = asyncio.ensure_future(begun.wait())
         either: set[asyncio.Future[Any]] = {waiting, scoring}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -164,9 +169,14 @@ class InlineScorer:
             async with asyncio.timeout(self._timeout_s):
                 return await scoring
         except TimeoutError:
-            raise ScorerError(
+            late = (
                 f"scorer {self._name}, group {request.uid}: no answer within scorer.timeout_s = {self._timeout_s:.0f}"
-            ) from None
+            )
+            self._late.add(thread)
+            thread.add_done_callback(self._late.discard)
+            if len(self._late) >= THREADS:
+                raise RoleDiedError(f"{late}, and {THREADS} calls of it have not returned") from None
+            raise ScorerError(late) from None
 
     async def close(self) -> None:
         """Leave the threads; one that hangs is not waited for."""

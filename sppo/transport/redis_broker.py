@@ -44,6 +44,9 @@ _SCRIPTS = (
     "open", "reopen", "confirm", "issue", "withdraw", "lease", "renew", "release", "push", "settle", "reject", "fail"
 )  # fmt: skip
 
+# redis-py 8.1 reads the port of a connection that fails; a Unix socket has none, and an AttributeError hides the error.
+redis.UnixDomainSocketConnection.port = 0  # type: ignore[attr-defined]
+
 R = TypeVar("R")
 log = logging.getLogger(__name__)
 
@@ -74,7 +77,6 @@ def make_client(config: BrokerConfig, *, timeout_s: float = SOCKET_TIMEOUT_S) ->
         password=config.password.get_secret_value() or None,
         socket_timeout=timeout_s,
         socket_connect_timeout=min(5.0, timeout_s),
-        health_check_interval=15,
         socket_read_size=READ_BYTES,
         retry=Retry(NoBackoff(), 0),  # RedisBroker repeats, and knows for how long
         command_packer=_packer(),
@@ -399,7 +401,9 @@ class RedisBroker(Broker):
                 if "MISCONF" in str(error):
                     problem, mend, cause = f"cannot write to its disk: {error}", "free some disk space", error
                 elif any(word in str(error) for word in AWAY):
-                    self._client.connection_pool.disconnect()  # perhaps another server answers at this address now
+                    self._client.connection_pool.disconnect(
+                        inuse_connections=False
+                    )  # perhaps another server answers at this address now
                     problem, mend, cause = f"is not the primary, or busy: {error}", "look at the server", error
                 else:
                     raise BrokerError(f"broker {self._config.url} refused a command: {error}") from error

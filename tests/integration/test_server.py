@@ -250,3 +250,16 @@ def test_a_role_that_starts_while_the_broker_is_away_waits_for_it(tmp_path: Path
     waiting.join(10)
     assert made
     server.stop()
+
+
+def test_a_new_connection_to_a_silent_server_times_out_as_such(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path, max_bytes=1 << 20)
+    config = server.start(BrokerConfig(outage_s=20))
+    client = make_client(config, timeout_s=0.5)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    with pytest.raises(redis.TimeoutError):  # a new connection: it is accepted by the kernel, and nobody answers
+        client.ping()
+    os.kill(server.pid, signal.SIGCONT)
+    assert client.ping()
+    server.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from sppo import config
 from sppo.launch import chaos
 from sppo.launch.audit import Audit
 from sppo.launch.chaos import Fault, Outcome
@@ -54,17 +55,23 @@ def test_a_check_fails_for_each_promise_that_was_broken() -> None:
 
 
 def test_the_roles_are_those_that_the_run_starts() -> None:
-    config = makers.run_config(generator={"replicas": 2})
-    assert chaos.role_names(config) == ["learner-0", "generator-0", "generator-1", "scorer-0"]
+    two = makers.run_config(generator={"replicas": 2})
+    assert chaos.role_names(two) == ["learner-0", "generator-0", "generator-1", "scorer-0"]
     assert chaos.role_names(makers.run_config(scorer={"mode": "inline"})) == ["learner-0", "generator-0"]
 
 
 def test_a_learner_that_stands_still_without_a_fault_counts_as_a_hung_sync() -> None:
     event = {"kind": "restart", "role": "learner-0", "text": "learner-0 had hung (no progress ...)", "time": 1100.0}
     stop = Outcome(
-        fault=Fault(at_s=60, kind="stop", role="learner-0", seconds=25), restarted=True, recovery_s=20.0
+        fault=Fault(at_s=60, kind="stop", role="learner-0", seconds=25), restarted=True, recovery_s=20.0, began=1060.0
     )  # fmt: skip
-    assert chaos.hung_learners([event], [stop], began=1000.0) == []
-    assert chaos.hung_learners([event | {"time": 1900.0}], [stop], began=1000.0) != []
-    assert chaos.hung_learners([event], [], began=1000.0) == [event]
-    assert chaos.hung_learners([event | {"role": "scorer-0"}], [], began=1000.0) == []
+    assert chaos.hung_learners([event], [stop]) == []
+    assert chaos.hung_learners([event | {"time": 1900.0}], [stop]) != []
+    assert chaos.hung_learners([event], []) == [event]
+    assert chaos.hung_learners([event | {"role": "scorer-0"}], []) == []
+
+
+def test_any_preset_can_be_hurt() -> None:
+    for preset in config.presets():
+        overrides = chaos.overrides(config.load(preset))
+        assert config.load(preset, overrides).launch.max_restarts == 1000
