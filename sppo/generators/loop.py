@@ -22,14 +22,12 @@ from sppo.generators.engine import Engine
 from sppo.metrics import BusyClock
 from sppo.scorer.base import InlineScorer, Scorer, check_kind
 from sppo.scorer.client import HttpScorer
-from sppo.transport.broker import Broker, PushResult
+from sppo.transport.broker import HEARTBEAT_S, HEARTBEAT_TTL_S, Broker, PushResult
 from sppo.types import Completion, Group, Lease, Member, ScoreRequest, Scores
 from sppo.weights.receiver import WeightReceiver
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 1.0
-HEARTBEAT_TTL_S = 8.0
 IDLE_S = 0.05
 FULL_WAIT_S = 0.5
 

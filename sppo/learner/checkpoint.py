@@ -89,15 +89,15 @@ def save(
         (scratch / "state.json").write_text(json.dumps(header | state))
         point("checkpoint.written")
         for file in scratch.iterdir():
-            _flush(file)
-        _flush(scratch)
+            flush(file)
+        flush(scratch)
         point("checkpoint.flushed")
         confirm()
         if final.exists():  # the same step of the same life, written again
             shutil.rmtree(final)
         scratch.rename(final)
         point("checkpoint.renamed")
-        _flush(root)
+        flush(root)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
         raise SppoError(
@@ -140,7 +140,8 @@ def _folders(root: Path) -> list[Path]:
     return sorted(found, key=lambda p: (int(p.name.split("-")[1]), p.stat().st_mtime))
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on disk when this returns."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

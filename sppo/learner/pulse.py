@@ -13,13 +13,11 @@ from contextlib import contextmanager
 
 from sppo.errors import SppoError
 from sppo.metrics import BusyClock
-from sppo.transport.broker import Broker
+from sppo.transport.broker import HEARTBEAT_S, HEARTBEAT_TTL_S, Broker
 from sppo.types import Member
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 1.0
-HEARTBEAT_TTL_S = 8.0
 NAME = "learner-0"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sppo.errors import SppoError
 from sppo.faults import point
+from sppo.learner.checkpoint import flush
 from sppo.types import digest
 
 QUARANTINED = 64
@@ -36,7 +37,7 @@ class Spool:
                     file.flush()
                     os.fsync(file.fileno())
                 scratch.rename(self._folder / f"{uid}{_SUFFIX}")
-            _flush(self._folder)
+            flush(self._folder)
         except OSError as error:
             raise SppoError(
                 f"{self._folder}: {error.strerror}; free some disk space, then `sppo-cli up` again"
@@ -67,11 +68,3 @@ class Spool:
         except OSError:
             return None
         return path
-
-
-def _flush(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -9,13 +9,10 @@ import time
 from sppo.config import RunConfig
 from sppo.errors import ScorerError
 from sppo.scorer.service import Service
-from sppo.transport.broker import Broker
+from sppo.transport.broker import HEARTBEAT_S, HEARTBEAT_TTL_S, Broker
 from sppo.types import Member
 
 log = logging.getLogger(__name__)
-
-HEARTBEAT_S = 1.0
-HEARTBEAT_TTL_S = 8.0
 
 
 def run(config: RunConfig, broker: Broker, name: str) -> None:

@@ -21,6 +21,11 @@ from typing import Literal, Protocol
 
 from sppo.types import DeadLetter, Group, Lease, Member, QueueEntry, Ticket, Version
 
+HEARTBEAT_S = 1.0
+"""How often a member shows that it lives."""
+HEARTBEAT_TTL_S = 8.0
+"""How long the registry believes it without another sign."""
+
 Channel = Literal["control", "replies", "metrics"]
 Audience = Literal["learner", "workers"]
 IssueResult = Literal["issued", "open", "dead"]
