@@ -88,13 +88,12 @@ def plan(seed: int, minutes: float, every_s: float, roles: Sequence[str], kinds:
     """A kill every `every_s`, each role in turn, and half-way between two kills one of the other kinds."""
     rng = random.Random(seed)
     faults: list[Fault] = []
-    turns = [list(roles), list(roles)]
     others = [k for k in kinds if k != "kill"]
     waiting: tuple[list[str], list[str]] = ([], [])
 
     def next_role(which: int) -> str:
         if not waiting[which]:
-            waiting[which].extend(rng.sample(turns[which], len(turns[which])))
+            waiting[which].extend(rng.sample(list(roles), len(roles)))
         return waiting[which].pop()
 
     at = every_s / 2

@@ -38,8 +38,6 @@ class Proxy:
     def __init__(self, *, listen: Path, server: Path) -> None:
         self._listen, self._server = listen, server
         self.mode: Mode = "pass"
-        self.relayed = 0
-        """Bytes so far, both ways."""
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"proxy-{listen.stem}")
@@ -127,7 +125,6 @@ class Proxy:
                 else:
                     sink.write(data)
                     await sink.drain()
-                self.relayed += len(data)
                 if not reply and self.mode == "half_close":
                     self.mode = "pass"
                     return  # the server has the command; its answer finds nobody
