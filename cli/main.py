@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 from sppo import __version__
 from sppo.errors import ConfigError, SppoError
 
-from . import bench, config_commands
+from . import bench, config_commands, role_commands
 
 if TYPE_CHECKING:
     from sppo.config import RunConfig
@@ -78,31 +79,60 @@ def up(
         typer.echo("\n".join(plan.describe(resolved, folder)))
         return
 
+    def start(run_key: str) -> dict[str, Any]:
+        from sppo.launch.progress import Progress
+        from sppo.launch.supervisor import Supervisor
+
+        with Progress(resolved.learner.steps) as progress:
+            return Supervisor(resolved, folder, run_key, progress).run()
+
+    _train(config, resolved, folder, start, again=_again("up", config, set_))
+
+
+@app.command(epilog="Example: SPPO_BROKER__PASSWORD=... sppo-cli learner my.toml --run-dir runs/my-run")
+def learner(
+    config: role_commands.Source,
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="As for `up`; default runs/<name>.")] = None,
+    set_: role_commands.Overrides = None,
+) -> None:
+    """Open a run on a broker and train it: the learner alone, for generators and scorers that are started by hand.
+
+    Needs broker.url and SPPO_BROKER__PASSWORD. Ctrl-C, SIGTERM or `sppo-cli down` save a checkpoint; the others wait
+    for the learner to come back, and end when it is done.
+    """
+    from sppo import config as settings
+    from sppo.launch import roles
+
+    resolved = settings.load(config, set_)
+    roles.needs_server(resolved, "learner")
+    folder = run_dir or Path("runs") / resolved.name
+
+    def start(run_key: str) -> dict[str, Any]:
+        return roles.run_learner_alone(resolved, run_key, folder)
+
+    _train(config, resolved, folder, start, again=_again("learner", config, set_))
+
+
+def _again(command: str, config: str, set_: list[str] | None) -> str:
+    return f"{command} {shlex.join([config, *(f'--set={s}' for s in set_ or [])])}"
+
+
+def _train(source: str, config: RunConfig, folder: Path, start: Callable[[str], dict[str, Any]], *, again: str) -> None:
+    """Check everything, then `start` the run of this folder under the key it is given."""
     from sppo.launch import run_dir as run_dirs
 
     with run_dirs.locked(folder):
-        _up(config, resolved, folder, again=shlex.join([config, *(f"--set={s}" for s in set_ or [])]))
+        run_dirs.check(folder, config)
+        done = run_dirs.read_json(folder / "summary.json")
+        if done and done["finished"] and done["steps"] >= config.learner.steps:
+            typer.echo(f"{folder} is finished; to go on, raise it: --set learner.steps={2 * config.learner.steps}")
+            _report(folder, done, again)
+            return
+        typer.echo(f"checking {source} ...")
+        from sppo.launch.supervisor import preflight
 
-
-def _up(source: str, config: RunConfig, folder: Path, *, again: str) -> None:
-    from sppo.launch import run_dir as run_dirs
-
-    run_dirs.check(folder, config)
-    done = run_dirs.read_json(folder / "summary.json")
-    if done and done["finished"] and done["steps"] >= config.learner.steps:
-        typer.echo(f"{folder} is finished; to go on, raise it: --set learner.steps={2 * config.learner.steps}")
-        _report(folder, done, again)
-        return
-
-    typer.echo(f"checking {source} ...")
-    from sppo.launch.progress import Progress
-    from sppo.launch.supervisor import Supervisor, preflight
-
-    preflight(config)
-    run_key = run_dirs.claim(folder, config)
-    with Progress(config.learner.steps) as progress:
-        summary = Supervisor(config, folder, run_key, progress).run()
-    _report(folder, summary, again)
+        preflight(config)
+        _report(folder, start(run_dirs.claim(folder, config)), again)
 
 
 @app.command(epilog="Examples: sppo-cli chaos quickstart --seed 1 --minutes 10 --json | sppo-cli chaos runs/stopped")
@@ -206,7 +236,7 @@ def down(run_dir: RunDir = Path("runs/quickstart")) -> None:
     typer.echo("ended" if run_dirs.end(run_dir) else f"{run_dir}: nothing is running")
 
 
-def _report(folder: Path, summary: dict[str, Any], again: str = "CONFIG") -> None:
+def _report(folder: Path, summary: dict[str, Any], again: str = "up CONFIG") -> None:
     accuracy, tickets, syncs = summary["held_out_accuracy"], summary["tickets"], summary["syncs"]
     busy = ", ".join(f"{role} {share:.0%}" for role, share in summary["busy"].items())
     lines = [
@@ -227,16 +257,19 @@ def _report(folder: Path, summary: dict[str, Any], again: str = "CONFIG") -> Non
             "",
             "try next:",
             f"  vllm serve {folder}/export",
-            f"  sppo-cli up {again} --run-dir {folder} --set=learner.steps={2 * summary['steps']}",
+            f"  sppo-cli {again} --run-dir {folder} --set=learner.steps={2 * summary['steps']}",
             f"  sppo-cli status {folder} --json",
         ]
     else:
-        lines += ["", f"resume with: sppo-cli up {again} --run-dir {folder}"]
+        lines += ["", f"resume with: sppo-cli {again} --run-dir {folder}"]
     typer.echo("\n".join(lines))
 
 
 def _percent(share: float | None) -> str:
     return "n/a" if share is None else f"{share:.1%}"
+
+
+role_commands.register(app)
 
 
 def run() -> None:

@@ -128,6 +128,10 @@ class LearnerConfig(_Settings):
     """Run the prompt of a group once instead of once per completion."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the learner runs."""
+    ranks: Positive = 1
+    """Processes that share the model by FSDP2, all on one machine: a GPU each, or a part of the CPU's threads."""
+    cpus: float = Field(0.0, ge=0)
+    """CPUs that Ray sets aside for each rank; 0 sets none aside: roles share cores."""
     threads: int = Field(0, ge=0)
     """CPU threads; 0 takes every core (threads that wait do not spin, so roles may share cores)."""
     checkpoint_every: Positive = 20
@@ -167,10 +171,16 @@ class LearnerConfig(_Settings):
 
 
 class GeneratorConfig(_Settings):
-    engine: Literal["vllm"] = "vllm"
-    """Inference engine."""
+    engine: Literal["vllm", "transformers"] = "vllm"
+    """Inference engine: vLLM, or Transformers for machines that have no vLLM."""
     replicas: Positive = 1
-    """Generators to start."""
+    """Generators to start; `sppo-cli scale` changes their number while the run goes on."""
+    tensor_parallel: Positive = 1
+    """GPUs over which one vLLM engine splits the model."""
+    cpus: float = Field(0.0, ge=0)
+    """CPUs that Ray sets aside for each generator; 0 sets none aside: roles share cores."""
+    host: str = "127.0.0.1"
+    """Address of this generator's own at which it meets the learner for a weight sync."""
     max_groups: Positive = 64
     """Groups that one generator samples at a time."""
     threads: int = Field(0, ge=0)
@@ -192,7 +202,13 @@ class ScorerConfig(_Settings):
     mode: Literal["http", "inline"] = "http"
     """`http`: a service of its own; `inline`: inside each generator."""
     replicas: Positive = 1
-    """Scorer services to start in mode `http`."""
+    """Scorer services to start in mode `http`; `sppo-cli scale` changes their number while the run goes on."""
+    cpus: float = Field(0.0, ge=0)
+    """CPUs that Ray sets aside for each scorer service; 0 sets none aside."""
+    gpus: float = Field(0.0, ge=0)
+    """GPUs, or a share of one, that Ray sets aside for each scorer service."""
+    host: str = "127.0.0.1"
+    """Address at which our own service listens; beyond loopback it wants a token."""
     url: str = ""
     """A scorer service that already runs elsewhere; empty starts our own."""
     token: SecretStr = SecretStr("")
@@ -282,19 +298,18 @@ class WeightsConfig(_Settings):
     transport: Literal["auto", "gloo", "nccl"] = "auto"
     """`nccl` on GPUs, `gloo` on CPUs; `auto` follows the learner's device."""
     host: str = "127.0.0.1"
-    """Loopback address at which generators meet the learner for a weight sync."""
+    """The learner's address, at which generators meet it for a weight sync."""
+    trusted_network: bool = False
+    """Weights travel without authentication or encryption, over gloo as over NCCL. True says that none but this run's
+    own machines reach `weights.host` and `generator.host`, which must be loopback addresses otherwise."""
     phase_timeout_s: Seconds = 60.0
     """Deadline of each phase of a weight sync."""
 
-    @field_validator("host")
-    @classmethod
-    def _loopback(cls, value: str) -> str:
-        if value != "localhost" and not value.startswith("127."):
-            raise ValueError("weights travel without authentication; only an address of 127.0.0.0/8 is possible")
-        return value
-
 
 class LaunchConfig(_Settings):
+    ray_address: str = ""
+    """Address of a Ray cluster that is up (`auto` finds the one of this machine); empty starts Ray here. Machines of a
+    cluster share the run directory, and need a broker of their own (`broker.url`)."""
     max_restarts: int = Field(3, ge=0)
     """Restarts of one role, or of the embedded broker, within ten minutes; then the run ends with the reason."""
     hang_timeout_s: Seconds = 300.0
@@ -331,7 +346,22 @@ class RunConfig(BaseSettings):
     launch: LaunchConfig = LaunchConfig()
 
     @model_validator(mode="after")
+    def _weights_stay_private(self) -> RunConfig:
+        for key, host in (("weights.host", self.weights.host), ("generator.host", self.generator.host)):
+            if not _is_loopback(host) and not self.weights.trusted_network:
+                raise ValueError(
+                    f"{key} = {host!r}: weights travel without authentication; use a loopback address, or say that "
+                    "only this run's machines reach that network: weights.trusted_network = true"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _roles_agree(self) -> RunConfig:
+        if self.generator.engine == "transformers" and self.generator.tensor_parallel > 1:
+            raise ValueError(
+                f"generator.tensor_parallel = {self.generator.tensor_parallel}: only generator.engine = 'vllm' splits "
+                "a model; use 1"
+            )
         if self.scorer.url and self.scorer.mode != "http":
             raise ValueError(f"scorer.url = {self.scorer.url!r} needs scorer.mode = 'http'")
         if self.launch.hang_timeout_s < 3 * self.weights.phase_timeout_s:
@@ -367,9 +397,21 @@ OTHER_VARIABLES = ("SPPO_CACHE", "SPPO_CRASH_POINT", "SPPO_CHAOS_DIR")
 
 # Settings that a second `up` on the same run directory may change: they say how long or where, not what is learned.
 RESUME_MAY_CHANGE = {
-    *("learner.steps", "learner.threads", "learner.keep_checkpoints", "learner.snapshot", "generator.threads"),
-    *("broker.lease_s", "broker.renew_s", "broker.outage_s", "broker.tls_ca", "weights.phase_timeout_s"),
-    *("launch.max_restarts", "launch.hang_timeout_s"),
+    *("learner.steps", "learner.threads", "learner.ranks", "learner.cpus", "learner.keep_checkpoints"),
+    *("learner.snapshot", "learner.micro_batch_tokens", "learner.batch_timeout_s"),
+    *("generator.replicas", "generator.tensor_parallel", "generator.cpus", "generator.threads", "generator.host"),
+    *("generator.max_groups", "generator.kv_cache_gib", "generator.gpu_memory_utilization"),
+    *("generator.enforce_eager", "generator.start_timeout_s", "eval.timeout_s"),
+    *("scorer.replicas", "scorer.cpus", "scorer.gpus", "scorer.host", "scorer.timeout_s"),
+    *("broker.lease_s", "broker.renew_s", "broker.outage_s", "broker.tls_ca", "broker.max_groups", "broker.max_bytes"),
+    *("weights.host", "weights.trusted_network", "weights.phase_timeout_s"),
+    *("launch.max_restarts", "launch.hang_timeout_s", "launch.ray_address"),
+}
+
+# Settings in which the roles of one run may differ besides: each is one role's own affair, or an address.
+ROLES_MAY_DIFFER = RESUME_MAY_CHANGE | {
+    *("learner.device", "learner.checkpoint_every", "generator.engine", "weights.transport", "broker.url"),
+    *("broker.username", "broker.max_attempts", "scorer.url", "scorer.mode"),
 }
 
 
@@ -492,6 +534,12 @@ def _read_toml(source: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source} is not valid TOML: {error}") from error
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The settings that every role of one run must share, by name."""
+    values = flatten(json.loads(to_json(config)))
+    return {key: value for key, value in values.items() if key not in ROLES_MAY_DIFFER}
 
 
 def _parse_override(item: str) -> dict[str, Any]:

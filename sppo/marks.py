@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
+import threading
 from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,13 @@ def name_shared_memory() -> None:
     process: Any = multiprocessing.current_process()
     if found and "semprefix" in getattr(process, "_config", {}):
         process._config["semprefix"] = f"/{_prefix(found)}mp"  # inherited by the processes that this one starts
+
+
+def ignore_interrupts() -> None:
+    """In a process that a role has started: Ctrl-C reaches everyone, and the role decides what follows."""
+    child = multiprocessing.parent_process() is not None
+    if child and os.environ.get(VARIABLE) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def remove_shared_memory(found: str) -> list[str]:

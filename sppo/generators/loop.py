@@ -4,6 +4,9 @@ Consumes tickets; waits for the engine and for the scorer; unblocks the learner 
 
     lease ── sample K completions ── score ── push        many groups at a time
     heartbeats, lease renewal and weight syncs run beside it
+
+One that is asked to leave takes no more tickets and finishes those in hand; what takes longer than `DRAIN_S` is handed
+back.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sppo.config import RunConfig
-from sppo.errors import ScorerError, SppoError
+from sppo.errors import ConfigError, ScorerError, SppoError
 from sppo.faults import point
 from sppo.generators.engine import Engine
 from sppo.metrics import BusyClock
@@ -30,6 +33,7 @@ log = logging.getLogger(__name__)
 
 IDLE_S = 0.05
 FULL_WAIT_S = 0.5
+DRAIN_S = 20.0
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
@@ -52,17 +56,21 @@ class Generator:
         self._tokens = 0
         self._answers = 0
         self._life = secrets.token_hex(8)
+        self._leaving = asyncio.Event()
+        self._leasing = False
         self._compares: bool | None = None
         """Whether the scorer gave preferences for the first group."""
 
     async def run(self) -> None:
         """Start the engine and work until the run stops. Raises SppoError when something ends this generator."""
+        await self._take_name()
         await self._engine.start()
         self._clock = BusyClock()
         log.info("engine ready")
         try:
             async with asyncio.TaskGroup() as tasks:
-                for service in (self._heartbeat(), self._renew(), self._ask_engine(), self._receiver.run()):
+                services = (self._heartbeat(), self._renew(), self._ask_engine(), self._receiver.run(), self._drain())
+                for service in services:
                     tasks.create_task(service)
                 tasks.create_task(self._work(tasks))
         except BaseExceptionGroup as group:
@@ -72,6 +80,31 @@ class Generator:
             log.info("asked to stop")
         finally:
             await self._leave()
+
+    def leave(self, reason: str) -> None:
+        """Finish what is in hand and end `run`. To be called in the loop's own thread."""
+        if not self._leaving.is_set():
+            log.info("leaving: %s; %d groups in hand", reason, len(self._leases))
+            self._leaving.set()
+
+    async def _drain(self) -> None:
+        await self._leaving.wait()
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while self._leases or self._leasing:
+                    await asyncio.sleep(IDLE_S)
+        except TimeoutError:
+            log.info("%d groups are handed back", len(self._leases))
+        raise _Stopped
+
+    async def _take_name(self) -> None:
+        """Wait for an earlier life of this name to be gone. Raises ConfigError if another process goes on using it."""
+        try:
+            async with asyncio.timeout(HEARTBEAT_TTL_S + HEARTBEAT_S):
+                while any(m.name == self._name for m in await asyncio.to_thread(self._broker.members)):
+                    await asyncio.sleep(HEARTBEAT_S / 2)
+        except TimeoutError:
+            raise ConfigError(f"another generator is at work as {self._name}: choose another --name") from None
 
     async def _leave(self) -> None:
         for uid in list(self._leases):
@@ -104,6 +137,8 @@ class Generator:
             await asyncio.to_thread(self._broker.heartbeat, member, HEARTBEAT_TTL_S)
             if await asyncio.to_thread(self._broker.stop_reason, "workers"):
                 raise _Stopped
+            if reason := await asyncio.to_thread(self._broker.stop_reason, self._name):
+                self.leave(reason)
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _ask_engine(self) -> None:
@@ -119,20 +154,24 @@ class Generator:
             await asyncio.to_thread(self._broker.renew, list(self._leases))
 
     async def _work(self, tasks: asyncio.TaskGroup) -> None:
-        while True:
-            await self._slots.acquire()
-            tasks.create_task(self._produce(await self._next_lease()))
+        while lease := await self._next_lease():
+            tasks.create_task(self._produce(lease))
 
-    async def _next_lease(self) -> Lease:
-        while True:
+    async def _next_lease(self) -> Lease | None:
+        """A ticket and a slot for it; None when this generator leaves."""
+        await self._slots.acquire()
+        while not self._leaving.is_set():
             applied = self._receiver.applied
+            self._leasing = applied is not None
             lease = await asyncio.to_thread(self._broker.lease, applied) if applied else None
+            self._leasing = False
             # A ticket whose lease expired may come back to us while we still work on it: one attempt is enough.
             if lease is not None and lease.ticket.uid not in self._leases:
                 self._leases[lease.ticket.uid] = lease
                 point("generator.leased")
                 return lease
             await asyncio.sleep(IDLE_S)
+        return None
 
     async def _produce(self, lease: Lease) -> None:
         uid = lease.ticket.uid

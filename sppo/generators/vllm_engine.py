@@ -114,6 +114,8 @@ class VllmEngine:
         """See `WeightTarget.join_group`."""
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
+        if self._transport == "gloo":
+            join = join | {"own_host": self._config.generator.host}
         if self._joined:
             await self._engine.shutdown_weight_transfer_engine()
         with _aborts():

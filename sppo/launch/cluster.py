@@ -1,6 +1,7 @@
-"""Role processes as Ray actors. The only module that imports Ray.
+"""Role processes as Ray actors, each in a placement group of its own. The only module that imports Ray.
 
-Ray is started on this machine for one run, on loopback addresses, with token authentication.
+Ray is started on this machine for one run, on loopback addresses, with token authentication; or `launch.ray_address`
+names a cluster that is up, whose machines share the run directory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from sppo.launch import run_dir as run_dirs
 log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 80 << 20
+SWEEP_TIMEOUT_S = 30.0
+PLACE_TIMEOUT_S = 30.0
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_enable_worker_prestart": "0",
@@ -40,6 +43,29 @@ _ENVIRONMENT = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What one role's process asks of one machine."""
+
+    gpus: float = 0
+    cpus: float = 0
+
+    def bundle(self) -> dict[str, float]:
+        """As Ray writes it."""
+        return {name: n for name, n in (("GPU", self.gpus), ("CPU", self.cpus)) if n}
+
+
+def demand(role: str, config: RunConfig) -> Demand:
+    """Devices and cores of one process of this role; `learner.device` is `cuda` or `cpu` by now."""
+    cuda = config.learner.device == "cuda"
+    learner, generator, scorer = config.learner, config.generator, config.scorer
+    return {
+        "learner": Demand(gpus=learner.ranks * cuda, cpus=learner.ranks * learner.cpus),
+        "generator": Demand(gpus=generator.tensor_parallel * cuda, cpus=generator.cpus),
+        "scorer": Demand(gpus=scorer.gpus, cpus=scorer.cpus),
+    }[role]
+
+
 @dataclass(slots=True, kw_only=True)
 class RoleProcess:
     """One role on Ray."""
@@ -48,28 +74,51 @@ class RoleProcess:
     actor: Any
     result: Any
     """Reference to what the role returns."""
+    place: Any
+    """Its placement group, or None if it asks for nothing."""
 
 
 class Cluster:
-    """Ray on this machine, with the roles of one run."""
+    """Ray, with the roles of one run."""
 
-    def __init__(self, run_dir: Path, *, spared: Callable[[], int | None] = lambda: None) -> None:
-        """`spared` names a child process that is not part of this Ray: the embedded broker."""
+    def __init__(self, run_dir: Path, *, address: str = "", spared: Callable[[], int | None] = lambda: None) -> None:
+        """`spared` names a child process that is not part of this Ray: the embedded broker.
+
+        Raises ConfigError if there is no cluster at `address`.
+        """
         self._run_dir = run_dir
         self._spared = spared
         self.roles: dict[str, RoleProcess] = {}
         self._started: set[str] = set()
         os.environ.update(_ENVIRONMENT)
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
+
+        self._ray = ray
+        self._own = not address
+        if address:
+            self._join(address)
+        else:
+            self._begin()
+        self._node = ray.get_runtime_context().get_node_id()
+
+    def _join(self, address: str) -> None:
+        try:
+            self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
+            raise ConfigError(
+                f"launch.ray_address = {address!r}: {str(error).splitlines()[0]}; is the cluster up, and is its token "
+                "in RAY_AUTH_TOKEN?"
+            ) from error
+
+    def _begin(self) -> None:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         from ray._private import services, worker
 
         # Ray turns 127.0.0.1 into the host's address and then listens there; this run is on one machine (ADR 0005).
         services.resolve_ip_for_localhost = lambda host: host
         # The supervisor says which role died and why; Ray's own notice on the terminal says less in more words.
         worker.print_to_stdstream = lambda *_, **__: None
-        self._ray = ray
-        ray.init(
+        self._ray.init(
             address="local",
             include_dashboard=False,
             log_to_driver=False,
@@ -78,17 +127,27 @@ class Cluster:
             _node_ip_address="127.0.0.1",
         )
 
-    @property
-    def gpus(self) -> int:
-        """GPUs that Ray sees."""
-        return int(self._ray.cluster_resources().get("GPU", 0))
+    def resources(self) -> Demand:
+        """What all machines of this Ray have, used or not."""
+        found = self._ray.cluster_resources()
+        return Demand(gpus=found.get("GPU", 0), cpus=found.get("CPU", 0))
 
-    def start(self, role: str, name: str, config: RunConfig, run_key: str, *, gpus: int) -> None:
-        """Start a role's process; it logs to RUN/logs/<name>.log."""
+    def start(self, role: str, name: str, config: RunConfig, run_key: str) -> None:
+        """Start a role's process; it logs to RUN/logs/<name>.log.
+
+        Raises ConfigError if no machine has room for it.
+        """
         again = name in self._started
         self._started.add(name)
         marks.remove_shared_memory(marks.mark(self._run_dir, name))  # of a run that was killed as a whole
-        actor = self._ray.remote(_Role).options(num_cpus=0, num_gpus=gpus, max_restarts=0).remote()
+        wanted = demand(role, config)
+        place = self._reserve(name, wanted, PLACE_TIMEOUT_S) if wanted.bundle() else None
+        options = {"scheduling_strategy": place[1]} if place else {}
+        actor = (
+            self._ray.remote(_Role)
+            .options(num_cpus=wanted.cpus, num_gpus=wanted.gpus, max_restarts=0, **options)
+            .remote()
+        )
         broker = config.broker.model_dump(mode="json") | {"password": config.broker.password.get_secret_value()}
         result = actor.run.remote(
             role,
@@ -101,7 +160,22 @@ class Cluster:
             os.getcwd(),
             again,
         )
-        self.roles[name] = RoleProcess(name=name, actor=actor, result=result)
+        self.roles[name] = RoleProcess(name=name, actor=actor, result=result, place=place[0] if place else None)
+
+    def _reserve(self, name: str, wanted: Demand, timeout_s: float) -> tuple[Any, Any]:
+        """A placement group of one machine, and how to schedule into it."""
+        from ray.util.placement_group import placement_group, remove_placement_group
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        place = placement_group([wanted.bundle()], strategy="STRICT_PACK")
+        if not place.wait(timeout_s):
+            remove_placement_group(place)
+            free = self._ray.available_resources()
+            raise ConfigError(
+                f"{name} asks for {_amount(wanted)} on one machine, and none has them free ({free.get('GPU', 0):g} "
+                f"GPUs and {free.get('CPU', 0):g} CPUs are free on all together)"
+            )
+        return place, PlacementGroupSchedulingStrategy(place)
 
     def wait(self, timeout_s: float) -> str | None:
         """Name of a role that has ended, or None after `timeout_s`."""
@@ -129,27 +203,40 @@ class Cluster:
         except self._ray.exceptions.RayError as error:
             raise RoleDiedError(self._explain(name, type(error).__name__)) from None
         finally:
-            self._ray.kill(process.actor)  # an actor that lives on would keep its GPU
+            self._end(process)
+
+    def _end(self, process: RoleProcess) -> None:
+        """An actor that lives on would keep its GPU."""
+        self._ray.kill(process.actor)
+        if process.place is not None:
+            from ray.util.placement_group import remove_placement_group
+
+            remove_placement_group(process.place)
 
     def sweep(self, name: str) -> None:
         """End a role that has hung, or what a dead one has left running: an engine's processes, which init inherits."""
-        ended = []
-        for process in role_processes(self._run_dir, name):
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-            log.warning("process %d of %s is ended", process.pid, name)
-            ended.append(process)
-        psutil.wait_procs(ended, timeout=5)
-        marks.remove_shared_memory(marks.mark(self._run_dir, name))
+        node = run_dirs.role_node(self._run_dir, name)
+        if node in ("", self._node):
+            sweep_here(self._run_dir, name)
+            return
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        task = self._ray.remote(sweep_here).options(num_cpus=0, scheduling_strategy=there)
+        try:
+            self._ray.get(task.remote(self._run_dir, name), timeout=SWEEP_TIMEOUT_S)
+        except self._ray.exceptions.RayError as error:  # the machine is gone, and its processes with it
+            log.warning("%s was on a machine that cannot be reached: %s", name, type(error).__name__)
 
     def shutdown(self) -> None:
         """End every process of this Ray."""
         family = psutil.Process().children(recursive=True)
         for role in self.roles.values():
-            self._ray.kill(role.actor)
+            self._end(role)
         self.roles.clear()
+        if not self._own:
+            for name in self._started:
+                self.sweep(name)
         self._ray.shutdown()
         # An engine's processes have sessions of their own and may outlive an actor that was killed.
         _, stubborn = psutil.wait_procs([p for p in family if p.pid != self._spared()], timeout=5)
@@ -157,8 +244,9 @@ class Cluster:
             log.warning("process %d outlived its role and is ended", process.pid)
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        for name in self._started:  # those of a role that was killed belong to init now
-            self.sweep(name)
+        if self._own:
+            for name in self._started:  # those of a role that was killed belong to init now
+                sweep_here(self._run_dir, name)
 
     def _explain(self, name: str, reason: str) -> str:
         tail = run_dirs.log_tail(self._run_dir, name)
@@ -166,7 +254,7 @@ class Cluster:
 
 
 class _Role:
-    """The actor: a thin shell around `run_role`."""
+    """The actor: a thin shell around the functions of `sppo.launch.roles`."""
 
     def run(
         self, role: str, name: str, run_key: str, config: str, broker: dict[str, Any], scorer_token: str, run_dir: str,
@@ -176,7 +264,9 @@ class _Role:
 
         sys.path.insert(0, working_dir)  # a user's scorer may lie beside the configuration
         os.environ[marks.VARIABLE] = marks.mark(Path(run_dir), name)  # seen in the processes that this one starts
-        run_dirs.write_pid(Path(run_dir), name)
+        import ray
+
+        run_dirs.write_pid(Path(run_dir), name, ray.get_runtime_context().get_node_id())
         if again:
             faults.arm("")  # a crash point is passed once
         roles.redirect_output(Path(run_dir) / "logs" / f"{name}.log")
@@ -184,7 +274,10 @@ class _Role:
             settings.from_json(config), broker=settings.BrokerConfig(**broker), scorer_token=scorer_token
         )
         try:
-            return roles.run_role(role, name, run, run_key, Path(run_dir))
+            if role == "learner":
+                return roles.run_learner(run, run_key, Path(run_dir))
+            roles.run_worker(role, name, run, run_key)
+            return {}
         except SppoError as error:
             logging.exception("%s ends", name)
             raise error.with_traceback(None) from None
@@ -206,13 +299,42 @@ def role_processes(run_dir: Path, name: str) -> list[psutil.Process]:
     return found
 
 
-def check_gpus(available: int, wanted: int) -> None:
-    """Raises ConfigError saying what there is and what was asked."""
-    if wanted > available:
-        raise ConfigError(
-            f"the run asks for {wanted} GPUs (1 learner, {wanted - 1} generators) and this machine has {available}: "
-            "lower generator.replicas, or set learner.device = 'cpu'"
-        )
+def sweep_here(run_dir: Path, name: str) -> None:
+    """End what a role has left running on this machine."""
+    ended = []
+    for process in role_processes(run_dir, name):
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+        log.warning("process %d of %s is ended", process.pid, name)
+        ended.append(process)
+    psutil.wait_procs(ended, timeout=5)
+    marks.remove_shared_memory(marks.mark(run_dir, name))
+
+
+def check_room(have: Demand, config: RunConfig, counts: Mapping[str, int]) -> None:
+    """Raises ConfigError saying what there is and what was asked, if so many processes of each role do not fit."""
+    each = {role: demand(role, config) for role in counts}
+    for unit, mend in (
+        ("GPU", "lower generator.replicas, or set learner.device = 'cpu'"),
+        ("CPU", "lower generator.replicas or the cpus of a role (0 sets none aside)"),
+    ):
+        asked = {role: counts[role] * each[role].bundle().get(unit, 0) for role in counts}
+        there = have.bundle().get(unit, 0)
+        if sum(asked.values()) > there:
+            parts = ", ".join(
+                f"{counts[role]} {role}{'s' * (counts[role] > 1)} of {each[role].bundle()[unit]:g}"
+                for role, n in asked.items()
+                if n
+            )
+            raise ConfigError(
+                f"the run asks for {sum(asked.values()):g} {unit}s ({parts}) and Ray has {there:g}: {mend}"
+            )
+
+
+def _amount(wanted: Demand) -> str:
+    return " and ".join(f"{n:g} {unit}s" for unit, n in wanted.bundle().items())
 
 
 def _hint(tail: str) -> str:

@@ -1,57 +1,149 @@
-"""What a role's process does: one function for every way of starting it."""
+"""What a role's process does: one function for every way of starting it, by Ray or by hand."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import signal
+import socket
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from sppo.config import RunConfig
+from sppo.errors import ConfigError
+from sppo.launch import run_dir as run_dirs
+from sppo.transport import runs
+from sppo.transport.broker import LEARNER, Broker
 from sppo.transport.redis_broker import connect
 
+log = logging.getLogger(__name__)
 
-def run_role(role: str, name: str, config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any]:
-    """Be a learner, generator or scorer until the run ends; returns the learner's outcome, else an empty object.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-    `config.broker` must name a running server, `run_key` the run's keys in it. Raises SppoError.
-    """
+
+def prepare() -> None:
+    """What must be in place before torch or an engine is imported."""
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, force=True, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger(__name__).info("%s begins in process %d", name, os.getpid())
     # Threads that wait must not spin: on a small machine roles share cores. Read when OpenMP starts, so before torch.
     os.environ |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any]:
+    """Train until the run ends or this process is told to stop; returns the outcome. Raises SppoError."""
+    prepare()
+    log.info("%s begins in process %d", LEARNER, os.getpid())
     broker = connect(config.broker, run_key, wait=True)
     try:
-        if role == "learner":
-            from sppo.learner import loop
+        runs.open_run(config, broker, run_key)
+        from sppo.learner import loop
 
-            return loop.run(config, broker, run_dir)
-        if role == "scorer":
-            from sppo.scorer import loop as scorer_loop
-
-            scorer_loop.run(config, broker, name)
-            return {}
-        assert role == "generator", f"no role {role!r}"
-        asyncio.run(_generate(name, config, broker))
-        return {}
+        return loop.run(config, broker, run_dir)
     finally:
         broker.close()
 
 
-async def _generate(name: str, config: RunConfig, broker: Any) -> None:
+def run_learner_alone(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any]:
+    """A learner without a supervisor: it says itself what the run is doing, and sends the others home at the end."""
+    run_dirs.write_status(run_dir, {"phase": f"see {run_dir}/metrics.jsonl", "updated": time.time()})
+    broker = connect(config.broker, run_key)
+    try:
+        for audience in ("learner", "workers"):
+            broker.request_stop(audience, "")
+        outcome = run_learner(config, run_key, run_dir)
+        run_dirs.write_json(run_dir / "summary.json", outcome)
+        if outcome["finished"]:
+            broker.request_stop("workers", "the learner is done")
+        return outcome
+    finally:
+        broker.close()
+
+
+def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> None:
+    """Be a generator or a scorer until the run ends or this process is told to stop. Raises SppoError.
+
+    `config.broker` must name a running server. Without `run_key` the run is looked for by its name.
+    """
+    prepare()
+    log.info("%s begins in process %d", name, os.getpid())
+    leave = _on_stop_signals()
+    run_key = run_key or runs.find_run(config, role, wait_s=config.generator.start_timeout_s)
+    broker = connect(config.broker, run_key, wait=True)
+    try:
+        if role == "scorer":
+            from sppo.scorer import loop as scorer_loop
+
+            scorer_loop.run(config, broker, name, leave)
+        else:
+            assert role == "generator", f"no role {role!r}"
+            asyncio.run(_generate(name, config, broker, leave))
+    finally:
+        broker.close()
+
+
+def own_name(role: str) -> str:
+    """A name that no other role of the run has: this machine's and this process's."""
+    host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())
+    return f"{role}-{host}-{os.getpid()}"
+
+
+async def _generate(name: str, config: RunConfig, broker: Broker, leave: threading.Event) -> None:
     from sppo import models
     from sppo.generators.loop import Generator, make_scorer
+
+    path = models.resolve(config.model)
+    generator = Generator(config, broker, _engine(config, path), make_scorer(config, broker), name)
+
+    async def watch() -> None:
+        while not leave.is_set():
+            await asyncio.sleep(0.2)
+        generator.leave("asked to stop by a signal")
+
+    watching = asyncio.create_task(watch())
+    try:
+        await generator.run()
+    finally:
+        watching.cancel()
+
+
+def _engine(config: RunConfig, path: str) -> Any:
+    """The engine that the configuration names, on this process's device."""
+    import torch
+
+    on_cpu = config.learner.device == "cpu" or not torch.cuda.is_available()
+    transport = config.weights.transport
+    if transport == "auto":
+        transport = "gloo" if on_cpu else "nccl"
+    if config.generator.engine == "transformers":
+        from sppo.generators.transformers_engine import TransformersEngine
+
+        return TransformersEngine(config, path, transport=transport, on_cpu=on_cpu)
     from sppo.generators.vllm_engine import VllmEngine
 
-    path, on_cpu = models.resolve(config.model), config.learner.device == "cpu"
-    engine = VllmEngine(config, path, transport=config.weights.transport, on_cpu=on_cpu)
-    await Generator(config, broker, engine, make_scorer(config, broker), name).run()
+    return VllmEngine(config, path, transport=transport, on_cpu=on_cpu)
+
+
+def _on_stop_signals() -> threading.Event:
+    """Set by the first SIGTERM or SIGINT to this process; the second one ends it at once."""
+    leave = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        return leave
+    before: dict[int, Any] = {}
+
+    def note(number: int, _: object) -> None:
+        leave.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    before |= {s: signal.signal(s, note) for s in STOP_SIGNALS}
+    return leave
 
 
 def redirect_output(path: Path) -> None:
@@ -62,3 +154,12 @@ def redirect_output(path: Path) -> None:
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     os.close(fd)
+
+
+def needs_server(config: RunConfig, role: str) -> None:
+    """Raises ConfigError where a role on its own is given no broker to work with."""
+    if not config.broker.url:
+        raise ConfigError(
+            f"broker.url is empty: a {role} of its own needs a running server; start one with `sppo-cli broker`, or "
+            "name yours: --set broker.url=rediss://HOST:6379"
+        )

@@ -116,12 +116,17 @@ def write_status(run_dir: Path, status: dict[str, Any]) -> None:
     _write(run_dir / "status.json", json.dumps(status | {"pid": process.pid, "pid_created": process.create_time()}))
 
 
-def write_pid(run_dir: Path, role: str) -> None:
-    """Say that this process is the role's."""
+def write_pid(run_dir: Path, role: str, node: str = "") -> None:
+    """Say that this process is the role's, on this node of a Ray cluster."""
     process = psutil.Process()
     folder = run_dir / "pids"
     folder.mkdir(exist_ok=True)
-    _write(folder / f"{role}.json", json.dumps({"pid": process.pid, "created": process.create_time()}))
+    _write(folder / f"{role}.json", json.dumps({"pid": process.pid, "created": process.create_time(), "node": node}))
+
+
+def role_node(run_dir: Path, role: str) -> str:
+    """The node of the process that said so last; empty if none did."""
+    return str((read_json(run_dir / "pids" / f"{role}.json") or {}).get("node", ""))
 
 
 def role_process(run_dir: Path, role: str) -> psutil.Process | None:

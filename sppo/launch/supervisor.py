@@ -23,7 +23,8 @@ import psutil
 from sppo.config import RunConfig, with_secrets
 from sppo.errors import BrokerError, ConfigError, RoleDiedError, ScorerError, SppoError
 from sppo.launch import run_dir as run_dirs
-from sppo.launch.cluster import Cluster, check_gpus
+from sppo.launch import scaling
+from sppo.launch.cluster import Cluster, Demand, check_room
 from sppo.launch.progress import Progress
 from sppo.launch.restarts import Restarts
 from sppo.launch.watchdog import Watchdog
@@ -40,6 +41,7 @@ POLL_S = 1.0
 PROBES = 3
 STOP_TIMEOUT_S = 120.0
 LEAVE_TIMEOUT_S = 30.0
+LEAVING_TIMEOUT_S = 60.0
 BROKER_SILENCE_S = 10.0
 CLIENT_PATIENCE_S = 1.0
 CHAOS_VARIABLE = "SPPO_CHAOS_DIR"
@@ -129,8 +131,12 @@ class Supervisor:
         self._due: dict[str, float] = {}
         """Roles that are to be started again, with the time."""
         self._hung: dict[str, str] = {}
-        self._plan: dict[str, tuple[str, RunConfig, int]] = {}
-        """Role, configuration and GPUs of every process, by name."""
+        self._plan: dict[str, tuple[str, RunConfig]] = {}
+        """Role and configuration of every process, by name."""
+        self._leaving: dict[str, float] = {}
+        """Roles that were asked to leave, with the time at which they are ended."""
+        self._scale: dict[str, Any] = {}
+        """The newest request to scale and its answer."""
 
     def run(self) -> dict[str, Any]:
         """Run to the end or until interrupted; returns the summary. Raises SppoError; nothing is left running."""
@@ -142,10 +148,15 @@ class Supervisor:
                 broker.leave(member.name)
             self._status("starting")
             self._progress.note("starting Ray, scorer, generator and learner ...")
-            cluster = Cluster(self._run_dir, spared=lambda: self._server.pid if self._server else None)
+            self._scale = {"id": scaling.read(self._run_dir).get("id", ""), "refused": ""}  # of an earlier life
+            cluster = Cluster(
+                self._run_dir,
+                address=config.launch.ray_address,
+                spared=lambda: self._server.pid if self._server else None,
+            )
             self._catch_signals()  # Ray has put its own handler in place
             try:
-                self._start_roles(cluster, config)
+                self._start_roles(cluster, broker, config)
                 summary = self._summarise(self._watch(cluster, broker))
                 self._dismiss(cluster, broker)
             finally:
@@ -171,9 +182,8 @@ class Supervisor:
             if self._server is not None:
                 self._server.stop()
 
-    def _start_roles(self, cluster: Cluster, config: RunConfig) -> None:
-        gpus = int(config.learner.device == "cuda" or (config.learner.device == "auto" and cluster.gpus > 0))
-        check_gpus(cluster.gpus, gpus * (1 + config.generator.replicas))
+    def _start_roles(self, cluster: Cluster, broker: Broker, config: RunConfig) -> None:
+        gpus = config.learner.device == "cuda" or (config.learner.device == "auto" and cluster.resources().gpus > 0)
         transport = config.weights.transport
         resolved = config.model_copy(
             update={
@@ -183,22 +193,22 @@ class Supervisor:
                 ),
             }
         )
-        if config.scorer.mode == "http" and not config.scorer.url:
-            for i in range(config.scorer.replicas):
-                self._plan[f"scorer-{i}"] = ("scorer", resolved, 0)
-        for i in range(config.generator.replicas):
-            self._plan[f"generator-{i}"] = ("generator", resolved, gpus)
-        self._plan["learner-0"] = ("learner", resolved, gpus)
+        own_scorers = config.scorer.mode == "http" and not config.scorer.url
+        counts = {"scorer": config.scorer.replicas * own_scorers, "generator": config.generator.replicas, "learner": 1}
+        check_room(cluster.resources(), resolved, counts)
+        for role, count in counts.items():
+            self._plan |= {f"{role}-{i}": (role, resolved) for i in range(count)}
         for name in self._plan:
-            self._start(cluster, name)
+            self._start(cluster, broker, name)
 
-    def _start(self, cluster: Cluster, name: str) -> None:
-        role, config, gpus = self._plan[name]
-        broker = config.broker if self._server is None else self._server.credentials(config.broker, role)
+    def _start(self, cluster: Cluster, broker: Broker, name: str) -> None:
+        role, config = self._plan[name]
+        if role != "learner":
+            self._ask(lambda: broker.request_stop(name, ""))  # of an earlier one of this name that was to leave
+        server = config.broker if self._server is None else self._server.credentials(config.broker, role)
         if proxies := os.environ.get(CHAOS_VARIABLE):
-            broker = broker.model_copy(update={"url": f"unix://{proxies}/{name}.sock"})
-        config = config.model_copy(update={"broker": broker})
-        cluster.start(role, name, config, self._run_key, gpus=gpus)
+            server = server.model_copy(update={"url": f"unix://{proxies}/{name}.sock"})
+        cluster.start(role, name, config.model_copy(update={"broker": server}), self._run_key)
         self._started_at[name] = time.monotonic()
 
     def _watch(self, cluster: Cluster, broker: Broker) -> dict[str, Any]:
@@ -208,10 +218,12 @@ class Supervisor:
             ended = cluster.wait(POLL_S)
             if self._broker_is_there():
                 self._ask(lambda: self._look_around(cluster, broker))
+                if not self._interrupts:
+                    self._ask(lambda: self._resize(cluster, broker))
             for name in [n for n, due in self._due.items() if time.monotonic() >= due]:
                 del self._due[name]
                 if not self._interrupts or name == "learner-0":  # a stop needs the learner, to save
-                    self._start(cluster, name)
+                    self._start(cluster, broker, name)
             if ended is not None:
                 self._bury(cluster, broker, ended)
                 try:
@@ -220,9 +232,13 @@ class Supervisor:
                         if self._broker_is_there():
                             self._ask(lambda: self._follow(broker))
                         return outcome
-                    raise RoleDiedError(f"{ended} ended before the learner; see {self._run_dir}/logs/{ended}.log")
+                    if ended not in self._leaving:
+                        raise RoleDiedError(f"{ended} ended before the learner; see {self._run_dir}/logs/{ended}.log")
+                    self._gone(ended, f"{ended} has left")
                 except SppoError as error:
-                    if not self._interrupts:
+                    if ended in self._leaving:
+                        self._gone(ended, f"{ended} ended while leaving: {str(error).splitlines()[0]}")
+                    elif not self._interrupts:
                         self._start_again(cluster, ended, error)
                     elif ended == "learner-0":
                         raise
@@ -238,6 +254,68 @@ class Supervisor:
                     "stopped without a new checkpoint: the learner "
                     + ("was not waited for" if self._interrupts > 1 else f"did not save within {STOP_TIMEOUT_S:.0f} s")
                 )
+
+    def _resize(self, cluster: Cluster, broker: Broker) -> None:
+        """Answer a request to scale; see that who was asked to leave does."""
+        for name in [n for n, by in self._leaving.items() if time.monotonic() > by and n in self._started_at]:
+            self._tell("scale", f"{name} did not leave within {LEAVING_TIMEOUT_S:.0f} s and is ended", role=name)
+            self._leaving[name] = float("inf")
+            cluster.sweep(name)
+        asked = scaling.read(self._run_dir)
+        if not asked or asked["id"] == self._scale["id"]:
+            return
+        self._scale = {"id": asked["id"], "refused": ""}
+        try:
+            self._check_scale(cluster.resources(), asked["wanted"])
+            self._tell("scale", ", ".join(f"{r}s: {n}" for r, n in asked["wanted"].items()), wanted=asked["wanted"])
+            for role, count in asked["wanted"].items():
+                self._scale_role(cluster, broker, role, count)
+        except ConfigError as error:
+            self._scale["refused"] = str(error)
+            self._tell("scale", f"refused: {error}", wanted=asked["wanted"])
+
+    def _check_scale(self, have: Demand, wanted: dict[str, int]) -> None:
+        """Raises ConfigError for what cannot be."""
+        config = self._plan["learner-0"][1]
+        if "scorer" in wanted and not self._names("scorer"):
+            raise ConfigError(
+                "scorers: none is this run's own (scorer.mode = 'inline', or scorer.url names yours), so there is "
+                "nothing to scale"
+            )
+        staying = {role: len(self._names(role)) for role in ("learner", "scorer", "generator")}
+        leaving = {role: sum(n in self._leaving for n in self._plan if self._plan[n][0] == role) for role in staying}
+        check_room(have, config, {role: wanted.get(role, n) + leaving[role] for role, n in staying.items()})
+
+    def _scale_role(self, cluster: Cluster, broker: Broker, role: str, count: int) -> None:
+        config = self._plan["learner-0"][1]
+        names = self._names(role)
+        for name in names[count:]:
+            self._leaving[name] = time.monotonic() + LEAVING_TIMEOUT_S
+            if self._due.pop(name, None) is not None:  # it had died anyway
+                self._gone(name, f"{name} is not started again")
+                continue
+            broker.request_stop(name, "the run is scaled down")
+        number = 0
+        while len(self._names(role)) < count:
+            name = f"{role}-{number}"
+            number += 1
+            if name not in self._plan:
+                self._plan[name] = (role, config)
+                try:
+                    self._start(cluster, broker, name)
+                except ConfigError:  # no single machine has room for it
+                    del self._plan[name]
+                    raise
+
+    def _names(self, role: str) -> list[str]:
+        """Processes of a role that are to stay, by number."""
+        names = [n for n, (of, _) in self._plan.items() if of == role and n not in self._leaving]
+        return sorted(names, key=lambda n: int(n.rsplit("-", 1)[1]))
+
+    def _gone(self, name: str, text: str) -> None:
+        del self._leaving[name], self._plan[name]
+        self._hung.pop(name, None)
+        self._tell("scale", text, role=name)
 
     def _start_again(self, cluster: Cluster, name: str, error: SppoError) -> None:
         """Raises the error if the role is not to be started again."""
@@ -279,7 +357,8 @@ class Supervisor:
         """A role that lives without working is as good as dead: end it, and it is started again."""
         if self._interrupts:
             return  # whoever leaves stops its heartbeat first
-        for name, why in self._watchdog.hung(self._started_at, broker.members()).items():
+        staying = {name: at for name, at in self._started_at.items() if name not in self._leaving}
+        for name, why in self._watchdog.hung(staying, broker.members()).items():
             if name not in self._hung:
                 self._hung[name] = why
                 cluster.sweep(name)
@@ -319,7 +398,9 @@ class Supervisor:
         members = broker.members()
         for member in members:
             self._restarts.saw(member.name)
-        self._members = {m.name: {"life": m.life, "applied": m.applied, "progress": m.progress} for m in members}
+        self._members = {
+            m.name: {"role": m.role, "life": m.life, "applied": m.applied, "progress": m.progress} for m in members
+        }
         self._progress.members(members)
         self._peak_rss = max(self._peak_rss, _family_rss())
         self._status()
@@ -343,7 +424,11 @@ class Supervisor:
 
     def _status(self, phase: str | None = None) -> None:
         state = self._progress.state() | ({"phase": phase} if phase else {})
-        about = {"members": self._members, "restarts": dict(self._restarts.counts)}
+        about = {
+            "members": self._members,
+            "restarts": dict(self._restarts.counts),
+            "scale": self._scale | {"leaving": sorted(self._leaving)},
+        }
         run_dirs.write_status(
             self._run_dir, state | about | {"updated": time.time(), "peak_rss_mb": self._peak_rss >> 20}
         )

@@ -475,16 +475,15 @@ class Learner:
         return self._life["wall_s"] + time.monotonic() - self._started
 
     def _role_seconds(self) -> dict[tuple[str, str], tuple[float, float]]:
-        """(busy, ready) seconds of every live member so far, by name and life."""
-        return {(m.name, m.life): (m.busy_s, m.ready_s) for m in self._broker.members()}
+        """(busy, ready) seconds of every live member so far, by role and life."""
+        return {(m.role, m.life): (m.busy_s, m.ready_s) for m in self._broker.members()}
 
     def _usage(self) -> dict[str, float]:
         """Busy share of each role since training began; members of one role are averaged."""
         shares: dict[str, list[float]] = {"learner": [self._clock.busy_s / max(1e-9, self._clock.ready_s)]}
-        for (name, life), (busy, ready) in self._role_seconds().items():
-            busy_before, ready_before = self._usage_before.get((name, life), (0.0, 0.0))
-            if ready > ready_before:
-                role = name.rsplit("-", 1)[0]
+        for (role, life), (busy, ready) in self._role_seconds().items():
+            busy_before, ready_before = self._usage_before.get((role, life), (0.0, 0.0))
+            if role != "learner" and ready > ready_before:
                 shares.setdefault(role, []).append((busy - busy_before) / (ready - ready_before))
         return {role: sum(values) / len(values) for role, values in shares.items()}
 

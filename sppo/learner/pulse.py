@@ -13,12 +13,10 @@ from contextlib import contextmanager
 
 from sppo.errors import SppoError
 from sppo.metrics import BusyClock
-from sppo.transport.broker import HEARTBEAT_S, HEARTBEAT_TTL_S, Broker
+from sppo.transport.broker import HEARTBEAT_S, HEARTBEAT_TTL_S, LEARNER, Broker
 from sppo.types import Member
 
 log = logging.getLogger(__name__)
-
-NAME = "learner-0"
 
 
 class Pulse:
@@ -60,7 +58,7 @@ class Pulse:
             if self._busy:
                 self.beat()
             member = Member(
-                name=NAME, role="learner", life=self._life, progress=self._progress, ready_s=self._clock.ready_s
+                name=LEARNER, role="learner", life=self._life, progress=self._progress, ready_s=self._clock.ready_s
             )
             try:
                 self._broker.heartbeat(member, HEARTBEAT_TTL_S)
@@ -68,6 +66,6 @@ class Pulse:
                 log.warning("no heartbeat: %s", error)
             self._ended.wait(HEARTBEAT_S)
         try:
-            self._broker.leave(NAME)
+            self._broker.leave(LEARNER)
         except SppoError as error:
             log.warning("%s while leaving", error)

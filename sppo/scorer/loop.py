@@ -1,10 +1,10 @@
-"""The scorer role: serves HTTP, announces its address, until the run asks to stop."""
+"""The scorer role: serves HTTP, announces its address, until the run asks to stop or this process is asked to leave."""
 
 from __future__ import annotations
 
 import logging
 import secrets
-import time
+import threading
 
 from sppo.config import RunConfig
 from sppo.errors import ScorerError
@@ -15,15 +15,18 @@ from sppo.types import Member
 log = logging.getLogger(__name__)
 
 
-def run(config: RunConfig, broker: Broker, name: str) -> None:
-    """Serve `scorer.name` until the run stops. Raises ScorerError if the service ends by itself."""
-    service = Service(config.scorer.name, token=config.scorer.token.get_secret_value())
+def run(config: RunConfig, broker: Broker, name: str, leave: threading.Event) -> None:
+    """Serve `scorer.name` until the run stops or `leave` is set: then finish what is in hand.
+
+    Raises ConfigError for a host that it cannot serve at, ScorerError if the service ends by itself.
+    """
+    service = Service(config.scorer.name, token=config.scorer.token.get_secret_value(), host=config.scorer.host)
     service.start()
     life = secrets.token_hex(8)
     answered = 0
     log.info("%s serves %s", service.url, config.scorer.name)
     try:
-        while not broker.stop_reason("workers"):
+        while not (leave.is_set() or broker.stop_reason("workers", name)):
             if not service.alive:
                 raise ScorerError(f"the scorer service {name} ended by itself")
             usage = service.usage
@@ -40,7 +43,7 @@ def run(config: RunConfig, broker: Broker, name: str) -> None:
                 ),
                 HEARTBEAT_TTL_S,
             )
-            time.sleep(HEARTBEAT_S)
+            leave.wait(HEARTBEAT_S)
     finally:
+        broker.leave(name)  # first: whoever asks next asks another
         service.stop()
-        broker.leave(name)

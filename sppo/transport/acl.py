@@ -17,7 +17,7 @@ _NO_LISTING = "-scan -randomkey -dbsize -select"
 _KEYS = {
     "learner": "~sppo:*",
     "generator": " ".join(
-        [f"%R~sppo:*:{key}" for key in ("epoch", "control", "stop:*", "hb:*")]
+        [f"%R~sppo:*:{key}" for key in ("epoch", "control", "stop:*", "hb:*", "run")]
         + [
             f"~sppo:*:{key}"
             for key in (
@@ -26,7 +26,7 @@ _KEYS = {
             )
         ]
     ),
-    "scorer": "%R~sppo:*:stop:* ~sppo:*:members ~sppo:*:hb:scorer-*",
+    "scorer": "%R~sppo:*:stop:* %R~sppo:*:run %R~sppo:*:hb:learner-* ~sppo:*:members ~sppo:*:hb:scorer-*",
     "operator": "~sppo:*",
 }  # fmt: skip
 
@@ -40,10 +40,18 @@ _EXTRA = {
 ROLES = tuple(_KEYS)
 
 
-def lines(passwords: Mapping[str, str]) -> list[str]:
-    """Configuration lines of a Redis 7 or Valkey server; passwords go in as their digests."""
-    digests = {role: hashlib.sha256(passwords[role].encode()).hexdigest() for role in ROLES}
+def _digest(password: str) -> str:
+    return hashlib.sha256(password.encode()).hexdigest()
+
+
+def lines(passwords: Mapping[str, str], shared: str = "") -> list[str]:
+    """Configuration lines of a Redis 7 or Valkey server; passwords go in as their digests.
+
+    With `shared`, the default user has that password and may do what every role may.
+    """
+    digests = {role: _digest(passwords[role]) for role in ROLES}
+    default = f"on #{_digest(shared)} {_KEYS['operator']} {_COMMANDS}" if shared else "off"
     return [
-        "user default off",
+        f"user default {default}",
         *(f"user {role} on #{digests[role]} {_KEYS[role]} {_COMMANDS} {_EXTRA[role]}" for role in ROLES),
     ]

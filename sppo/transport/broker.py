@@ -25,9 +25,10 @@ HEARTBEAT_S = 1.0
 """How often a member shows that it lives."""
 HEARTBEAT_TTL_S = 8.0
 """How long the registry believes it without another sign."""
+LEARNER = "learner-0"
+"""The learner's name in the registry."""
 
 Channel = Literal["control", "replies", "metrics"]
-Audience = Literal["learner", "workers"]
 IssueResult = Literal["issued", "open", "dead"]
 
 
@@ -119,14 +120,14 @@ class Broker(Protocol):
     def receive(self, channel: Channel, after: str, wait_s: float) -> list[tuple[str, bytes]]:
         """Messages after a position, with their positions; waits up to `wait_s` for the first."""
 
-    def request_stop(self, audience: Audience, reason: str) -> None:
-        """Ask the learner, or the roles that serve it, to finish cleanly; an empty reason takes it back.
+    def request_stop(self, audience: str, reason: str) -> None:
+        """Ask the `learner`, its `workers`, or one member by name to finish cleanly; an empty reason takes it back.
 
-        The learner goes first: its last weight sync and its checkpoint need the others.
+        At the end of a run the learner goes first: its last weight sync and its checkpoint need the others.
         """
 
-    def stop_reason(self, audience: Audience) -> str:
-        """Why these should stop, or an empty text."""
+    def stop_reason(self, *audiences: str) -> str:
+        """Why one of these should stop, or an empty text."""
 
     def ping(self) -> str:
         """Identity of the server's life. It changes when the server restarts and may have lost its newest writes."""

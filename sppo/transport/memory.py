@@ -12,7 +12,7 @@ from typing import TypeVar
 from sppo.config import BrokerConfig
 from sppo.errors import FencedError
 from sppo.transport import codec
-from sppo.transport.broker import Audience, Broker, Channel, IssueResult, PushResult
+from sppo.transport.broker import Broker, Channel, IssueResult, PushResult
 from sppo.types import DeadLetter, Group, Lease, Member, QueueEntry, Ticket, Version
 
 T = TypeVar("T")
@@ -244,11 +244,11 @@ class MemoryBroker(Broker):
         with self._changed:
             return self._wait(newer, wait_s)
 
-    def request_stop(self, audience: Audience, reason: str) -> None:
+    def request_stop(self, audience: str, reason: str) -> None:
         self._stop[audience] = reason
 
-    def stop_reason(self, audience: Audience) -> str:
-        return self._stop[audience]
+    def stop_reason(self, *audiences: str) -> str:
+        return next((self._stop[a] for a in audiences if self._stop.get(a)), "")
 
     def ping(self) -> str:
         return self._life

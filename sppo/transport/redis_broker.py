@@ -24,7 +24,7 @@ from sppo.config import BrokerConfig
 from sppo.errors import BadFrame, BrokerError, ConfigError, FencedError
 from sppo.faults import point
 from sppo.transport import codec
-from sppo.transport.broker import Audience, Broker, Channel, IssueResult, PushResult
+from sppo.transport.broker import Broker, Channel, IssueResult, PushResult
 from sppo.types import DeadLetter, Group, Lease, Member, QueueEntry, Ticket, TicketStream, Version
 
 CONSUMER_GROUP = "learner"
@@ -98,6 +98,7 @@ class RedisBroker(Broker):
         self._prefix = f"sppo:{{{run}}}:"
         self._config = config
         self._epoch = self._replaced = ""
+        self._announced: tuple[str, bytes] | None = None
         self._was_full = False
         folder = importlib.resources.files("sppo.transport").joinpath("lua")
         self._lua = {name: client.register_script(folder.joinpath(f"{name}.lua").read_text()) for name in _SCRIPTS}
@@ -107,6 +108,19 @@ class RedisBroker(Broker):
         keys, args = ["epoch", "epoch:before", "q"], [epoch, CONSUMER_GROUP]
         self._replaced = self._run("open", keys, args).decode()
         self._epoch = epoch
+
+    def announce(self, name: str, record: bytes) -> None:
+        """Say what run has this name (`sppo.transport.runs`); said again to a server that has lost it."""
+        self._announced = name, record
+        self._call(lambda: self._client.set(_run_name(name), record))
+
+    def get_run(self, name: str) -> bytes | None:
+        """What was announced last under this name."""
+        return cast("bytes | None", self._call(lambda: self._client.get(_run_name(name))))
+
+    def alive(self, member: str) -> bool:
+        """Whether this member's heartbeat is there."""
+        return bool(self._call(lambda: self._client.exists(self._key(f"hb:{member}"))))
 
     def confirm_epoch(self) -> None:
         self._run("confirm", ["epoch"], [self._epoch])
@@ -248,12 +262,12 @@ class RedisBroker(Broker):
         reply = self._call(lambda: self._client.xread({name: after}, count=1000, block=block))
         return [(position.decode(), fields[b"m"]) for position, fields in _rows(reply)]
 
-    def request_stop(self, audience: Audience, reason: str) -> None:
+    def request_stop(self, audience: str, reason: str) -> None:
         self._call(lambda: self._client.set(self._key(f"stop:{audience}"), reason))
 
-    def stop_reason(self, audience: Audience) -> str:
-        value = self._call(lambda: self._client.get(self._key(f"stop:{audience}")))
-        return value.decode() if value else ""
+    def stop_reason(self, *audiences: str) -> str:
+        values = self._call(lambda: self._client.mget([self._key(f"stop:{a}") for a in audiences]))
+        return str(next((value.decode() for value in values if value), ""))
 
     def ping(self) -> str:
         info = self._call(lambda: self._client.info("server"))
@@ -346,6 +360,8 @@ class RedisBroker(Broker):
         again = bool(self._call(lambda: self._lua["reopen"](keys=names, args=args)))
         if again:
             log.warning("the broker had lost its newest writes; this learner has taken the run back")
+            if self._announced is not None:
+                self.announce(*self._announced)
         return again
 
     def _read_queue(self, start: str, count: int, wait_s: float) -> list[QueueEntry]:
@@ -425,6 +441,10 @@ def _member(value: bytes) -> Member | None:
     except (BadFrame, TypeError):  # of another version, or nonsense: nobody to work with
         log.warning("an entry of the registry cannot be read: %r", value[:100])
         return None
+
+
+def _run_name(name: str) -> str:
+    return f"sppo:{name}:run"
 
 
 def glob(text: str) -> str:

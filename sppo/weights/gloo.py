@@ -6,7 +6,6 @@ before anything is sent, so a receiver knows that what it loads is what the lear
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -83,22 +82,22 @@ class GlooGroup:
     """One membership in a group of ranks."""
 
     def __init__(
-        self, *, host: str, port: int, rank: int, world_size: int, timeout_s: float, listen_fd: int | None = None
-    ):
+        self, *, host: str, port: int, rank: int, world_size: int, timeout_s: float, own_host: str,
+        listen_fd: int | None = None,
+    ) -> None:  # fmt: skip
+        """The store is at `host`; the other ranks reach this one at `own_host`."""
         timeout = timedelta(seconds=timeout_s)
         # Rank 0 hands in a socket bound to one address; left alone, the store listens on every interface.
         server = {} if listen_fd is None else {"master_listen_fd": listen_fd}
         self._store = TCPStore(host, port, world_size, rank == 0, timeout, wait_for_workers=False, **server)
-        self._rank, self._world_size, self._host, self._timeout = rank, world_size, host, timeout
+        self._rank, self._world_size, self._own_host, self._timeout = rank, world_size, own_host, timeout
         self._group: Any = None
 
     def connect(self) -> None:
         """Meet the other ranks. Raises RuntimeError when they do not come in time."""
         options = ProcessGroupGloo._Options()
         options._timeout = self._timeout
-        loopback = ipaddress.ip_address(socket.gethostbyname(self._host)).is_loopback
-        create = ProcessGroupGloo.create_device
-        options._devices = [create(hostname="127.0.0.1") if loopback else ProcessGroupGloo.create_default_device()]
+        options._devices = [ProcessGroupGloo.create_device(hostname=socket.gethostbyname(self._own_host))]
         self._group = ProcessGroupGloo(PrefixStore("sppo", self._store), self._rank, self._world_size, options)
 
     def broadcast(self, flat: Tensor) -> None:
@@ -145,8 +144,9 @@ class GlooSender:
         listener = socket.create_server((self._host, 0))
         port = listener.getsockname()[1]
         self._group = GlooGroup(
-            host=self._host, port=port, rank=0, world_size=world_size, timeout_s=timeout_s, listen_fd=listener.detach()
-        )
+            host=self._host, port=port, rank=0, world_size=world_size, timeout_s=timeout_s, own_host=self._host,
+            listen_fd=listener.detach(),
+        )  # fmt: skip
         return {
             "master_address": self._host,
             "master_port": port,
@@ -180,13 +180,17 @@ class GlooReceiver:
     def __init__(self) -> None:
         self._group: GlooGroup | None = None
 
-    def join(self, *, master_address: str, master_port: int, rank: int, world_size: int, timeout_s: float) -> None:
-        """Join the sender's group as `rank`, leaving an earlier one."""
+    def join(
+        self, *, master_address: str, master_port: int, rank: int, world_size: int, timeout_s: float,
+        own_host: str = "127.0.0.1",
+    ) -> None:  # fmt: skip
+        """Join the sender's group as `rank`, leaving an earlier one; peers reach this end at `own_host`."""
         self.close()
         try:
             self._group = GlooGroup(
-                host=master_address, port=master_port, rank=rank, world_size=world_size, timeout_s=timeout_s
-            )
+                host=master_address, port=master_port, rank=rank, world_size=world_size, timeout_s=timeout_s,
+                own_host=own_host,
+            )  # fmt: skip
         except RuntimeError as error:
             raise TransferAborted(f"{ABORTED}: the learner is gone: {str(error).splitlines()[0]}") from error
         try:

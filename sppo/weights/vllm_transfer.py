@@ -19,6 +19,7 @@ from sppo import marks
 def register() -> None:
     """Entry point: make `gloo` known to vLLM's factory. vLLM calls it once in each process, or more."""
     marks.name_shared_memory()
+    marks.ignore_interrupts()
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
     if "gloo" not in WeightTransferEngineFactory._registry:
@@ -44,6 +45,7 @@ def _engine_class() -> type:
         rank_offset: int
         world_size: int
         timeout_s: float
+        own_host: str
 
     @dataclass(kw_only=True)
     class GlooUpdateInfo(WeightTransferUpdateInfo):
@@ -67,6 +69,7 @@ def _engine_class() -> type:
                 rank=init_info.rank_offset + self.parallel_config.rank,
                 world_size=init_info.world_size,
                 timeout_s=init_info.timeout_s,
+                own_host=init_info.own_host,
             )
 
         def start_weight_update(self) -> None:
