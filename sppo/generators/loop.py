@@ -91,7 +91,7 @@ class Generator:
         await self._leaving.wait()
         try:
             async with asyncio.timeout(DRAIN_S):
-                while self._leases or self._leasing:
+                while self._leases or self._leasing or self._receiver.busy:
                     await asyncio.sleep(IDLE_S)
         except TimeoutError:
             log.info("%d groups are handed back", len(self._leases))
@@ -109,9 +109,12 @@ class Generator:
     async def _leave(self) -> None:
         for uid in list(self._leases):
             await self._ask(self._broker.release, uid)
+        if self._leaving.is_set():  # from here on no weight sync waits for this generator
+            await self._ask(self._broker.leave, self._name)
         await self._scorer.close()
         await self._engine.close()
-        await self._ask(self._broker.leave, self._name)  # last: until then a heartbeat may be missed without blame
+        if not self._leaving.is_set():  # last: until then a heartbeat may be missed without blame
+            await self._ask(self._broker.leave, self._name)
 
     async def _ask(self, method: Any, *arguments: Any) -> Any:
         """A broker call that may fail while leaving: the leases then expire by themselves."""

@@ -307,7 +307,7 @@ def sweep_here(run_dir: Path, name: str) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-        log.warning("process %d of %s is ended", process.pid, name)
+        log.info("process %d of %s is ended", process.pid, name)
         ended.append(process)
     psutil.wait_procs(ended, timeout=5)
     marks.remove_shared_memory(marks.mark(run_dir, name))

@@ -111,6 +111,22 @@ def collate(groups: Sequence[Group], members: Sequence[int], *, share_prompt: bo
     )
 
 
+def empty(device: str) -> MicroBatch:
+    """One token and no completion: what a rank feeds that has nothing left while others have."""
+    none, zero = torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    return MicroBatch(
+        groups=(),
+        tokens_BL=zero[None],
+        positions_BL=zero[None],
+        mask_BLL=torch.ones(1, 1, 1, dtype=torch.bool, device=device),
+        select_T=none,
+        target_T=none,
+        behavior_T=none.float(),
+        cu_seqlens=zero,
+        group_offsets=zero,
+    )
+
+
 class _Row:
     """One prompt and some of its completions."""
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sppo.errors import ConfigError, SppoError
@@ -41,18 +41,21 @@ class Checkpoint:
     step: int
     state: dict[str, Any]
 
-    def model(self) -> dict[str, Tensor]:
+    @property
+    def model(self) -> Path:
         """Master weights by name."""
-        return dict(load_file(self.folder / "model.safetensors"))
+        return self.folder / "model.safetensors"
 
-    def anchor(self) -> dict[str, Tensor]:
-        """The snapshot's weights by name; empty if none was saved."""
+    @property
+    def anchor(self) -> Path | None:
+        """The snapshot's weights by name, if one was saved."""
         path = self.folder / "anchor.safetensors"
-        return dict(load_file(path)) if path.exists() else {}
+        return path if path.exists() else None
 
-    def optimizer(self) -> dict[str, Tensor]:
+    @property
+    def optimizer(self) -> Path:
         """The optimizer's tensors by name."""
-        return dict(load_file(self.folder / "optimizer.safetensors"))
+        return self.folder / "optimizer.safetensors"
 
 
 def save(
@@ -60,7 +63,7 @@ def save(
     *,
     step: int,
     epoch: str,
-    model: dict[str, Tensor],
+    model: Iterable[tuple[str, Tensor]],
     optimizer: Iterable[tuple[str, Tensor]],
     anchor: Iterable[tuple[str, Tensor]] = (),
     state: dict[str, Any],
@@ -81,7 +84,7 @@ def save(
             shutil.rmtree(leftover)
         scratch.mkdir()
         point("checkpoint.begun")
-        save_file({k: v.detach().contiguous() for k, v in model.items()}, scratch / "model.safetensors")
+        save_file({k: v.detach().contiguous() for k, v in model}, scratch / "model.safetensors")
         save_file({k: v.detach().contiguous() for k, v in optimizer}, scratch / "optimizer.safetensors")
         if snapshot := {k: v.contiguous() for k, v in anchor}:
             save_file(snapshot, scratch / "anchor.safetensors")

@@ -20,19 +20,20 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sppo import models
-from sppo.config import RunConfig, cpu_threads
+from sppo.config import RunConfig, cpu_threads, to_json
 from sppo.errors import ConfigError, ParityError, SppoError, WeightSyncError
 from sppo.faults import point
 from sppo.learner import checkpoint
 from sppo.learner.checkpoint import Checkpoint
 from sppo.learner.ledger import Ledger
-from sppo.learner.model import Policy, Snapshot, pick_device
+from sppo.learner.model import Policy, Snapshot, check_device, pick_device
 from sppo.learner.optim import Optimizer
 from sppo.learner.pulse import Pulse
 from sppo.learner.queue import GroupQueue
+from sppo.learner.ranks import Alone, Team
 from sppo.learner.spool import Spool
 from sppo.learner.step import Trainer
 from sppo.metrics import BusyClock, JsonLines
@@ -43,6 +44,9 @@ from sppo.transport.broker import Broker
 from sppo.types import Group, Version
 from sppo.weights.protocol import WeightSender
 from sppo.weights.publisher import WeightPublisher
+
+if TYPE_CHECKING:
+    from sppo.learner.sharded import ShardedPolicy
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +67,14 @@ def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
     with _locked(run_dir), Pulse(broker) as pulse:
         with pulse.busy():
             learner = Learner(config, broker, run_dir, pulse)
-        with learner.stopped_by_signals():
-            return learner.run()
+        try:
+            with learner.stopped_by_signals():
+                outcome = learner.run()
+        except BaseException:
+            learner.close(at_once=True)  # where the other ranks wait nobody knows
+            raise
+        learner.close()
+        return outcome
 
 
 class Learner:
@@ -79,13 +89,14 @@ class Learner:
         self._phase("loading the model")
         device = pick_device(config.learner.device)
         _use_threads(config, device)
+        ranks = config.learner.ranks
+        self._team = Team.lead(ranks, device, _settings(config, broker, run_dir)) if ranks > 1 else Alone()
+        device = check_device(device, 0) if ranks > 1 else device
         self._model_path = models.resolve(config.model)
         self._tokenizer = models.load_tokenizer(self._model_path)
-        self._policy = Policy(
-            self._model_path, device=device, temperature=config.sampling.temperature, on_forward=pulse.beat
-        )
-        self._optimizer = Optimizer(config.learner, self._policy.master)
-        self._trainer = Trainer(config.learner, self._policy, self._optimizer)
+        self._policy = self._load_policy(device)
+        self._optimizer = Optimizer(config.learner, self._policy.master, self._team)
+        self._trainer = Trainer(config.learner, self._policy, self._optimizer, self._team)
         self._version = Version(epoch=uuid.uuid4().hex, n=0)
         self._probe: float | None = None
         self._probed: Version | None = None
@@ -112,6 +123,18 @@ class Learner:
         self._started = time.monotonic()
         self._clock = BusyClock()
         self._usage_before: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def _load_policy(self, device: str) -> Policy | ShardedPolicy:
+        temperature, beat = self._config.sampling.temperature, self._pulse.beat
+        if not isinstance(self._team, Team):
+            return Policy(self._model_path, device=device, temperature=temperature, on_forward=beat)
+        from sppo.learner.sharded import ShardedPolicy
+
+        return ShardedPolicy(self._model_path, self._team, device=device, temperature=temperature, on_forward=beat)
+
+    def close(self, *, at_once: bool = False) -> None:
+        """Send the other ranks home."""
+        self._team.close(at_once=at_once)
 
     def run(self) -> dict[str, Any]:
         """See the module's `run`."""
@@ -391,10 +414,8 @@ class Learner:
                 f"learner.steps = {self._config.learner.steps} is below step {found.step} of {found.folder}; raise it"
             )
         state = found.state
-        for name, value in found.model().items():
-            self._policy.master[name].data.copy_(value)
-        self._policy.refresh()
-        self._optimizer.load(found.optimizer())
+        self._policy.load(found.model)
+        self._optimizer.load(found.optimizer)
         checkpoint.restore_rng(state)
         self._version = Version(epoch=self._version.epoch, n=found.step)
         self._resume_snapshot(found)
@@ -407,9 +428,9 @@ class Learner:
     def _resume_snapshot(self, found: Checkpoint) -> None:
         """Generators go on from the weights that the checkpoint's life had published last."""
         self._published = Version(epoch=self._version.epoch, n=found.state["published"])
-        weights = found.anchor() if self._published != self._version else None
+        file = found.anchor if self._published != self._version else None
         if self._config.learner.anchor == "iteration":
-            self._policy.keep("anchor", device=self._snapshot_device(), weights=weights)
+            self._policy.keep("anchor", device=self._snapshot_device(), file=file)
 
     def _save(self) -> None:
         """Write a checkpoint, unless this state is saved, then tell the broker that what it covers is done."""
@@ -429,7 +450,7 @@ class Learner:
             self._run_dir / "checkpoints",
             step=self._version.n,
             epoch=self._version.epoch,
-            model={k: v.data for k, v in self._policy.master.items()},
+            model=self._policy.masters(),
             optimizer=self._optimizer.state(),
             anchor=self._policy.weights("anchor") if self._published != self._version else (),
             state={
@@ -544,11 +565,23 @@ def _make_sender(config: RunConfig, device: str) -> WeightSender:
     return GlooSender(config.weights.host)
 
 
+def _settings(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
+    """What the other ranks need: they fetch their groups themselves."""
+    secret = {"password": config.broker.password.get_secret_value()}
+    return {
+        "config": to_json(config),
+        "broker": config.broker.model_dump(mode="json") | secret,
+        "run_key": broker.run_key,
+        "run_dir": str(run_dir.resolve()),
+        "compute": "bfloat16",
+    }
+
+
 def _use_threads(config: RunConfig, device: str) -> None:
     import torch
 
     if device == "cpu":
-        torch.set_num_threads(cpu_threads(config.learner.threads))
+        torch.set_num_threads(max(1, cpu_threads(config.learner.threads) // config.learner.ranks))
     log.info("%s, %d CPU threads, process %d", device, torch.get_num_threads(), os.getpid())
 
 

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sppo.errors import ConfigError
 from sppo.kernels import linear_logprob
 from sppo.learner.batching import MicroBatch
+from sppo.learner.ranks import Alone, fill
 
 Snapshot = Literal["anchor", "reference", "probe"]
 
@@ -42,14 +45,13 @@ class Policy:
 
         self.device = device
         self._temperature = temperature
+        self._team = Alone()
         self._on_forward = on_forward
         self.module: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=compute, attn_implementation="sdpa", trust_remote_code=False
         ).to(device)
         self.module.eval()  # dropout off: log-probs must be those of the policy
-        if not isinstance(self.module.get_output_embeddings(), nn.Linear):
-            raise ConfigError(f"model.name: {path} has no linear language-model head")
-        self._softcap: float | None = getattr(self.module.config, "final_logit_softcapping", None)
+        check_head(self.module, path)
         self._snapshots: dict[Snapshot, dict[str, Tensor]] = {}
         self.master = {
             name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in self.module.named_parameters()
@@ -73,24 +75,9 @@ class Policy:
 
     def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         """Log-probs [T] of the completion tokens at the sampling temperature, float32, and the entropy if asked for."""
-        hidden_BLH = self.module.base_model(
-            input_ids=batch.tokens_BL,
-            position_ids=batch.positions_BL.clamp(min=0),
-            attention_mask=batch.mask_BLL[:, None],
-            use_cache=False,
-        ).last_hidden_state
-        head = self.module.get_output_embeddings()
-        logprob_T, entropy_T, _ = linear_logprob(
-            hidden_BLH.flatten(0, 1)[batch.select_T],
-            head.weight,
-            batch.target_T,
-            bias=head.bias,
-            temperature=self._temperature,
-            softcap=self._softcap,
-            return_entropy=entropy,
-        )
+        found = completion_logprobs(self.module, batch, temperature=self._temperature, entropy=entropy)
         self._on_forward()
-        return logprob_T, entropy_T
+        return found
 
     @property
     def vocabulary(self) -> int:
@@ -108,9 +95,21 @@ class Policy:
         for name, parameter in self.module.named_parameters():
             yield name, parameter.detach() if snapshot is None else self._snapshots[snapshot][name]
 
-    def keep(self, snapshot: Snapshot, *, device: str, weights: dict[str, Tensor] | None = None) -> None:
-        """Remember the computing weights, or the ones given, under this name on `device`."""
-        source = weights if weights is not None else dict(self.weights())
+    def masters(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, float32 master weights), for a checkpoint."""
+        for name, parameter in self.master.items():
+            yield name, parameter.detach()
+
+    def load(self, file: Path) -> None:
+        """Take the master weights from a checkpoint's file."""
+        with safe_open(file, "pt") as tensors:
+            for name, parameter in self.master.items():
+                fill(parameter, tensors.get_slice(name), self._team)
+        self.refresh()
+
+    def keep(self, snapshot: Snapshot, *, device: str, file: Path | None = None) -> None:
+        """Remember the computing weights, or those of a checkpoint's file, under this name on `device`."""
+        source = dict(self.weights()) if file is None else load_file(file)
         self._snapshots[snapshot] = {k: v.to(device, copy=True) for k, v in source.items()}
 
     def drop(self, snapshot: Snapshot) -> None:
@@ -137,6 +136,35 @@ class Policy:
         tokenizer.save_pretrained(str(folder))
 
 
+def check_head(module: Any, path: str) -> None:
+    """Raises ConfigError for a model whose log-probs are not those of a linear head."""
+    if not isinstance(module.get_output_embeddings(), nn.Linear):
+        raise ConfigError(f"model.name: {path} has no linear language-model head")
+
+
+def completion_logprobs(
+    module: Any, batch: MicroBatch, *, temperature: float, entropy: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probs [T] of the completion tokens, and the entropy [T] if asked for, by a causal language model."""
+    hidden_BLH = module.base_model(
+        input_ids=batch.tokens_BL,
+        position_ids=batch.positions_BL.clamp(min=0),
+        attention_mask=batch.mask_BLL[:, None],
+        use_cache=False,
+    ).last_hidden_state
+    head = module.get_output_embeddings()
+    logprob_T, entropy_T, _ = linear_logprob(
+        hidden_BLH.flatten(0, 1)[batch.select_T],
+        head.weight,
+        batch.target_T,
+        bias=head.bias,
+        temperature=temperature,
+        softcap=getattr(module.config, "final_logit_softcapping", None),
+        return_entropy=entropy,
+    )
+    return logprob_T, entropy_T
+
+
 def pick_device(setting: str) -> str:
     """`auto` takes a GPU where there is one. Raises ConfigError if `cuda` is asked for and missing."""
     if setting == "cuda" and not torch.cuda.is_available():
@@ -144,3 +172,12 @@ def pick_device(setting: str) -> str:
     if setting == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return setting
+
+
+def check_device(device: str, rank: int) -> str:
+    """This rank's own device. Raises ConfigError if there are fewer GPUs than ranks."""
+    if device == "cpu":
+        return device
+    if rank >= torch.cuda.device_count():
+        raise ConfigError(f"learner.ranks: rank {rank} has no GPU; torch sees {torch.cuda.device_count()}")
+    return f"cuda:{rank}"

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from sppo.config import LearnerConfig
+from sppo.learner.ranks import Alone, fill, local, whole
 
 
 class Optimizer:
     """One AdamW with its schedule; `step(n)` takes optimizer step n, counted from 1."""
 
-    def __init__(self, config: LearnerConfig, master: dict[str, nn.Parameter]) -> None:
+    def __init__(self, config: LearnerConfig, master: dict[str, nn.Parameter], team: Alone | None = None) -> None:
         self._config = config
+        self._team = team or Alone()
         self._master = master
         self.adamw = torch.optim.AdamW(
             master.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
@@ -33,8 +38,8 @@ class Optimizer:
         for parameter in self._master.values():
             if parameter.grad is None:  # no group had a signal: momentum still moves the weights
                 parameter.grad = torch.zeros_like(parameter)
-        norm = float(nn.utils.clip_grad_norm_(self._master.values(), self._config.max_grad_norm))
-        if not torch.isfinite(torch.tensor(norm)):
+        norm = self._clip()
+        if not math.isfinite(norm):  # the same on every rank
             raise FloatingPointError(f"the gradient norm of step {n} is {norm}")
         for group in self.adamw.param_groups:
             group["lr"] = self.learning_rate(n)
@@ -42,14 +47,43 @@ class Optimizer:
         self.adamw.zero_grad(set_to_none=True)
         return norm, norm > self._config.max_grad_norm
 
-    def state(self) -> Iterable[tuple[str, Tensor]]:
-        """(name, tensor) of the optimizer's memory: first and second moments, and the count of steps."""
+    @torch.no_grad()
+    def _clip(self) -> float:
+        """Scale the gradients down to the largest norm; returns the norm of the whole model's before."""
+        gradients = [local(p.grad) for p in self._master.values() if p.grad is not None]
+        squares = [g.square().sum() for g in gradients if g.numel()]  # a rank may have no rows of a weight
+        total = torch.stack(squares).sum() if squares else gradients[0].new_zeros(())
+        norm = self._team.add(total).sqrt()
+        for gradient in gradients:
+            gradient.mul_((self._config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        return float(norm)
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, whole tensor) of the optimizer's memory: both moments and the count of steps. Must be exhausted."""
+        self._team.order("moments")
+        yield from self.join_state()
+
+    def join_state(self) -> Iterator[tuple[str, Tensor]]:
+        """Every rank's part of `state`."""
         for name, parameter in self._master.items():
             for key, value in self.adamw.state.get(parameter, {}).items():
-                yield f"{key}.{name}", value
+                full = whole(value)
+                yield f"{key}.{name}", full.cpu() if self._team.rank == 0 else full[:0] if full.ndim else full
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Inverse of `state`."""
-        for name, parameter in self._master.items():
-            found = {k: tensors[f"{k}.{name}"] for k in ("step", "exp_avg", "exp_avg_sq") if f"{k}.{name}" in tensors}
-            self.adamw.state[parameter] = {k: v.to(parameter.device) for k, v in found.items()}
+    def load(self, file: Path) -> None:
+        """Take the memory that `state` gave from a checkpoint's file, written by any number of ranks."""
+        self._team.order("load_moments", file=str(file))
+        self.join_load(str(file))
+
+    def join_load(self, file: str) -> None:
+        """Every rank's part of `load`."""
+        with safe_open(file, "pt") as tensors:
+            there = set(tensors.keys())
+            for name, parameter in self._master.items():
+                if f"step.{name}" not in there:
+                    continue
+                state = {"step": tensors.get_tensor(f"step.{name}").to(local(parameter).device)}
+                for key in ("exp_avg", "exp_avg_sq"):
+                    state[key] = torch.zeros_like(parameter)
+                    fill(state[key], tensors.get_slice(f"{key}.{name}"), self._team)
+                self.adamw.state[parameter] = state

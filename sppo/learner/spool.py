@@ -49,6 +49,11 @@ class Spool:
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             yield path.name.removesuffix(_SUFFIX), path.read_bytes()
 
+    def frame(self, uid: str) -> bytes | None:
+        """The frame of one ticket, if it is kept."""
+        path = self._folder / f"{uid}{_SUFFIX}"
+        return path.read_bytes() if path.exists() else None
+
     def drop(self, ended: Callable[[str], bool]) -> None:
         """Delete the frames of tickets that a durable checkpoint covers, and what a crash left unfinished."""
         for path in self._folder.glob(f"*{_SUFFIX}"):

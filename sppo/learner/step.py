@@ -1,5 +1,9 @@
 """One batch: mini-batches, each one optimizer step over micro-batches of whole groups.
 
+With several ranks (`sppo.learner.ranks`) each takes a share of the groups of every mini-batch, balanced by tokens. All
+go through the model equally often, because the weights are gathered each time: a rank that has nothing left feeds an
+empty micro-batch. The loss is normalised over the whole mini-batch, so gradients are those of one rank.
+
 Shape suffixes: T completion tokens of a micro-batch, N its completions.
 """
 
@@ -8,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,13 +23,21 @@ from sppo.learner.batching import MicroBatch
 from sppo.learner.model import Policy, Snapshot
 from sppo.learner.objective import LossStats
 from sppo.learner.optim import Optimizer
+from sppo.learner.ranks import Alone
 from sppo.learner.targets import Item
+from sppo.transport import codec
 from sppo.types import Group, Version
+
+if TYPE_CHECKING:
+    from sppo.learner.sharded import ShardedPolicy
+
+AnyPolicy: TypeAlias = "Policy | ShardedPolicy"
+_NONE = torch.zeros(0)
 
 
 @dataclass(slots=True)
 class _Totals:
-    """What the micro-batches of one optimizer step add up to."""
+    """What the micro-batches of one optimizer step add up to, on this rank."""
 
     stats: list[LossStats] = field(default_factory=list)
     log_rho_T: list[Tensor] = field(default_factory=list)
@@ -40,14 +52,38 @@ class _Totals:
     fed: int = 0
     padding: int = 0
 
+    def pack(self) -> dict[str, Any]:
+        """For the rank that makes metrics of it: sums by name, and arrays as bytes."""
+        sums = {name: getattr(self, name) for name in _SUMS}
+        arrays = {name: [getattr(s, name).float() for s in self.stats] for name in LossStats.__slots__}
+        arrays |= {"log_rho_T": self.log_rho_T, "gap_T": self.gap_T}
+        return sums | {
+            name: torch.cat(parts).cpu().numpy().tobytes() if parts else b"" for name, parts in arrays.items()
+        }
+
+
+_SUMS = ("loss", "kl_sum", "weightless", "entropy_sum", "tokens", "fed", "padding")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """This rank's part of one mini-batch."""
+
+    items: list[Item]
+    normalizer: int
+    """Trained completions of the whole mini-batch."""
+
 
 class Trainer:
     """Trains a policy on batches of groups."""
 
-    def __init__(self, config: LearnerConfig, policy: Policy, optimizer: Optimizer) -> None:
+    def __init__(
+        self, config: LearnerConfig, policy: AnyPolicy, optimizer: Optimizer, team: Alone | None = None
+    ) -> None:
         self._config = config
         self._policy = policy
         self._optimizer = optimizer
+        self._team = team or Alone()
 
     def train(
         self, groups: Sequence[Group], version: Version, published: Version | None = None
@@ -61,20 +97,55 @@ class Trainer:
         items = targets.prepare(groups, self._config)
         size = len(items) // self._config.mini_batches
         parts = [items[i * size : (i + 1) * size] for i in range(self._config.mini_batches)]
-        anchors = self._anchors(parts, version, published)
-        anchor_s = time.monotonic() - started
-        for number, (part, anchor) in enumerate(zip(parts, anchors, strict=True), start=1):
-            step = _Step(self._config, self._policy, part, anchor, version, published, number)
-            step.differentiate()
-            norm, clipped = self._optimizer.step(version.n + number)
-            self._policy.refresh()
-            yield step.summary() | {
+        shares = self._hand_out(parts, version, published)
+        steps = self.take_steps(shares, version, published)
+        for number, (part, share, (measured, norm, clipped)) in enumerate(
+            zip(parts, shares, steps, strict=True), start=1
+        ):
+            if number == 1:
+                anchor_s = measured[0]["anchor_s"]
+            yield _summary([item.group for item in part], measured, share.normalizer, self._config, version) | {
                 "step": version.n + number,
                 "grad_norm": norm,
                 "grad_clipped": clipped,
                 "lr": self._optimizer.learning_rate(version.n + number),
                 "anchor_s": anchor_s if number == 1 else 0.0,
+                "step_s": time.monotonic() - started - (anchor_s if number == 1 else 0.0),
             }
+            started = time.monotonic()
+
+    def take_steps(
+        self, shares: Sequence[Share], version: Version, published: Version
+    ) -> Iterator[tuple[list[dict[str, Any]], float, bool]]:
+        """Every rank: an optimizer step for each share. Yields every rank's totals (on rank 0), the norm, and whether
+        it was clipped."""
+        started = time.monotonic()
+        anchors = self._anchors([share.items for share in shares], version, published)
+        anchor_s = time.monotonic() - started
+        for number, (share, anchor) in enumerate(zip(shares, anchors, strict=True), start=1):
+            step = _Step(self._config, self._policy, self._team, share, anchor, published, number)
+            step.differentiate()
+            norm, clipped = self._optimizer.step(version.n + number)
+            self._policy.refresh()
+            yield (
+                self._team.gather(step.totals.pack() | {"anchor_s": anchor_s, "own_anchor": step.own_anchor}),
+                norm,
+                clipped,
+            )
+
+    def _hand_out(self, parts: Sequence[list[Item]], version: Version, published: Version) -> list[Share]:
+        """Tell every rank its share; returns this one's."""
+        normalizers = [sum(int(item.keep_K.sum()) for item in part) for part in parts]
+        split = [_balance(part, self._team.size, self._config.share_prompt) for part in parts]
+        self._team.order(
+            "train",
+            shares=[[[_packed(item) for item in items] for items in ranks] for ranks in split],
+            normalizers=normalizers,
+            version=str(version),
+            published=str(published),
+        )
+        supply(self._team, {item.group.uid: item.group for part in parts for item in part})
+        return [Share(items=ranks[0], normalizer=n) for ranks, n in zip(split, normalizers, strict=True)]
 
     @torch.no_grad()
     def mismatch(self, groups: Sequence[Group], version: Version, snapshot: Snapshot | None = None) -> float | None:
@@ -85,12 +156,28 @@ class Trainer:
         fresh = [g for g in groups if any(_whole(c, version) for c in g.completions)]
         if not fresh:
             return None
+        items = [targets.item(g, torch.ones(len(g.completions), dtype=torch.bool), None) for g in fresh]
+        ranks = _balance(items, self._team.size, self._config.share_prompt)
+        uids = [[item.group.uid for item in share] for share in ranks]
+        gids = [[item.group.gid for item in share] for share in ranks]
+        self._team.order("mismatch", uids=uids, gids=gids, version=str(version), snapshot=snapshot or "")
+        supply(self._team, {g.uid: g for g in fresh})
+        gaps = self.measure([item.group for item in ranks[0]], version, snapshot)
+        return float(sum(g["sum"] for g in gaps) / sum(g["count"] for g in gaps))
+
+    @torch.no_grad()
+    def measure(self, groups: Sequence[Group], version: Version, snapshot: Snapshot | None) -> list[dict[str, Any]]:
+        """Every rank: sum and count of |engine − learner| over the tokens of its groups at `version`; all on rank 0."""
+        gaps = [torch.zeros(0)]
         with self._policy.using(snapshot):
-            gaps = [
-                (self._policy.logprobs(batch)[0] - batch.behavior_T).abs()[_at_version(batch, fresh, version)]
-                for batch in _plan(fresh, range(len(fresh)), self._config, self._policy.device)
-            ]
-        return float(torch.cat(gaps).mean())
+            plan = batching.plan(groups, self._config.micro_batch_tokens, self._config.share_prompt)
+            for members in _rounds(plan, self._team):
+                batch = _collate(groups, members, self._config, self._policy.device)
+                gap_T = (self._policy.logprobs(batch)[0] - batch.behavior_T).abs()
+                if members:
+                    gaps.append(gap_T[_at_version(batch, groups, version)].cpu())
+        gap_T = torch.cat(gaps)
+        return self._team.gather({"sum": float(gap_T.sum()), "count": len(gap_T)})
 
     def _anchors(self, parts: Sequence[list[Item]], version: Version, published: Version) -> list[list[Tensor] | None]:
         """Anchor log-probs of each micro-batch of each mini-batch, before any weight moves; None: taken from the step.
@@ -105,62 +192,68 @@ class Trainer:
         return [None, *[self._score(part) for part in parts[1:]]]
 
     def _score(self, items: Sequence[Item]) -> list[Tensor]:
-        return _score(self._policy, _micro_batches(items, self._config, self._policy.device))
+        return _score(self._policy, _micro_batches(items, self._config, self._team, self._policy.device))
 
 
 class _Step:
-    """One optimizer step over one mini-batch."""
+    """One optimizer step over this rank's share of a mini-batch."""
 
     def __init__(
-        self, config: LearnerConfig, policy: Policy, items: Sequence[Item], anchors: list[Tensor] | None,
-        version: Version, published: Version, number: int,
+        self, config: LearnerConfig, policy: AnyPolicy, team: Alone, share: Share, anchors: list[Tensor] | None,
+        published: Version, number: int,
     ) -> None:  # fmt: skip
-        self._config, self._policy, self._items, self._anchors = config, policy, items, anchors
-        self._version, self._published, self._number = version, published, number
-        self._fed = [item.fed for item in items]
-        self._normalizer = sum(int(item.keep_K.sum()) for item in items)
-        self._totals = _Totals()
-        self._own_anchor = anchors is None and config.anchor != "behavior"
-        self._started = time.monotonic()
+        self._config, self._policy, self._team, self._anchors = config, policy, team, anchors
+        self._items, self._normalizer = share.items, share.normalizer
+        self._published, self._number = published, number
+        self._fed = [item.fed for item in share.items]
+        self.own_anchor = anchors is None and config.anchor != "behavior"
+        self.totals = _Totals()
 
     def differentiate(self) -> None:
         """Forward and backward over every micro-batch: the gradients are then in the policy's master weights."""
         references = self._references()
-        for i, batch in enumerate(_micro_batches(self._items, self._config, self._policy.device)):
-            self._micro_batch(i, batch, references[i] if references else None)
+        for i, (signal, batch) in enumerate(self._batches()):
+            self._micro_batch(i, signal, batch, references[i] if references else None)
+
+    def _batches(self) -> Iterator[tuple[bool, MicroBatch]]:
+        return _micro_batches(self._items, self._config, self._team, self._policy.device)
 
     def _references(self) -> list[Tensor] | None:
         if not self._config.kl_coef:
             return None
         with self._policy.using("reference"):
-            return _score(self._policy, _micro_batches(self._items, self._config, self._policy.device))
+            return _score(self._policy, self._batches())
 
-    def _micro_batch(self, i: int, batch: MicroBatch, reference_T: Tensor | None) -> None:
+    def _micro_batch(self, i: int, signal: bool, batch: MicroBatch, reference_T: Tensor | None) -> None:
         items = [self._items[g] for g in batch.groups]
-        differentiate = self._has_gradient(items)
+        differentiate = signal or self._has_gradient()
         with torch.set_grad_enabled(differentiate):
             logprob_T, entropy_T = self._policy.logprobs(batch, entropy=True)
             assert entropy_T is not None
+            if not items:  # an empty share of this round: only the collectives count
+                if differentiate:
+                    (0.0 * (logprob_T.sum() + entropy_T.sum())).backward()  # type: ignore[no-untyped-call]
+                return
             anchor_T = self._anchor(i, batch, logprob_T)
             loss, stats, keep_T = self._loss(batch, items, logprob_T, anchor_T)
-            self._totals.loss += float(loss.detach())
+            self.totals.loss += float(loss.detach())
             weight_T = torch.repeat_interleave(stats.weight_N, stats.length_N.long()) / self._normalizer
             if reference_T is not None:
                 kl_T = objective.kl_k3(logprob_T, reference_T)[keep_T]
                 loss = loss + self._config.kl_coef * (weight_T * kl_T).sum()
-                self._totals.kl_sum += float(kl_T.detach().sum())
+                self.totals.kl_sum += float(kl_T.detach().sum())
             if self._config.entropy_coef:
                 loss = loss - self._config.entropy_coef * (weight_T * entropy_T[keep_T]).sum()
         if differentiate:
             loss.backward()  # type: ignore[no-untyped-call]
         sizes = torch.tensor([0] + [int(item.keep_K.sum()) for item in items], device=stats.weight_N.device)
-        self._totals.weightless += int((objective.segment_sum(stats.weight_N, sizes.cumsum(0)) == 0).sum())
+        self.totals.weightless += int((objective.segment_sum(stats.weight_N, sizes.cumsum(0)) == 0).sum())
         self._add(batch, stats, logprob_T.detach(), anchor_T, entropy_T.detach(), keep_T)
 
-    def _has_gradient(self, items: Sequence[Item]) -> bool:
+    def _has_gradient(self) -> bool:
         """Where Δ ≡ 0, groups whose scores are all equal have residual 0: they are measured, not differentiated."""
         extra = self._config.kl_coef or self._config.entropy_coef or self._config.target == "batch_softmean"
-        return not self._own_anchor or bool(extra) or any(item.group.has_signal for item in items)
+        return not self.own_anchor or bool(extra)
 
     def _anchor(self, i: int, batch: MicroBatch, logprob_T: Tensor) -> Tensor:
         if self._config.anchor == "behavior":
@@ -201,7 +294,7 @@ class _Step:
         self, batch: MicroBatch, stats: LossStats, logprob_T: Tensor, anchor_T: Tensor, entropy_T: Tensor,
         keep_T: Tensor,
     ) -> None:  # fmt: skip
-        totals = self._totals
+        totals = self.totals
         totals.stats.append(stats)
         totals.log_rho_T.append((anchor_T - batch.behavior_T)[keep_T])
         if self._config.anchor != "behavior" or self._number == 1:
@@ -213,63 +306,131 @@ class _Step:
         totals.fed += batch.tokens_BL.numel()
         totals.padding += batch.padding
 
-    def summary(self) -> dict[str, Any]:
-        """The step's metrics, but for those of the update."""
-        totals, groups = self._totals, [item.group for item in self._items]
-        joined = {name: torch.cat([getattr(s, name) for s in totals.stats]) for name in LossStats.__slots__}
-        log_rho_T, gap_T = torch.cat(totals.log_rho_T), torch.cat(totals.gap_T or [torch.zeros(0)])
-        completions = [c for g in groups for c in g.completions]
-        rewards = [float(r) for g in groups if g.rewards is not None for r in g.rewards]
-        stale = [self._version.n - min(v.n for v in g.versions()) for g in groups if _same_epoch(g, self._version)]
-        return {
-            "loss": totals.loss,
-            "residual_mean": float(joined["residual_N"].mean()),
-            "residual_std": _std(joined["residual_N"]),
-            "delta_mean": None if self._own_anchor else float(joined["delta_N"].mean()),
-            "delta_std": None if self._own_anchor else _std(joined["delta_N"]),
-            "target_mean": float(joined["target_N"].mean()),
-            "no_signal_share": sum(not g.has_signal for g in groups) / len(groups),
-            "groups_without_weight": totals.weightless,
-            "weight_mean": float(joined["weight_N"].mean()),
-            "weight_clipped_share": float(joined["clipped_N"].float().mean()),
-            "effective_sample_size": objective.effective_sample_size(joined["weight_N"]),
-            "log_rho_mean": float(joined["log_rho_N"].mean()),
-            "log_rho_std": _std(joined["log_rho_N"]),
-            "log_rho_token_mean": float(log_rho_T.mean()),
-            "log_rho_token_std": _std(log_rho_T),
-            "staleness_mean": sum(stale) / len(stale) if stale else None,
-            "staleness_max": max(stale) if stale else None,
-            "foreign_epoch_groups": len(groups) - len(stale),
-            "mismatch": float(gap_T.mean()) if len(gap_T) else None,
-            "kl": totals.kl_sum / totals.tokens if self._config.kl_coef else None,
-            "entropy": totals.entropy_sum / totals.tokens,
-            "reward_mean": sum(rewards) / len(rewards) if rewards else None,
-            "tokens": totals.tokens,
-            "padding_share": totals.padding / totals.fed,
-            "length_mean": totals.tokens / self._normalizer,
-            "generated_length_mean": sum(len(c.token_ids) for c in completions) / len(completions),
-            "truncated_share": sum(c.finish_reason == "length" for c in completions) / len(completions),
-            "tickets": [g.uid for g in groups],
-            "step_s": time.monotonic() - self._started,
-        }
+
+def _summary(
+    groups: Sequence[Group],
+    measured: Sequence[dict[str, Any]],
+    normalizer: int,
+    config: LearnerConfig,
+    version: Version,
+) -> dict[str, Any]:
+    """A step's metrics, but for those of the update, from every rank's totals and the groups of all of them."""
+    sums = {name: sum(m[name] for m in measured) for name in _SUMS}
+    joined = {
+        name: torch.cat(
+            [torch.frombuffer(bytearray(m[name]), dtype=torch.float32) for m in measured if m[name]] or [_NONE]
+        )
+        for name in (*LossStats.__slots__, "log_rho_T", "gap_T")
+    }
+    own_anchor = measured[0]["own_anchor"]
+    completions = [c for g in groups for c in g.completions]
+    rewards = [float(r) for g in groups if g.rewards is not None for r in g.rewards]
+    stale = [version.n - min(v.n for v in g.versions()) for g in groups if _same_epoch(g, version)]
+    return {
+        "loss": sums["loss"],
+        "residual_mean": float(joined["residual_N"].mean()),
+        "residual_std": _std(joined["residual_N"]),
+        "delta_mean": None if own_anchor else float(joined["delta_N"].mean()),
+        "delta_std": None if own_anchor else _std(joined["delta_N"]),
+        "target_mean": float(joined["target_N"].mean()),
+        "no_signal_share": sum(not g.has_signal for g in groups) / len(groups),
+        "groups_without_weight": sums["weightless"],
+        "weight_mean": float(joined["weight_N"].mean()),
+        "weight_clipped_share": float(joined["clipped_N"].mean()),
+        "effective_sample_size": objective.effective_sample_size(joined["weight_N"]),
+        "log_rho_mean": float(joined["log_rho_N"].mean()),
+        "log_rho_std": _std(joined["log_rho_N"]),
+        "log_rho_token_mean": float(joined["log_rho_T"].mean()),
+        "log_rho_token_std": _std(joined["log_rho_T"]),
+        "staleness_mean": sum(stale) / len(stale) if stale else None,
+        "staleness_max": max(stale) if stale else None,
+        "foreign_epoch_groups": len(groups) - len(stale),
+        "mismatch": float(joined["gap_T"].mean()) if len(joined["gap_T"]) else None,
+        "kl": sums["kl_sum"] / sums["tokens"] if config.kl_coef else None,
+        "entropy": sums["entropy_sum"] / sums["tokens"],
+        "reward_mean": sum(rewards) / len(rewards) if rewards else None,
+        "tokens": sums["tokens"],
+        "padding_share": sums["padding"] / sums["fed"],
+        "length_mean": sums["tokens"] / normalizer,
+        "generated_length_mean": sum(len(c.token_ids) for c in completions) / len(completions),
+        "truncated_share": sum(c.finish_reason == "length" for c in completions) / len(completions),
+        "tickets": [g.uid for g in groups],
+    }
+
+
+def supply(team: Alone, groups: dict[str, Group]) -> None:
+    """Rank 0: send the groups that another rank could not fetch. All ranks agree before the first collective."""
+    if team.size == 1:
+        return
+    missing = [uid for answer in team.gather([]) for uid in answer]
+    team.broadcast({uid: codec.encode_group(groups[uid]) for uid in missing})
+
+
+def unpack_share(
+    team: Alone, shares: Sequence[Sequence[Sequence[dict[str, Any]]]], normalizers: Sequence[int],
+    groups: dict[str, Group],
+) -> list[Share]:  # fmt: skip
+    """Inverse of what rank 0 hands out, on another rank that has fetched its groups."""
+
+    def item(packed: dict[str, Any]) -> Item:
+        target = packed["target"]
+        target_K = None if target is None else torch.tensor(target, dtype=torch.float32)
+        return targets.item(groups[packed["uid"]], torch.tensor(packed["keep"], dtype=torch.bool), target_K)
+
+    mine = [[item(packed) for packed in ranks[team.rank]] for ranks in shares]
+    return [Share(items=items, normalizer=n) for items, n in zip(mine, normalizers, strict=True)]
+
+
+def _packed(item: Item) -> dict[str, Any]:
+    """What another rank needs besides the group itself. Where the target is known, `keep_K` is of the fed ones."""
+    group = item.group
+    keep = item.keep_K.tolist()
+    if item.target_K is not None:
+        fed = {id(c) for c in item.fed.completions}
+        keep = [id(c) in fed for c in group.completions]
+    target = None if item.target_K is None else item.target_K.tolist()
+    return {"uid": group.uid, "gid": group.gid, "keep": keep, "target": target}
+
+
+def _balance(items: Sequence[Item], ranks: int, share_prompt: bool) -> list[list[Item]]:
+    """Items for each rank, in their order: the longest first, each to the rank that has fewest tokens so far."""
+    tokens = [sum(batching.row_tokens(item.fed, share_prompt)) for item in items]
+    loads, owners = [0] * ranks, [0] * len(items)
+    for i in sorted(range(len(items)), key=lambda i: -tokens[i]):
+        owners[i] = loads.index(min(loads))
+        loads[owners[i]] += tokens[i]
+    return [[item for item, owner in zip(items, owners, strict=True) if owner == rank] for rank in range(ranks)]
 
 
 @torch.no_grad()
-def _score(policy: Policy, batches: Iterator[MicroBatch]) -> list[Tensor]:
-    return [policy.logprobs(batch)[0] for batch in batches]
+def _score(policy: AnyPolicy, batches: Iterator[tuple[bool, MicroBatch]]) -> list[Tensor]:
+    return [policy.logprobs(batch)[0] for _, batch in batches]
 
 
-def _micro_batches(items: Sequence[Item], config: LearnerConfig, device: str) -> Iterator[MicroBatch]:
-    """Whole groups in each; those whose scores differ apart from those whose scores are all equal."""
+def _micro_batches(
+    items: Sequence[Item], config: LearnerConfig, team: Alone, device: str
+) -> Iterator[tuple[bool, MicroBatch]]:
+    """Whole groups in each; those whose scores differ (True) apart from those whose scores are all equal.
+
+    As many of each kind on every rank.
+    """
+    fed = [item.fed for item in items]
     for signal in (True, False):
         chosen = [i for i, item in enumerate(items) if item.group.has_signal is signal]
-        yield from _plan([item.fed for item in items], chosen, config, device)
+        plan = batching.plan([fed[i] for i in chosen], config.micro_batch_tokens, config.share_prompt)
+        for members in _rounds([[chosen[i] for i in part] for part in plan], team):
+            yield signal, _collate(fed, members, config, device)
 
 
-def _plan(groups: Sequence[Group], chosen: Sequence[int], config: LearnerConfig, device: str) -> Iterator[MicroBatch]:
-    for part in batching.plan([groups[i] for i in chosen], config.micro_batch_tokens, config.share_prompt):
-        members = [chosen[i] for i in part]
-        yield batching.collate(groups, members, share_prompt=config.share_prompt, device=device)
+def _rounds(plan: Sequence[list[int]], team: Alone) -> list[list[int]]:
+    """The plan, with empty parts at its end where another rank's is longer."""
+    return [*plan, *([[]] * (team.most([len(plan)])[0] - len(plan)))]
+
+
+def _collate(groups: Sequence[Group], members: Sequence[int], config: LearnerConfig, device: str) -> MicroBatch:
+    if not members:
+        return batching.empty(device)
+    return batching.collate(groups, members, share_prompt=config.share_prompt, device=device)
 
 
 def _whole(completion: Any, version: Version) -> bool:

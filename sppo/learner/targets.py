@@ -54,21 +54,25 @@ def prepare(groups: Sequence[Group], config: LearnerConfig) -> list[Item]:
     )
     target_N = _targets(groups, config, keep_N, None) if unweighted else None
     sizes = [len(g.completions) for g in groups]
-    items = []
-    for i, (group, keep_K) in enumerate(zip(groups, torch.split(keep_N, sizes), strict=True)):
-        if target_N is None:
-            items.append(Item(group=group, fed=group, keep_K=keep_K, target_K=None))
-            continue
-        kept = tuple(c for c, keep in zip(group.completions, keep_K.tolist(), strict=True) if keep)
-        items.append(
-            Item(
-                group=group,
-                fed=replace(group, completions=kept, rewards=None, preferences=None),
-                keep_K=torch.ones(len(kept), dtype=torch.bool),
-                target_K=torch.split(target_N, sizes)[i][keep_K],
-            )
-        )
-    return items
+    kept = torch.split(keep_N, sizes)
+    fixed = torch.split(target_N, sizes) if target_N is not None else [None] * len(groups)
+    return [
+        item(group, keep_K, None if target_K is None else target_K[keep_K])
+        for group, keep_K, target_K in zip(groups, kept, fixed, strict=True)
+    ]
+
+
+def item(group: Group, keep_K: Tensor, target_K: Tensor | None) -> Item:
+    """A group of which the completions `keep_K` [K] are trained, toward `target_K` if that is known already."""
+    if target_K is None:
+        return Item(group=group, fed=group, keep_K=keep_K, target_K=None)
+    kept = tuple(c for c, keep in zip(group.completions, keep_K.tolist(), strict=True) if keep)
+    return Item(
+        group=group,
+        fed=replace(group, completions=kept, rewards=None, preferences=None),
+        keep_K=torch.ones(len(kept), dtype=torch.bool),
+        target_K=target_K,
+    )
 
 
 def resolve(items: Sequence[Item], config: LearnerConfig, weights_N: Tensor) -> Tensor:

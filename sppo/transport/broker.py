@@ -45,6 +45,9 @@ class PushResult(Enum):
 class Broker(Protocol):
     """See the module's docstring. Every method may raise BrokerError; those of the learner also FencedError."""
 
+    run_key: str
+    """Names the run's keys on the server."""
+
     # learner ---------------------------------------------------------------------------------------------------
     def open_epoch(self, epoch: str) -> None:
         """Take over the run: from now on calls of an older epoch are fenced."""

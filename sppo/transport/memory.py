@@ -21,6 +21,8 @@ T = TypeVar("T")
 class MemoryBroker(Broker):
     """One object stands for the server and is shared by threads; `session()` gives each learner life its own fence."""
 
+    run_key = "memory"
+
     def __init__(self, config: BrokerConfig | None = None, *, server: MemoryBroker | None = None) -> None:
         self._config = config or BrokerConfig()
         self._epoch = ""

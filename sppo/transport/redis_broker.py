@@ -95,6 +95,7 @@ class RedisBroker(Broker):
     def __init__(self, client: redis.Redis, run: str, config: BrokerConfig) -> None:
         # redis-py types each reply as every form it might take; this client answers in bytes.
         self._client: Any = client
+        self.run_key = run
         self._prefix = f"sppo:{{{run}}}:"
         self._config = config
         self._epoch = self._replaced = ""

@@ -39,6 +39,11 @@ class WeightReceiver:
         self._paused_until = 0.0
         self.applied: Version | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a weight sync is going on here."""
+        return bool(self._paused_for)
+
     async def run(self) -> None:
         """Handle control messages for ever. Raises WeightSyncError when weights could not be applied."""
         while True:

@@ -1,0 +1,258 @@
+"""The policy in shards (FSDP2): every rank keeps its rows of each float32 master weight, gradient and moment.
+
+Whole weights exist in the computing dtype, for one decoder layer at a time and, from forward to backward, for the root
+(embedding, last norm, head). `using`, `logprobs`, `refresh` are called by all ranks at the same point of the same order
+(`sppo.learner.follower`); the methods that rank 0's loop calls send that order themselves.
+
+Shape suffixes: T completion tokens of a micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Shard
+
+from sppo.errors import ConfigError
+from sppo.learner.batching import MicroBatch
+from sppo.learner.model import Snapshot, check_head, completion_logprobs
+from sppo.learner.ranks import Team, fill, local, whole
+
+
+class ShardedPolicy:
+    """See `sppo.learner.model.Policy`; every rank has one."""
+
+    def __init__(
+        self, path: str, team: Team, *, device: str, temperature: float,
+        compute: torch.dtype = torch.bfloat16, on_forward: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """Each rank reads its own rows of the weights; no rank holds the whole model.
+
+        Raises ConfigError for a model without a linear head or without a list of decoder layers.
+        """
+        self.device = device
+        self._team = team
+        self._compute = compute
+        self._on_forward = on_forward
+        self._module = _skeleton(path)
+        check_head(self._module, path)
+        self._scorer: Any = _Scorer(self._module, temperature)
+        dtypes = MixedPrecisionPolicy(
+            param_dtype=None if compute is torch.float32 else compute, reduce_dtype=torch.float32,
+            cast_forward_inputs=False,
+        )  # fmt: skip
+        for layer in _layers(self._module, path):
+            fully_shard(layer, mesh=team.mesh, mp_policy=dtypes)
+        # The root stays whole from forward to backward: the head's product keeps a reference to its weight.
+        fully_shard(self._scorer, mesh=team.mesh, mp_policy=dtypes, reshard_after_forward=False)
+        for part in self._parts():
+            part.set_gradient_divide_factor(1.0)  # a sum over ranks: the loss is normalised over the whole batch
+            part.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sum
+        self._materialise()
+        self.master: dict[str, Any] = dict(self._module.named_parameters())
+        """The shards by Hugging Face's name, float32; tied ones once."""
+        self._snapshots: dict[Snapshot, dict[str, Tensor]] = {}
+        self._read(sorted(Path(path).glob("*.safetensors")))
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the head."""
+        return int(self._module.get_output_embeddings().weight.shape[0])
+
+    # called by every rank in the course of an order ----------------------------------------------------------------
+    def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
+        """See `Policy.logprobs`. Every rank must call it equally often, with gradients or without."""
+        found: tuple[Tensor, Tensor | None] = self._scorer(batch, entropy)
+        self._on_forward()
+        return found
+
+    def refresh(self) -> None:
+        """Have the next forward fetch the weights anew. One without backward leaves the root's old ones in place."""
+        for part in self._parts():
+            part.reshard()
+
+    @contextmanager
+    def using(self, snapshot: Snapshot | None) -> Iterator[None]:
+        """See `Policy.using`."""
+        if snapshot is None:
+            yield
+            return
+        with torch.no_grad():
+            own = {name: local(p).clone() for name, p in self.master.items()}
+            self._put(self._snapshots[snapshot])
+            try:
+                yield
+            finally:
+                self._put(own)
+
+    def _put(self, shards: dict[str, Tensor]) -> None:
+        for name, p in self.master.items():
+            local(p).copy_(shards[name])
+        self.refresh()
+
+    # orders --------------------------------------------------------------------------------------------------------
+    def keep(self, snapshot: Snapshot, *, device: str, file: Path | None = None) -> None:
+        """See `Policy.keep`."""
+        self._team.order("keep", snapshot=snapshot, device=device, file=str(file) if file else "")
+        self.join_keep(snapshot, device, str(file) if file else "")
+
+    @torch.no_grad()
+    def join_keep(self, snapshot: Snapshot, device: str, file: str) -> None:
+        """Every rank's part of `keep`."""
+        place = "cpu" if device == "cpu" else self.device
+        kept = {n: local(p).to(device=place, dtype=self._compute, copy=True) for n, p in self.master.items()}
+        if file:
+            with safe_open(file, "pt") as tensors:
+                for name, p in self.master.items():
+                    shard = torch.empty_like(p)
+                    fill(shard, tensors.get_slice(name), self._team)
+                    kept[name].copy_(local(shard))
+        self._snapshots[snapshot] = kept
+
+    def drop(self, snapshot: Snapshot) -> None:
+        """See `Policy.drop`."""
+        self._team.order("drop", snapshot=snapshot)
+        self.join_drop(snapshot)
+
+    def join_drop(self, snapshot: Snapshot) -> None:
+        """Every rank's part of `drop`."""
+        del self._snapshots[snapshot]
+
+    def weights(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
+        """See `Policy.weights`; one whole weight at a time. Must be exhausted."""
+        self._team.order("weights", snapshot=snapshot or "")
+        yield from self.join_weights(snapshot)
+
+    @torch.no_grad()
+    def join_weights(self, snapshot: Snapshot | None) -> Iterator[tuple[str, Tensor]]:
+        """Every rank's part of `weights`: all get them, rank 0 has use for them."""
+        for name, p in self.master.items():
+            shard = local(p).to(self._compute) if snapshot is None else self._snapshots[snapshot][name].to(self.device)
+            yield name, whole(self._like(p, shard))
+
+    def masters(self) -> Iterator[tuple[str, Tensor]]:
+        """See `Policy.masters`: whole float32 weights, in host memory. Must be exhausted."""
+        self._team.order("masters")
+        yield from self.join_masters()
+
+    @torch.no_grad()
+    def join_masters(self) -> Iterator[tuple[str, Tensor]]:
+        """Every rank's part of `masters`."""
+        for name, p in self.master.items():
+            full = whole(p.detach())
+            yield name, full.cpu() if self._team.rank == 0 else full[:0]
+
+    def load(self, file: Path) -> None:
+        """See `Policy.load`; written by any number of ranks."""
+        self._team.order("load", file=str(file))
+        self.join_load(str(file))
+
+    def join_load(self, file: str) -> None:
+        """Every rank's part of `load`."""
+        self._read([Path(file)])
+        self.refresh()
+
+    def export(self, folder: Path, tokenizer: Any) -> None:
+        """See `Policy.export`."""
+        tensors = {name: w.cpu().contiguous() for name, w in self.weights()}
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        self._module.config.dtype = self._compute
+        self._module.config.save_pretrained(str(folder))
+        if self._module.generation_config is not None:
+            self._module.generation_config.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+
+    # inside --------------------------------------------------------------------------------------------------------
+    def _parts(self) -> Iterator[Any]:
+        return (m for m in self._scorer.modules() if isinstance(m, FSDPModule))
+
+    def _read(self, files: list[Path]) -> None:
+        missing = set(self.master)
+        for file in files:
+            with safe_open(file, "pt") as tensors:
+                for name in missing & set(tensors.keys()):
+                    fill(self.master[name], tensors.get_slice(name), self._team)
+                    missing.discard(name)
+        if missing:
+            raise ConfigError(f"{files[0].parent if files else 'the model'} lacks the weights {sorted(missing)[:3]}")
+
+    def _like(self, p: Any, shard: Tensor) -> Tensor:
+        made: Tensor = DTensor.from_local(
+            shard, self._team.mesh, (Shard(0),), run_check=False, shape=p.shape, stride=p.stride()
+        )
+        return made
+
+    def _materialise(self) -> None:
+        """Give every shard memory. Not by `to_empty`, which unties tied weights and blanks the rotary frequencies."""
+        fresh: dict[Any, nn.Parameter] = {}
+        for module in self._scorer.modules():
+            for name, p in list(module._parameters.items()):
+                if p is not None and p not in fresh:
+                    shard = torch.zeros(local(p).shape, dtype=p.dtype, device=self.device)
+                    fresh[p] = nn.Parameter(self._like(p, shard))
+                if p is not None:
+                    setattr(module, name, fresh[p])
+            for name, buffer in list(module._buffers.items()):
+                if buffer is not None:
+                    module._buffers[name] = buffer.to(self.device)
+        for part in self._parts():
+            for group in part._get_fsdp_state()._fsdp_param_groups:
+                for fsdp_param in group.fsdp_params:
+                    fsdp_param.reset_sharded_param()  # it pads shards that are not of equal size
+
+
+class _Scorer(nn.Module):
+    """What FSDP2 wraps: inside `forward` the weights are whole."""
+
+    def __init__(self, model: Any, temperature: float) -> None:
+        super().__init__()
+        self._model = model
+        self._temperature = temperature
+
+    def forward(self, batch: MicroBatch, entropy: bool) -> tuple[Tensor, Tensor | None]:
+        return completion_logprobs(self._model, batch, temperature=self._temperature, entropy=entropy)
+
+
+def _skeleton(path: str) -> Any:
+    """The model of a Hugging Face folder without weights; buffers, which no file holds, are computed as ever."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    with _parameters_on_meta():
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    model.tie_weights()
+    return model.eval()
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    plain = nn.Module.register_parameter
+
+    def register(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None and not param.is_meta:
+            param = nn.Parameter(param.data.to("meta"), requires_grad=param.requires_grad)
+        plain(self, name, param)
+
+    nn.Module.register_parameter = register  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = plain  # type: ignore[method-assign]
+
+
+def _layers(model: Any, path: str) -> nn.ModuleList:
+    """The list of modules under the base model that is as long as the configuration says."""
+    count = model.config.get_text_config().num_hidden_layers
+    found = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if not found:
+        raise ConfigError(f"model.name: {path} has no list of {count} decoder layers, so learner.ranks must be 1")
+    return found[0]

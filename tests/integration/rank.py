@@ -1,0 +1,133 @@
+"""One rank of a learner, for tests: `python -m tests.integration.rank RANK SIZE FOLDER`. Rank 0 follows the script.
+
+FOLDER holds `model/`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sppo.config import LearnerConfig
+from sppo.learner import follower
+from sppo.learner.model import Policy
+from sppo.learner.optim import Optimizer
+from sppo.learner.ranks import Alone, Team, whole
+from sppo.learner.sharded import ShardedPolicy
+from sppo.learner.spool import Spool
+from sppo.learner.step import Trainer
+from sppo.transport.memory import MemoryBroker
+from sppo.types import Version, VersionSpan
+from tests import makers
+
+VOCABULARY = 61
+CONFIGS: dict[str, dict[str, Any]] = {
+    "centered": {"mini_batches": 2, "entropy_coef": 0.01},
+    "softmean": {"target": "softmean", "weight": "sequence", "kl_coef": 0.1, "select": "best_worst"},
+    "batch_softmean": {"target": "batch_softmean", "weight": "none", "mini_batches": 2},
+}
+
+
+class Keeping(Optimizer):
+    """Keeps the whole gradients of every step."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.kept: dict[str, Tensor] = {}
+        self.count = 0
+
+    def _clip(self) -> float:
+        self.count += 1
+        self.kept |= {f"{self.count}.{n}": whole(p.grad).clone() for n, p in self._master.items()}
+        return super()._clip()
+
+
+def groups() -> list[Any]:
+    """Seven groups of unequal sizes, two without a signal, some sampled by another version."""
+    made = makers.random_groups(np.random.default_rng(3), 8, vocabulary=VOCABULARY)
+    for i in (3, 5):
+        made[i] = replace(made[i], rewards=np.full(len(made[i].completions), 0.5, np.float32))
+    late = Version(epoch="e1", n=1)
+    for i in (0, 6):
+        spans = [(VersionSpan(version=late, start=0, end=len(c.token_ids)),) for c in made[i].completions]
+        late_ones = [replace(c, spans=s) for c, s in zip(made[i].completions, spans, strict=True)]
+        made[i] = replace(made[i], completions=tuple(late_ones))
+    return made
+
+
+def settings(name: str) -> LearnerConfig:
+    return LearnerConfig(groups_per_step=8, steps=60, lr=1e-3, micro_batch_tokens=40, **CONFIGS[name])
+
+
+def script(name: str, folder: Path, policy: Any, team: Alone) -> dict[str, Any]:
+    """What rank 0 does; writes gradients, masters and moments, and returns figures."""
+    config = settings(name)
+    optimizer = Keeping(config, policy.master, team)
+    trainer = Trainer(config, policy, optimizer, team)
+    if config.kl_coef:
+        policy.keep("reference", device="cpu")
+    policy.keep("probe", device="cpu")
+    figures: dict[str, Any] = {}
+    records = list(trainer.train(groups(), makers.V0))
+    for record in records:
+        figures |= {f"{record['step']}.{k}": v for k, v in record.items() if isinstance(v, int | float)}
+    figures["mismatch"] = trainer.mismatch(groups(), makers.V0)
+    figures["mismatch.probe"] = trainer.mismatch(groups(), makers.V0, "probe")
+    policy.drop("probe")
+    size = team.size
+    save_file(optimizer.kept, folder / f"gradients-{name}-{size}.safetensors")
+    save_file({k: v.contiguous() for k, v in policy.masters()}, folder / f"model-{name}-{size}.safetensors")
+    save_file({k: v.contiguous() for k, v in optimizer.state()}, folder / f"optimizer-{name}-{size}.safetensors")
+    weights = {k: v.clone() for k, v in policy.weights()}
+    assert all(torch.equal(weights[k], v) for k, v in policy.masters())
+    for other in (1, 2, 3):  # written by another number of ranks
+        file = folder / f"model-{name}-{other}.safetensors"
+        if file.exists():
+            policy.load(file)
+            optimizer.load(folder / f"optimizer-{name}-{other}.safetensors")
+            loaded = {k: v.clone() for k, v in policy.masters()}
+            moments = {k: v.clone() for k, v in optimizer.state()}
+            save_file(loaded | moments, folder / f"loaded-{name}-{other}-by-{size}.safetensors")
+    if size > 1:
+        policy.export(folder / f"export-{name}-{size}", Tokenizer())
+    return figures
+
+
+class Tokenizer:
+    def save_pretrained(self, folder: str) -> None:
+        """Nothing to save."""
+
+
+def main() -> None:
+    rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    torch.set_num_threads(1)
+    team = Team(rank, size, folder / f"store-{size}", "cpu")
+    follower.Optimizer = Keeping  # type: ignore[misc]
+    for name in CONFIGS:
+        policy = ShardedPolicy(str(folder / "model"), team, device="cpu", temperature=0.7, compute=torch.float32)
+        if rank:
+            follower.Follower(settings(name), policy, team, MemoryBroker(), Spool(folder)).run()
+            continue
+        figures = script(name, folder, policy, team)
+        (folder / f"figures-{name}-{size}.json").write_text(json.dumps(figures))
+        team.order("end")
+    dist.destroy_process_group()
+
+
+def alone(name: str, folder: Path) -> dict[str, Any]:
+    """The same by one rank, in this process."""
+    policy = Policy(str(folder / "model"), device="cpu", temperature=0.7, compute=torch.float32)
+    return script(name, folder, policy, Alone())
+
+
+if __name__ == "__main__":
+    main()

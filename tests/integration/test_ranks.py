@@ -1,0 +1,75 @@
+"""A learner of several ranks, as processes over gloo: the same mathematics as one, and checkpoints for any number."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests import makers
+from tests.integration import rank
+
+SIZES = (2, 3)
+
+
+def run(size: int, folder: Path) -> None:
+    command = [sys.executable, "-m", "tests.integration.rank"]
+    ranks = [subprocess.Popen([*command, str(r), str(size), str(folder)]) for r in range(size)]
+    try:
+        assert [p.wait(240) for p in ranks] == [0] * size
+    finally:
+        for p in ranks:
+            p.kill()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two and three ranks make of the script, after one has."""
+    folder = tmp_path_factory.mktemp("ranks")
+    makers.tiny_model(folder / "model", vocabulary=rank.VOCABULARY)
+    for name in rank.CONFIGS:
+        (folder / f"figures-{name}-1.json").write_text(json.dumps(rank.alone(name, folder)))
+    for size in SIZES:
+        run(size, folder)
+    return folder
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", rank.CONFIGS)
+def test_gradients_metrics_and_checkpoints_are_those_of_one_rank(name: str, folder: Path) -> None:
+    # Given a batch with groups of every kind, trained by one rank and by several
+    expected = json.loads((folder / f"figures-{name}-1.json").read_text())
+    one = load_file(folder / f"gradients-{name}-1.safetensors")
+    for size in SIZES:
+        # Then the gradients of every optimizer step are the same
+        several = load_file(folder / f"gradients-{name}-{size}.safetensors")
+        assert several.keys() == one.keys()
+        for key, value in one.items():
+            assert float((several[key] - value).norm()) <= 1e-5 * float(value.norm()) + 1e-9, (size, key)
+        # and the metrics
+        figures = json.loads((folder / f"figures-{name}-{size}.json").read_text())
+        timed = ("step_s", "anchor_s", "padding_share")  # other micro-batches, other padding
+        for key, value in expected.items():
+            if not key.endswith(timed):
+                assert math.isclose(figures[key], value, rel_tol=1e-4, abs_tol=1e-6), (size, key)
+    # and a checkpoint of one number of ranks loads on another, bit by bit
+    for by in SIZES:
+        for other in (1, *SIZES):
+            loaded = folder / f"loaded-{name}-{other}-by-{by}.safetensors"
+            if other <= by:
+                found = load_file(loaded)
+                for kind in ("model", "optimizer"):
+                    written = load_file(folder / f"{kind}-{name}-{other}.safetensors")
+                    assert all(torch.equal(found[k], v) for k, v in written.items())
+    # and what they export is a model that others can read
+    from transformers import AutoModelForCausalLM
+
+    export = AutoModelForCausalLM.from_pretrained(folder / f"export-{name}-3", dtype=torch.float32)
+    written = load_file(folder / f"model-{name}-3.safetensors")
+    assert all(torch.equal(p, written[n]) for n, p in export.named_parameters())
