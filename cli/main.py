@@ -54,7 +54,7 @@ def main(
 
 @app.command(epilog="Examples: sppo-cli up quickstart | sppo-cli up my.toml --set learner.lr=1e-6 --run-dir runs/a")
 def up(
-    config: Annotated[str, typer.Argument(help="A TOML file, or a preset: quickstart, verl-math, paper.")],
+    config: Annotated[str, typer.Argument(help="A TOML file, or a preset: quickstart, math-7b, paper.")],
     run_dir: Annotated[
         Path | None,
         typer.Option("--run-dir", help="Where the run is kept; default runs/<name>. Resumes what is there."),

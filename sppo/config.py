@@ -180,7 +180,8 @@ class GeneratorConfig(_Settings):
     cpus: float = Field(0.0, ge=0)
     """CPUs that Ray sets aside for each generator; 0 sets none aside: roles share cores."""
     host: str = "127.0.0.1"
-    """Address of this generator's own at which it meets the learner for a weight sync."""
+    """Address of this generator's own at which it meets the learner for a weight sync; `auto` takes the one by which
+    this machine reaches the broker."""
     max_groups: Positive = 64
     """Groups that one generator samples at a time."""
     threads: int = Field(0, ge=0)
@@ -208,7 +209,7 @@ class ScorerConfig(_Settings):
     gpus: float = Field(0.0, ge=0)
     """GPUs, or a share of one, that Ray sets aside for each scorer service."""
     host: str = "127.0.0.1"
-    """Address at which our own service listens; beyond loopback it wants a token."""
+    """Address at which our own service listens, or `auto` as for a generator; beyond loopback it wants a token."""
     url: str = ""
     """A scorer service that already runs elsewhere; empty starts our own."""
     token: SecretStr = SecretStr("")
@@ -298,7 +299,7 @@ class WeightsConfig(_Settings):
     transport: Literal["auto", "gloo", "nccl"] = "auto"
     """`nccl` on GPUs, `gloo` on CPUs; `auto` follows the learner's device."""
     host: str = "127.0.0.1"
-    """The learner's address, at which generators meet it for a weight sync."""
+    """The learner's address, at which generators meet it for a weight sync, or `auto` as for a generator."""
     trusted_network: bool = False
     """Weights travel without authentication or encryption, over gloo as over NCCL. True says that none but this run's
     own machines reach `weights.host` and `generator.host`, which must be loopback addresses otherwise."""

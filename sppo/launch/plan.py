@@ -15,14 +15,17 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
     learner, generator, scorer, sampling = config.learner, config.generator, config.scorer, config.sampling
     tickets = (learner.lookahead_steps + 1) * learner.groups_per_step
     group = sampling.completions * sampling.max_tokens * BYTES_PER_TOKEN
-    device = {"auto": "a GPU each if the machine has one, else the CPU", "cuda": "a GPU each", "cpu": "the CPU"}
-    where = device[learner.device]
+    place = {"auto": "GPUs if there are any, else the CPU", "cuda": "GPUs", "cpu": "the CPU"}[learner.device]
+    gpus = learner.ranks + generator.replicas * generator.tensor_parallel + scorer.gpus * _own_scorers(config)
     lines = [
         f"run directory     {run_dir}",
         f"model             {config.model.name}{'@' + config.model.revision if config.model.revision else ''}",
         f"task              {config.task.name}, {config.task.held_out} questions held out",
-        f"learner           1 rank; it and the generators on {where}; {cpu_threads(learner.threads)} CPU threads",
-        f"generators        {generator.replicas} × {generator.engine}, at most {generator.max_groups} groups at a time",
+        f"devices           {place}" + (f"; {gpus:g} GPUs in all" if learner.device != "cpu" else ""),
+        f"learner           {learner.ranks} rank(s) on one machine, {_each(learner.ranks, learner.cpus, 'rank')}; "
+        f"{cpu_threads(learner.threads)} CPU threads in all",
+        f"generators        {generator.replicas} × {generator.engine}; at most {generator.max_groups} groups at once; "
+        f"{_each(generator.tensor_parallel, generator.cpus, 'generator')}",
         f"scorer            {_scorer(config)}",
         f"objective         target {learner.target}, anchor {learner.anchor}, weight {learner.weight}, "
         f"{'preferences' if learner.needs_preferences else 'rewards or preferences'}",
@@ -38,6 +41,17 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
     if scorer.mode == "inline":
         lines.append("threads           the scorer shares the generators' processes")
     return lines
+
+
+def _own_scorers(config: RunConfig) -> int:
+    return config.scorer.replicas if config.scorer.mode == "http" and not config.scorer.url else 0
+
+
+def _each(gpus: float, cpus: float, unit: str) -> str:
+    aside = f"{cpus:g} CPUs set aside" if cpus else "no CPUs set aside"
+    if unit == "rank":
+        return f"a GPU or a share of the cores each, {aside} for each"
+    return f"{gpus:g} GPU(s) or the cores each, {aside}"
 
 
 def _scorer(config: RunConfig) -> str:

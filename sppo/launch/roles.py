@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
@@ -40,6 +41,7 @@ def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any
     """Train until the run ends or this process is told to stop; returns the outcome. Raises SppoError."""
     prepare()
     log.info("%s begins in process %d", LEARNER, os.getpid())
+    config = addressed(config)
     broker = connect(config.broker, run_key, wait=True)
     try:
         runs.open_run(config, broker, run_key)
@@ -73,6 +75,7 @@ def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> No
     """
     prepare()
     log.info("%s begins in process %d", name, os.getpid())
+    config = addressed(config)
     leave = _on_stop_signals()
     run_key = run_key or runs.find_run(config, role, wait_s=config.generator.start_timeout_s)
     broker = connect(config.broker, run_key, wait=True)
@@ -86,6 +89,30 @@ def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> No
             asyncio.run(_generate(name, config, broker, leave))
     finally:
         broker.close()
+
+
+def addressed(config: RunConfig) -> RunConfig:
+    """The configuration with this machine's own address wherever a host is `auto`. Raises ConfigError."""
+    hosts = {section: getattr(config, section).host for section in ("weights", "generator", "scorer")}
+    changed = {
+        section: getattr(config, section).model_copy(update={"host": own_address(config.broker.url)})
+        for section, host in hosts.items()
+        if host == "auto"
+    }
+    return config.model_copy(update=changed)
+
+
+def own_address(broker_url: str) -> str:
+    """The address by which this machine reaches the broker; loopback if that is on this machine."""
+    at = urlsplit(broker_url)
+    if not at.hostname:
+        return "127.0.0.1"
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # nothing is sent
+            probe.connect((at.hostname, at.port or 6379))
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise ConfigError(f"broker.url = {broker_url!r}: no way there from this machine: {error.strerror}") from error
 
 
 def own_name(role: str) -> str:

@@ -59,6 +59,7 @@ def preflight(config: RunConfig) -> None:
     from sppo.tasks import questions
     from sppo.tasks.tickets import TicketFactory
 
+    _check_reach(config)
     found = questions.load(config.task, config.seed)
     if config.broker.url:
         try:
@@ -73,6 +74,17 @@ def preflight(config: RunConfig) -> None:
         base.find(config.scorer.name)
     path = models.resolve(config.model)
     TicketFactory(config, found, models.load_tokenizer(path)).check_lengths()
+
+
+def _check_reach(config: RunConfig) -> None:
+    """Raises ConfigError where roles on other machines of a cluster could not reach each other."""
+    if not config.launch.ray_address:
+        return
+    if not config.broker.url:
+        raise ConfigError(
+            f"launch.ray_address = {config.launch.ray_address!r} with an empty broker.url: the embedded broker serves "
+            "this machine alone; name a server that every machine reaches: SPPO_BROKER__URL=rediss://HOST:6379"
+        )
 
 
 def _try_scorer(config: RunConfig, found: Questions) -> None:

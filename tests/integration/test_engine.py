@@ -1,10 +1,12 @@
-"""Real vLLM on the default model: weight sync, version spans, parity, and the export as others load it."""
+"""Both engines on the default model, by one contract: weight sync, version spans, parity, stop tokens, and the export
+as others load it."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ import torch
 
 from sppo import config, models
 from sppo.errors import TransferAborted
+from sppo.generators.transformers_engine import TransformersEngine
 from sppo.generators.vllm_engine import VllmEngine
 from sppo.learner.model import Policy
 from sppo.learner.step import Trainer
 from sppo.types import Completion, Group, SamplingParams, Version
-from sppo.weights.gloo import GlooSender
+from sppo.weights.gloo import GlooSender, digest
 
+AnyEngine = Any  # one of the two
 GREEDY = SamplingParams(completions=1, temperature=0.0, max_tokens=12, seed=0)
 WARM = SamplingParams(completions=4, temperature=0.7, max_tokens=64, seed=0)
 
@@ -55,7 +59,7 @@ class Learner:
             parameter.data.add_(torch.randn_like(parameter) * 0.02 * parameter.data.abs().mean())
         self.policy.refresh()
 
-    async def publish(self, engine: VllmEngine, version: Version) -> None:
+    async def publish(self, engine: AnyEngine, version: Version) -> None:
         update = self._sender.stage(self.policy.weights())
         if not self._joined:
             join = self._sender.open(2, 60)
@@ -69,7 +73,7 @@ class Learner:
         await engine.load_weights(update, version)
         sending.join()
 
-    async def break_off(self, engine: VllmEngine, version: Version) -> str:
+    async def break_off(self, engine: AnyEngine, version: Version) -> str:
         """Send a part of the weights, then leave; returns what the engine says about it."""
         update = self._sender.stage(self.policy.weights())
 
@@ -99,16 +103,35 @@ def group(prompt: list[int], completions: list[Completion]) -> Group:
     )
 
 
-async def answers(engine: VllmEngine, prompts: list[list[int]]) -> list[tuple[list[int], list[float]]]:
+async def answers(engine: AnyEngine, prompts: list[list[int]]) -> list[tuple[list[int], list[float]]]:
     """Greedy tokens and their log-probs, one prompt at a time: bf16 sums depend on what else is in a batch."""
     sampled = [(await engine.sample(p, GREEDY, f"a{i}"))[0] for i, p in enumerate(prompts)]
     return [(s.token_ids.tolist(), s.behavior_logprobs.tolist()) for s in sampled]
 
 
+def make(name: str, run: config.RunConfig, path: str) -> AnyEngine:
+    kind = {"vllm": VllmEngine, "transformers": TransformersEngine}[name]
+    return kind(run, path, transport="gloo", on_cpu=True)
+
+
+def label(engine: AnyEngine) -> Awaitable[None]:
+    """Sampling needs a version; the weights are those of the folder."""
+    if isinstance(engine, VllmEngine):
+        return engine._engine.update_weight_version("e:9")  # type: ignore[no-any-return]
+    engine._version = Version(epoch="e", n=9)
+    return asyncio.sleep(0)
+
+
+async def checksums(engine: AnyEngine) -> dict[str, str]:
+    if isinstance(engine, VllmEngine):
+        return await engine.weight_checksums()
+    return {n: digest(p.detach().contiguous().view(torch.uint8).flatten()) for n, p in engine._model.named_parameters()}
+
+
 async def with_engine(
-    run: config.RunConfig, path: str, work: Callable[[VllmEngine], Awaitable[dict[str, Any]]]
+    name: str, run: config.RunConfig, path: str, work: Callable[[AnyEngine], Awaitable[dict[str, Any]]]
 ) -> dict[str, Any]:
-    engine = VllmEngine(run, path, transport="gloo", on_cpu=True)
+    engine = make(name, run, path)
     await engine.start()
     try:
         return await work(engine)
@@ -117,18 +140,22 @@ async def with_engine(
 
 
 @pytest.mark.timeout(400)
-def test_synced_weights_are_the_learners_export_to_the_bit(
-    run: config.RunConfig, prompts: list[list[int]], tmp_path: Path
+@pytest.mark.parametrize("name", ["vllm", "transformers"])
+def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
+    name: str, run: config.RunConfig, prompts: list[list[int]], tmp_path: Path
 ) -> None:
     path = models.resolve(run.model)
     learner = Learner(run, path)
 
-    async def synced(engine: VllmEngine) -> dict[str, Any]:
+    async def synced(engine: AnyEngine) -> dict[str, Any]:
         base, first, second = (Version(epoch="e", n=n) for n in range(3))
         await learner.publish(engine, base)
         found: dict[str, Any] = {"base answers": await answers(engine, prompts)}
         fresh = [group(p, await engine.sample(p, WARM, f"w{i}")) for i, p in enumerate(prompts)]
         found["parity"] = learner.trainer.mismatch(fresh, base)
+        found["fresh"] = [c for g in fresh for c in g.completions]
+        short = replace(WARM, max_tokens=3)
+        found["short"] = [c for i, p in enumerate(prompts) for c in await engine.sample(p, short, f"s{i}")]
         learner.disturb(1)
         # completions in flight go on under the new weights
         running = [asyncio.create_task(engine.sample(p, WARM, f"r{i}")) for i, p in enumerate(prompts)]
@@ -142,20 +169,29 @@ def test_synced_weights_are_the_learners_export_to_the_bit(
         found["abort"] = await learner.break_off(engine, second)
         found["after abort"] = await answers(engine, prompts)
         await learner.publish(engine, second)
-        found["checksums"] = await engine.weight_checksums()
+        found["checksums"] = await checksums(engine)
         found["answers"] = await answers(engine, prompts)
         late = [group(p, await engine.sample(p, WARM, f"l{i}")) for i, p in enumerate(prompts)]
         found["late parity"] = learner.trainer.mismatch(late, second)
         return found
 
-    async def plain(engine: VllmEngine) -> dict[str, Any]:
-        await engine._engine.update_weight_version("e:9")  # sampling needs a label; the weights are those of the folder
-        return {"checksums": await engine.weight_checksums(), "answers": await answers(engine, prompts)}
+    async def plain(engine: AnyEngine) -> dict[str, Any]:
+        await label(engine)
+        return {"checksums": await checksums(engine), "answers": await answers(engine, prompts)}
 
-    one = asyncio.run(with_engine(run, path, synced))
+    one = asyncio.run(with_engine(name, run, path, synced))
     # engine and learner agree on the log-probs, before and after syncs
     assert one["parity"] < 0.1
     assert one["late parity"] < 0.1
+    # a completion ends with the model's stop token, once, or is as long as may be
+    stop = models.load_tokenizer(path).eos_token_id
+    for completion in (*one["fresh"], *one["short"]):
+        tokens = completion.token_ids.tolist()
+        assert stop not in tokens[:-1]
+        assert (tokens[-1] == stop) is (completion.finish_reason == "stop")
+        assert stop not in models.load_tokenizer(path).encode(completion.text)
+    assert {len(c.token_ids) for c in one["short"] if c.finish_reason == "length"} == {3}
+    assert any(c.finish_reason == "stop" for c in one["fresh"])
     # a transfer that breaks off leaves the engine with the weights it had, and the next one is met in a new group
     assert "transfer aborted" in one["abort"]
     for (before, expected), (after, got) in zip(one["before abort"], one["after abort"], strict=True):
@@ -168,7 +204,7 @@ def test_synced_weights_are_the_learners_export_to_the_bit(
     # and greedy tokens and log-probs to the bit
     exported = tmp_path / "export"
     learner.policy.export(exported, models.load_tokenizer(path))
-    two = asyncio.run(with_engine(run, str(exported), plain))
+    two = asyncio.run(with_engine(name, run, str(exported), plain))
     assert one["checksums"] == two["checksums"]
     assert one["answers"] == two["answers"]
     assert one["answers"] != one["base answers"]

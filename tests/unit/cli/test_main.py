@@ -110,7 +110,7 @@ def test_configurations_are_looked_at_without_starting_anything(tmp_path: Path) 
     changed = json.loads(call("config", "diff", "quickstart", "paper", "--json").stdout)
     assert changed["learner.target"] == ["centered", "half"]
     assert "learner" in json.loads(call("config", "schema").stdout)["properties"]
-    planned = call("up", "verl-math", "--dry-run", cwd=tmp_path)
+    planned = call("up", "math-7b", "--dry-run", cwd=tmp_path)
     assert planned.returncode == 0
     assert "tickets in flight 1024" in planned.stdout
     assert list(tmp_path.iterdir()) == []

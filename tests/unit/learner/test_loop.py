@@ -154,7 +154,7 @@ def test_a_probe_measures_the_mismatch_where_every_batch_is_stale(model: str, ta
     assert lines[-1]["mismatch_probe"] > 0
 
 
-@pytest.mark.parametrize("preset", ["verl-math", "paper"])
+@pytest.mark.parametrize("preset", ["math-7b", "paper"])
 def test_the_presets_of_published_runs_train(preset: str, model: str, task: str, tmp_path: Path) -> None:
     """Their objectives as they are, at the size of a test."""
     small = {
@@ -163,7 +163,7 @@ def test_the_presets_of_published_runs_train(preset: str, model: str, task: str,
         "learner.warmup_steps": 0, "learner.parity_threshold": 100, "learner.device": "cpu", "learner.threads": 1,
         "scorer.url": "", "scorer.mode": "inline",
     }  # fmt: skip
-    if preset == "verl-math":
+    if preset == "math-7b":
         small |= {"scorer.name": f"{__name__}:even", "task.held_out": 4, "learner.groups_per_step": 16}
     else:
         small |= {"scorer.name": f"{__name__}:judge"}
@@ -173,7 +173,7 @@ def test_the_presets_of_published_runs_train(preset: str, model: str, task: str,
     assert outcome["finished"]
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert all(line["loss"] > 0 and line["effective_sample_size"] == 1 for line in lines)
-    if preset == "verl-math":  # two batches of four mini-batches; the first of each is its own anchor
+    if preset == "math-7b":  # two batches of four mini-batches; the first of each is its own anchor
         assert [line["delta_std"] is None for line in lines] == [True, False, False, False] * 2
         assert len({tuple(line["tickets"]) for line in lines}) == 8
     else:  # two iterations; two completions of five are trained, and eta = 1e3 makes losses of hundreds right

@@ -1,0 +1,318 @@
+"""Transformers as a generator's engine, with its own continuous batching: for machines without vLLM.
+
+A thread of Transformers steps the model; `pause` parks it between two steps, with everything in flight kept. Written
+against Transformers 5.19. Beyond its public interface it uses the batch processor's sampling step (to sample greedily
+beside sampled requests, and with a seed for each), its list of the requests in a step, the scheduler's requests (to
+know which token a new version begins with), `num_return_sequences` (K completions share one prefill), and the output
+router's handlers (to forget a cancelled request). Not run on a GPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sppo.config import RunConfig, cpu_threads
+from sppo.types import Completion, SamplingParams, Version, VersionSpan
+from sppo.weights.gloo import GlooReceiver
+
+PAGE = 32
+STEP_TOKENS = 1024
+STOP_TIMEOUT_S = 10.0
+
+
+@dataclass(slots=True)
+class _InFlight:
+    """One completion that is being sampled."""
+
+    done: asyncio.Future[Completion]
+    starts: list[tuple[int, Version]] = field(default_factory=list)
+    """(first token, version) in order; one followed by another with the same start sampled nothing."""
+
+
+class TransformersEngine:
+    """See `sppo.generators.engine.Engine`."""
+
+    world_size = 1
+
+    def __init__(self, config: RunConfig, model_path: str, *, transport: str, on_cpu: bool) -> None:
+        """Raises ValueError for a transport other than gloo: weights are received in host memory."""
+        if transport != "gloo":
+            raise ValueError(f"generator.engine = 'transformers' receives weights over gloo, not {transport!r}")
+        self._config = config
+        self._path = model_path
+        self._device = "cpu" if on_cpu else "cuda"
+        self._limit = config.task.max_prompt_tokens + config.sampling.max_tokens
+        self._receiver = GlooReceiver()
+        self._in_flight: dict[str, _InFlight] = {}
+        self._draws: dict[str, random.Random | None] = {}
+        """Random numbers of each request; None is greedy."""
+        self._hold: _Hold | None = None
+        self._model: Any = None
+        self._manager: Any = None
+        self._version: Version | None = None
+
+    async def start(self) -> None:
+        """Load the model and start the thread that steps it."""
+        await asyncio.to_thread(self._start)
+
+    def _start(self) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+        from transformers.generation import ContinuousBatchingConfig
+
+        settings = self._config.generator
+        if self._device == "cpu":
+            torch.set_num_threads(cpu_threads(settings.threads))
+        self._tokenizer = AutoTokenizer.from_pretrained(self._path, trust_remote_code=False)
+        self._model = AutoModelForCausalLM.from_pretrained(
+            self._path, dtype=torch.bfloat16, attn_implementation="sdpa", trust_remote_code=False
+        ).to(self._device)
+        eos = self._model.generation_config.eos_token_id
+        self._eos: list[int] = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        most = settings.max_groups * self._config.sampling.completions
+        self._manager = self._model.init_continuous_batching(
+            # A temperature that is not 1 makes the manager apply temperatures at all; each request brings its own. No
+            # top-k and no top-p: the distribution is not truncated.
+            GenerationConfig(do_sample=True, temperature=0.5, top_k=0, top_p=1.0, eos_token_id=self._eos or -1),
+            ContinuousBatchingConfig(
+                page_size=PAGE,
+                num_blocks=self._blocks(settings.kv_cache_gib),
+                max_batch_tokens=max(STEP_TOKENS, most),
+                max_requests_per_batch=most,
+                allow_block_sharing=False,  # a cached prefix would outlive the weights that computed it
+                use_async_batching=False,
+                use_cuda_graph=False,
+                auto_switch_to_flash=False,  # it would fetch kernels from the hub
+                return_logprobs=True,
+                per_request_processors=True,
+                seed=self._config.seed,
+            ),
+        )
+        if self._device == "cpu" and _attends_to_all(self._model):
+            from sppo.generators import paged_attention
+
+            paged_attention.install(self._model)
+        self._manager.warmup()  # makes the batch processor
+        self._manager.batch_processor.model_runner._sample = self._sample_step
+        self._manager.start()
+
+    def _blocks(self, gib: float) -> int:
+        config = self._model.config.get_text_config()
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        token = config.num_hidden_layers * 2 * config.num_key_value_heads * head * self._model.dtype.itemsize
+        return int(gib * 2**30 // (token * PAGE))
+
+    def _sample_step(self, scores: Tensor, output_ids: Tensor) -> None:
+        """In place of the manager's own: each request draws from its own random numbers, or takes the likeliest token.
+
+        `scores` [1, rows, V] are logits over the temperature; `output_ids` [2, rows] takes tokens and, as bits, their
+        float32 log-probs. A greedy request's log-prob is that of temperature 1, as with vLLM.
+        """
+        batch = self._manager.batch_processor.inputs_and_outputs.requests_in_batch
+        rows = [self._draws.get(item.state.request_id) for item in batch if item.has_new_token]
+        if not rows:  # a step that only fills the cache
+            return
+        logprob_NV = scores[0, : len(rows)].float().log_softmax(-1)
+        cumulative_NV = logprob_NV.exp().cumsum(-1, dtype=torch.float64)
+        drawn_N = torch.tensor([[rng.random() if rng else 0.0] for rng in rows], dtype=torch.float64)
+        at_N = drawn_N.to(scores.device) * cumulative_NV[:, -1:]
+        token_N = torch.searchsorted(cumulative_NV, at_N, right=True).clamp_(max=logprob_NV.shape[1] - 1)
+        greedy_N = torch.tensor([[rng is None] for rng in rows], device=scores.device)
+        token_N = torch.where(greedy_N, logprob_NV.argmax(-1, keepdim=True), token_N)
+        output_ids[0, : len(rows)] = token_N[:, 0].to(output_ids.dtype)
+        output_ids[1, : len(rows)] = logprob_NV.gather(-1, token_N)[:, 0].view(torch.int32)
+
+    async def sample(self, prompt_ids: Sequence[int], sampling: SamplingParams, request_id: str) -> list[Completion]:
+        """See `Engine.sample`. Raises ValueError for a prompt that does not fit."""
+        if self._version is None:
+            raise RuntimeError("no weight version: weights must be published before sampling")
+        prompt, k = list(prompt_ids), sampling.completions
+        if not prompt or len(prompt) + sampling.max_tokens > self._limit:  # it would end the manager's thread
+            raise ValueError(f"a prompt of {len(prompt)} tokens and {sampling.max_tokens} exceed {self._limit}")
+        forks = k > 1 and len(prompt) > 1  # the prompt is run once; names of the others are the manager's
+        others = [f"{request_id}__child#{i}" if forks else f"{request_id}#{i}" for i in range(k - 1)]
+        names = [request_id, *others]
+        for i, name in enumerate(names):
+            seeded = random.Random(f"{sampling.seed} {request_id} {i}")
+            self._draws[name] = seeded if sampling.temperature > 0 else None
+        flights = [self._expect(name) for name in names]
+        try:
+            self._manager.num_return_sequences = k if forks else 1
+            for name in names[:1] if forks else names:
+                self._add(prompt, name, sampling)
+            return list(await asyncio.gather(*flights))
+        except BaseException:
+            for name in names:
+                self._forget(name)
+            raise
+        finally:
+            for name in names:
+                self._draws.pop(name, None)
+
+    def _add(self, prompt: list[int], name: str, sampling: SamplingParams) -> None:
+        accepted = self._manager.add_request(
+            prompt,
+            request_id=name,
+            max_new_tokens=sampling.max_tokens,
+            eos_token_id=self._eos or -1,
+            temperature=float(sampling.temperature) or 1.0,
+        )
+        if accepted is None:
+            raise RuntimeError("the thread that steps the model has ended")
+
+    def _expect(self, name: str) -> asyncio.Future[Completion]:
+        assert self._version is not None
+        flight = _InFlight(asyncio.get_running_loop().create_future(), [(0, self._version)])
+        self._in_flight[name] = flight
+        self._manager.register_result_handler(name, self._finished)
+        return flight.done
+
+    def _finished(self, output: Any) -> None:
+        """In the event loop. What ended before a pause is seen before the pause is."""
+        flight = self._in_flight.pop(output.request_id, None)
+        if flight is None or flight.done.done():
+            return
+        if output.error is not None:
+            flight.done.set_exception(RuntimeError(f"Transformers: {output.error}"))
+            return
+        tokens = output.generated_tokens
+        ends = [start for start, _ in flight.starts[1:]] + [len(tokens)]
+        flight.done.set_result(
+            Completion(
+                token_ids=np.asarray(tokens, np.int32),
+                behavior_logprobs=np.asarray(output.logprobs, np.float32),
+                spans=tuple(
+                    VersionSpan(version=version, start=start, end=end)
+                    for (start, version), end in zip(flight.starts, ends, strict=True)
+                    if start < end
+                ),
+                finish_reason="stop" if tokens[-1] in self._eos else "length",
+                text=self._tokenizer.decode(tokens, skip_special_tokens=True),
+            )
+        )
+
+    def _forget(self, name: str) -> None:
+        if self._in_flight.pop(name, None) is not None and self._manager is not None:
+            self._manager.cancel_request(name)
+            router = self._manager.output_router
+            with router._lock:
+                router.result_handlers.pop(name, None)
+
+    async def ping(self) -> None:
+        """See `Engine.ping`: answered by the thread that steps the model, between two steps."""
+        hold = _Hold(self._manager)
+        await hold.entered
+        await hold.leave()
+
+    async def pause(self) -> None:
+        """Freeze completions in flight, within one step."""
+        if self._hold is None:
+            hold = _Hold(self._manager)
+            await hold.entered
+            self._hold = hold
+
+    async def resume(self) -> None:
+        """Go on sampling."""
+        if self._hold is not None:
+            hold, self._hold = self._hold, None
+            await hold.leave()
+
+    async def join_group(self, join: dict[str, Any]) -> None:
+        """See `WeightTarget.join_group`."""
+        arguments = {k: v for k, v in join.items() if k != "rank_offset"}
+        host = self._config.generator.host
+        await asyncio.to_thread(self._receiver.join, rank=join["rank_offset"], own_host=host, **arguments)
+
+    async def load_weights(self, update: dict[str, Any], version: Version) -> None:
+        """Receive everything, then copy it in between two steps; what is in flight goes on from its cache."""
+        weights = await asyncio.to_thread(lambda: self._receiver.receive(**update))
+        hold = _Hold(self._manager)
+        await hold.entered
+        try:
+            await asyncio.to_thread(_copy, weights, dict(self._model.named_parameters()))
+            self._begin(version)
+        finally:
+            await hold.leave()
+
+    def _begin(self, version: Version) -> None:
+        """Whatever is in flight samples its next token by this version."""
+        scheduler = self._manager.batch_processor.scheduler
+        states = [*scheduler.active_requests.values(), *scheduler.waiting_requests.values()]
+        # Not its tokens: one that had to make room carries those it had in its prompt.
+        sampled = {state.request_id: len(state.logprobs) for state in states}
+        for name, flight in self._in_flight.items():
+            flight.starts.append((sampled.get(name, 0), version))
+        self._version = version
+
+    async def close(self) -> None:
+        """End the thread; requests in flight fail."""
+        await self.resume()
+        if self._manager is not None:
+            manager, self._manager = self._manager, None
+            await asyncio.to_thread(manager.stop, block=True, timeout=STOP_TIMEOUT_S, hard_stop=True)
+        self._receiver.close()
+
+
+class _Hold:
+    """The manager's pause, held by a thread of its own: it must be left where it was entered, and one that waits for an
+    engine that has hung keeps no process alive."""
+
+    def __init__(self, manager: Any) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.entered: asyncio.Future[None] = self._loop.create_future()
+        self._left: asyncio.Future[None] = self._loop.create_future()
+        self._release = threading.Event()
+        self.entered.add_done_callback(lambda future: self._release.set() if future.cancelled() else None)
+        threading.Thread(target=self._run, args=(manager,), daemon=True, name="hold").start()
+
+    def _run(self, manager: Any) -> None:
+        try:
+            with manager.pause():
+                self._tell(self.entered)
+                self._release.wait()
+        except RuntimeError as error:  # the thread that steps the model has ended
+            self._tell(self.entered, error)
+        self._tell(self._left)
+
+    def _tell(self, future: asyncio.Future[None], error: Exception | None = None) -> None:
+        def tell() -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(tell)
+
+    async def leave(self) -> None:
+        """Let the engine go on."""
+        self._release.set()
+        await self._left
+
+
+@torch.no_grad()
+def _copy(weights: Sequence[tuple[str, Tensor]], parameters: dict[str, Tensor]) -> None:
+    """Raises ValueError, before anything is copied, unless these are the model's weights, all of them."""
+    sent = {name: tuple(weight.shape) for name, weight in weights}
+    there = {name: tuple(p.shape) for name, p in parameters.items()}
+    if sent != there:
+        wrong = sorted(name for name in sent.keys() | there.keys() if sent.get(name) != there.get(name))
+        raise ValueError(f"the learner's weights are not this model's: {', '.join(wrong[:3])}")
+    for name, weight in weights:
+        parameters[name].copy_(weight)
+
+
+def _attends_to_all(model: Any) -> bool:
+    """Whether every layer sees the whole past: a sliding window needs Transformers' own masks."""
+    kinds = getattr(model.config.get_text_config(), "layer_types", None)
+    return kinds is None or set(kinds) == {"full_attention"}
