@@ -65,6 +65,7 @@ class Generator:
         """Start the engine and work until the run stops. Raises SppoError when something ends this generator."""
         await self._take_name()
         await self._engine.start()
+        await self._take_name()  # it takes long; who came first has the name
         self._clock = BusyClock()
         log.info("engine ready")
         try:

@@ -1,11 +1,10 @@
-"""vLLM as a generator's engine. This is the only module besides `sppo.weights.vllm_transfer` that imports vLLM."""
+"""vLLM as a generator's engine. This module, `sppo.weights.vllm_transfer` and `sppo.weights.nccl` alone import vLLM."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import numpy as np
 from sppo.config import RunConfig, cpu_threads
 from sppo.errors import TransferAborted
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
-from sppo.weights.protocol import ABORTED
 
 
 class VllmEngine:
@@ -27,13 +25,12 @@ class VllmEngine:
         self._engine: Any = None
         self._sampling: Any = None
         self._final_only: Any = None
-        self._joined = False
         self._version = "base"
 
     @property
     def world_size(self) -> int:
-        """One rank: no tensor parallelism yet."""
-        return 1
+        """Ranks of the engine: each holds a part of the model and joins the weight transfer."""
+        return self._config.generator.tensor_parallel
 
     async def start(self) -> None:
         """Start vLLM's engine process and load the model."""
@@ -45,7 +42,7 @@ class VllmEngine:
             threads = cpu_threads(settings.threads)
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-            os.environ["OMP_NUM_THREADS"] = str(threads)
+            os.environ["OMP_NUM_THREADS"] = str(max(1, threads // self.world_size))
         from vllm import SamplingParams as VllmSamplingParams
         from vllm.config.weight_transfer import WeightTransferConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -61,6 +58,7 @@ class VllmEngine:
         arguments: dict[str, Any] = (
             {"block_size": 32} if self._on_cpu else {"gpu_memory_utilization": settings.gpu_memory_utilization}
         )
+        backend = vllm_transfer.NCCL if self._transport == "nccl" else self._transport
         self._engine = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=self._model_path,
@@ -70,10 +68,14 @@ class VllmEngine:
                 max_num_seqs=settings.max_groups * self._config.sampling.completions,
                 enforce_eager=settings.enforce_eager,
                 logprobs_mode="processed_logprobs",  # those of the distribution that is sampled from
-                weight_transfer_config=WeightTransferConfig(backend=self._transport),
+                weight_transfer_config=WeightTransferConfig(backend=backend),
                 generation_config="vllm",  # the model's own sampling defaults must not truncate the distribution
                 disable_log_stats=True,
                 trust_remote_code=False,
+                tensor_parallel_size=self.world_size,
+                # In a Ray actor with a placement group vLLM would have Ray start the other ranks, elsewhere.
+                distributed_executor_backend="mp" if self.world_size > 1 else None,
+                worker_extension_cls="sppo.weights.vllm_transfer.Steps",
                 **arguments,
             )
         )
@@ -112,24 +114,15 @@ class VllmEngine:
 
     async def join_group(self, join: dict[str, Any]) -> None:
         """See `WeightTarget.join_group`."""
-        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
-
         if self._transport == "gloo":
             join = join | {"own_host": self._config.generator.host}
-        if self._joined:
-            await self._engine.shutdown_weight_transfer_engine()
-        with _aborts():
-            await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=join))
-        self._joined = True
+        _check(await self._engine.collective_rpc("sppo_join", args=(join,)))
 
     async def load_weights(self, update: dict[str, Any], version: Version) -> None:
         """Receive and load; running completions go on under the new weights and carry one span more."""
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
-        with _aborts():
-            await self._engine.start_weight_update()
-            await self._engine.update_weights(WeightTransferUpdateRequest(update_info=update))
-        await self._engine.finish_weight_update(str(version))
+        _check(await self._engine.collective_rpc("sppo_fetch", args=(update,)))
+        await self._engine.collective_rpc("sppo_load", args=(update,))
+        await self._engine.update_weight_version(str(version))
         self._version = str(version)
 
     async def ping(self) -> None:
@@ -148,15 +141,10 @@ class VllmEngine:
             self._engine = None
 
 
-@contextmanager
-def _aborts() -> Iterator[None]:
-    """What our transfer engine raises in vLLM's process comes back as another class, with its text."""
-    try:
-        yield
-    except Exception as error:
-        if ABORTED in str(error):
-            raise TransferAborted(str(error)[str(error).index(ABORTED) :]) from error
-        raise
+def _check(answers: Sequence[str]) -> None:
+    """Raises TransferAborted if a rank could not: the others have then changed nothing either."""
+    if reasons := [answer for answer in answers if answer]:
+        raise TransferAborted(reasons[0])
 
 
 def _completion(output: Any) -> Completion:

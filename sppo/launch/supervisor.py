@@ -300,6 +300,9 @@ class Supervisor:
 
     def _scale_role(self, cluster: Cluster, broker: Broker, role: str, count: int) -> None:
         config = self._plan["learner-0"][1]
+        section = getattr(config, role).model_copy(update={"replicas": count})
+        config = config.model_copy(update={role: section})  # a learner that starts again waits for as many
+        self._plan["learner-0"] = ("learner", config)
         names = self._names(role)
         for name in names[count:]:
             self._leaving[name] = time.monotonic() + LEAVING_TIMEOUT_S
@@ -411,7 +414,8 @@ class Supervisor:
         for member in members:
             self._restarts.saw(member.name)
         self._members = {
-            m.name: {"role": m.role, "life": m.life, "applied": m.applied, "progress": m.progress} for m in members
+            m.name: {"role": m.role, "life": m.life, "applied": m.applied, "progress": m.progress, "tokens": m.tokens}
+            for m in members
         }
         self._progress.members(members)
         self._peak_rss = max(self._peak_rss, _family_rss())

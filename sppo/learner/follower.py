@@ -6,6 +6,7 @@ Started by `sppo.learner.ranks.Team.lead` as `python -m sppo.learner.follower`; 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from sppo.transport.broker import Broker
 from sppo.transport.redis_broker import connect
 from sppo.types import Group, QueueEntry, Version
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("sppo.learner.follower")
 
 
 class Follower:
@@ -125,6 +126,9 @@ def main() -> None:
         Follower(run.learner, policy, team, broker, Spool(Path(given["run_dir"]))).run()
     finally:
         broker.close()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)  # gloo's threads now and then abort a process that ends in the ordinary way
 
 
 if __name__ == "__main__":

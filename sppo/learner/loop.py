@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from sppo import models
 from sppo.config import RunConfig, cpu_threads, to_json
-from sppo.errors import ConfigError, ParityError, SppoError, WeightSyncError
+from sppo.errors import ConfigError, ParityError, RoleDiedError, SppoError, WeightSyncError
 from sppo.faults import point
 from sppo.learner import checkpoint
 from sppo.learner.checkpoint import Checkpoint
@@ -66,22 +66,30 @@ def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
     """
     with _locked(run_dir), Pulse(broker) as pulse:
         with pulse.busy():
-            learner = Learner(config, broker, run_dir, pulse)
+            team = _make_team(config, broker, run_dir)
         try:
+            with pulse.busy():
+                learner = Learner(config, broker, run_dir, pulse, team)
             with learner.stopped_by_signals():
                 outcome = learner.run()
-        except BaseException:
-            learner.close(at_once=True)  # where the other ranks wait nobody knows
+        except BaseException as error:
+            lost = team.lost()
+            team.close(at_once=True)  # where the others wait nobody knows
+            if lost and isinstance(error, RuntimeError | RoleDiedError):
+                raise RoleDiedError(f"{lost}; what it said is in the learner's log") from error
             raise
-        learner.close()
+        team.close()
         return outcome
 
 
 class Learner:
     """One life of the learner."""
 
-    def __init__(self, config: RunConfig, broker: Broker, run_dir: Path, pulse: Pulse) -> None:
+    def __init__(
+        self, config: RunConfig, broker: Broker, run_dir: Path, pulse: Pulse, team: Alone | None = None
+    ) -> None:
         self._config = config
+        self._team = team or Alone()
         self._broker = broker
         self._run_dir = run_dir
         self._pulse = pulse
@@ -89,9 +97,7 @@ class Learner:
         self._phase("loading the model")
         device = pick_device(config.learner.device)
         _use_threads(config, device)
-        ranks = config.learner.ranks
-        self._team = Team.lead(ranks, device, _settings(config, broker, run_dir)) if ranks > 1 else Alone()
-        device = check_device(device, 0) if ranks > 1 else device
+        device = check_device(device, 0) if self._team.size > 1 else device
         self._model_path = models.resolve(config.model)
         self._tokenizer = models.load_tokenizer(self._model_path)
         self._policy = self._load_policy(device)
@@ -131,10 +137,6 @@ class Learner:
         from sppo.learner.sharded import ShardedPolicy
 
         return ShardedPolicy(self._model_path, self._team, device=device, temperature=temperature, on_forward=beat)
-
-    def close(self, *, at_once: bool = False) -> None:
-        """Send the other ranks home."""
-        self._team.close(at_once=at_once)
 
     def run(self) -> dict[str, Any]:
         """See the module's `run`."""
@@ -557,7 +559,7 @@ def _locked(run_dir: Path) -> Iterator[None]:
 def _make_sender(config: RunConfig, device: str) -> WeightSender:
     transport = config.weights.transport
     if transport == "nccl" or (transport == "auto" and device == "cuda"):
-        from sppo.weights.vllm_transfer import NcclSender
+        from sppo.weights.nccl import NcclSender
 
         return NcclSender(config.weights.host, device)
     from sppo.weights.gloo import GlooSender
@@ -565,16 +567,21 @@ def _make_sender(config: RunConfig, device: str) -> WeightSender:
     return GlooSender(config.weights.host)
 
 
-def _settings(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
-    """What the other ranks need: they fetch their groups themselves."""
+def _make_team(config: RunConfig, broker: Broker, run_dir: Path) -> Alone:
+    """The other ranks, started; they fetch their groups themselves."""
+    if config.learner.ranks == 1:
+        return Alone()
+    device = pick_device(config.learner.device)
     secret = {"password": config.broker.password.get_secret_value()}
-    return {
+    settings = {
         "config": to_json(config),
         "broker": config.broker.model_dump(mode="json") | secret,
         "run_key": broker.run_key,
         "run_dir": str(run_dir.resolve()),
         "compute": "bfloat16",
+        "device": device,
     }
+    return Team.lead(config.learner.ranks, device, settings)
 
 
 def _use_threads(config: RunConfig, device: str) -> None:

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = timedelta(days=7)  # rank 0 may wait long for groups; a rank that is gone closes its connections
 DEATH_NOTICE_S = 15.0
+NOTICE_S = 2.0
 LEAVE_S = 20.0
 _PR_SET_PDEATHSIG = 1
 
@@ -73,6 +74,10 @@ class Alone:
     def add(self, value: Tensor) -> Tensor:
         """The sum over all ranks."""
         return value
+
+    def lost(self) -> str:
+        """Rank 0: which other rank has ended, and how; empty if none has."""
+        return ""
 
     def close(self, *, at_once: bool = False) -> None:
         """Rank 0: send the others home, or end them at once, wherever they are. Safe to repeat."""
@@ -167,6 +172,12 @@ class Team(Alone):
             _dist.all_reduce(value)
         return value
 
+    def lost(self) -> str:
+        deadline = time.monotonic() + NOTICE_S  # a connection breaks a moment before the process is gone
+        while not (found := _lost(self._children)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return found
+
     def close(self, *, at_once: bool = False) -> None:
         if self._over.is_set() or self.rank:
             return
@@ -215,12 +226,16 @@ def _start(rank: int, size: int, folder: Path, device: str, settings: dict[str, 
 def _watch(children: list[subprocess.Popen[bytes]], over: threading.Event) -> None:
     """End this process when a rank has died and whoever waits for it does not notice: NCCL may wait for ever."""
     while not over.wait(0.5):
-        dead = [f"rank {i} ended with {p.poll()}" for i, p in enumerate(children, start=1) if p.poll() is not None]
-        if dead:
-            log.error("%s; the learner cannot go on without it", ", ".join(dead))
+        if dead := _lost(children):
+            log.error("%s; the learner cannot go on without it", dead)
             if not over.wait(DEATH_NOTICE_S):
                 os._exit(RoleDiedError.exit_code)
             return
+
+
+def _lost(children: list[subprocess.Popen[bytes]]) -> str:
+    ended = [(rank, process.poll()) for rank, process in enumerate(children, start=1)]
+    return ", ".join(f"rank {rank} of the learner ended with {code}" for rank, code in ended if code is not None)
 
 
 def _end(children: list[subprocess.Popen[bytes]], grace_s: float = 0.0) -> None:
@@ -246,7 +261,7 @@ def _deaths() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise RoleDiedError(f"a rank of the learner is gone: {str(error).splitlines()[0]}") from error
+        raise RoleDiedError("a rank of the learner is gone; see the learner's log") from error
 
 
 @contextmanager

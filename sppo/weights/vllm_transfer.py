@@ -1,19 +1,22 @@
-"""vLLM's weight transfer: the gloo engine that we register with vLLM, and the learner's end of vLLM's own NCCL engine.
+"""What we add to vLLM for weight transfers: an engine over gloo, the NCCL engine of `sppo.weights.nccl`, and the steps.
 
-vLLM loads `register` in each of its processes through the `vllm.general_plugins` entry point. This is the only module
-besides `sppo.generators.vllm_engine` that imports vLLM. The NCCL lines are written against vLLM 0.32.0's source and
-have not been run on a GPU.
+vLLM loads `register` in each of its processes through the `vllm.general_plugins` entry point. vLLM is imported here, in
+`sppo.weights.nccl` and in `sppo.generators.vllm_engine` alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from sppo import marks
+from sppo.errors import TransferAborted
+from sppo.weights.protocol import ABORTED
+
+NCCL = "sppo_nccl"
+"""vLLM's NCCL engine with deadlines, by its name in vLLM's registry."""
 
 
 def register() -> None:
@@ -24,6 +27,7 @@ def register() -> None:
 
     if "gloo" not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine("gloo", _engine_class())
+        WeightTransferEngineFactory.register_engine(NCCL, "sppo.weights.nccl", "NcclEngine")
 
 
 def _engine_class() -> type:
@@ -60,6 +64,7 @@ def _engine_class() -> type:
         init_info_cls = GlooInitInfo
         update_info_cls = GlooUpdateInfo
         _receiver: GlooReceiver | None = None
+        _fetched: list[tuple[str, Tensor]] | None = None
 
         def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
             self._receiver = GlooReceiver()
@@ -87,15 +92,19 @@ def _engine_class() -> type:
             # vLLM's version ends with an accelerator synchronisation, which a CPU has not.
             self.receive_weights(self.parse_update_info(update_info))
 
-        def receive_weights(self, update_info: GlooUpdateInfo) -> None:
+        def fetch(self, update: dict[str, Any]) -> None:
+            """Receive, without touching the model. Raises TransferAborted."""
             if self._receiver is None:
-                raise RuntimeError("weights announced before this engine joined a group")
-            weights = self._receiver.receive(
-                names=update_info.names,
-                dtype_names=update_info.dtype_names,
-                shapes=update_info.shapes,
-                digests=update_info.digests,
+                raise TransferAborted(f"{ABORTED}: weights announced before this engine joined a group")
+            info = self.parse_update_info(update)
+            self._fetched = None
+            self._fetched = self._receiver.receive(
+                names=info.names, dtype_names=info.dtype_names, shapes=info.shapes, digests=info.digests
             )
+
+        def receive_weights(self, update_info: GlooUpdateInfo) -> None:
+            assert self._fetched is not None, "fetch() comes first"
+            weights, self._fetched = self._fetched, None
             initialize_layerwise_reload(self.model)
             self.model.load_weights((name, w.to(torch.device(self.device))) for name, w in weights)
 
@@ -107,59 +116,34 @@ def _engine_class() -> type:
     return GlooTransferEngine
 
 
-class NcclSender:
-    """The learner's end of vLLM's NCCL transfer, packed; see `sppo.weights.protocol.WeightSender`."""
+class Steps:
+    """Added to vLLM's worker (`worker_extension_cls`): steps of a transfer that answer with why they were aborted.
 
-    def __init__(self, host: str, device: str) -> None:
-        self._host, self._device = host, device
-        self._group: Any = None
-        self._staged: list[tuple[str, Tensor]] = []
-        self._address: dict[str, Any] = {}
+    Raising would not do. With several ranks vLLM's executor (0.32) stops reading at the first that failed, and takes
+    the answers of the others for those of later calls.
+    """
 
-    def stage(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
-        """Copies on the GPU: the learner's next step may overwrite its own, and a snapshot may lie in host memory."""
-        self._staged = [(name, w.detach().to(self._device, copy=True)) for name, w in weights]
-        return {
-            "names": [name for name, _ in self._staged],
-            "dtype_names": [str(w.dtype).removeprefix("torch.") for _, w in self._staged],
-            "shapes": [list(w.shape) for _, w in self._staged],
-        }
+    def sppo_join(self: Any, join: dict[str, Any]) -> str:
+        """Join the group that the learner opened, leaving an earlier one; returns why it did not meet, or nothing."""
+        try:
+            self.shutdown_weight_transfer_engine()
+            self.init_weight_transfer_engine(join)
+        except TransferAborted as error:
+            return str(error)
+        return ""
 
-    def open(self, world_size: int, timeout_s: float) -> dict[str, Any]:
-        """Choose a port; the group itself meets in `transfer`."""
-        from vllm.utils.network_utils import get_open_port
+    def sppo_fetch(self: Any, update: dict[str, Any]) -> str:
+        """Over gloo everything arrives before anything is loaded, on every rank; returns why it did not, or nothing."""
+        fetch = getattr(self.weight_transfer_engine, "fetch", None)
+        try:
+            if fetch is not None:
+                fetch(update)
+        except TransferAborted as error:
+            return str(error)
+        return ""
 
-        self.close()
-        self._address = {"master_address": self._host, "master_port": get_open_port(), "world_size": world_size}
-        return self._address | {"packed": True}
-
-    def transfer(self, *, meet: bool) -> Callable[[], None]:
-        """Meet the receivers of a new group (vLLM's rendezvous has a deadline of its own), and broadcast, packed."""
-        address, group, staged = self._address, self._group, list(self._staged)
-
-        def collective() -> None:
-            import torch
-            from vllm.distributed.weight_transfer.nccl_common import stateless_init_process_group
-            from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
-
-            used = group
-            if meet:
-                used = stateless_init_process_group(
-                    address["master_address"], address["master_port"], 0, address["world_size"], self._device
-                )
-                if self._address is not address:
-                    raise RuntimeError("this group was given up while it met")
-                self._group = used
-            packed_nccl_broadcast_producer(
-                iterator=iter(staged), group=used, src=0, post_iter_func=lambda item: item[1]
-            )
-            torch.cuda.current_stream().synchronize()
-
-        return collective
-
-    def close(self) -> None:
-        """Leave the group."""
-        self._address = {}
-        if self._group is not None:
-            self._group.destroy()
-            self._group = None
+    def sppo_load(self: Any, update: dict[str, Any]) -> None:
+        """Load what was fetched; over NCCL, what arrives meanwhile. A failure leaves a mixture of weights."""
+        self.start_weight_update()
+        self.update_weights(update)
+        self.finish_weight_update()

@@ -1,4 +1,7 @@
-"""Preferences end to end on the real parts: a judge with cycles and contradictions, a resume between two iterations."""
+"""Preferences end to end on the real parts: a judge with cycles and contradictions, a resume between two iterations.
+
+The learner has two ranks, the generator is Transformers: the other tests have one and vLLM.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ from tests.integration.test_end_to_end import CLI, MINUTES, records
 SETTINGS = {
     "scorer.name": f"{__name__}:judge",
     "sampling.completions": 4,
+    "learner.ranks": 2,
+    "generator.engine": "transformers",
     "task.held_out": 20,
     "eval.every_steps": 100,
     "learner.steps": 5,
