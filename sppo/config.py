@@ -349,6 +349,8 @@ class RunConfig(BaseSettings):
     @model_validator(mode="after")
     def _weights_stay_private(self) -> RunConfig:
         for key, host in (("weights.host", self.weights.host), ("generator.host", self.generator.host)):
+            if host in ("0.0.0.0", "::"):
+                raise ValueError(f"{key} = {host!r}: name one address, or `auto`")
             if not _is_loopback(host) and not self.weights.trusted_network:
                 raise ValueError(
                     f"{key} = {host!r}: weights travel without authentication; use a loopback address, or say that "

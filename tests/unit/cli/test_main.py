@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from sppo_cli import main
 
 from sppo import __version__
 
@@ -24,6 +25,22 @@ def test_help_and_version() -> None:
     shown = call("--help").stdout
     assert all(word in shown for word in ("up", "status", "down", "Example"))
     assert "learner.lr=1e-6" in call("up", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["up", "learner", "generator", "scorer", "broker", "scale", "status", "down", "chaos", "config show", "config diff",
+     "config schema", "bench objective", "bench transport", "bench sync"],
+)  # fmt: skip
+def test_every_command_shows_an_example(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sppo-cli", *command.split(), "--help"])
+    with pytest.raises(SystemExit):
+        main.run()
+    shown = capsys.readouterr().out
+    assert "Example" in shown
+    assert f"sppo-cli {command}" in shown
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -52,7 +69,23 @@ def test_help_loads_nothing_heavy() -> None:
         (["up", "quickstart", "--run-dir", "/proc/nope"], ["--run-dir /proc/nope", "cannot be written"]),
         (["up", "quickstart", "--set", "broker.url=redis://localhost:abc"], ["broker.url"]),
         (["up", "quickstart", "--set", "broker.password=x"], ["SPPO_BROKER__PASSWORD"]),
-        (["up", "quickstart", "--set", "weights.host=0.0.0.0"], ["weights.host", "127.0.0.0/8"]),
+        (["up", "quickstart", "--set", "weights.host=10.0.0.1"], ["weights.host", "weights.trusted_network = true"]),
+        (["up", "quickstart", "--set", "generator.host=10.0.0.1"], ["generator.host", "weights.trusted_network"]),
+        (["up", "quickstart", "--set", "scorer.host=10.0.0.1", "--set", "weights.host=0.0.0.0"], ["weights.host"]),
+        (["up", "cluster"], ["launch.ray_address = 'auto'", "SPPO_BROKER__URL"]),
+        (["generator", "quickstart"], ["broker.url is empty", "sppo-cli broker"]),
+        (["learner", "quickstart"], ["broker.url is empty", "sppo-cli broker"]),
+        (["scorer", "quickstart", "--set", "scorer.mode=inline"], ["scorer.mode = 'inline'"]),
+        (["broker", "quickstart", "--set", "broker.url=redis://127.0.0.1:0"], ["SPPO_BROKER__PASSWORD"]),
+        (["broker", "quickstart", "--set", "broker.url=unix:///tmp/x"], ["broker.url", "redis://127.0.0.1:6379"]),
+        (["scale", "generators=2", "--run-dir", "nowhere"], ["nowhere", "holds no run"]),
+        (["scale", "learners=2"], ["'learners=2'", "generators=3"]),
+        (["scale", "generators=0"], ["'generators=0'", "at least one"]),
+        (["scale", "scorers"], ["'scorers'", "scorers=2"]),
+        (
+            ["up", "quickstart", "--set", "generator.engine=transformers", "--set", "generator.tensor_parallel=2"],
+            ["generator.tensor_parallel = 2", "use 1"],
+        ),
         (["up", "quickstart", "--set", "scorer.url=http://127.0.0.1:1"], ["scorer.url", "is the service running"]),
         (["status", "nowhere"], ["nowhere", "holds no run"]),
         (["up", "quickstart", "--set", "broker.url=redis://10.0.0.5:6379"], ["broker", "rediss://"]),
@@ -63,10 +96,16 @@ def test_help_loads_nothing_heavy() -> None:
         (["config", "show", "nope"], ["nope", "quickstart"]),
     ],
 )
-def test_bad_input_is_one_clear_line_and_exit_code_2(arguments: list[str], words: list[str], tmp_path: Path) -> None:
-    done = call(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    error = done.stderr.strip()
+def test_bad_input_is_one_clear_line_and_exit_code_2(
+    arguments: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sppo-cli", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    error = capsys.readouterr().err.strip()
+    assert ended.value.code == 2, error
     assert error.startswith("error: ")
     assert "\n" not in error
     assert all(word in error for word in words), error

@@ -161,6 +161,7 @@ def test_the_presets_of_published_runs_train(preset: str, model: str, task: str,
         "model.name": model, "task.name": task, "task.prompt": "{question}", "sampling.max_tokens": 4,
         "learner.steps": 8, "learner.groups_per_step": 4, "learner.iteration_steps": 4, "learner.lr": 1e-3,
         "learner.warmup_steps": 0, "learner.parity_threshold": 100, "learner.device": "cpu", "learner.threads": 1,
+        "learner.ranks": 1,
         "scorer.url": "", "scorer.mode": "inline",
     }  # fmt: skip
     if preset == "math-7b":
