@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ def role_main(
     elif role == "scorer":
         from sppo.scorer import loop as scorer_loop
 
-        scorer_loop.run(run, client, name)
+        scorer_loop.run(run, client, name, threading.Event())
     else:
         asyncio.run(_generate(run, client, name, options))
 
