@@ -269,7 +269,7 @@ class BrokerConfig(_Settings):
     @model_validator(mode="after")
     def _safe(self) -> BrokerConfig:
         host = urlsplit(self.url).hostname or ""
-        if self.url.startswith("unix://") or not self.url or _is_loopback(host):
+        if self.url.startswith("unix://") or not self.url or is_loopback(host):
             return self
         if not self.url.startswith("rediss://"):
             raise ValueError(
@@ -286,7 +286,8 @@ class BrokerConfig(_Settings):
         return value
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
     if host == "localhost":
         return True
     try:
@@ -351,7 +352,7 @@ class RunConfig(BaseSettings):
         for key, host in (("weights.host", self.weights.host), ("generator.host", self.generator.host)):
             if host in ("0.0.0.0", "::"):
                 raise ValueError(f"{key} = {host!r}: name one address, or `auto`")
-            if not _is_loopback(host) and not self.weights.trusted_network:
+            if not is_loopback(host) and not self.weights.trusted_network:
                 raise ValueError(
                     f"{key} = {host!r}: weights travel without authentication; use a loopback address, or say that "
                     "only this run's machines reach that network: weights.trusted_network = true"
@@ -364,6 +365,11 @@ class RunConfig(BaseSettings):
             raise ValueError(
                 f"generator.tensor_parallel = {self.generator.tensor_parallel}: only generator.engine = 'vllm' splits "
                 "a model; use 1"
+            )
+        if self.generator.engine == "transformers" and self.weights.transport == "nccl":
+            raise ValueError(
+                "weights.transport = 'nccl': generator.engine = 'transformers' receives weights over gloo; use 'gloo' or "
+                "'auto'"
             )
         if self.scorer.url and self.scorer.mode != "http":
             raise ValueError(f"scorer.url = {self.scorer.url!r} needs scorer.mode = 'http'")
@@ -537,6 +543,13 @@ def _read_toml(source: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source} is not valid TOML: {error}") from error
+
+
+def resolve_transport(config: RunConfig, *, cuda: bool) -> Literal["gloo", "nccl"]:
+    """What `weights.transport` comes to for a run whose learner is on GPUs, or not; the same for every role."""
+    if config.weights.transport != "auto":
+        return config.weights.transport
+    return "nccl" if cuda and config.generator.engine == "vllm" else "gloo"
 
 
 def identity(config: RunConfig) -> dict[str, Any]:

@@ -183,20 +183,24 @@ class TransformersEngine:
         if output.error is not None:
             flight.done.set_exception(RuntimeError(f"Transformers: {output.error}"))
             return
+        try:
+            flight.done.set_result(self._complete(output, flight))
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for this completion
+            flight.done.set_exception(error)
+
+    def _complete(self, output: Any, flight: _InFlight) -> Completion:
         tokens = output.generated_tokens
         ends = [start for start, _ in flight.starts[1:]] + [len(tokens)]
-        flight.done.set_result(
-            Completion(
-                token_ids=np.asarray(tokens, np.int32),
-                behavior_logprobs=np.asarray(output.logprobs, np.float32),
-                spans=tuple(
-                    VersionSpan(version=version, start=start, end=end)
-                    for (start, version), end in zip(flight.starts, ends, strict=True)
-                    if start < end
-                ),
-                finish_reason="stop" if tokens[-1] in self._eos else "length",
-                text=self._tokenizer.decode(tokens, skip_special_tokens=True),
-            )
+        return Completion(
+            token_ids=np.asarray(tokens, np.int32),
+            behavior_logprobs=np.asarray(output.logprobs, np.float32),
+            spans=tuple(
+                VersionSpan(version=version, start=start, end=end)
+                for (start, version), end in zip(flight.starts, ends, strict=True)
+                if start < end
+            ),
+            finish_reason="stop" if tokens[-1] in self._eos else "length",
+            text=self._tokenizer.decode(tokens, skip_special_tokens=True),
         )
 
     def _forget(self, name: str) -> None:
@@ -209,14 +213,14 @@ class TransformersEngine:
     async def ping(self) -> None:
         """See `Engine.ping`: answered by the thread that steps the model, between two steps."""
         hold = _Hold(self._manager)
-        await hold.entered
+        await hold.enter()
         await hold.leave()
 
     async def pause(self) -> None:
         """Freeze completions in flight, within one step."""
         if self._hold is None:
             hold = _Hold(self._manager)
-            await hold.entered
+            await hold.enter()
             self._hold = hold
 
     async def resume(self) -> None:
@@ -235,11 +239,13 @@ class TransformersEngine:
         """Receive everything, then copy it in between two steps; what is in flight goes on from its cache."""
         weights = await asyncio.to_thread(lambda: self._receiver.receive(**update))
         hold = _Hold(self._manager)
-        await hold.entered
+        await hold.enter()
+        copying = asyncio.ensure_future(asyncio.to_thread(_copy, weights, dict(self._model.named_parameters())))
         try:
-            await asyncio.to_thread(_copy, weights, dict(self._model.named_parameters()))
+            await asyncio.shield(copying)
             self._begin(version)
         finally:
+            await asyncio.wait([copying])  # a cancelled load must not let the engine go on with half of it
             await hold.leave()
 
     def _begin(self, version: Version) -> None:
@@ -267,19 +273,18 @@ class _Hold:
 
     def __init__(self, manager: Any) -> None:
         self._loop = asyncio.get_running_loop()
-        self.entered: asyncio.Future[None] = self._loop.create_future()
+        self._entered: asyncio.Future[None] = self._loop.create_future()
         self._left: asyncio.Future[None] = self._loop.create_future()
         self._release = threading.Event()
-        self.entered.add_done_callback(lambda future: self._release.set() if future.cancelled() else None)
         threading.Thread(target=self._run, args=(manager,), daemon=True, name="hold").start()
 
     def _run(self, manager: Any) -> None:
         try:
             with manager.pause():
-                self._tell(self.entered)
+                self._tell(self._entered)
                 self._release.wait()
         except RuntimeError as error:  # the thread that steps the model has ended
-            self._tell(self.entered, error)
+            self._tell(self._entered, error)
         self._tell(self._left)
 
     def _tell(self, future: asyncio.Future[None], error: Exception | None = None) -> None:
@@ -293,6 +298,14 @@ class _Hold:
 
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(tell)
+
+    async def enter(self) -> None:
+        """Returns once the engine stands still; one that is not waited for to the end is let go at once."""
+        try:
+            await self._entered
+        except BaseException:
+            self._release.set()
+            raise
 
     async def leave(self) -> None:
         """Let the engine go on."""
@@ -314,5 +327,8 @@ def _copy(weights: Sequence[tuple[str, Tensor]], parameters: dict[str, Tensor]) 
 
 def _attends_to_all(model: Any) -> bool:
     """Whether every layer sees the whole past: a sliding window needs Transformers' own masks."""
-    kinds = getattr(model.config.get_text_config(), "layer_types", None)
-    return kinds is None or set(kinds) == {"full_attention"}
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return getattr(config, "sliding_window", None) is None
+    return set(kinds) == {"full_attention"}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sppo.config import RunConfig
+from sppo.config import RunConfig, resolve_transport
 from sppo.errors import ConfigError
 from sppo.launch import run_dir as run_dirs
 from sppo.transport import runs
@@ -145,9 +145,7 @@ def _engine(config: RunConfig, path: str) -> Any:
     import torch
 
     on_cpu = config.learner.device == "cpu" or not torch.cuda.is_available()
-    transport = config.weights.transport
-    if transport == "auto":
-        transport = "gloo" if on_cpu else "nccl"
+    transport = resolve_transport(config, cuda=not on_cpu)
     if config.generator.engine == "transformers":
         from sppo.generators.transformers_engine import TransformersEngine
 

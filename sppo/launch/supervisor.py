@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from sppo.config import RunConfig, with_secrets
+from sppo.config import RunConfig, resolve_transport, with_secrets
 from sppo.errors import BrokerError, ConfigError, RoleDiedError, ScorerError, SppoError
 from sppo.launch import run_dir as run_dirs
 from sppo.launch import scaling
@@ -196,13 +196,11 @@ class Supervisor:
 
     def _start_roles(self, cluster: Cluster, broker: Broker, config: RunConfig) -> None:
         gpus = config.learner.device == "cuda" or (config.learner.device == "auto" and cluster.resources().gpus > 0)
-        transport = config.weights.transport
+        transport = resolve_transport(config, cuda=gpus)
         resolved = config.model_copy(
             update={
                 "learner": config.learner.model_copy(update={"device": "cuda" if gpus else "cpu"}),
-                "weights": config.weights.model_copy(
-                    update={"transport": ("nccl" if gpus else "gloo") if transport == "auto" else transport}
-                ),
+                "weights": config.weights.model_copy(update={"transport": transport}),
             }
         )
         own_scorers = config.scorer.mode == "http" and not config.scorer.url

@@ -84,9 +84,9 @@ def save(
             shutil.rmtree(leftover)
         scratch.mkdir()
         point("checkpoint.begun")
-        save_file({k: v.detach().contiguous() for k, v in model}, scratch / "model.safetensors")
-        save_file({k: v.detach().contiguous() for k, v in optimizer}, scratch / "optimizer.safetensors")
-        if snapshot := {k: v.contiguous() for k, v in anchor}:
+        save_file({k: v.detach().cpu().contiguous() for k, v in model}, scratch / "model.safetensors")
+        save_file({k: v.detach().cpu().contiguous() for k, v in optimizer}, scratch / "optimizer.safetensors")
+        if snapshot := {k: v.cpu().contiguous() for k, v in anchor}:
             save_file(snapshot, scratch / "anchor.safetensors")
         header = {"format": FORMAT, "step": step, "epoch": epoch, "torch_rng": _rng_state()}
         (scratch / "state.json").write_text(json.dumps(header | state))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sppo import models
-from sppo.config import RunConfig, cpu_threads, to_json
+from sppo.config import RunConfig, cpu_threads, is_loopback, resolve_transport, to_json
 from sppo.errors import ConfigError, ParityError, RoleDiedError, SppoError, WeightSyncError
 from sppo.faults import point
 from sppo.learner import checkpoint
@@ -73,9 +73,9 @@ def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
             with learner.stopped_by_signals():
                 outcome = learner.run()
         except BaseException as error:
-            lost = team.lost()
+            lost = team.lost() if isinstance(error, RuntimeError | RoleDiedError) else ""
             team.close(at_once=True)  # where the others wait nobody knows
-            if lost and isinstance(error, RuntimeError | RoleDiedError):
+            if lost:
                 raise RoleDiedError(f"{lost}; what it said is in the learner's log") from error
             raise
         team.close()
@@ -557,8 +557,7 @@ def _locked(run_dir: Path) -> Iterator[None]:
 
 
 def _make_sender(config: RunConfig, device: str) -> WeightSender:
-    transport = config.weights.transport
-    if transport == "nccl" or (transport == "auto" and device == "cuda"):
+    if resolve_transport(config, cuda=device.startswith("cuda")) == "nccl":
         from sppo.weights.nccl import NcclSender
 
         return NcclSender(config.weights.host, device)
@@ -572,6 +571,7 @@ def _make_team(config: RunConfig, broker: Broker, run_dir: Path) -> Alone:
     if config.learner.ranks == 1:
         return Alone()
     device = pick_device(config.learner.device)
+    check_device(device, config.learner.ranks - 1)
     secret = {"password": config.broker.password.get_secret_value()}
     settings = {
         "config": to_json(config),
@@ -581,7 +581,9 @@ def _make_team(config: RunConfig, broker: Broker, run_dir: Path) -> Alone:
         "compute": "bfloat16",
         "device": device,
     }
-    return Team.lead(config.learner.ranks, device, settings)
+    return Team.lead(
+        config.learner.ranks, device, settings, here=is_loopback(config.weights.host), owner=str(run_dir.resolve())
+    )
 
 
 def _use_threads(config: RunConfig, device: str) -> None:

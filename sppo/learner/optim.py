@@ -51,8 +51,8 @@ class Optimizer:
     def _clip(self) -> float:
         """Scale the gradients down to the largest norm; returns the norm of the whole model's before."""
         gradients = [local(p.grad) for p in self._master.values() if p.grad is not None]
-        squares = [g.square().sum() for g in gradients if g.numel()]  # a rank may have no rows of a weight
-        total = torch.stack(squares).sum() if squares else gradients[0].new_zeros(())
+        norms = [torch.linalg.vector_norm(g) for g in gradients if g.numel()]  # a rank may have no rows of a weight
+        total = torch.stack(norms).square().sum() if norms else gradients[0].new_zeros(())
         norm = self._team.add(total).sqrt()
         for gradient in gradients:
             gradient.mul_((self._config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -6,12 +6,14 @@ Rank 0 is the learner; it starts the others, tells them what comes next, and tak
     rank 1 ..     for order in team.orders(): their share of it
 
 Orders and small results travel as msgpack over gloo, weights and gradients over gloo or NCCL. The ranks meet in a file
-of a private folder and talk on loopback: nobody else can join them. A rank that dies ends the learner, which is then
-started again from its checkpoint; if the learner dies, the system ends the other ranks.
+of a private folder and talk on loopback: nobody else can join them. (NCCL keeps the first interface that it was told
+for all its groups, so where weights go to other machines it is left to choose.) A rank that dies ends the learner, which
+is then started again from its checkpoint; if the learner dies, the system ends the other ranks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import logging
@@ -36,6 +38,7 @@ from torch import Tensor
 
 from sppo.errors import RoleDiedError
 from sppo.transport import codec
+from sppo.types import digest
 
 log = logging.getLogger(__name__)
 
@@ -86,14 +89,17 @@ class Alone:
 class Team(Alone):
     """Several ranks. `mesh` is for parameters."""
 
-    def __init__(self, rank: int, size: int, store: Path, device: str) -> None:
-        """Meet the other ranks. `store` is a path in a private folder where no file is yet, the same for all."""
+    def __init__(self, rank: int, size: int, store: Path, device: str, *, here: bool = True) -> None:
+        """Meet the other ranks. `store` is a path in a private folder where no file is yet, the same for all.
+
+        `here`: NCCL keeps to this machine, and will for the weights that go to generators.
+        """
         self.rank, self.size = rank, size
         cuda = device != "cpu"
         if cuda:
             torch.cuda.set_device(rank)
         meeting = _dist.FileStore(str(store), size)
-        with _loopback_only(cuda):
+        with _loopback_only(nccl=cuda and here):
             backend = {"backend": "nccl", "device_id": torch.device("cuda", rank)} if cuda else {"backend": "gloo"}
             _dist.init_process_group(store=meeting, rank=rank, world_size=size, timeout=PATIENCE, **backend)
             self._control = _dist.new_group(backend="gloo", timeout=PATIENCE)
@@ -107,14 +113,20 @@ class Team(Alone):
         self._over = threading.Event()
 
     @classmethod
-    def lead(cls, size: int, device: str, settings: dict[str, Any]) -> Team:
-        """Start ranks 1 .. `size` - 1 with these settings, and be rank 0."""
-        folder = Path(tempfile.mkdtemp(prefix="sppo-ranks-"))
-        children = [_start(rank, size, folder, device, settings) for rank in range(1, size)]
+    def lead(cls, size: int, device: str, settings: dict[str, Any], *, here: bool, owner: str) -> Team:
+        """Start ranks 1 .. `size` - 1 with these settings, and be rank 0. `owner` has no other team at this time."""
+        prefix = f"sppo-ranks-{digest(owner)}-"
+        for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):  # by a life that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        children: list[subprocess.Popen[bytes]] = []
         ended = threading.Event()
         threading.Thread(target=_watch, args=(children, ended), daemon=True, name="ranks").start()
+        given = {"size": size, "store": str(folder / "store"), "device": device, "here": here, "settings": settings}
         try:
-            team = cls(0, size, folder / "store", device)
+            for rank in range(1, size):
+                children.append(_start(given | {"rank": rank, "parent": os.getpid()}))
+            team = cls(0, size, folder / "store", device, here=here)
         except BaseException:
             ended.set()
             _end(children)
@@ -130,7 +142,8 @@ class Team(Alone):
         given = json.loads(sys.stdin.read())
         if os.getppid() != given["parent"]:  # it died before the line above
             sys.exit(1)
-        return cls(given["rank"], given["size"], Path(given["store"]), given["device"]), given["settings"]
+        team = cls(given["rank"], given["size"], Path(given["store"]), given["device"], here=given["here"])
+        return team, given["settings"]
 
     def order(self, name: str, **arguments: Any) -> None:
         self.broadcast({"do": name, **arguments})
@@ -185,7 +198,8 @@ class Team(Alone):
         if at_once:
             _end(self._children)
         else:
-            self.order("end")
+            with contextlib.suppress(RoleDiedError):  # its work is done all the same
+                self.order("end")
             _end(self._children, LEAVE_S)
             _dist.destroy_process_group()
         if self._folder is not None:
@@ -214,13 +228,20 @@ def fill(value: Tensor, source: Any, team: Alone) -> None:
     local(value).copy_(source[rows(value.shape[0], team)] if value.ndim else source[...])
 
 
-def _start(rank: int, size: int, folder: Path, device: str, settings: dict[str, Any]) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-m", "sppo.learner.follower"], stdin=subprocess.PIPE)
+def _start(given: dict[str, Any]) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sppo.learner.follower"], stdin=subprocess.PIPE, preexec_fn=_ignore_stop_signals
+    )
     assert process.stdin is not None
-    given = {"rank": rank, "size": size, "store": str(folder / "store"), "device": device, "parent": os.getpid()}
-    process.stdin.write(json.dumps(given | {"settings": settings}).encode())  # secrets among them: no command line
+    process.stdin.write(json.dumps(given).encode())  # secrets among them: no command line
     process.stdin.close()
     return process
+
+
+def _ignore_stop_signals() -> None:
+    """Signals to a whole process group, Ctrl-C or a batch system's, are rank 0's to answer: it saves, and ends us."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _watch(children: list[subprocess.Popen[bytes]], over: threading.Event) -> None:
@@ -265,10 +286,10 @@ def _deaths() -> Iterator[None]:
 
 
 @contextmanager
-def _loopback_only(cuda: bool) -> Iterator[None]:
-    """Groups made inside listen on loopback. NCCL's data takes NVLink, PCIe or shared memory."""
+def _loopback_only(*, nccl: bool) -> Iterator[None]:
+    """Groups made inside listen on loopback: gloo's, and NCCL's, whose data takes NVLink, PCIe or shared memory."""
     name = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
-    values = {"GLOO_SOCKET_IFNAME": name} | ({"NCCL_SOCKET_IFNAME": f"={name}"} if cuda else {})
+    values = {"GLOO_SOCKET_IFNAME": name} | ({"NCCL_SOCKET_IFNAME": f"={name}"} if nccl else {})
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)
     try:

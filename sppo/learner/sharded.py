@@ -224,12 +224,14 @@ class _Scorer(nn.Module):
 
 def _skeleton(path: str) -> Any:
     """The model of a Hugging Face folder without weights; buffers, which no file holds, are computed as ever."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     with _parameters_on_meta():
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     model.tie_weights()
+    if (Path(path) / "generation_config.json").exists():  # stop tokens among it: the export passes it on
+        model.generation_config = GenerationConfig.from_pretrained(path)
     return model.eval()
 
 

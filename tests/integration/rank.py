@@ -52,7 +52,7 @@ class Keeping(Optimizer):
 
 
 def groups() -> list[Any]:
-    """Seven groups of unequal sizes, two without a signal, some sampled by another version."""
+    """Eight groups of unequal sizes, two without a signal, some sampled by another version."""
     made = makers.random_groups(np.random.default_rng(3), 8, vocabulary=VOCABULARY)
     for i in (3, 5):
         made[i] = replace(made[i], rewards=np.full(len(made[i].completions), 0.5, np.float32))
