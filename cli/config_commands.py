@@ -18,7 +18,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 @app.command(epilog="Example: sppo-cli config show quickstart --set learner.lr=1e-6")
 def show(
-    source: Source,
+    source: Annotated[
+        str, typer.Argument(help="A preset, a TOML file, or a run directory; without one, defaults.")
+    ] = "",
     set_: Annotated[list[str] | None, typer.Option("--set", help="As for `up`. Repeatable.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,6 +54,8 @@ def diff(first: Source, second: Source, as_json: AsJson = False) -> None:
 
 
 def _file(source: str) -> str:
+    if not source:
+        return source
     resolved = Path(source) / "config.toml"
     return str(resolved) if resolved.is_file() else source
 

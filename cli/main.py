@@ -55,7 +55,11 @@ def main(
 
 @app.command(epilog="Examples: sppo-cli up quickstart | sppo-cli up my.toml --set learner.lr=1e-6 --run-dir runs/a")
 def up(
-    config: Annotated[str, typer.Argument(help="A TOML file, or a preset: quickstart, math-7b, paper.")],
+    config: Annotated[
+        str,
+        typer.Argument(help="A TOML file, or a preset: quickstart, quickstart-preferences, math-7b, cluster, paper."),
+    ] = "",
+    preset: Annotated[str, typer.Option("--preset", help="The same as the argument.")] = "",
     run_dir: Annotated[
         Path | None,
         typer.Option("--run-dir", help="Where the run is kept; default runs/<name>. Resumes what is there."),
@@ -65,13 +69,16 @@ def up(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be started, and start nothing.")] = False,
 ) -> None:
-    """Start a run, or resume one: broker, scorer, generators and learner on this machine.
+    """Start a run, or resume one: broker, scorers, generators and learner, here or on a Ray cluster.
 
     Settings come from the file, then SPPO_<SECTION>__<SETTING> in the environment, then --set. All of them with their
     meaning: docs/configuration.md. Ctrl-C saves a checkpoint and ends every role.
     """
     from sppo import config as settings
 
+    config = config or preset
+    if not config:
+        raise ConfigError(f"name what to run: a TOML file, or a preset ({', '.join(settings.presets())})")
     resolved = settings.load(config, set_)
     folder = run_dir or Path("runs") / resolved.name
     if dry_run:
@@ -110,6 +117,8 @@ def learner(
 
     def start(run_key: str) -> dict[str, Any]:
         return roles.run_learner_alone(resolved, run_key, folder)
+
+    roles.prepare()
 
     _train(config, resolved, folder, start, again=_again("learner", config, set_))
 
@@ -243,7 +252,12 @@ def _report(folder: Path, summary: dict[str, Any], again: str = "up CONFIG") -> 
     lines = [
         "",
         f"{'finished' if summary['finished'] else 'stopped'} after step {summary['steps']}, "
-        f"{summary['wall_s']:.0f} s, peak memory {summary.get('peak_rss_mb', 0) / 1024:.1f} GiB of all processes",
+        f"{summary['wall_s']:.0f} s"
+        + (
+            f", peak memory {summary['peak_rss_mb'] / 1024:.1f} GiB of all processes"
+            if "peak_rss_mb" in summary
+            else ""
+        ),
         f"held-out greedy accuracy  {_percent(accuracy['before'])} before, {_percent(accuracy['after'])} after "
         f"({accuracy['n']} questions)",
         f"busy                      {busy}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sppo import config as settings
-from sppo.errors import ConfigError
+from sppo.errors import ConfigError, RoleDiedError, SppoError
 
 if TYPE_CHECKING:
     from sppo.config import RunConfig
@@ -50,15 +51,19 @@ def _work(role: str, config: RunConfig, name: str) -> None:
     from sppo.launch import roles
 
     roles.needs_server(config, role)
+    roles.prepare()
     if name and not name.startswith(f"{role}-"):
         name = f"{role}-{name}"
     name = name or roles.own_name(role)
-    mark = os.environ[marks.VARIABLE] = f"{config.name}:{name}"
-    marks.remove_shared_memory(mark)  # of an earlier one of this name that was killed
-    try:
-        roles.run_worker(role, name, config)
-    finally:
-        marks.remove_shared_memory(mark)
+    with roles.only_here(config, name) as mark:
+        os.environ[marks.VARIABLE] = mark
+        try:
+            roles.run_worker(role, name, config)
+        except SppoError:
+            raise
+        except Exception as error:
+            logging.exception("%s ends", name)
+            raise RoleDiedError(f"{name} ended by itself: {type(error).__name__}: {error}") from error
 
 
 def broker(

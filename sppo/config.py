@@ -264,6 +264,7 @@ class BrokerConfig(_Settings):
             raise ValueError("carries credentials; give them as SPPO_BROKER__USERNAME and SPPO_BROKER__PASSWORD")
         if value and not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        urlsplit(value).port  # noqa: B018 - raises ValueError for one that is no number or too large
         return value
 
     @model_validator(mode="after")
@@ -349,10 +350,12 @@ class RunConfig(BaseSettings):
 
     @model_validator(mode="after")
     def _weights_stay_private(self) -> RunConfig:
-        for key, host in (("weights.host", self.weights.host), ("generator.host", self.generator.host)):
+        hosts = {section: getattr(self, section).host for section in ("weights", "generator", "scorer")}
+        for section, host in hosts.items():
+            key = f"{section}.host"
             if host in ("0.0.0.0", "::"):
                 raise ValueError(f"{key} = {host!r}: name one address, or `auto`")
-            if not is_loopback(host) and not self.weights.trusted_network:
+            if section != "scorer" and not is_loopback(host) and not self.weights.trusted_network:
                 raise ValueError(
                     f"{key} = {host!r}: weights travel without authentication; use a loopback address, or say that "
                     "only this run's machines reach that network: weights.trusted_network = true"
@@ -368,8 +371,8 @@ class RunConfig(BaseSettings):
             )
         if self.generator.engine == "transformers" and self.weights.transport == "nccl":
             raise ValueError(
-                "weights.transport = 'nccl': generator.engine = 'transformers' receives weights over gloo; use 'gloo' or "
-                "'auto'"
+                "weights.transport = 'nccl': generator.engine = 'transformers' receives weights over gloo; use "
+                "'gloo' or 'auto'"
             )
         if self.scorer.url and self.scorer.mode != "http":
             raise ValueError(f"scorer.url = {self.scorer.url!r} needs scorer.mode = 'http'")
@@ -419,7 +422,7 @@ RESUME_MAY_CHANGE = {
 
 # Settings in which the roles of one run may differ besides: each is one role's own affair, or an address.
 ROLES_MAY_DIFFER = RESUME_MAY_CHANGE | {
-    *("learner.device", "learner.checkpoint_every", "generator.engine", "weights.transport", "broker.url"),
+    *("learner.device", "learner.checkpoint_every", "generator.engine", "broker.url"),
     *("broker.username", "broker.max_attempts", "scorer.url", "scorer.mode"),
 }
 
@@ -532,6 +535,8 @@ def _read_environment() -> dict[str, Any]:
 
 
 def _read_toml(source: str) -> dict[str, Any]:
+    if not source:
+        return {}
     if source in presets():
         text = importlib.resources.files("sppo.presets").joinpath(f"{source}.toml").read_text()
     else:

@@ -92,10 +92,12 @@ class Generator:
         await self._leaving.wait()
         try:
             async with asyncio.timeout(DRAIN_S):
-                while self._leases or self._leasing or self._receiver.busy:
+                while self._leases or self._leasing:
                     await asyncio.sleep(IDLE_S)
         except TimeoutError:
             log.info("%d groups are handed back", len(self._leases))
+        while self._receiver.busy:  # to its end, or its deadline: the others wait for this member
+            await asyncio.sleep(IDLE_S)
         raise _Stopped
 
     async def _take_name(self) -> None:
@@ -109,7 +111,8 @@ class Generator:
 
     async def _leave(self) -> None:
         for uid in list(self._leases):
-            await self._ask(self._broker.release, uid)
+            if not await self._ask(self._broker.release, uid):
+                break
         if self._leaving.is_set():  # from here on no weight sync waits for this generator
             await self._ask(self._broker.leave, self._name)
         await self._scorer.close()
@@ -117,12 +120,14 @@ class Generator:
         if not self._leaving.is_set():  # last: until then a heartbeat may be missed without blame
             await self._ask(self._broker.leave, self._name)
 
-    async def _ask(self, method: Any, *arguments: Any) -> Any:
+    async def _ask(self, method: Any, *arguments: Any) -> bool:
         """A broker call that may fail while leaving: the leases then expire by themselves."""
         try:
-            return await asyncio.to_thread(method, *arguments)
+            await asyncio.to_thread(method, *arguments)
         except SppoError as error:
             log.warning("%s while leaving; its effect follows by expiry", error)
+            return False
+        return True
 
     async def _heartbeat(self) -> None:
         while True:

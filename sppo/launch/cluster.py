@@ -90,6 +90,8 @@ class Cluster:
         self._spared = spared
         self.roles: dict[str, RoleProcess] = {}
         self._started: set[str] = set()
+        self._places: dict[str, Any] = {}
+        """Placement groups that are reserved for processes to come."""
         os.environ.update(_ENVIRONMENT)
         import ray
 
@@ -141,7 +143,7 @@ class Cluster:
         self._started.add(name)
         marks.remove_shared_memory(marks.mark(self._run_dir, name))  # of a run that was killed as a whole
         wanted = demand(role, config)
-        place = self._reserve(name, wanted, PLACE_TIMEOUT_S) if wanted.bundle() else None
+        place = self._place(name, wanted)
         options = {"scheduling_strategy": place[1]} if place else {}
         actor = (
             self._ray.remote(_Role)
@@ -162,20 +164,47 @@ class Cluster:
         )
         self.roles[name] = RoleProcess(name=name, actor=actor, result=result, place=place[0] if place else None)
 
-    def _reserve(self, name: str, wanted: Demand, timeout_s: float) -> tuple[Any, Any]:
-        """A placement group of one machine, and how to schedule into it."""
-        from ray.util.placement_group import placement_group, remove_placement_group
+    def reserve(self, name: str, wanted: Demand) -> bool:
+        """Ask for room on one machine for a process to come; whether it is there."""
+        from ray.util.placement_group import placement_group
+
+        if not wanted.bundle():
+            return True
+        if name not in self._places:
+            self._places[name] = placement_group([wanted.bundle()], strategy="STRICT_PACK")
+        return bool(self._places[name].wait(0.1))
+
+    def release(self, name: str) -> None:
+        """Take back what `reserve` asked for."""
+        from ray.util.placement_group import remove_placement_group
+
+        if name in self._places:
+            remove_placement_group(self._places.pop(name))
+
+    def _place(self, name: str, wanted: Demand) -> tuple[Any, Any] | None:
+        """The placement group of a process that starts, and how to schedule into it."""
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        place = placement_group([wanted.bundle()], strategy="STRICT_PACK")
-        if not place.wait(timeout_s):
-            remove_placement_group(place)
-            free = self._ray.available_resources()
-            raise ConfigError(
-                f"{name} asks for {_amount(wanted)} on one machine, and none has them free ({free.get('GPU', 0):g} "
-                f"GPUs and {free.get('CPU', 0):g} CPUs are free on all together)"
-            )
+        if not wanted.bundle():
+            return None
+        deadline = time.monotonic() + PLACE_TIMEOUT_S
+        while not self.reserve(name, wanted):
+            if time.monotonic() > deadline:
+                self.release(name)
+                raise ConfigError(f"no machine of the cluster has room for {name} ({self.describe(wanted)})")
+        place = self._places.pop(name)
         return place, PlacementGroupSchedulingStrategy(place)
+
+    def describe(self, wanted: Demand) -> str:
+        """What is asked for and what is free, in words."""
+        free = self._ray.available_resources()
+        amount = " and ".join(f"{n:g} {unit}s" for unit, n in wanted.bundle().items()) or "nothing"
+        return f"{amount} on one machine; {free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs are free on all"
+
+    @property
+    def machines(self) -> int:
+        """Machines of this Ray that are up."""
+        return sum(bool(node["Alive"]) for node in self._ray.nodes())
 
     def wait(self, timeout_s: float) -> str | None:
         """Name of a role that has ended, or None after `timeout_s`."""
@@ -216,7 +245,7 @@ class Cluster:
     def sweep(self, name: str) -> None:
         """End a role that has hung, or what a dead one has left running: an engine's processes, which init inherits."""
         node = run_dirs.role_node(self._run_dir, name)
-        if node in ("", self._node):
+        if self._own or node in ("", self._node):
             sweep_here(self._run_dir, name)
             return
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -331,10 +360,6 @@ def check_room(have: Demand, config: RunConfig, counts: Mapping[str, int]) -> No
             raise ConfigError(
                 f"the run asks for {sum(asked.values()):g} {unit}s ({parts}) and Ray has {there:g}: {mend}"
             )
-
-
-def _amount(wanted: Demand) -> str:
-    return " and ".join(f"{n:g} {unit}s" for unit, n in wanted.bundle().items())
 
 
 def _hint(tail: str) -> str:

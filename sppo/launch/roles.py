@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sppo.config import RunConfig, resolve_transport
-from sppo.errors import ConfigError
+from sppo import marks
+from sppo.config import RunConfig, is_loopback, resolve_transport
+from sppo.errors import ConfigError, SppoError
 from sppo.launch import run_dir as run_dirs
+from sppo.launch.journal import Journal, describe
+from sppo.launch.progress import Progress
 from sppo.transport import runs
 from sppo.transport.broker import LEARNER, Broker
 from sppo.transport.redis_broker import connect
+from sppo.types import digest
 
 log = logging.getLogger(__name__)
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+JOURNAL_S = 1.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def prepare() -> None:
@@ -41,7 +49,7 @@ def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any
     """Train until the run ends or this process is told to stop; returns the outcome. Raises SppoError."""
     prepare()
     log.info("%s begins in process %d", LEARNER, os.getpid())
-    config = addressed(config)
+    config = _with_transport(addressed(config))
     broker = connect(config.broker, run_key, wait=True)
     try:
         runs.open_run(config, broker, run_key)
@@ -54,18 +62,47 @@ def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any
 
 def run_learner_alone(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any]:
     """A learner without a supervisor: it says itself what the run is doing, and sends the others home at the end."""
-    run_dirs.write_status(run_dir, {"phase": f"see {run_dir}/metrics.jsonl", "updated": time.time()})
     broker = connect(config.broker, run_key)
     try:
         for audience in ("learner", "workers"):
             broker.request_stop(audience, "")
-        outcome = run_learner(config, run_key, run_dir)
+        with _journal(config, broker, run_dir):
+            outcome = run_learner(config, run_key, run_dir)
         run_dirs.write_json(run_dir / "summary.json", outcome)
         if outcome["finished"]:
             broker.request_stop("workers", "the learner is done")
         return outcome
     finally:
         broker.close()
+
+
+@contextmanager
+def _journal(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None]:
+    """Keep events.jsonl and status.json of a run without a supervisor, from a thread."""
+    journal = Journal(run_dir, broker)
+    progress = Progress(config.learner.steps)
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(JOURNAL_S):
+            try:
+                for event in journal.news():
+                    progress.event(event)
+                members = broker.members()
+                progress.members(members)
+            except SppoError as error:  # the learner meets it too, and says what follows
+                log.warning("%s", error)
+                continue
+            run_dirs.write_status(run_dir, progress.state() | {"by": "learner", "members": describe(members)})
+
+    run_dirs.write_status(run_dir, progress.state() | {"by": "learner"})
+    thread = threading.Thread(target=follow, daemon=True, name="journal")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(JOURNAL_S)
 
 
 def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> None:
@@ -77,7 +114,11 @@ def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> No
     log.info("%s begins in process %d", name, os.getpid())
     config = addressed(config)
     leave = _on_stop_signals()
-    run_key = run_key or runs.find_run(config, role, wait_s=config.generator.start_timeout_s)
+    if role == "generator":
+        config = _with_transport(config)
+    run_key = run_key or runs.find_run(config, role, leave)
+    if not run_key:
+        return
     broker = connect(config.broker, run_key, wait=True)
     try:
         if role == "scorer":
@@ -110,9 +151,45 @@ def own_address(broker_url: str) -> str:
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # nothing is sent
             probe.connect((at.hostname, at.port or 6379))
-            return str(probe.getsockname()[0])
+            found = str(probe.getsockname()[0])
     except OSError as error:
         raise ConfigError(f"broker.url = {broker_url!r}: no way there from this machine: {error.strerror}") from error
+    if is_loopback(found) and not is_loopback(at.hostname):
+        raise ConfigError(
+            f"broker.url = {broker_url!r}: the server is on this machine, so `auto` finds {found}, which others do not "
+            "reach; write this machine's address into weights.host, generator.host and scorer.host"
+        )
+    return found
+
+
+def _with_transport(config: RunConfig) -> RunConfig:
+    """The configuration with `weights.transport` as it comes to on this machine."""
+    import torch
+
+    cuda = config.learner.device != "cpu" and torch.cuda.is_available()
+    transport = resolve_transport(config, cuda=cuda)
+    return config.model_copy(update={"weights": config.weights.model_copy(update={"transport": transport})})
+
+
+@contextmanager
+def only_here(config: RunConfig, name: str) -> Iterator[str]:
+    """Hold a name on this machine; yields the mark of what its process starts.
+
+    What an earlier process of this name left in shared memory is removed. Raises ConfigError if another has the name.
+    """
+    mark = f"{os.getuid()}:{config.broker.url}:{config.name}:{name}"
+    folder = Path(tempfile.gettempdir()) / f"sppo-{os.getuid()}-roles"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / f"{digest(mark)}.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another process is at work as {name} on this machine: choose another --name") from None
+        marks.remove_shared_memory(mark)
+        try:
+            yield mark
+        finally:
+            marks.remove_shared_memory(mark)
 
 
 def own_name(role: str) -> str:
@@ -145,7 +222,7 @@ def _engine(config: RunConfig, path: str) -> Any:
     import torch
 
     on_cpu = config.learner.device == "cpu" or not torch.cuda.is_available()
-    transport = resolve_transport(config, cuda=not on_cpu)
+    transport = config.weights.transport
     if config.generator.engine == "transformers":
         from sppo.generators.transformers_engine import TransformersEngine
 

@@ -43,6 +43,11 @@ def request(run_dir: Path, wanted: dict[str, int]) -> str:
     run_dirs.describe(run_dir)
     if run_dirs.running(run_dir) is None:
         raise ConfigError(f"{run_dir}: nothing is running; `--set generator.replicas=N` says how many `up` starts")
+    if (run_dirs.read_json(run_dir / "status.json") or {}).get("by") == "learner":
+        raise ConfigError(
+            f"{run_dir}: the roles of this run were started by hand; start more with `sppo-cli generator` or `sppo-cli "
+            "scorer`, and end one with SIGTERM"
+        )
     identity = uuid.uuid4().hex
     run_dirs.write_json(run_dir / "scale.json", {"id": identity, "wanted": wanted})
     return identity
@@ -80,7 +85,8 @@ def follow(
             if news != said:
                 said = news
                 tell(news)
-            if at_work == wanted and not answer["leaving"]:
+            enough = all(at_work[role] >= count for role, count in wanted.items())  # others may have come by hand
+            if enough and not answer["leaving"]:
                 return
             if elapsed > timeout_s:
                 raise ConfigError(f"{run_dir}: after {timeout_s:.0f} s {news}; see {run_dir}/logs")

@@ -6,7 +6,6 @@ unblocks the person in front of it. Who dies or hangs is started again.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
@@ -17,20 +16,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 
-from sppo.config import RunConfig, resolve_transport, with_secrets
+from sppo.config import RunConfig, is_loopback, resolve_transport, with_secrets
 from sppo.errors import BrokerError, ConfigError, RoleDiedError, ScorerError, SppoError
 from sppo.launch import run_dir as run_dirs
-from sppo.launch import scaling
-from sppo.launch.cluster import Cluster, Demand, check_room
+from sppo.launch.cluster import Cluster, check_room
+from sppo.launch.journal import Journal, describe
 from sppo.launch.progress import Progress
 from sppo.launch.restarts import Restarts
+from sppo.launch.scaler import Scaler
 from sppo.launch.watchdog import Watchdog
 from sppo.tasks.questions import Question, Questions
-from sppo.transport import codec
-from sppo.transport.broker import Broker
+from sppo.transport.broker import LEARNER, Broker
 from sppo.transport.redis_broker import connect
 from sppo.transport.server import EmbeddedServer
 from sppo.types import ScoreRequest
@@ -41,7 +41,7 @@ POLL_S = 1.0
 PROBES = 3
 STOP_TIMEOUT_S = 120.0
 LEAVE_TIMEOUT_S = 30.0
-LEAVING_TIMEOUT_S = 60.0
+NO_ROOM_S = 30.0
 BROKER_SILENCE_S = 10.0
 CLIENT_PATIENCE_S = 1.0
 CHAOS_VARIABLE = "SPPO_CHAOS_DIR"
@@ -84,6 +84,20 @@ def _check_reach(config: RunConfig) -> None:
         raise ConfigError(
             f"launch.ray_address = {config.launch.ray_address!r} with an empty broker.url: the embedded broker serves "
             "this machine alone; name a server that every machine reaches: SPPO_BROKER__URL=rediss://HOST:6379"
+        )
+
+
+def _check_reach_of_others(config: RunConfig) -> None:
+    """Raises ConfigError for an address that means another machine on every machine."""
+    own = urlsplit(config.broker.url)
+    hosts = {section: getattr(config, section).host for section in ("weights", "generator", "scorer")}
+    local = [f"{section}.host = {host!r}" for section, host in hosts.items() if is_loopback(host)]
+    if own.scheme == "unix" or is_loopback(own.hostname or ""):
+        local.insert(0, f"broker.url = {config.broker.url!r}")
+    if local:
+        raise ConfigError(
+            f"{local[0]}: the Ray cluster has several machines, and the others do not reach that; name an address that "
+            "they do (`auto` for a host)"
         )
 
 
@@ -130,7 +144,6 @@ class Supervisor:
         self._run_dir = run_dir.resolve()
         self._progress = progress
         self._peak_rss = 0
-        self._position = "0"
         self._members: dict[str, dict[str, Any]] = {}
         self._interrupts = 0
         self._restarts = Restarts(config.launch.max_restarts)
@@ -145,22 +158,19 @@ class Supervisor:
         self._hung: dict[str, str] = {}
         self._plan: dict[str, tuple[str, RunConfig]] = {}
         """Role and configuration of every process, by name."""
-        self._leaving: dict[str, float] = {}
-        """Roles that were asked to leave, with the time at which they are ended."""
-        self._scale: dict[str, Any] = {}
-        """The newest request to scale and its answer."""
+        self._scaler = Scaler(self._run_dir, self._plan, self._tell)
+        self._journal: Journal | None = None
 
     def run(self) -> dict[str, Any]:
         """Run to the end or until interrupted; returns the summary. Raises SppoError; nothing is left running."""
         with self._interruptible(), self._broker() as (config, broker):
             broker.request_stop("learner", "")
             broker.request_stop("workers", "")
-            self._position = broker.tail("metrics")
+            self._journal = Journal(self._run_dir, broker)
             for member in broker.members():  # of a run that was killed as a whole a moment ago
                 broker.leave(member.name)
             self._status("starting")
             self._progress.note("starting Ray, scorer, generator and learner ...")
-            self._scale = {"id": scaling.read(self._run_dir).get("id", ""), "refused": ""}  # of an earlier life
             cluster = Cluster(
                 self._run_dir,
                 address=config.launch.ray_address,
@@ -204,6 +214,8 @@ class Supervisor:
             }
         )
         own_scorers = config.scorer.mode == "http" and not config.scorer.url
+        if cluster.machines > 1:
+            _check_reach_of_others(config)
         counts = {"scorer": config.scorer.replicas * own_scorers, "generator": config.generator.replicas, "learner": 1}
         check_room(cluster.resources(), resolved, counts)
         for role, count in counts.items():
@@ -224,33 +236,39 @@ class Supervisor:
     def _watch(self, cluster: Cluster, broker: Broker) -> dict[str, Any]:
         """Until the learner is done. Roles that die are started again; raises what ended one if that is of no use."""
         stop_by, asked = float("inf"), False
+
+        def start(name: str) -> None:
+            self._start(cluster, broker, name)
+
         while True:
             ended = cluster.wait(POLL_S)
             if self._broker_is_there():
                 self._ask(lambda: self._look_around(cluster, broker))
                 if not self._interrupts:
-                    self._ask(lambda: self._resize(cluster, broker))
+                    self._ask(lambda: self._scaler.round(cluster, broker, start, self._due))
             for name in [n for n, due in self._due.items() if time.monotonic() >= due]:
                 del self._due[name]
-                if not self._interrupts or name == "learner-0":  # a stop needs the learner, to save
-                    self._start(cluster, broker, name)
+                if not self._interrupts or name == LEARNER:  # a stop needs the learner, to save
+                    self._restart(cluster, broker, name)
             if ended is not None:
                 self._bury(cluster, broker, ended)
                 try:
                     outcome = cluster.result(ended)
-                    if ended == "learner-0":
+                    if ended == LEARNER:
                         if self._broker_is_there():
                             self._ask(lambda: self._follow(broker))
                         return outcome
-                    if ended not in self._leaving:
+                    if ended not in self._scaler.leaving:
                         raise RoleDiedError(f"{ended} ended before the learner; see {self._run_dir}/logs/{ended}.log")
-                    self._gone(ended, f"{ended} has left")
+                    self._scaler.gone(ended, f"{ended} has left")
                 except SppoError as error:
-                    if ended in self._leaving:
-                        self._gone(ended, f"{ended} ended while leaving: {str(error).splitlines()[0]}")
+                    if ended in self._scaler.leaving:
+                        self._scaler.gone(ended, f"{ended} ended while leaving: {str(error).splitlines()[0]}")
+                    elif ended in self._scaler.newcomers:
+                        self._scaler.give_up(ended, error)
                     elif not self._interrupts:
                         self._start_again(cluster, ended, error)
-                    elif ended == "learner-0":
+                    elif ended == LEARNER:
                         raise
                     else:  # the learner is saving: it needs nobody for that
                         self._progress.note(f"{ended} ended while stopping: {str(error).splitlines()[0]}")
@@ -265,70 +283,14 @@ class Supervisor:
                     + ("was not waited for" if self._interrupts > 1 else f"did not save within {STOP_TIMEOUT_S:.0f} s")
                 )
 
-    def _resize(self, cluster: Cluster, broker: Broker) -> None:
-        """Answer a request to scale; see that who was asked to leave does."""
-        for name in [n for n, by in self._leaving.items() if time.monotonic() > by and n in self._started_at]:
-            self._tell("scale", f"{name} did not leave within {LEAVING_TIMEOUT_S:.0f} s and is ended", role=name)
-            self._leaving[name] = float("inf")
-            cluster.sweep(name)
-        asked = scaling.read(self._run_dir)
-        if not asked or asked["id"] == self._scale["id"]:
-            return
-        self._scale = {"id": asked["id"], "refused": ""}
+    def _restart(self, cluster: Cluster, broker: Broker, name: str) -> None:
         try:
-            self._check_scale(cluster.resources(), asked["wanted"])
-            self._tell("scale", ", ".join(f"{r}s: {n}" for r, n in asked["wanted"].items()), wanted=asked["wanted"])
-            for role, count in asked["wanted"].items():
-                self._scale_role(cluster, broker, role, count)
-        except ConfigError as error:
-            self._scale["refused"] = str(error)
-            self._tell("scale", f"refused: {error}", wanted=asked["wanted"])
-
-    def _check_scale(self, have: Demand, wanted: dict[str, int]) -> None:
-        """Raises ConfigError for what cannot be."""
-        config = self._plan["learner-0"][1]
-        if "scorer" in wanted and not self._names("scorer"):
-            raise ConfigError(
-                "scorers: none is this run's own (scorer.mode = 'inline', or scorer.url names yours), so there is "
-                "nothing to scale"
-            )
-        staying = {role: len(self._names(role)) for role in ("learner", "scorer", "generator")}
-        leaving = {role: sum(n in self._leaving for n in self._plan if self._plan[n][0] == role) for role in staying}
-        check_room(have, config, {role: wanted.get(role, n) + leaving[role] for role, n in staying.items()})
-
-    def _scale_role(self, cluster: Cluster, broker: Broker, role: str, count: int) -> None:
-        config = self._plan["learner-0"][1]
-        section = getattr(config, role).model_copy(update={"replicas": count})
-        config = config.model_copy(update={role: section})  # a learner that starts again waits for as many
-        self._plan["learner-0"] = ("learner", config)
-        names = self._names(role)
-        for name in names[count:]:
-            self._leaving[name] = time.monotonic() + LEAVING_TIMEOUT_S
-            if self._due.pop(name, None) is not None:  # it had died anyway
-                self._gone(name, f"{name} is not started again")
-                continue
-            broker.request_stop(name, "the run is scaled down")
-        number = 0
-        while len(self._names(role)) < count:
-            name = f"{role}-{number}"
-            number += 1
-            if name not in self._plan:
-                self._plan[name] = (role, config)
-                try:
-                    self._start(cluster, broker, name)
-                except ConfigError:  # no single machine has room for it
-                    del self._plan[name]
-                    raise
-
-    def _names(self, role: str) -> list[str]:
-        """Processes of a role that are to stay, by number."""
-        names = [n for n, (of, _) in self._plan.items() if of == role and n not in self._leaving]
-        return sorted(names, key=lambda n: int(n.rsplit("-", 1)[1]))
-
-    def _gone(self, name: str, text: str) -> None:
-        del self._leaving[name], self._plan[name]
-        self._hung.pop(name, None)
-        self._tell("scale", text, role=name)
+            self._start(cluster, broker, name)
+        except ConfigError as error:  # its machine is gone, and no other has room
+            if name == LEARNER:
+                raise
+            self._tell("restart", f"{name} waits: {error}", role=name)
+            self._due[name] = time.monotonic() + NO_ROOM_S
 
     def _start_again(self, cluster: Cluster, name: str, error: SppoError) -> None:
         """Raises the error if the role is not to be started again."""
@@ -370,7 +332,7 @@ class Supervisor:
         """A role that lives without working is as good as dead: end it, and it is started again."""
         if self._interrupts:
             return  # whoever leaves stops its heartbeat first
-        staying = {name: at for name, at in self._started_at.items() if name not in self._leaving}
+        staying = {name: at for name, at in self._started_at.items() if name not in self._scaler.leaving}
         for name, why in self._watchdog.hung(staying, broker.members()).items():
             if name not in self._hung:
                 self._hung[name] = why
@@ -400,21 +362,16 @@ class Supervisor:
         return False
 
     def _follow(self, broker: Broker) -> None:
-        for position, data in broker.receive("metrics", self._position, 0):
-            self._position = position
-            event = codec.unpack(data)
+        assert self._journal is not None
+        for event in self._journal.news():
             self._progress.event(event)
-            if event["kind"] != "step":  # those are in metrics.jsonl
-                self._write_event(event)
             if event["kind"] == "step":
-                self._restarts.saw("learner-0")
+                self._restarts.saw(LEARNER)
         members = broker.members()
         for member in members:
             self._restarts.saw(member.name)
-        self._members = {
-            m.name: {"role": m.role, "life": m.life, "applied": m.applied, "progress": m.progress, "tokens": m.tokens}
-            for m in members
-        }
+            self._scaler.saw(member.name)
+        self._members = describe(members)
         self._progress.members(members)
         self._peak_rss = max(self._peak_rss, _family_rss())
         self._status()
@@ -441,19 +398,16 @@ class Supervisor:
         about = {
             "members": self._members,
             "restarts": dict(self._restarts.counts),
-            "scale": self._scale | {"leaving": sorted(self._leaving)},
+            "scale": self._scaler.state(),
         }
         run_dirs.write_status(
-            self._run_dir, state | about | {"updated": time.time(), "peak_rss_mb": self._peak_rss >> 20}
+            self._run_dir, state | about | {"by": "up", "updated": time.time(), "peak_rss_mb": self._peak_rss >> 20}
         )
 
     def _tell(self, kind: str, text: str, **fields: Any) -> None:
         self._progress.note(text)
-        self._write_event({"kind": kind, "text": text, **fields})
-
-    def _write_event(self, event: dict[str, Any]) -> None:
-        with (self._run_dir / "events.jsonl").open("a") as file:
-            file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+        if self._journal is not None:
+            self._journal.write({"kind": kind, "text": text, **fields})
 
     def _summarise(self, outcome: dict[str, Any]) -> dict[str, Any]:
         summary = outcome | {"peak_rss_mb": self._peak_rss >> 20, "restarts": dict(self._restarts.counts)}

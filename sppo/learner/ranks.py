@@ -7,8 +7,8 @@ Rank 0 is the learner; it starts the others, tells them what comes next, and tak
 
 Orders and small results travel as msgpack over gloo, weights and gradients over gloo or NCCL. The ranks meet in a file
 of a private folder and talk on loopback: nobody else can join them. (NCCL keeps the first interface that it was told
-for all its groups, so where weights go to other machines it is left to choose.) A rank that dies ends the learner, which
-is then started again from its checkpoint; if the learner dies, the system ends the other ranks.
+for all its groups, so where weights go to other machines it is left to choose.) A rank that dies ends the learner,
+which is then started again from its checkpoint; if the learner dies, the system ends the other ranks.
 """
 
 from __future__ import annotations

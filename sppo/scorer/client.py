@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import httpx
 
-from sppo.errors import ScorerError
+from sppo.errors import ConfigError, ScorerError
 from sppo.scorer.base import checked
 from sppo.types import ScoreRequest, Scores
 
@@ -34,7 +34,10 @@ class HttpScorer:
         self._client = httpx.AsyncClient(headers=_headers(token), timeout=timeout_s, trust_env=False)
 
     async def score(self, request: ScoreRequest) -> Scores:
-        """See `Scorer`. Raises ScorerError when a service refuses the group; waits while none can be reached."""
+        """See `Scorer`. Raises ScorerError when a service refuses the group; waits while none can be reached.
+
+        Raises ConfigError when a service refuses the token.
+        """
         body = _body(request)
         refusals: list[str] = []
         while len(refusals) < TRIES:
@@ -55,6 +58,8 @@ class HttpScorer:
                 continue
             if reply.status_code == 200:
                 return checked(url, request, _scores(url, reply))
+            if reply.status_code in (401, 403):  # no fault of the group: this role has the wrong token
+                raise ConfigError(f"the scorer service at {url} refuses the token; set SPPO_SCORER__TOKEN")
             refusals.append(f"{url} answered {reply.status_code}: {reply.text[:300]}")
             if reply.status_code < 500:
                 break  # asking again changes nothing

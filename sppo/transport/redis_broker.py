@@ -29,6 +29,7 @@ from sppo.types import DeadLetter, Group, Lease, Member, QueueEntry, Ticket, Tic
 
 CONSUMER_GROUP = "learner"
 FRAME_TTL_S = 600
+MEMBER_STOP_TTL_S = 120
 # A sync that is hundreds of messages behind is over; whoever missed it is announced the next one.
 MESSAGES_KEPT: dict[Channel, int] = {"control": 256, "replies": 1024, "metrics": 20_000}
 SETTLED_AT_ONCE = 64
@@ -264,7 +265,9 @@ class RedisBroker(Broker):
         return [(position.decode(), fields[b"m"]) for position, fields in _rows(reply)]
 
     def request_stop(self, audience: str, reason: str) -> None:
-        self._call(lambda: self._client.set(self._key(f"stop:{audience}"), reason))
+        # One member's is for the process that has the name now, not for whoever takes it later.
+        expires = None if audience in ("learner", "workers") else MEMBER_STOP_TTL_S
+        self._call(lambda: self._client.set(self._key(f"stop:{audience}"), reason, ex=expires))
 
     def stop_reason(self, *audiences: str) -> str:
         values = self._call(lambda: self._client.mget([self._key(f"stop:{a}") for a in audiences]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -66,7 +67,8 @@ def open_run(config: RunConfig, broker: RedisBroker, key: str) -> None:
     Raises ConfigError if another learner is at work under the name.
     """
     value = broker.get_run(config.name)
-    before = Run.unpack(config.name, value) if value and _readable(value) else None
+    before = _read(config.name, value)
+    mine = Run.of(config, key)
     if before is not None and before.key != key:
         old = connect(config.broker, before.key)
         try:
@@ -78,40 +80,41 @@ def open_run(config: RunConfig, broker: RedisBroker, key: str) -> None:
             old.request_stop("workers", f"another run has taken the name {config.name}")
         finally:
             old.close()
-    broker.announce(config.name, Run.of(config, key).pack())
+    elif value is not None and (before is None or before.version != mine.version):
+        for member in broker.members():
+            broker.request_stop(member.name, f"the run goes on with sppo {mine.version}")
+    broker.announce(config.name, mine.pack())
 
 
-def find_run(config: RunConfig, role: str, *, wait_s: float) -> str:
-    """The keys of the run that `config` names, once a learner is alive there.
+def find_run(config: RunConfig, role: str, leave: threading.Event) -> str:
+    """The keys of the run that `config` names, once a learner is alive there; empty if `leave` is set before.
 
-    Raises ConfigError if the run is of another version or other settings, or nobody opens it within `wait_s`.
+    Raises ConfigError if the run is of another version or other settings.
     """
-    began, told = time.monotonic(), time.monotonic() - TELL_S
-    while True:
+    told = time.monotonic() - TELL_S
+    while not leave.is_set():
         broker = connect(config.broker, config.name, wait=True)
         try:
             value = broker.get_run(config.name)
         finally:
             broker.close()
-        if value is not None:
-            run = Run.unpack(config.name, value)
-            check(run, config, role)
-            served = connect(config.broker, run.key)
-            try:
-                if served.alive(LEARNER):
-                    return run.key
-            finally:
-                served.close()
-        now = time.monotonic()
-        if now - began > wait_s:
-            raise ConfigError(
-                f"name = {config.name!r}: no learner came to this run on {config.broker.url} within "
-                f"generator.start_timeout_s = {wait_s:.0f} s; start one with `sppo-cli learner`"
-            )
-        if now - told >= TELL_S:
-            told = now
+        run = _read(config.name, value)
+        if run is not None and _at_work(config, run):
+            check(run, config, role)  # not before: the next run of this name may have other settings
+            return run.key
+        if time.monotonic() - told >= TELL_S:
+            told = time.monotonic()
             log.info("waiting for a learner to open run %s on %s", config.name, config.broker.url)
-        time.sleep(POLL_S)
+        leave.wait(POLL_S)
+    return ""
+
+
+def _at_work(config: RunConfig, run: Run) -> bool:
+    served = connect(config.broker, run.key, wait=True)
+    try:
+        return served.alive(LEARNER)
+    finally:
+        served.close()
 
 
 def check(run: Run, config: RunConfig, role: str) -> None:
@@ -123,6 +126,8 @@ def check(run: Run, config: RunConfig, role: str) -> None:
             "install the same"
         )
     keys = sorted(run.settings.keys() | mine.settings.keys())
+    if role == "scorer":  # it has no part in weight syncs, and does not know which devices the others have
+        keys.remove("weights.transport")
     differ = [key for key in keys if run.settings.get(key) != mine.settings.get(key)]
     if differ:
         shown = "; ".join(
@@ -135,9 +140,10 @@ def check(run: Run, config: RunConfig, role: str) -> None:
         )
 
 
-def _readable(value: bytes) -> bool:
+def _read(name: str, value: bytes | None) -> Run | None:
+    """The record, or None where there is none of a form that this version knows."""
     try:
-        Run.unpack("", value)
-    except ConfigError:
-        return False
-    return True
+        return None if value is None else Run.unpack(name, value)
+    except ConfigError as error:
+        log.warning("%s", error)
+        return None

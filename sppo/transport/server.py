@@ -216,11 +216,11 @@ def serve(config: BrokerConfig, folder: Path, tell: Callable[[str], None]) -> No
         )
     if not password or config.username:
         raise ConfigError("set SPPO_BROKER__PASSWORD, and no username: every role of the run uses that password")
-    host, port = socket.gethostbyname(at.hostname), at.port or 6379
     try:
+        host, port = socket.gethostbyname(at.hostname), at.port or 6379
         socket.create_server((host, port)).close()
     except OSError as error:
-        raise ConfigError(f"broker.url = {config.url!r}: {error.strerror}; choose another port") from error
+        raise ConfigError(f"broker.url = {config.url!r}: {error.strerror}; choose another port of 127.0.0.1") from error
     server = EmbeddedServer(folder, max_bytes=config.max_bytes, port=(host, port, password))
     stop = threading.Event()
     before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}

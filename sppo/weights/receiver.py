@@ -59,9 +59,9 @@ class WeightReceiver:
     async def _handle(self, message: dict[str, Any]) -> None:
         kind, sync = message["kind"], message["sync"]
         if kind == ANNOUNCE and self._member in message["members"]:
+            self._paused_for = sync
             await self._pause()
             point("generator.sync.paused")
-            self._paused_for = sync
             self._paused_until = time.monotonic() + 2 * self._timeout
             await self._reply(sync, "ready")
         elif kind == TRANSFER and sync == self._paused_for and self._member in message["members"]:

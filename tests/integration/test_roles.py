@@ -98,7 +98,7 @@ def test_roles_by_hand_find_their_run_and_another_configuration_is_refused(shop:
     # and so is one that takes another's name
     twin = shop.start("twin", "generator", "--name", "one", generator__engine="transformers")
     assert twin.wait(MINUTES) == 2
-    assert "another generator is at work as generator-one" in shop.log("twin")
+    assert "another process is at work as generator-one" in shop.log("twin")
     # When the learner is ended half-way, and comes back
     down = subprocess.run([CLI, "down", str(run_dir)], capture_output=True, text=True)
     assert (down.returncode, down.stdout.strip()) == (0, "ended"), down.stderr

@@ -1,0 +1,43 @@
+"""What happened in a run: the learner's events from the broker, and the supervisor's own, in RUN/events.jsonl."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sppo.transport import codec
+from sppo.transport.broker import Broker
+from sppo.types import Member
+
+
+class Journal:
+    """Follows the learner's events from the moment it is made."""
+
+    def __init__(self, run_dir: Path, broker: Broker) -> None:
+        self._path = run_dir / "events.jsonl"
+        self._broker = broker
+        self._position = broker.tail("metrics")
+
+    def news(self) -> list[dict[str, Any]]:
+        """Events since the last call, written down but for steps, which are in metrics.jsonl."""
+        events = []
+        for position, data in self._broker.receive("metrics", self._position, 0):
+            self._position = position
+            events.append(codec.unpack(data))
+            if events[-1]["kind"] != "step":
+                self.write(events[-1])
+        return events
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Add an event with the time."""
+        with self._path.open("a") as file:
+            file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+
+
+def describe(members: Iterable[Member]) -> dict[str, Any]:
+    """Live members for status.json."""
+    keys = ("role", "life", "applied", "progress", "tokens")
+    return {m.name: {key: getattr(m, key) for key in keys} for m in members}

@@ -1,0 +1,166 @@
+"""Requests to scale, one round after another, on a cluster that says what it is told to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sppo import config
+from sppo.errors import BrokerError, RoleDiedError
+from sppo.launch import run_dir as run_dirs
+from sppo.launch import scaler
+from sppo.launch.cluster import Demand
+from sppo.launch.scaler import Scaler
+
+
+class Cluster:
+    """Room for so many CPUs in all, and newcomers' places as they are given out."""
+
+    def __init__(self, cpus: float = 4) -> None:
+        self.cpus = cpus
+        self.granted = True
+        self.released: list[str] = []
+        self.swept: list[str] = []
+
+    def resources(self) -> Demand:
+        return Demand(cpus=self.cpus)
+
+    def reserve(self, name: str, wanted: Demand) -> bool:
+        return self.granted
+
+    def release(self, name: str) -> None:
+        self.released.append(name)
+
+    def sweep(self, name: str) -> None:
+        self.swept.append(name)
+
+    def describe(self, wanted: Demand) -> str:
+        return "1 CPUs on one machine"
+
+
+class Broker:
+    def __init__(self) -> None:
+        self.away = False
+        self.told: list[str] = []
+
+    def request_stop(self, audience: str, reason: str) -> None:
+        if self.away:
+            raise BrokerError("away")
+        self.told.append(audience)
+
+
+class Job:
+    """A job of one generator and one scorer with its supervisor's side."""
+
+    def __init__(self, run_dir: Path) -> None:
+        run = config.load("quickstart", ["generator.cpus=1"], environment=False)
+        run = run.model_copy(update={"learner": run.learner.model_copy(update={"device": "cpu"})})
+        names = {"learner-0": "learner", "generator-0": "generator", "scorer-0": "scorer"}
+        self.plan = {name: (role, run) for name, role in names.items()}
+        self.run_dir, self.cluster, self.broker = run_dir, Cluster(), Broker()
+        self.started: list[str] = []
+        self.due: dict[str, float] = {}
+        self.texts: list[str] = []
+        self.scaler = Scaler(run_dir, self.plan, lambda kind, text, **_: self.texts.append(text))
+
+    def ask(self, **wanted: int) -> None:
+        run_dirs.write_json(self.run_dir / "scale.json", {"id": str(wanted), "wanted": wanted})
+        self.round()
+
+    def round(self) -> None:
+        arguments: Any = (self.cluster, self.broker, self.started.append, self.due)
+        self.scaler.round(*arguments)
+
+    @property
+    def replicas(self) -> int:
+        return self.plan["learner-0"][1].generator.replicas
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(tmp_path)
+
+
+def test_newcomers_are_started_once_and_a_new_learner_waits_for_as_many(job: Job) -> None:
+    job.ask(generator=3, scorer=2)
+    job.round()
+    job.round()
+    assert job.started == ["generator-1", "generator-2", "scorer-1"]
+    assert job.replicas == 3
+    assert job.scaler.state()["refused"] == ""
+
+
+def test_leavers_are_the_newest_and_their_names_are_free_again(job: Job) -> None:
+    job.ask(generator=3)
+    job.round()
+    job.ask(generator=1)
+    assert job.broker.told == ["generator-1", "generator-2"]
+    assert job.scaler.state()["leaving"] == ["generator-1", "generator-2"]
+    job.scaler.gone("generator-1", "left")
+    job.ask(generator=2)
+    job.round()
+    assert job.started[-1] == "generator-1"  # generator-2 is still there
+
+
+def test_more_than_there_is_changes_nothing(job: Job) -> None:
+    job.ask(generator=9, scorer=2)
+    job.round()
+    assert job.started == []
+    assert job.replicas == 1
+    assert "asks for 9 CPUs" in job.scaler.state()["refused"]
+
+
+def test_no_single_machine_with_room_changes_nothing(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.cluster.granted = False
+    job.ask(generator=3, scorer=2)
+    job.round()
+    assert job.started == []
+    monkeypatch.setattr(scaler, "PLACE_TIMEOUT_S", -1.0)
+    job.round()
+    assert job.started == []
+    assert job.replicas == 1
+    assert sorted(job.cluster.released) == ["generator-1", "generator-2", "scorer-1"]
+    assert "no machine of the cluster has room" in job.scaler.state()["refused"]
+
+
+def test_a_newcomer_that_never_works_is_given_up_and_the_run_goes_on(job: Job) -> None:
+    job.ask(generator=2)
+    job.round()
+    assert job.scaler.newcomers == {"generator-1"}
+    job.scaler.give_up("generator-1", RoleDiedError("out of memory"))
+    job.round()
+    assert "generator-1" not in job.plan
+    assert job.replicas == 1
+    assert "out of memory" in job.scaler.state()["refused"]
+
+
+def test_a_broker_that_is_away_delays_the_leavers(job: Job) -> None:
+    job.ask(generator=2)
+    job.round()
+    job.broker.away = True
+    with pytest.raises(BrokerError):
+        job.ask(generator=1)
+    job.broker.away = False
+    job.round()
+    assert job.broker.told == ["generator-1"]
+
+
+def test_one_that_waits_to_be_started_again_leaves_at_once(job: Job) -> None:
+    job.ask(generator=2)
+    job.round()
+    job.due["generator-1"] = 0.0
+    job.ask(generator=1)
+    assert job.due == {}
+    assert "generator-1" not in job.plan
+
+
+def test_one_that_does_not_leave_is_ended(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.ask(generator=2)
+    job.round()
+    monkeypatch.setattr(scaler, "LEAVING_TIMEOUT_S", -1.0)
+    job.ask(generator=1)
+    job.round()
+    job.round()
+    assert job.cluster.swept == ["generator-1"]
