@@ -83,17 +83,20 @@ def _journal(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None]
     progress = Progress(config.learner.steps)
     ended = threading.Event()
 
+    def look() -> None:
+        try:
+            for event in journal.news():
+                progress.event(event)
+            members = broker.members()
+            progress.members(members)
+        except SppoError as error:  # the learner meets it too, and says what follows
+            log.warning("%s", error)
+            return
+        run_dirs.write_status(run_dir, progress.state() | {"by": "learner", "members": describe(members)})
+
     def follow() -> None:
         while not ended.wait(JOURNAL_S):
-            try:
-                for event in journal.news():
-                    progress.event(event)
-                members = broker.members()
-                progress.members(members)
-            except SppoError as error:  # the learner meets it too, and says what follows
-                log.warning("%s", error)
-                continue
-            run_dirs.write_status(run_dir, progress.state() | {"by": "learner", "members": describe(members)})
+            look()
 
     run_dirs.write_status(run_dir, progress.state() | {"by": "learner"})
     thread = threading.Thread(target=follow, daemon=True, name="journal")
@@ -102,7 +105,8 @@ def _journal(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None]
         yield
     finally:
         ended.set()
-        thread.join(JOURNAL_S)
+        thread.join()
+        look()  # the last words
 
 
 def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> None:

@@ -118,6 +118,9 @@ def test_roles_by_hand_find_their_run_and_another_configuration_is_refused(shop:
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["finished"]
     assert summary["tickets"] == {"issued": 4 * STEPS, "trained": 4 * STEPS, "twice": 0, "dead": 0}
+    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    assert {"phase", "sync", "parity", "eval", "resume"} <= {event["kind"] for event in events}
+    assert events[-1] | {"time": 0} == {"kind": "phase", "phase": "done", "time": 0}
     assert two.wait(MINUTES) == 0, shop.logs()
     assert shop.processes["scorer"].wait(MINUTES) == 0
     shop.processes["broker"].send_signal(signal.SIGINT)
