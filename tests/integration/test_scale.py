@@ -61,7 +61,7 @@ def test_generators_and_scorers_come_and_go_while_the_learner_trains(tmp_path: P
         # Then the newcomer contributes within two weight syncs
         generators: set[str] = set()
         while "generator-1" not in generators:
-            generators = frames_made_by(run_dir)
+            generators = have_sampled(run_dir)
             assert len(syncs(run_dir)) <= came + 2, log.read_text()
             time.sleep(0.05)
         # When it shrinks again
@@ -88,7 +88,7 @@ def test_generators_and_scorers_come_and_go_while_the_learner_trains(tmp_path: P
     assert processes_below(run_dir) == []
 
 
-def frames_made_by(run_dir: Path) -> set[str]:
-    """Generators that have had a completion of theirs counted."""
+def have_sampled(run_dir: Path) -> set[str]:
+    """Generators that have sampled completions."""
     status = json.loads((run_dir / "status.json").read_text())
     return {name for name, member in status["members"].items() if member.get("tokens")}

@@ -19,7 +19,9 @@ def mine() -> config.RunConfig:
 
 
 def test_a_role_of_the_same_version_and_settings_may_come(mine: config.RunConfig) -> None:
-    runs.check(Run.unpack("quickstart", Run.of(mine, "key").pack()), mine, "generator")
+    record = Run.unpack("quickstart", Run.of(mine, "key").pack())
+    assert record == Run.of(mine, "key")
+    runs.check(record, mine, "generator")
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,9 @@ def test_a_role_of_the_same_version_and_settings_may_come(mine: config.RunConfig
     ["generator.host=127.0.0.3", "generator.threads=1", "learner.ranks=2", "broker.outage_s=5", "learner.steps=9"],
 )
 def test_what_is_a_role_s_own_affair_may_differ(mine: config.RunConfig, own: str) -> None:
-    runs.check(Run.of(mine, "key"), config.load("quickstart", [own], environment=False), "generator")
+    other = config.load("quickstart", [own], environment=False)
+    assert other != mine
+    runs.check(Run.of(mine, "key"), other, "generator")
 
 
 def test_another_version_is_refused_with_both_named(mine: config.RunConfig) -> None:
