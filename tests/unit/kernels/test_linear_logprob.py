@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sppo.kernels import linear_logprob as chunked
 from sppo.kernels import linear_logprob_reference as reference
-from sppo.kernels.linear_logprob import VOCAB_CHUNK
+from sppo.kernels.torch_linear import VOCAB_CHUNK
 
 
 def inputs(tokens: int, hidden: int, vocabulary: int, dtype: torch.dtype, scale: float = 1.0) -> dict[str, Tensor]:
@@ -49,9 +49,10 @@ def relative(a: Tensor, b: Tensor) -> float:
         {"softcap": 5.0, "temperature": 1.3},
         {"softcap": 5.0, "temperature": 1.3, "entropy_share": 0.5},
         {"entropy_share": 1.0},
+        {"entropy_share": 0.5, "temperature": torch.linspace(0.6, 1.5, 9)},
     ],
 )
-def test_values_and_gradients(vocabulary: int, dtype: torch.dtype, bound: float, options: dict[str, float]) -> None:
+def test_values_and_gradients(vocabulary: int, dtype: torch.dtype, bound: float, options: dict[str, Any]) -> None:
     data = inputs(9, 16, vocabulary, dtype)
     data["target_T"][0] = vocabulary - 1  # the last column
     data["bias"] = torch.randn(vocabulary).to(dtype)
@@ -77,13 +78,60 @@ def test_ignored_tokens_have_no_value_and_no_gradient() -> None:
     data = inputs(6, 8, 50, torch.float32)
     data["target_T"][[1, 4]] = -100
     hidden_TH = data["hidden_TH"].requires_grad_()
-    logprob_T, entropy_T, _ = chunked(**data, return_entropy=True)
+    logprob_T, entropy_T, lse_T = chunked(**data, return_entropy=True)
     logprob_T.sum().backward()
     assert entropy_T is not None
     assert hidden_TH.grad is not None
-    assert logprob_T[[1, 4]].abs().sum() == entropy_T[[1, 4]].abs().sum() == 0
+    assert logprob_T[[1, 4]].abs().sum() == entropy_T[[1, 4]].abs().sum() == lse_T[[1, 4]].abs().sum() == 0
     assert hidden_TH.grad[[1, 4]].abs().sum() == 0
     assert (hidden_TH.grad[[0, 2, 3, 5]].abs().sum(-1) > 0).all()
+
+
+def test_what_is_ignored_is_not_even_multiplied() -> None:
+    data = inputs(6, 8, 50, torch.float32)
+    data["target_T"][[1, 4]] = -100
+    data["hidden_TH"][[1, 4]] = torch.nan
+    hidden_TH, weight_VH = data["hidden_TH"].requires_grad_(), data["weight_VH"].requires_grad_()
+    logprob_T, _, _ = chunked(**data)
+    logprob_T.sum().backward()
+    assert not any(t is None or t.isnan().any() for t in (logprob_T, hidden_TH.grad, weight_VH.grad))
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_few_tokens_or_none_are_kept(kept: int) -> None:
+    data = inputs(3, 8, 50, torch.float32)
+    data["target_T"][kept:] = -100
+    weight_VH = data["weight_VH"].requires_grad_()
+    logprob_T, _, _ = chunked(**data)
+    logprob_T.sum().backward()
+    assert weight_VH.grad is not None
+    assert int((logprob_T != 0).sum()) == kept
+    assert bool(weight_VH.grad.any()) == (kept > 0)
+
+
+@pytest.mark.parametrize("p", [0.9, 0.99, 0.999])
+def test_gradients_hold_where_the_target_is_nearly_certain(p: float) -> None:
+    data = inputs(16, 64, 128, torch.bfloat16)
+    data["hidden_TH"] = torch.eye(16, 64).bfloat16()
+    data["weight_VH"] = torch.zeros(128, 64).bfloat16()
+    data["weight_VH"][data["target_T"], torch.arange(16)] = torch.tensor(p / (1 - p) * 127).log().bfloat16()
+    exact = {k: v.double() if v.is_floating_point() else v for k, v in data.items()}
+    got, expected = evaluate(chunked, data, torch.ones(16)), evaluate(reference, exact, torch.ones(16).double())
+    for a, b in zip(got[3:], expected[3:], strict=True):
+        assert relative(a, b) < 1e-2
+
+
+def test_a_bias_of_minus_infinity_takes_tokens_out_of_the_vocabulary() -> None:
+    data = inputs(4, 8, 2 * VOCAB_CHUNK, torch.float32)
+    data["bias"] = torch.zeros(2 * VOCAB_CHUNK)
+    data["bias"][:VOCAB_CHUNK] = -torch.inf
+    data["target_T"] = torch.tensor([0, 1, 2, 3]) + VOCAB_CHUNK
+    exact = {k: v.double() if v.is_floating_point() else v for k, v in data.items()}
+    upstream_T = torch.ones(4)
+    for a, b in zip(
+        evaluate(chunked, data, upstream_T, 0.5), evaluate(reference, exact, upstream_T.double(), 0.5), strict=True
+    ):
+        assert relative(a, b) < 1e-5
 
 
 def test_no_tokens_at_all() -> None:
@@ -120,14 +168,69 @@ def test_the_same_bits_on_every_run_and_the_global_flag_is_restored() -> None:
     ("changes", "words"),
     [
         ({"target_T": torch.tensor([0, 99])}, "target_T holds 99"),
+        ({"target_T": torch.tensor([0, -1])}, "target_T holds -1"),
         ({"target_T": torch.tensor([0])}, "target_T"),
+        ({"target_T": torch.tensor([0, 1], dtype=torch.int32)}, "target_T is int32"),
+        ({"target_T": torch.zeros(2, dtype=torch.int64, device="meta")}, "target_T .* on meta"),
+        ({"hidden_TH": torch.full((2, 8), torch.nan)}, r"hidden_TH \[2, 8\] holds NaN"),
+        ({"hidden_TH": torch.zeros(2, 8, dtype=torch.int64)}, "hidden_TH is int64"),
         ({"weight_VH": torch.zeros(5, 3)}, "weight_VH"),
         ({"weight_VH": torch.zeros(5, 8, dtype=torch.bfloat16)}, "one dtype"),
         ({"bias": torch.zeros(4)}, "bias"),
+        ({"bias": torch.full((5,), torch.nan)}, r"bias \[5\] holds NaN"),
         ({"temperature": 0.0}, "temperature"),
+        ({"temperature": torch.ones(3)}, r"temperature is float32 \[3\]"),
+        ({"temperature": torch.tensor([1.0, 0.0])}, r"temperature \[2\] holds 0"),
+        ({"softcap": -1.0}, "softcap"),
+        ({"backend": "triton"}, "backend 'triton'"),
     ],
 )
 def test_bad_input_is_named(changes: dict[str, Any], words: str) -> None:
     data: dict[str, Any] = inputs(2, 8, 5, torch.float32)
     with pytest.raises(ValueError, match=words):
         chunked(**(data | changes))
+
+
+def double(tokens: int = 9) -> tuple[Tensor, ...]:
+    """Float64 leaves, targets and temperatures."""
+    torch.manual_seed(0)
+    hidden_TH, weight_VH, bias = (torch.randn(*s, dtype=torch.float64) for s in ((tokens, 8), (21, 8), (21,)))
+    target_T = torch.randint(0, 21, (tokens,))
+    target_T[2] = -100
+    temperature_T = torch.empty(tokens, dtype=torch.float64).uniform_(0.5, 2)
+    return *(t.requires_grad_() for t in (hidden_TH, weight_VH, bias)), target_T, temperature_T
+
+
+def test_gradcheck() -> None:
+    *leaves, target_T, temperature_T = double()
+
+    def operation(hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor) -> Any:
+        return chunked(
+            hidden_TH, weight_VH, target_T, bias=bias, temperature=temperature_T, softcap=3.0, return_entropy=True
+        )[:2]
+
+    assert torch.autograd.gradcheck(operation, leaves)
+
+
+@pytest.mark.parametrize("options", [(3.0, -100, True), (None, -100, False)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_opcheck(options: tuple[Any, ...], with_bias: bool) -> None:
+    hidden_TH, weight_VH, bias, target_T, temperature_T = double()
+    torch.library.opcheck(
+        torch.ops.sppo.linear_logprob,
+        (hidden_TH, weight_VH, target_T, bias if with_bias else None, temperature_T, *options, "torch"),
+    )
+
+
+def test_it_compiles_into_one_graph_of_any_length() -> None:
+    def total(hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor, target_T: Tensor) -> Tensor:
+        logprob_T, entropy_T, _ = chunked(hidden_TH * 2, weight_VH, target_T, bias=bias, return_entropy=True)
+        assert entropy_T is not None
+        return (logprob_T + entropy_T).sum()
+
+    compiled = torch.compile(total, fullgraph=True, dynamic=True, backend="aot_eager")
+    for tokens in (9, 13):
+        *leaves, target_T, _ = double(tokens)
+        got = torch.autograd.grad(compiled(*leaves, target_T), leaves)
+        for a, b in zip(got, torch.autograd.grad(total(*leaves, target_T), leaves), strict=True):
+            assert torch.equal(a, b)

@@ -1,0 +1,93 @@
+"""What the operations share: which path runs, and what bad input is told.
+
+Shapes, dtypes and devices are checked here without looking at a value, so that a compiled graph stays whole and a
+GPU is never waited for. Values are checked inside the operations, on a CPU only.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Backend = Literal["auto", "triton", "torch", "reference"]
+"""`auto` is `triton` on a GPU where Triton is installed, `torch` elsewhere; `reference` materialises all logits."""
+
+TRITON_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+HAS_TRITON = find_spec("triton") is not None
+
+
+def pick_backend(backend: Backend, inputs: Tensor) -> Literal["triton", "torch"]:
+    """Raises ValueError where `triton` was asked for and cannot run."""
+    if backend == "torch":
+        return "torch"
+    device, interpreted = inputs.device.type, os.environ.get("TRITON_INTERPRET") == "1"
+    if HAS_TRITON and inputs.dtype in TRITON_DTYPES and (device == "cuda" or (backend == "triton" and interpreted)):
+        return "triton"
+    if backend == "triton":
+        raise ValueError(
+            f"backend 'triton' with inputs {inputs.dtype} on {device}: expected Triton to be installed"
+            f" ({'it is' if HAS_TRITON else 'it is not'}) and bfloat16, float16 or float32 on a GPU"
+        )
+    return "torch"
+
+
+def launching_on(inputs: Tensor) -> AbstractContextManager[object]:
+    """Triton launches on the current device: make it that of the inputs."""
+    return torch.cuda.device(inputs.device) if inputs.is_cuda else nullcontext()
+
+
+def check_target(target_T: Tensor, tokens: int, device: torch.device) -> None:
+    """Raises ValueError unless it is int64 [T] on this device."""
+    if target_T.shape != (tokens,) or target_T.dtype != torch.int64 or target_T.device != device:
+        raise ValueError(f"target_T is {describe(target_T)}: expected int64 [{tokens}] on {device}")
+
+
+def spread_temperature(temperature: float | Tensor, inputs: Tensor) -> Tensor:
+    """One temperature a token, [T] in the dtype of the logits; no gradient flows to it.
+
+    Raises ValueError for a number that is not above 0 and a tensor that is not [T] on the inputs' device.
+    """
+    tokens, dtype = inputs.shape[0], torch.promote_types(inputs.dtype, torch.float32)
+    if not isinstance(temperature, Tensor):
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}: expected a number above 0")
+        return torch.full((tokens,), temperature, dtype=dtype, device=inputs.device)
+    if temperature.shape != (tokens,) or not temperature.is_floating_point() or temperature.device != inputs.device:
+        raise ValueError(f"temperature is {describe(temperature)}: expected float [{tokens}] on {inputs.device}")
+    return temperature.detach().to(dtype).contiguous()
+
+
+def check_softcap(softcap: float | None) -> None:
+    """Raises ValueError unless it is None or a number above 0."""
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap is {softcap}: expected None or a number above 0")
+
+
+def check_values(target_T: Tensor, temperature_T: Tensor, vocabulary: int, ignore_index: int) -> None:
+    """Raises ValueError for a target outside the vocabulary or a temperature not above 0. Reads the values."""
+    outside_T = ((target_T < 0) | (target_T >= vocabulary)) & (target_T != ignore_index)
+    if outside_T.any():
+        raise ValueError(
+            f"target_T holds {int(target_T[outside_T][0])}: expected {ignore_index} (ignored) or 0 to {vocabulary - 1}"
+        )
+    if not (temperature_T > 0).all():
+        raise ValueError(f"temperature [{len(temperature_T)}] holds {float(temperature_T.min())}: expected above 0")
+
+
+def check_result(lse_T: Tensor, **inputs: Tensor | None) -> None:
+    """Raises ValueError naming the first input that holds NaN, where the result does. Reads the values."""
+    if not lse_T.isnan().any():
+        return
+    for name, tensor in inputs.items():
+        if tensor is not None and tensor.isnan().any():
+            raise ValueError(f"{name} {list(tensor.shape)} holds NaN: expected numbers")
+
+
+def describe(tensor: Tensor) -> str:
+    """`float32 [3, 4] on cpu`."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} on {tensor.device}"
