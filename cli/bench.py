@@ -99,6 +99,46 @@ def sync(
     _answer(asdict(found), bench.checks(found), as_json)
 
 
+@app.command(epilog="Example: sppo-cli bench kernels --out bench/kernels")
+def kernels(
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each way is timed.")] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="A small size and one round; speed is not judged.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the plot and kernels.json.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Token log-probs of the chunked head against the full computation and peers: time, memory, error.
+
+    The bars are meant for a CPU with AMX bf16, where it takes about two minutes. On a GPU: a grid of sizes.
+    """
+    from sppo.bench import kernels as bench
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"{device!r}: there are auto, cpu, cuda", param_hint="--device")
+    found = bench.measure(device, 1 if quick else rounds, quick=quick, say=lambda text: typer.echo(text, err=True))  # type: ignore[arg-type]
+    if out is not None:
+        from sppo.bench import plots
+
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "kernels.json").write_text(json.dumps(asdict(found), indent=1))
+        plots.draw_kernels(found.rows, out / "kernels.png")
+    if not as_json:
+        typer.echo(f"\n{found.device}, {found.threads} threads, AMX bf16: {'yes' if found.amx_bf16 else 'no'}")
+        typer.echo(
+            f"{'T':>6} {'H':>5} {'V':>7}  {'way':28} {'mode':8} {'seconds':>9} {'20 %':>9} {'80 %':>9} "
+            f"{'TFLOP/s':>8} {'MiB':>7} {'nats':>8}"
+        )
+        for r in found.rows:
+            memory = "" if r.extra_mib is None else f"{r.extra_mib:.0f}"
+            typer.echo(
+                f"{r.size.tokens:6} {r.size.hidden:5} {r.size.vocabulary:7}  {r.way:28} {r.mode:8} {r.median_s:9.4f} "
+                f"{r.low_s:9.4f} {r.high_s:9.4f} {r.tflops_per_s:8.2f} {memory:>7} {r.error_nats:8.1e}"
+            )
+        for way, reason in found.missing.items():
+            typer.echo(f"{way}: {reason}")
+    _answer(asdict(found), bench.checks(found, quick=quick), as_json)
+
+
 def _answer(answer: dict[str, Any], checks: list[Check], as_json: bool) -> None:
     """Print the checks; raises SppoError if one does not hold."""
     if as_json:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from sppo.bench.checks import Finding, at_most
-from sppo.learner.objective import compute_targets, sppo_loss, win_rates
+from sppo.kernels import sppo_loss
+from sppo.learner.objective import compute_targets, win_rates
 
 ARMS = 12
 ETA = 2.0

@@ -1,4 +1,4 @@
-"""One PNG for each finding of the objective's laboratory."""
+"""Plots of what benchmarks found, as PNG files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sppo.bench.checks import Finding
+from sppo.bench.kernels import Row
 
 
 def draw(findings: Sequence[Finding], folder: Path) -> list[Path]:
@@ -85,3 +86,25 @@ PLOTS: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
     "on_policy_gradient": _gradient,
     "duality_gap": _gap,
 }
+
+
+def draw_kernels(rows: Sequence[Row], path: Path) -> None:
+    """Time and peak memory of every way, forward beside forward and backward, at the last size that was measured."""
+    rows = [row for row in rows if row.size == rows[-1].size]
+    ways = list(dict.fromkeys(row.way for row in rows))
+    figure = Figure(figsize=(10, 0.7 * len(ways) + 1.5), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for i, mode in enumerate(("forward", "full")):
+        at = [y + 0.4 * (i - 0.5) for y in range(len(ways))]
+        chosen = [next(row for row in rows if row.way == way and row.mode == mode) for way in ways]
+        spread = [[r.median_s - r.low_s for r in chosen], [r.high_s - r.median_s for r in chosen]]
+        left.barh(at, [r.median_s for r in chosen], 0.4, xerr=spread, label=mode)
+        right.barh(at, [r.extra_mib or 0.0 for r in chosen], 0.4, label=mode)
+    left.set_yticks(range(len(ways)), ways)
+    left.invert_yaxis()
+    left.set_xlabel("seconds, median with 20 % and 80 %")
+    right.set_xlabel("extra memory at the peak, MiB")
+    right.legend()
+    size = rows[-1].size
+    figure.suptitle(f"T = {size.tokens}, H = {size.hidden}, V = {size.vocabulary}, bf16", fontsize=9)
+    figure.savefig(path, dpi=120)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,8 +22,10 @@ HAS_TRITON = find_spec("triton") is not None
 
 
 def pick_backend(backend: Backend, inputs: Tensor) -> Literal["triton", "torch"]:
-    """Raises ValueError where `triton` was asked for and cannot run."""
-    if backend == "torch":
+    """The path for these inputs. Raises ValueError for a name not known, and where `triton` cannot run."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend {backend!r}: there are {', '.join(get_args(Backend))}")
+    if backend in ("torch", "reference"):
         return "torch"
     device, interpreted = inputs.device.type, os.environ.get("TRITON_INTERPRET") == "1"
     if HAS_TRITON and inputs.dtype in TRITON_DTYPES and (device == "cuda" or (backend == "triton" and interpreted)):
@@ -73,19 +75,33 @@ def check_values(target_T: Tensor, temperature_T: Tensor, vocabulary: int, ignor
     outside_T = ((target_T < 0) | (target_T >= vocabulary)) & (target_T != ignore_index)
     if outside_T.any():
         raise ValueError(
-            f"target_T holds {int(target_T[outside_T][0])}: expected {ignore_index} (ignored) or 0 to {vocabulary - 1}"
+            f"target_T {list(target_T.shape)} holds {int(target_T[outside_T][0])}: expected 0 to {vocabulary - 1}, or"
+            f" {ignore_index} for a token to ignore"
         )
     if not (temperature_T > 0).all():
         raise ValueError(f"temperature [{len(temperature_T)}] holds {float(temperature_T.min())}: expected above 0")
 
 
 def check_result(lse_T: Tensor, **inputs: Tensor | None) -> None:
-    """Raises ValueError naming the first input that holds NaN, where the result does. Reads the values."""
-    if not lse_T.isnan().any():
+    """Raises ValueError naming the first input that holds NaN or infinity, where the result is not finite.
+
+    −inf alone is no fault: it takes a token out of the vocabulary. Reads the values.
+    """
+    if lse_T.isfinite().all():
         return
     for name, tensor in inputs.items():
-        if tensor is not None and tensor.isnan().any():
-            raise ValueError(f"{name} {list(tensor.shape)} holds NaN: expected numbers")
+        if tensor is not None and not (tensor < torch.inf).all():
+            raise ValueError(f"{name} {list(tensor.shape)} holds NaN or infinity: expected finite numbers")
+    shapes = ", ".join(f"{name} {list(t.shape)}" for name, t in inputs.items() if t is not None)
+    raise ValueError(f"{shapes}: the logits of a token are not finite; expected finite numbers")
+
+
+def require(holds: Tensor, words: str) -> None:
+    """Raise ValueError(words) unless the boolean scalar holds; on a GPU the device asserts and nobody waits for it."""
+    if holds.is_cuda:
+        torch._assert_async(holds, words)
+    elif not bool(holds):
+        raise ValueError(words)
 
 
 def describe(tensor: Tensor) -> str:

@@ -5,8 +5,8 @@ Shape suffixes: T tokens, N kept tokens, H hidden, V vocabulary.
     z = softcap(hidden · weightᵀ + bias) / temperature
     logprob_t = z[t, target_t] − lse_t,   lse_t = log Σ_v exp z[t, v],   entropy_t = lse_t − Σ_v p_tv z_tv
 
-The vocabulary is walked with a running maximum; the backward pass computes the logits again. `torch_linear` and
-`triton_linear` do the work.
+The vocabulary is walked in chunks; the backward pass computes the logits again. `torch_linear` and `triton_linear` do
+the work.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from sppo.kernels import torch_linear
@@ -39,6 +40,8 @@ def linear_logprob(
     softcap: float | None = None,
     ignore_index: int = -100,
     return_entropy: bool = False,
+    fast: bool = False,
+    group: dist.ProcessGroup | None = None,
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Log-prob of each target, the entropy if asked for, and the log-sum-exp: float32 [T], in nats.
@@ -46,23 +49,33 @@ def linear_logprob(
     hidden_TH and weight_VH are of one floating dtype, target_T is int64, bias is [V], temperature a number or [T].
     Tokens whose target is `ignore_index` are dropped before the product (on a GPU, which is not asked how many they
     are, whole tiles of them): their log-prob, entropy, log-sum-exp and gradient are 0. Gradients flow through log-prob
-    and entropy to hidden, weight and bias.
+    and entropy to hidden, weight and bias. `fast` has the torch path round logits to the inputs' dtype; Triton has no
+    use for it.
+
+    With a `group` each of its ranks holds the rows of `weight_VH` and `bias` that follow those of the rank before; all
+    else, `target_T` over the whole vocabulary included, is the same on every rank, and so are the results and the
+    gradient of `hidden_TH`. Every rank makes the same calls; the torch path serves them.
 
     Raises ValueError naming the argument when shapes, dtypes or devices do not fit, and on a CPU for a target outside
     the vocabulary and for NaN. A GPU is not waited for: there such a token's results are NaN.
     """
-    _check(hidden_TH, weight_VH, bias)
+    _check(hidden_TH, weight_VH, bias, group)
     check_target(target_T, hidden_TH.shape[0], hidden_TH.device)
     check_softcap(softcap)
     temperature_T = spread_temperature(temperature, hidden_TH)
     if backend == "reference":
         return linear_logprob_reference(
             hidden_TH, weight_VH, target_T, bias=bias, temperature=temperature, softcap=softcap,
-            ignore_index=ignore_index, return_entropy=return_entropy,
+            ignore_index=ignore_index, return_entropy=return_entropy, group=group,
         )  # fmt: skip
+    if group is not None and backend == "auto":
+        backend = "torch"
+    path = pick_backend(backend, hidden_TH)
+    if group is not None and path == "triton":
+        raise ValueError("backend 'triton' with a group: expected 'torch', which shards the vocabulary")
     logprob_T, entropy_T, lse_T = _forward(
         hidden_TH, weight_VH, target_T.contiguous(), None if bias is None else bias.contiguous(), temperature_T,
-        softcap, ignore_index, return_entropy, pick_backend(backend, hidden_TH),
+        softcap, ignore_index, return_entropy, fast, None if group is None else group.group_name, path,
     )  # fmt: skip
     return logprob_T, entropy_T if return_entropy else None, lse_T
 
@@ -77,9 +90,13 @@ def linear_logprob_reference(
     softcap: float | None = None,
     ignore_index: int = -100,
     return_entropy: bool = False,
+    group: dist.ProcessGroup | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """The specification of `linear_logprob`, in plain torch with all logits in memory."""
     dtype = torch.promote_types(hidden_TH.dtype, torch.float32)
+    if group is not None:
+        weight_VH = _whole(weight_VH, group)
+        bias = None if bias is None else _whole(bias, group)
     z_TV = hidden_TH.to(dtype) @ weight_VH.to(dtype).T
     if bias is not None:
         z_TV = z_TV + bias.to(dtype)
@@ -95,6 +112,8 @@ def logprob_of_logits(
     return_entropy: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """What both references share: everything after the logits."""
+    if z_TV.device.type == "cpu":
+        check_values(target_T, spread_temperature(temperature, z_TV), z_TV.shape[1], ignore_index)
     if softcap is not None:
         z_TV = softcap * torch.tanh(z_TV / softcap)
     z_TV = z_TV / (temperature[:, None] if isinstance(temperature, Tensor) else temperature)
@@ -120,6 +139,8 @@ def _forward(
     softcap: float | None,
     ignore_index: int,
     return_entropy: bool,
+    fast: bool,
+    group: str | None,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if backend == "triton":
@@ -128,12 +149,14 @@ def _forward(
         return triton_linear.forward(
             hidden_TH, weight_VH, target_T, bias, temperature_T, softcap, ignore_index, return_entropy
         )
+    shard = torch_linear.place(weight_VH, group)
     if target_T.device.type == "cpu":
-        check_values(target_T, temperature_T, weight_VH.shape[0], ignore_index)
+        check_values(target_T, temperature_T, shard.vocabulary, ignore_index)
     kept_N = _kept(target_T, ignore_index)
     logprob_N, entropy_N, lse_N = torch_linear.forward(
-        hidden_TH[kept_N], weight_VH, target_T[kept_N], bias, temperature_T[kept_N], softcap, return_entropy
-    )
+        hidden_TH[kept_N], weight_VH, target_T[kept_N], bias, temperature_T[kept_N], softcap, fast, shard,
+        return_entropy,
+    )  # fmt: skip
     if lse_N.device.type == "cpu":
         check_result(lse_N, hidden_TH=hidden_TH, weight_VH=weight_VH, bias=bias)
     tokens = len(target_T)
@@ -151,6 +174,8 @@ def _(
     softcap: float | None,
     ignore_index: int,
     return_entropy: bool,
+    fast: bool,
+    group: str | None,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     entropy_T = temperature_T.new_empty(target_T.shape if return_entropy else (0,))
@@ -173,6 +198,8 @@ def _backward(
     need_hidden: bool,
     need_weight: bool,
     need_bias: bool,
+    fast: bool,
+    group: str | None,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of hidden, weight and bias; an empty tensor stands for one that is not needed."""
@@ -187,7 +214,8 @@ def _backward(
     else:
         kept_N = _kept(target_T, ignore_index)
         d_hidden, d_weight, d_bias = torch_linear.backward(
-            hidden_TH[kept_N], weight_VH, target_T[kept_N], bias, temperature_T[kept_N], softcap, lse_T[kept_N],
+            hidden_TH[kept_N], weight_VH, target_T[kept_N], bias, temperature_T[kept_N], softcap, fast,
+            torch_linear.place(weight_VH, group), lse_T[kept_N],
             entropy_T[kept_N] if len(entropy_T) else entropy_T, grad_T[kept_N],
             None if entropy_grad_T is None else entropy_grad_T[kept_N], needs,
         )  # fmt: skip
@@ -213,6 +241,8 @@ def _(
     need_hidden: bool,
     need_weight: bool,
     need_bias: bool,
+    fast: bool,
+    group: str | None,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     empty = hidden_TH.new_empty
@@ -226,7 +256,7 @@ def _(
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     hidden_TH, weight_VH, target_T, bias, temperature_T, *options = inputs
     _, entropy_T, lse_T = output
-    ctx.softcap, ctx.ignore_index, return_entropy, ctx.backend = options
+    ctx.softcap, ctx.ignore_index, return_entropy, *ctx.path = options
     ctx.mark_non_differentiable(*((lse_T,) if return_entropy else (entropy_T, lse_T)))
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(hidden_TH, weight_VH, target_T, bias, temperature_T, entropy_T, lse_T)
@@ -239,11 +269,11 @@ def _differentiate(ctx: Any, grad_T: Tensor | None, entropy_grad_T: Tensor | Non
         grad_T = torch.zeros_like(lse_T)
     d_hidden, d_weight, d_bias = _backward(
         hidden_TH, weight_VH, target_T, bias, temperature_T, ctx.softcap, ctx.ignore_index, lse_T, entropy_T,
-        grad_T, entropy_grad_T, need_hidden, need_weight, need_bias, ctx.backend,
+        grad_T, entropy_grad_T, need_hidden, need_weight, need_bias, *ctx.path,
     )  # fmt: skip
     return (
         d_hidden if need_hidden else None, d_weight if need_weight else None, None, d_bias if need_bias else None,
-        *[None] * 5,
+        *[None] * 7,
     )  # fmt: skip
 
 
@@ -263,13 +293,27 @@ def _restore(found_N: Tensor, kept_N: Any, tokens: int) -> Tensor:
     return found_N.new_zeros(tokens, *found_N.shape[1:]).index_copy(0, kept_N, found_N)
 
 
-def _check(hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor | None) -> None:
+def _whole(shard_V: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """The shards of all ranks, this one's with its gradient: each rank then differentiates its own rows alone."""
+    parts = []
+    for rank, rows in enumerate(torch_linear.shard_rows(shard_V, group)):
+        own = rank == dist.get_rank(group)
+        sent = shard_V.detach().clone() if own else shard_V.new_empty(rows, *shard_V.shape[1:])
+        dist.broadcast(sent, group=group, group_src=rank)
+        parts.append(shard_V if own else sent)
+    return torch.cat(parts)
+
+
+def _check(hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor | None, group: dist.ProcessGroup | None) -> None:
     if hidden_TH.ndim != 2 or not hidden_TH.is_floating_point():
         raise ValueError(f"hidden_TH is {describe(hidden_TH)}: expected float [T, H]")
-    if weight_VH.ndim != 2 or weight_VH.shape[1] != hidden_TH.shape[1] or weight_VH.shape[0] == 0:
+    empty = weight_VH.shape[0] == 0 and group is None
+    if weight_VH.ndim != 2 or weight_VH.shape[1] != hidden_TH.shape[1] or empty:
         raise ValueError(f"weight_VH is {describe(weight_VH)}: expected [V, {hidden_TH.shape[1]}], V above 0")
     if weight_VH.dtype != hidden_TH.dtype or weight_VH.device != hidden_TH.device:
-        raise ValueError(f"weight_VH is {describe(weight_VH)}, hidden_TH {describe(hidden_TH)}: expected one dtype")
+        raise ValueError(
+            f"weight_VH is {describe(weight_VH)}, hidden_TH {describe(hidden_TH)}: expected one dtype and device"
+        )
     expected = weight_VH.shape[:1], weight_VH.device
     if bias is not None and ((bias.shape, bias.device) != expected or not bias.is_floating_point()):
         raise ValueError(f"bias is {describe(bias)}: expected float [{weight_VH.shape[0]}] on {weight_VH.device}")

@@ -1,21 +1,61 @@
-"""The torch path of `linear_logprob`: chunks of the vocabulary, computed again in the backward pass.
+"""The torch path of `linear_logprob`: chunks of the vocabulary, computed again in the backward pass. It runs on a CPU.
 
 Logits are float32 whatever the inputs are (float64 for float64): rounding them to bf16 costs 2e-3 to 2e-2 nats a
-token, too much for sums over sequences.
+token, too much for sums over sequences. `fast` rounds them all the same. Gradients of logits are rounded to the inputs'
+dtype, once 1[y] − p is formed; the products of the chunks are summed in float32.
 
-Shape suffixes: T tokens, H hidden, V vocabulary, C columns of a chunk.
+Each chunk leaves (max, Σ e^(z − max), Σ e^(z − max) (z − max)) for every token, and `_combine` joins them: those of
+chunks, and where the vocabulary is sharded over ranks those of ranks.
+
+Shape suffixes: T tokens, B a few of them, H hidden, V vocabulary rows here, C one chunk of them, S statistics of chunks
+or ranks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-VOCAB_CHUNK = 8192
+from sppo.kernels.fused import Fused
+
+CHUNK_LOGITS = 1 << 22
+"""Logits of one chunk, all tokens together."""
+MIN_CHUNK, MAX_CHUNK = 256, 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Which rows of the vocabulary are here."""
+
+    first: int
+    """Index of this rank's first row in the whole vocabulary."""
+    vocabulary: int
+    """Rows on all ranks."""
+    group: dist.ProcessGroup | None
+
+
+def place(weight_VH: Tensor, group_name: str | None) -> Shard:
+    """Where this rank's rows lie: after those of the ranks before. Every rank of the group must call it."""
+    if group_name is None:
+        return Shard(first=0, vocabulary=len(weight_VH), group=None)
+    resolve: Any = dist.distributed_c10d._resolve_process_group  # type: ignore[attr-defined]  # as torch's own operations do
+    group: dist.ProcessGroup = resolve(group_name)
+    rows = shard_rows(weight_VH, group)
+    return Shard(first=sum(rows[: dist.get_rank(group)]), vocabulary=sum(rows), group=group)
+
+
+def shard_rows(weight_VH: Tensor, group: dist.ProcessGroup) -> list[int]:
+    """Rows of the vocabulary on each rank, in the order of the ranks."""
+    mine = torch.tensor([len(weight_VH)], device=weight_VH.device)
+    ranks = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(ranks, mine, group=group)
+    return [int(rows) for rows in ranks]
 
 
 def forward(
@@ -25,26 +65,29 @@ def forward(
     bias: Tensor | None,
     temperature_T: Tensor,
     softcap: float | None,
+    fast: bool,
+    shard: Shard,
     return_entropy: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(log-prob, entropy, log-sum-exp), float32 or float64 [T]; the entropy is empty unless it is asked for."""
-    wide = _wide(hidden_TH)
-    max_T = wide.new_full((wide.shape[0],), -torch.inf)
-    sum_T, weighted_T, picked_T = (torch.zeros_like(max_T) for _ in range(3))  # weighted: Σ e^(z − max) (z − max)
-    with _low_precision_products(hidden_TH.dtype):
-        for start, z_TC in _chunks(wide, weight_VH, bias, temperature_T, softcap):
-            new_max_T = torch.maximum(max_T, z_TC.amax(-1)).clamp(min=torch.finfo(wide.dtype).min)
-            scale_T = torch.exp(max_T - new_max_T)
-            shifted_TC = z_TC - new_max_T[:, None]
-            e_TC = shifted_TC.exp()
-            if return_entropy:
-                moved_T = torch.where(sum_T > 0, scale_T * (weighted_T + sum_T * (max_T - new_max_T)), 0.0)
-                weighted_T = moved_T + torch.where(e_TC > 0, e_TC * shifted_TC, 0.0).sum(-1)
-            sum_T = sum_T * scale_T + e_TC.sum(-1)
-            max_T = new_max_T
-            inside_T = (target_T >= start) & (target_T < start + z_TC.shape[1])
-            index_T = torch.where(inside_T, target_T - start, 0)
-            picked_T = torch.where(inside_T, z_TC.gather(-1, index_T[:, None])[:, 0], picked_T)
+    wide, cap = temperature_T.dtype, _scalar(softcap, temperature_T)
+    scale_T = 1 / temperature_T
+    # An empty chunk first, for a rank that holds no rows.
+    lowest = torch.finfo(wide).min
+    parts = [temperature_T.new_tensor([[lowest], [0.0], [0.0]]).expand(3, len(temperature_T))]
+    picked_T = torch.zeros_like(temperature_T)
+    for rows, raw_TC in _chunks(hidden_TH, weight_VH, bias, fast):
+        parts.append(_statistics(raw_TC, scale_T, cap, return_entropy))
+        at_B, column_B = _targets_within(target_T - shard.first, rows)
+        picked_T[at_B] = _shaped(raw_TC[at_B, column_B][:, None], scale_T[at_B], cap)[:, 0]
+    max_T, sum_T, weighted_T = _combine(torch.stack(parts))
+    if shard.group is not None:
+        mine = torch.stack([max_T, sum_T, weighted_T, picked_T])
+        ranks = [torch.empty_like(mine) for _ in range(dist.get_world_size(shard.group))]
+        dist.all_gather(ranks, mine, group=shard.group)
+        every = torch.stack(ranks)
+        max_T, sum_T, weighted_T = _combine(every[:, :3])
+        picked_T = every[:, 3].sum(0)  # one rank has the target's logit, the others 0
     log_sum_T = sum_T.log()
     entropy_T = log_sum_T - weighted_T / sum_T if return_entropy else max_T.new_empty(0)
     return (picked_T - max_T) - log_sum_T, entropy_T, max_T + log_sum_T
@@ -57,6 +100,8 @@ def backward(
     bias: Tensor | None,
     temperature_T: Tensor,
     softcap: float | None,
+    fast: bool,
+    shard: Shard,
     lse_T: Tensor,
     entropy_T: Tensor,
     grad_T: Tensor,
@@ -64,66 +109,113 @@ def backward(
     needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of hidden, weight and bias, in their dtypes, where `needs` says so."""
-    wide = _wide(hidden_TH)
-    grad_T = grad_T / temperature_T
-    entropy_grad_T = None if entropy_grad_T is None else entropy_grad_T / temperature_T
-    d_hidden = torch.zeros_like(wide) if needs[0] else None
-    d_weight = torch.empty_like(weight_VH) if needs[1] else None
+    low, wide = hidden_TH.dtype, temperature_T.dtype
+    scale_T, cap = 1 / temperature_T, _scalar(softcap, temperature_T)
+    entropy_T = entropy_T if entropy_grad_T is not None else lse_T  # not read
+    d_hidden = torch.zeros_like(hidden_TH, dtype=wide) if needs[0] else None
+    d_weight = torch.empty_like(weight_VH, memory_format=torch.contiguous_format) if needs[1] else None
     d_bias = torch.empty_like(bias) if needs[2] and bias is not None else None
-    with _low_precision_products(hidden_TH.dtype):
-        for start, z_TC in _chunks(wide, weight_VH, bias, temperature_T, softcap):
-            rows = slice(start, start + z_TC.shape[1])
-            d_TC = _logit_gradient(start, z_TC, target_T, lse_T, entropy_T, grad_T, entropy_grad_T)
-            if softcap is not None:
-                d_TC *= 1 - (z_TC * temperature_T[:, None] / softcap) ** 2  # derivative of the soft cap's tanh
-            if d_bias is not None:
-                d_bias[rows] = d_TC.sum(0).to(d_bias.dtype)
-            low_TC = d_TC.to(hidden_TH.dtype)  # products at the speed of the inputs' dtype
-            if d_hidden is not None:
-                d_hidden += low_TC @ weight_VH[rows]
-            if d_weight is not None:
-                d_weight[rows] = low_TC.T @ hidden_TH
-    return None if d_hidden is None else d_hidden.to(hidden_TH.dtype), d_weight, d_bias
+    for rows, raw_TC in _chunks(hidden_TH, weight_VH, bias, fast):
+        d_TC = _dlogits(raw_TC, scale_T, cap, lse_T, entropy_T, grad_T, entropy_grad_T, False, low)
+        at_B, column_B = _targets_within(target_T - shard.first, rows)
+        d_TC[at_B, column_B] = _plain_dlogits(
+            raw_TC[at_B, column_B][:, None], scale_T[at_B], cap, lse_T[at_B], entropy_T[at_B], grad_T[at_B],
+            None if entropy_grad_T is None else entropy_grad_T[at_B], True, low,
+        )[:, 0]  # fmt: skip
+        if d_bias is not None:
+            d_bias[rows] = d_TC.sum(0, dtype=wide)
+        if d_hidden is not None:
+            d_hidden += d_TC @ weight_VH[rows]
+        if d_weight is not None:
+            torch.mm(d_TC.T, hidden_TH, out=d_weight[rows])
+    if d_hidden is None:
+        return None, d_weight, d_bias
+    if shard.group is not None:
+        dist.all_reduce(d_hidden, group=shard.group)
+    return d_hidden.to(low), d_weight, d_bias
 
 
-def _logit_gradient(
-    start: int,
-    z_TC: Tensor,
-    target_T: Tensor,
+def _combine(parts_S3T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(max, Σ, weighted Σ) [T] of all parts together."""
+    max_ST, sum_ST, weighted_ST = parts_S3T.unbind(1)
+    max_T = max_ST.amax(0)
+    lower_ST = torch.where(sum_ST > 0, max_ST - max_T, 0.0)
+    scale_ST = torch.where(sum_ST > 0, lower_ST.exp(), 0.0)
+    return max_T, (scale_ST * sum_ST).sum(0), (scale_ST * (weighted_ST + sum_ST * lower_ST)).sum(0)
+
+
+def _targets_within(target_T: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """(tokens whose targets are among the rows, the columns of those targets)."""
+    at = ((target_T >= rows.start) & (target_T < rows.stop)).nonzero()[:, 0]
+    return at, target_T[at] - rows.start
+
+
+def _shaped(raw_TC: Tensor, scale_T: Tensor, softcap: Tensor | None) -> Tensor:
+    """z from raw logits: after cap and temperature, in the dtype of sums."""
+    z_TC = raw_TC.to(scale_T.dtype)
+    if softcap is not None:
+        z_TC = torch.tanh(z_TC / softcap) * softcap
+    return z_TC * scale_T[:, None]
+
+
+def _plain_statistics(raw_TC: Tensor, scale_T: Tensor, softcap: Tensor | None, entropy: bool) -> Tensor:
+    """(max, Σ e^(z − max), Σ e^(z − max) (z − max)) [3, T] of one chunk; the last is 0 unless asked for."""
+    z_TC = _shaped(raw_TC, scale_T, softcap)
+    max_T = z_TC.amax(-1).clamp(min=torch.finfo(z_TC.dtype).min)  # a bias of −inf takes a token out of the vocabulary
+    shifted_TC = z_TC - max_T[:, None]
+    e_TC = shifted_TC.exp()
+    weighted_T = torch.where(e_TC > 0, e_TC * shifted_TC, 0.0).sum(-1) if entropy else torch.zeros_like(max_T)
+    return torch.stack([max_T, e_TC.sum(-1), weighted_T])
+
+
+def _plain_dlogits(
+    raw_TC: Tensor,
+    scale_T: Tensor,
+    softcap: Tensor | None,
     lse_T: Tensor,
     entropy_T: Tensor,
     grad_T: Tensor,
     entropy_grad_T: Tensor | None,
+    hot: bool,
+    low: torch.dtype,
 ) -> Tensor:
-    """[T, C]: grad · (1[y] − p) and, for the entropy H, grad · −p (log p + H)."""
-    log_p_TC = z_TC - lse_T[:, None]
+    """Gradient of raw logits [T, C]: grad (1[y] − p) and, for the entropy H, −grad p (log p + H), through the cap.
+
+    `hot` says that these are the targets' logits, so that 1 − p is formed before it is rounded to `low`.
+    """
+    log_p_TC = _shaped(raw_TC, scale_T, softcap) - lse_T[:, None]
     p_TC = log_p_TC.exp()
-    inside_T = (target_T >= start) & (target_T < start + z_TC.shape[1])
-    index_T = torch.where(inside_T, target_T - start, 0)
-    d_TC = -p_TC
-    d_TC.scatter_add_(-1, index_T[:, None], inside_T.to(d_TC.dtype)[:, None])
-    d_TC *= grad_T[:, None]
+    d_TC = ((1 - p_TC) if hot else -p_TC) * grad_T[:, None]
     if entropy_grad_T is not None:
-        d_TC -= torch.where(p_TC > 0, entropy_grad_T[:, None] * p_TC * (log_p_TC + entropy_T[:, None]), 0.0)
-    return d_TC
+        d_TC = d_TC - torch.where(p_TC > 0, entropy_grad_T[:, None] * p_TC * (log_p_TC + entropy_T[:, None]), 0.0)
+    if softcap is not None:
+        d_TC = d_TC * (1 - torch.tanh(raw_TC.to(lse_T.dtype) / softcap) ** 2)
+    return (d_TC * scale_T[:, None]).to(low)
 
 
-def _chunks(
-    wide: Tensor, weight_VH: Tensor, bias: Tensor | None, temperature_T: Tensor, softcap: float | None
-) -> Iterator[tuple[int, Tensor]]:
-    """(first vocabulary index, z [T, C]) for each chunk of the vocabulary."""
-    for start in range(0, weight_VH.shape[0], VOCAB_CHUNK):
-        rows = slice(start, start + VOCAB_CHUNK)
-        z_TC = wide @ weight_VH[rows].to(wide.dtype).T
+_statistics, _dlogits = Fused(_plain_statistics), Fused(_plain_dlogits)
+
+
+def _chunks(hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor | None, fast: bool) -> Iterator[tuple[slice, Tensor]]:
+    """(rows of the weight, raw logits [T, C]) for each chunk of the vocabulary; the next overwrites the logits."""
+    low = hidden_TH.dtype
+    left_TH = hidden_TH if fast else hidden_TH.to(torch.promote_types(low, torch.float32))
+    tokens, vocabulary = len(hidden_TH), len(weight_VH)
+    size = min(max(CHUNK_LOGITS // max(tokens, 1), MIN_CHUNK), MAX_CHUNK, max(vocabulary, 1))
+    memory = left_TH.new_empty(tokens * size)
+    for start in range(0, vocabulary, size):
+        rows = slice(start, min(start + size, vocabulary))
+        right_CH = weight_VH[rows].to(left_TH.dtype)
+        raw_TC = memory[: tokens * len(right_CH)].view(tokens, len(right_CH))
+        with _low_precision_products(low):
+            torch.mm(left_TH, right_CH.T, out=raw_TC)
         if bias is not None:
-            z_TC += bias[rows].to(wide.dtype)
-        if softcap is not None:
-            z_TC = softcap * torch.tanh(z_TC / softcap)
-        yield start, z_TC / temperature_T[:, None]
+            raw_TC += bias[rows]
+        yield rows, raw_TC
 
 
-def _wide(inputs: Tensor) -> Tensor:
-    return inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+def _scalar(number: float | None, like: Tensor) -> Tensor | None:
+    return None if number is None else like.new_tensor(number)  # as a tensor it compiles once for all values
 
 
 @contextmanager

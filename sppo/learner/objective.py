@@ -1,45 +1,20 @@
-"""The SPPO objective as pure functions on tensors; one function per mode, one visible dict per family.
+"""What the SPPO loss is aimed at, as pure functions on tensors: scores, targets, selection, labels, optional terms.
 
-Shape suffixes: T completion tokens of all sequences laid end to end, N completions, K completions of one group, G
-groups. `group_ids_N` are integers that are equal within a group; groups may differ in size.
+Shape suffixes: T completion tokens, N completions, K completions of one group, G groups. `group_ids_N` are integers
+that are equal within a group; groups may differ in size.
 
-    Δ_i      = Σ_t m_it (log π_θ − log π_a)                   over the tokens of completion i
-    log ρ_i  = Σ_t m_it (log π_a − log μ)
-    residual = Δ_i − η A_i                                    targets of `TARGETS`
-    residual = δ_i − mean of δ over the group, δ_i = Δ_i − η s_i   `centered`; the mean is detached
-    loss     = Σ_i w_i residual_i² / (completions in the optimizer step)
-
-Weights and group means are detached. Formulas, their sources and which to choose: docs/objective.md.
+One function per mode, one visible dict per family. The loss itself and the off-policy weights w are in `sppo.kernels`.
+Formulas, their sources and which to choose: docs/objective.md.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# groups and segments ------------------------------------------------------------------------------------------------
-
-
-def segment_sum(values_T: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """Sums over consecutive segments: [T] and offsets [N + 1] to [N]."""
-    owner_T = _owners(cu_seqlens)
-    return torch.zeros(len(cu_seqlens) - 1, dtype=values_T.dtype, device=values_T.device).index_add(
-        0, owner_T, values_T
-    )
-
-
-def sequence_log_ratios(
-    logprob_T: Tensor, anchor_T: Tensor, behavior_T: Tensor, mask_T: Tensor | None, cu_seqlens: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(Δ [N], log ρ [N], length [N] in tokens), nats. Tokens with mask 0 count in none of them."""
-    mask_T = torch.ones_like(logprob_T) if mask_T is None else mask_T.to(logprob_T.dtype)
-    delta_N = segment_sum(mask_T * (logprob_T - anchor_T), cu_seqlens)
-    log_rho_N = segment_sum(mask_T * (anchor_T - behavior_T), cu_seqlens)
-    return delta_N, log_rho_N.detach(), segment_sum(mask_T, cu_seqlens)
+# groups ---------------------------------------------------------------------------------------------------------------
 
 
 def group_mean(values_N: Tensor, group_ids_N: Tensor, weights_N: Tensor | None = None) -> Tensor:
@@ -47,12 +22,6 @@ def group_mean(values_N: Tensor, group_ids_N: Tensor, weights_N: Tensor | None =
     weights_N = torch.ones_like(values_N) if weights_N is None else weights_N
     total_N = _group_sum(weights_N * values_N, group_ids_N)
     return total_N / _group_sum(weights_N, group_ids_N)
-
-
-def _owners(offsets: Tensor) -> Tensor:
-    """Offsets [N + 1] to the segment of each element."""
-    lengths_N = offsets.diff()
-    return torch.repeat_interleave(torch.arange(len(lengths_N), device=offsets.device), lengths_N)
 
 
 def _group_sum(values_N: Tensor, group_ids_N: Tensor) -> Tensor:
@@ -71,84 +40,6 @@ def _members(group_ids_N: Tensor) -> list[Tensor]:
     return sorted(parts, key=lambda members: int(members[0]))
 
 
-# off-policy weights -------------------------------------------------------------------------------------------------
-
-
-def no_weights(log_rho_N: Tensor, lengths_N: Tensor, cap: float) -> tuple[Tensor, Tensor]:
-    """w = 1."""
-    return torch.ones_like(log_rho_N), torch.zeros_like(log_rho_N, dtype=torch.bool)
-
-
-def geometric_weights(log_rho_N: Tensor, lengths_N: Tensor, cap: float) -> tuple[Tensor, Tensor]:
-    """w = ρ^(1/|y|) clipped to [1/cap, cap]: the per-token geometric mean, of bounded variance at any length."""
-    log_ratio_N = log_rho_N / lengths_N.clamp(min=1)
-    limit = math.log(cap)
-    return log_ratio_N.clamp(-limit, limit).exp(), log_ratio_N.abs() > limit
-
-
-def sequence_ratio_weights(log_rho_N: Tensor, lengths_N: Tensor, cap: float) -> tuple[Tensor, Tensor]:
-    """w = min(ρ, cap): exact up to truncation; its variance grows with the length."""
-    limit = math.log(cap)
-    return log_rho_N.clamp(max=limit).exp(), log_rho_N > limit
-
-
-def masked_weights(log_rho_N: Tensor, lengths_N: Tensor, cap: float) -> tuple[Tensor, Tensor]:
-    """w = 1 where ρ^(1/|y|) lies in [1/cap, cap], else 0."""
-    outside_N = (log_rho_N / lengths_N.clamp(min=1)).abs() > math.log(cap)
-    return (~outside_N).to(log_rho_N.dtype), outside_N
-
-
-WEIGHTS: dict[str, Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]] = {
-    "none": no_weights,
-    "geometric": geometric_weights,
-    "sequence": sequence_ratio_weights,
-    "masked": masked_weights,
-}
-
-CAPS = {"none": math.inf, "geometric": 1.2, "sequence": 2.0, "masked": 1.2}
-"""Each mode's own cap, where the caller names none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightStats:
-    """What the weights of some completions look like."""
-
-    weight_N: Tensor
-    clipped_N: Tensor
-    """True where the cap changed the weight (`masked`: where it made it 0)."""
-
-    @property
-    def mean(self) -> float:
-        """Mean weight."""
-        return float(self.weight_N.mean())
-
-    @property
-    def effective_sample_size(self) -> float:
-        """See `effective_sample_size`."""
-        return effective_sample_size(self.weight_N)
-
-    @property
-    def clipped_share(self) -> float:
-        """Share of weights that the cap changed."""
-        return float(self.clipped_N.double().mean())
-
-
-def sequence_weights(
-    mode: str, log_rho_N: Tensor, lengths_N: Tensor, *, cap: float | None = None
-) -> tuple[Tensor, WeightStats]:
-    """Off-policy weights w [N], detached, and their statistics. Raises ValueError for an unknown mode or a cap ≤ 1."""
-    weight_N, clipped_N = _weights(mode, log_rho_N, lengths_N, cap)
-    return weight_N, WeightStats(weight_N=weight_N, clipped_N=clipped_N)
-
-
-def _weights(mode: str, log_rho_N: Tensor, lengths_N: Tensor, cap: float | None) -> tuple[Tensor, Tensor]:
-    _known("weight", mode, WEIGHTS)
-    cap = CAPS[mode] if cap is None else cap
-    if not cap > 1:
-        raise ValueError(f"cap = {cap}: must be greater than 1")
-    return WEIGHTS[mode](log_rho_N.detach(), lengths_N, cap)
-
-
 def normalized_weights(weights_N: Tensor | None, group_ids_N: Tensor) -> Tensor:
     """w̃ [N]: each group's weights scaled to sum 1; all equal without weights, and where a group's are all 0.
 
@@ -159,12 +50,6 @@ def normalized_weights(weights_N: Tensor | None, group_ids_N: Tensor) -> Tensor:
     empty_N = _group_sum(weights_N, group_ids_N) == 0
     weights_N = torch.where(empty_N, torch.ones_like(weights_N), weights_N)
     return weights_N / _group_sum(weights_N, group_ids_N)
-
-
-def effective_sample_size(weights_N: Tensor) -> float:
-    """(Σw)² / (N Σw²), the share of the completions that count: 1 when all weights are equal, 0 when all are 0."""
-    squares = float((weights_N**2).sum())
-    return float(weights_N.sum()) ** 2 / (len(weights_N) * squares) if squares else 0.0
 
 
 # scores -------------------------------------------------------------------------------------------------------------
@@ -338,69 +223,7 @@ def pair_targets(
     return targets_N
 
 
-# loss ---------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossStats:
-    """What the loss was made of, detached, for every completion it was given."""
-
-    residual_N: Tensor
-    delta_N: Tensor
-    """Δ in nats, before any length normalisation."""
-    target_N: Tensor
-    """A; for `centered` the score minus its group's mean."""
-    weight_N: Tensor
-    clipped_N: Tensor
-    """True where the cap changed the weight."""
-    log_rho_N: Tensor
-    """log ρ in nats, over the sequence."""
-    length_N: Tensor
-
-
-def sppo_loss(
-    logprob_T: Tensor,
-    anchor_T: Tensor,
-    behavior_T: Tensor,
-    mask_T: Tensor | None,
-    cu_seqlens: Tensor,
-    targets_N: Tensor,
-    *,
-    eta: float,
-    group_offsets: Tensor | None = None,
-    centered: bool = False,
-    weight_mode: str = "none",
-    cap: float | None = None,
-    length_normalized: bool = False,
-    normalizer: int | None = None,
-) -> tuple[Tensor, LossStats]:
-    """The loss of whole groups, a scalar that carries the gradient of `logprob_T` alone, and its statistics.
-
-    `targets_N` are the A of `compute_targets`, or the scores s where `centered`. `group_offsets` [G + 1] are offsets
-    into N; without them every completion is its own group. `normalizer` is the number of completions in the optimizer
-    step, N by default. Raises ValueError for an unknown weight mode or a cap ≤ 1.
-    """
-    delta_N, log_rho_N, length_N = sequence_log_ratios(
-        logprob_T, anchor_T.detach(), behavior_T.detach(), mask_T, cu_seqlens
-    )
-    weight_N, clipped_N = _weights(weight_mode, log_rho_N, length_N, cap)
-    regressed_N = delta_N / length_N.clamp(min=1) if length_normalized else delta_N
-    residual_N = regressed_N - eta * targets_N
-    if centered:
-        owner_N = _owners(group_offsets) if group_offsets is not None else torch.arange(len(targets_N))
-        owner_N = owner_N.to(targets_N.device)
-        residual_N = residual_N - group_mean(residual_N.detach(), owner_N)
-        targets_N = targets_N - group_mean(targets_N, owner_N)
-    loss = (weight_N * residual_N**2).sum() / (len(targets_N) if normalizer is None else normalizer)
-    return loss, LossStats(
-        residual_N=residual_N.detach(),
-        delta_N=delta_N.detach(),
-        target_N=targets_N,
-        weight_N=weight_N,
-        clipped_N=clipped_N,
-        log_rho_N=log_rho_N,
-        length_N=length_N,
-    )
+# optional terms -----------------------------------------------------------------------------------------------------
 
 
 def kl_k3(logprob_T: Tensor, reference_T: Tensor) -> Tensor:

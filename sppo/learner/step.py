@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
+from sppo import kernels
 from sppo.config import LearnerConfig
+from sppo.kernels import LossStats
 from sppo.learner import batching, objective, targets
 from sppo.learner.batching import MicroBatch
 from sppo.learner.model import Policy, Snapshot
-from sppo.learner.objective import LossStats
 from sppo.learner.optim import Optimizer
 from sppo.learner.ranks import Alone
 from sppo.learner.targets import Item
@@ -247,7 +248,7 @@ class _Step:
         if differentiate:
             loss.backward()  # type: ignore[no-untyped-call]
         sizes = torch.tensor([0] + [int(item.keep_K.sum()) for item in items], device=stats.weight_N.device)
-        self.totals.weightless += int((objective.segment_sum(stats.weight_N, sizes.cumsum(0)) == 0).sum())
+        self.totals.weightless += int((kernels.segment_sum(stats.weight_N, sizes.cumsum(0)) == 0).sum())
         self._add(batch, stats, logprob_T.detach(), anchor_T, entropy_T.detach(), keep_T)
 
     def _has_gradient(self) -> bool:
@@ -265,15 +266,15 @@ class _Step:
     ) -> tuple[Tensor, LossStats, Tensor]:
         """The loss of the kept completions, and which tokens are theirs [T]."""
         config = self._config
-        _, log_rho_N, length_N = objective.sequence_log_ratios(
+        _, log_rho_N, length_N = kernels.sequence_log_ratios(
             logprob_T.detach(), anchor_T, batch.behavior_T, None, batch.cu_seqlens
         )
-        weight_N, _ = objective.sequence_weights(config.weight, log_rho_N, length_N, cap=config.weight_cap or None)
+        weight_N, _ = kernels.sequence_weights(config.weight, log_rho_N, length_N, cap=config.weight_cap or None)
         target_N = targets.resolve(items, config, weight_N)
         keep_N = torch.cat([item.keep_K for item in items]).to(target_N.device)
         keep_T = torch.repeat_interleave(keep_N, batch.cu_seqlens.diff())
         kept_before = torch.nn.functional.pad(keep_N.long().cumsum(0), (1, 0))
-        loss, stats = objective.sppo_loss(
+        loss, stats = kernels.sppo_loss(
             logprob_T[keep_T],
             anchor_T[keep_T],
             batch.behavior_T[keep_T],
@@ -337,7 +338,7 @@ def _summary(
         "groups_without_weight": sums["weightless"],
         "weight_mean": float(joined["weight_N"].mean()),
         "weight_clipped_share": float(joined["clipped_N"].mean()),
-        "effective_sample_size": objective.effective_sample_size(joined["weight_N"]),
+        "effective_sample_size": kernels.effective_sample_size(joined["weight_N"]),
         "log_rho_mean": float(joined["log_rho_N"].mean()),
         "log_rho_std": _std(joined["log_rho_N"]),
         "log_rho_token_mean": float(joined["log_rho_T"].mean()),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sppo.kernels import linear_logprob as chunked
 from sppo.kernels import linear_logprob_reference as reference
-from sppo.kernels.torch_linear import VOCAB_CHUNK
+from sppo.kernels.torch_linear import MAX_CHUNK
 
 
 def inputs(tokens: int, hidden: int, vocabulary: int, dtype: torch.dtype, scale: float = 1.0) -> dict[str, Tensor]:
@@ -39,7 +39,7 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm().clamp_min(1e-30))
 
 
-@pytest.mark.parametrize("vocabulary", [7, VOCAB_CHUNK, 2 * VOCAB_CHUNK + 13])
+@pytest.mark.parametrize("vocabulary", [7, MAX_CHUNK, 2 * MAX_CHUNK + 13])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-3)])
 @pytest.mark.parametrize(
     "options",
@@ -122,16 +122,39 @@ def test_gradients_hold_where_the_target_is_nearly_certain(p: float) -> None:
 
 
 def test_a_bias_of_minus_infinity_takes_tokens_out_of_the_vocabulary() -> None:
-    data = inputs(4, 8, 2 * VOCAB_CHUNK, torch.float32)
-    data["bias"] = torch.zeros(2 * VOCAB_CHUNK)
-    data["bias"][:VOCAB_CHUNK] = -torch.inf
-    data["target_T"] = torch.tensor([0, 1, 2, 3]) + VOCAB_CHUNK
+    data = inputs(4, 8, 2 * MAX_CHUNK, torch.float32)
+    data["bias"] = torch.zeros(2 * MAX_CHUNK)
+    data["bias"][:MAX_CHUNK] = -torch.inf
+    data["target_T"] = torch.tensor([0, 1, 2, 3]) + MAX_CHUNK
     exact = {k: v.double() if v.is_floating_point() else v for k, v in data.items()}
     upstream_T = torch.ones(4)
     for a, b in zip(
         evaluate(chunked, data, upstream_T, 0.5), evaluate(reference, exact, upstream_T.double(), 0.5), strict=True
     ):
         assert relative(a, b) < 1e-5
+
+
+def test_fast_logits_are_rounded_and_gradients_are_near() -> None:
+    data = inputs(64, 32, 3000, torch.bfloat16, scale=0.3)
+    exact = {k: v.double() if v.is_floating_point() else v for k, v in data.items()}
+    upstream_T = torch.randn(64)
+    wanted = evaluate(reference, exact, upstream_T.double())
+    accurate, fast = (evaluate(chunked, data, upstream_T, fast=fast) for fast in (False, True))
+    assert float((accurate[0] - wanted[0]).abs().mean()) < 1e-5
+    assert 1e-5 < float((fast[0] - wanted[0]).abs().mean()) < 2e-2
+    assert all(relative(f, w) < 2e-2 for f, w in zip(fast[3:], wanted[3:], strict=True))
+
+
+def test_strided_inputs_and_a_second_backward() -> None:
+    data = inputs(12, 32, 40, torch.float32)
+    strided = {"hidden_TH": data["hidden_TH"][::2, ::2], "weight_VH": data["weight_VH"][:, ::2]}
+    strided["target_T"] = data["target_T"][::2]
+    dense = {k: v.contiguous() for k, v in strided.items()}
+    leaf = strided["hidden_TH"].requires_grad_()
+    logprob_T, _, _ = chunked(**strided)
+    first, second = (torch.autograd.grad(logprob_T.sum(), leaf, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(logprob_T, chunked(**dense)[0])
 
 
 def test_no_tokens_at_all() -> None:
@@ -158,7 +181,7 @@ def test_a_frozen_head_gets_no_gradient_and_hidden_gets_the_same() -> None:
 
 def test_the_same_bits_on_every_run_and_the_global_flag_is_restored() -> None:
     before = torch.backends.mkldnn.matmul.fp32_precision
-    data = inputs(7, 16, VOCAB_CHUNK + 3, torch.bfloat16)
+    data = inputs(7, 16, MAX_CHUNK + 3, torch.bfloat16)
     one, two = (evaluate(chunked, data, torch.ones(7)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     assert torch.backends.mkldnn.matmul.fp32_precision == before
@@ -167,12 +190,16 @@ def test_the_same_bits_on_every_run_and_the_global_flag_is_restored() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"target_T": torch.tensor([0, 99])}, "target_T holds 99"),
-        ({"target_T": torch.tensor([0, -1])}, "target_T holds -1"),
+        ({"target_T": torch.tensor([0, 99])}, r"target_T \[2\] holds 99: expected 0 to 4"),
+        ({"target_T": torch.tensor([0, -1])}, r"target_T \[2\] holds -1"),
         ({"target_T": torch.tensor([0])}, "target_T"),
         ({"target_T": torch.tensor([0, 1], dtype=torch.int32)}, "target_T is int32"),
         ({"target_T": torch.zeros(2, dtype=torch.int64, device="meta")}, "target_T .* on meta"),
         ({"hidden_TH": torch.full((2, 8), torch.nan)}, r"hidden_TH \[2, 8\] holds NaN"),
+        ({"weight_VH": torch.full((5, 8), torch.inf)}, r"weight_VH \[5, 8\] holds NaN or infinity"),
+        ({"bias": torch.full((5,), -torch.inf)}, r"bias \[5\]: the logits of a token are not finite"),
+        ({"backend": "cuda"}, "backend 'cuda': there are auto, triton, torch"),
+        ({"target_T": torch.tensor([0, 99]), "backend": "reference"}, r"target_T \[2\] holds 99"),
         ({"hidden_TH": torch.zeros(2, 8, dtype=torch.int64)}, "hidden_TH is int64"),
         ({"weight_VH": torch.zeros(5, 3)}, "weight_VH"),
         ({"weight_VH": torch.zeros(5, 8, dtype=torch.bfloat16)}, "one dtype"),
@@ -218,7 +245,7 @@ def test_opcheck(options: tuple[Any, ...], with_bias: bool) -> None:
     hidden_TH, weight_VH, bias, target_T, temperature_T = double()
     torch.library.opcheck(
         torch.ops.sppo.linear_logprob,
-        (hidden_TH, weight_VH, target_T, bias if with_bias else None, temperature_T, *options, "torch"),
+        (hidden_TH, weight_VH, target_T, bias if with_bias else None, temperature_T, *options, False, None, "torch"),
     )
 
 

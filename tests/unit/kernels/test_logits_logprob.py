@@ -76,7 +76,7 @@ def test_few_tokens(tokens: int) -> None:
         ({"logits_TV": torch.full((7, 301), torch.nan)}, r"logits_TV \[7, 301\] holds NaN"),
         ({"logits_TV": torch.zeros(301, 7).T, "inplace_backward": True}, "contiguous rows"),
         ({"target_T": torch.zeros(6, dtype=torch.int64)}, "target_T is int64"),
-        ({"target_T": torch.full((7,), 301)}, "target_T holds 301"),
+        ({"target_T": torch.full((7,), 301)}, r"target_T \[7\] holds 301"),
         ({"temperature": torch.zeros(7)}, "temperature"),
         ({"softcap": 0.0}, "softcap"),
     ],

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sppo import kernels
 from sppo.config import LearnerConfig
 from sppo.errors import SppoError
 from sppo.learner import batching, objective
@@ -409,7 +410,7 @@ def test_a_step_is_the_objective_of_these_log_probs(path: str, groups: list[Grou
     tokens = {"logprob_T": torch.cat(logprob), "anchor_T": torch.cat(anchor), "behavior_T": torch.cat(behavior)}
     log_rho_N = torch.stack([(a - b).sum() for a, b in zip(anchor, behavior, strict=True)])
     cap = config.weight_cap or None
-    weight_N, stats = objective.sequence_weights(config.weight, log_rho_N, length_N, cap=cap)
+    weight_N, stats = kernels.sequence_weights(config.weight, log_rho_N, length_N, cap=cap)
     assert config.weight == "none" or 0 < stats.clipped_share < 1
     rewards_N = None if groups[0].rewards is None else torch.cat([torch.tensor(g.rewards) for g in groups])
     tables = None if rewards_N is not None else [torch.tensor(g.preferences) for g in groups]
@@ -429,7 +430,7 @@ def test_a_step_is_the_objective_of_these_log_probs(path: str, groups: list[Grou
         target_N = objective.compute_targets(config.target, eta=config.eta, weights_N=weight_N, **scored)
     keep_T = keep_N.repeat_interleave(length_N)
     kept = [int(k.sum()) for k in keep_N.split(sizes)]
-    loss, expected = objective.sppo_loss(
+    loss, expected = kernels.sppo_loss(
         **{name: values_T[keep_T] for name, values_T in tokens.items()},
         mask_T=None,
         cu_seqlens=torch.nn.functional.pad(cu_seqlens.diff()[keep_N].cumsum(0), (1, 0)),

@@ -10,21 +10,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from sppo.kernels import (
+    WEIGHTS,
+    LossStats,
+    effective_sample_size,
+    segment_sum,
+    sequence_log_ratios,
+    sequence_weights,
+    sppo_loss,
+)
 from sppo.learner import objective
 from sppo.learner.objective import (
-    LossStats,
     bradley_terry,
     compute_targets,
-    effective_sample_size,
     group_mean,
     kl_k3,
     normalized_weights,
     pair_targets,
-    segment_sum,
     select_completions,
-    sequence_log_ratios,
-    sequence_weights,
-    sppo_loss,
     win_rates,
 )
 
@@ -32,7 +35,7 @@ LENGTHS = [3, 1, 4, 2, 5]
 GROUPS = torch.tensor([4, 4, 1, 1, 1])  # unequal sizes, ids in no order
 OFFSETS = torch.tensor([0, 2, 5])
 CU_SEQLENS = torch.tensor([0, *itertools.accumulate(LENGTHS)])
-MODES = [(w, t) for w in objective.WEIGHTS for t in ("centered", "softmean", "batch_softmean", "half")]
+MODES = [(w, t) for w in WEIGHTS for t in ("centered", "softmean", "batch_softmean", "half")]
 
 
 def tokens(seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Any]:

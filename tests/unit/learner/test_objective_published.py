@@ -11,15 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sppo.learner.objective import (
-    bradley_terry,
-    compute_targets,
-    pair_targets,
-    select_completions,
-    sequence_log_ratios,
-    sppo_loss,
-    win_rates,
-)
+from sppo.kernels import sequence_log_ratios, sppo_loss
+from sppo.learner.objective import bradley_terry, compute_targets, pair_targets, select_completions, win_rates
 
 SEEDS = range(10)
 

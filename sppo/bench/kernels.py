@@ -1,0 +1,390 @@
+"""`sppo-cli bench kernels`: token log-probs of the chunked head against the full computation and against peers.
+
+Shape suffixes: T tokens, H hidden, V vocabulary.
+
+All ways run in one process, by turns, so that whatever else the machine does falls on all of them. Forward is without a
+graph; backward is timed inside of full. Memory is what a call adds at its peak: of resident memory on a CPU, of the
+allocator on a GPU. The bars of the ratios are for a CPU with AMX bf16; the GPU grid has none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import math
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sppo.bench.checks import Check, at_least, at_most
+from sppo.errors import SppoError
+from sppo.kernels import linear_logprob
+
+Device = Literal["auto", "cpu", "cuda"]
+Logprob = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(hidden_TH, weight_VH, target_T) to log-probs [T]."""
+MODES = ("forward", "backward", "full")
+SAMPLED_TOKENS = 64
+"""Tokens whose log-probs are compared with float64."""
+GPU_NEEDS = (
+    "the grid of `sppo-cli bench kernels --device cuda` needs an NVIDIA GPU of compute capability 8.0 or more, the "
+    "CUDA build of torch 2.13.0 and triton 3.7.1; what does not fit into its memory is reported as such"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """One problem, bf16."""
+
+    tokens: int
+    hidden: int
+    vocabulary: int
+
+
+DEFAULT_SIZE = Size(tokens=2048, hidden=576, vocabulary=49152)
+"""Of the default model, smollm2-135m."""
+QUICK_SIZE = Size(tokens=256, hidden=128, vocabulary=8192)
+GPU_SIZES = [
+    Size(tokens=tokens, hidden=hidden, vocabulary=vocabulary)
+    for tokens in (2048, 8192, 32768)
+    for hidden, vocabulary in ((576, 49152), (1024, 151936), (4096, 128256), (5120, 151936))
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """One implementation."""
+
+    name: str
+    kind: Literal["ours", "full", "peer"]
+    logprob: Logprob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One way in one mode."""
+
+    way: str
+    kind: str
+    size: Size
+    mode: str
+    median_s: float
+    low_s: float
+    """The fastest fifth is faster."""
+    high_s: float
+    """The slowest fifth is slower."""
+    tflops_per_s: float
+    """Of the products alone: 2THV forward, 4THV backward."""
+    extra_mib: float | None
+    """None for `backward`, which runs inside of `full`."""
+    error_nats: float
+    """Mean |Δ| of sampled log-probs from those of the same inputs in float64."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What ran, and what did not."""
+
+    device: str
+    threads: int
+    amx_bf16: bool
+    rows: list[Row]
+    missing: dict[str, str]
+    """Way to the reason why it is not in `rows`."""
+
+
+def measure(device: Device, rounds: int, *, quick: bool, say: Callable[[str], None]) -> Measured:
+    """Every way at every size of the device. Raises SppoError where `cuda` is asked for and there is no GPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SppoError(f"torch sees no GPU: {GPU_NEEDS}")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    ways, missing = _ways(device)
+    sizes = [QUICK_SIZE] if quick else GPU_SIZES if device == "cuda" else [DEFAULT_SIZE]
+    rows = []
+    for size in sizes:
+        say(f"{device}: T = {size.tokens}, H = {size.hidden}, V = {size.vocabulary} ...")
+        found, failed = _measure_size(device, size, ways, rounds, say)
+        rows += found
+        missing |= failed
+    if device == "cpu":
+        say(f"on a CPU: {GPU_NEEDS}")
+    cpu = Path("/proc/cpuinfo")
+    return Measured(
+        device=torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        amx_bf16=cpu.exists() and "amx_bf16" in cpu.read_text(),
+        rows=rows,
+        missing=missing,
+    )
+
+
+def checks(found: Measured, *, quick: bool) -> list[Check]:
+    """Exactness always; speed and memory at the size that the bars are meant for."""
+    error = max(r.error_nats for r in found.rows if r.way == ACCURATE)
+    judged = [at_most("logprob_error", error, 1e-4, "nats, mean")]
+    if quick or found.device != "cpu":
+        return judged
+    by = {(r.way, r.mode): r for r in found.rows}
+
+    def ratio(mode: str, other: str, ours: str) -> float:
+        return by[other, mode].median_s / by[ours, mode].median_s
+
+    def share(mode: str, other: str, ours: str) -> float:
+        return (by[ours, mode].extra_mib or math.nan) / (by[other, mode].extra_mib or math.nan)
+
+    pairs = ((FULL_FLOAT32, ACCURATE), (FULL_BF16, FAST))
+
+    peers = [r for r in found.rows if r.kind == "peer" and r.mode != "backward"]
+    return [
+        at_least("forward_accurate_ratio", ratio("forward", FULL_FLOAT32, ACCURATE), 2.0, "times"),
+        at_least("full_accurate_ratio", ratio("full", FULL_FLOAT32, ACCURATE), 1.3, "times"),
+        at_least("forward_fast_ratio", ratio("forward", FULL_BF16, FAST), 3.0, "times"),
+        at_least("full_fast_ratio", ratio("full", FULL_BF16, FAST), 1.3, "times"),
+        at_most("memory_share", max(share(m, *pair) for m in ("forward", "full") for pair in pairs), 0.2, "share"),
+        *judged,
+        at_least("best_peer_ratio", min((ratio(r.mode, r.way, ACCURATE) for r in peers), default=math.nan), 1, "times"),
+    ]
+
+
+# ways -----------------------------------------------------------------------------------------------------------------
+
+ACCURATE, FAST = "sppo", "sppo, fast"
+FULL_FLOAT32, FULL_BF16 = "log_softmax, float32 logits", "log_softmax, bf16 logits"
+
+
+def _accurate(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
+    return linear_logprob(hidden_TH, weight_VH, target_T)[0]
+
+
+def _fast(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
+    return linear_logprob(hidden_TH, weight_VH, target_T, fast=True)[0]
+
+
+def _full_float32(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
+    all_TV = torch.log_softmax(hidden_TH.float() @ weight_VH.float().T, -1)
+    return all_TV.gather(-1, target_T[:, None])[:, 0]
+
+
+def _full_bf16(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
+    return torch.log_softmax(hidden_TH @ weight_VH.T, -1).gather(-1, target_T[:, None])[:, 0].float()
+
+
+def _torch_fused() -> Logprob:
+    options = torch.nn.LinearCrossEntropyOptions()
+
+    def logprob(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
+        fused: Any = torch.nn.functional.linear_cross_entropy
+        loss_T: Tensor = fused(hidden_TH, weight_VH, target_T, reduction="none", options=options)
+        return -loss_T.float()
+
+    return logprob
+
+
+def _liger() -> Logprob:
+    base: Any = importlib.import_module("liger_kernel.chunked_loss.fused_linear_ppo").LigerFusedLinearPPOBase
+
+    def logprob(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
+        logprob_1T: Tensor = base.chunk_forward(hidden_TH[None], weight_VH, target_T[None])
+        return logprob_1T[0]
+
+    return logprob
+
+
+def _cut_cross_entropy(implementation: str) -> Logprob:
+    package: Any = importlib.import_module("cut_cross_entropy")
+
+    def logprob(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
+        given = (hidden_TH, weight_VH, target_T)
+        loss_T: Tensor = package.linear_cross_entropy(*given, reduction="none", impl=implementation)
+        return -loss_T.float()
+
+    return logprob
+
+
+PEERS: dict[str, tuple[str, Callable[[str], Logprob]]] = {
+    "torch linear_cross_entropy": ("torch 2.13", lambda device: _torch_fused()),
+    "Liger, chunked": ("liger-kernel", lambda device: _liger()),
+    "Apple cut-cross-entropy": (
+        "cut-cross-entropy and triton",
+        lambda device: _cut_cross_entropy("cce" if device == "cuda" else "torch_compile"),
+    ),
+}
+"""Name to (what has to be installed, how to load it for a device)."""
+
+
+def _ways(device: str) -> tuple[list[Way], dict[str, str]]:
+    """Ours, the full computations and the peers that are installed; and why others are missing."""
+    ways = [
+        Way(name=ACCURATE, kind="ours", logprob=_accurate),
+        Way(name=FAST, kind="ours", logprob=_fast),
+        Way(name=FULL_FLOAT32, kind="full", logprob=_full_float32),
+        Way(name=FULL_BF16, kind="full", logprob=_full_bf16),
+    ]
+    missing = {}
+    for name, (needed, load) in PEERS.items():
+        try:
+            ways.append(Way(name=name, kind="peer", logprob=load(device)))
+        except (ImportError, AttributeError):
+            missing[name] = f"not installed: {needed}"
+    return ways, missing
+
+
+# measuring ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inputs:
+    hidden_TH: Tensor
+    weight_VH: Tensor
+    target_T: Tensor
+    upstream_T: Tensor
+    sample_S: Tensor
+    exact_S: Tensor
+    """Log-probs of the sampled tokens in float64."""
+
+
+def _measure_size(
+    device: str, size: Size, ways: Sequence[Way], rounds: int, say: Callable[[str], None]
+) -> tuple[list[Row], dict[str, str]]:
+    inputs = _inputs(device, size)
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    extra: dict[tuple[str, str], float] = {}
+    errors: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for number in range(rounds + 1):  # the first compiles, and is not counted
+        for way in [w for w in ways if w.name not in failed]:
+            say(f"  {'warm-up' if number == 0 else f'round {number} of {rounds}'}: {way.name}")
+            try:
+                for mode, taken, mib, logprob_T in _run(way, inputs):
+                    errors[way.name] = float((logprob_T[inputs.sample_S].double() - inputs.exact_S).abs().mean())
+                    if number:
+                        seconds[way.name, mode].append(taken)
+                        if mib is not None:
+                            extra[way.name, mode] = max(mib, extra.get((way.name, mode), 0.0))
+            except (RuntimeError, ImportError) as error:  # a peer that does not run here, or does not fit
+                if way.kind == "ours":
+                    raise
+                failed[way.name] = f"failed: {str(error).strip().splitlines()[0][:200]}"
+    products = {"forward": 2, "backward": 4, "full": 6}
+    rows = []
+    for way in [w for w in ways if w.name not in failed]:
+        for mode in MODES:
+            low, median, high = _quantiles(seconds[way.name, mode])
+            flops = products[mode] * size.tokens * size.hidden * size.vocabulary
+            rows.append(
+                Row(
+                    way=way.name,
+                    kind=way.kind,
+                    size=size,
+                    mode=mode,
+                    median_s=median,
+                    low_s=low,
+                    high_s=high,
+                    tflops_per_s=flops / median / 1e12,
+                    extra_mib=extra.get((way.name, mode)),
+                    error_nats=errors[way.name],
+                )
+            )
+    return rows, failed
+
+
+def _inputs(device: str, size: Size) -> _Inputs:
+    """Logits of standard deviation 2; targets at random, so that rare tokens are among them."""
+    generator = torch.Generator().manual_seed(0)
+    hidden_TH = torch.randn(size.tokens, size.hidden, generator=generator).bfloat16()
+    weight_VH = (torch.randn(size.vocabulary, size.hidden, generator=generator) * 2 / size.hidden**0.5).bfloat16()
+    target_T = torch.randint(size.vocabulary, (size.tokens,), generator=generator)
+    sample_S = torch.linspace(0, size.tokens - 1, min(SAMPLED_TOKENS, size.tokens)).long()
+    exact_SV = (hidden_TH[sample_S].double() @ weight_VH.double().T).log_softmax(-1)
+    exact_S = exact_SV.gather(-1, target_T[sample_S][:, None])[:, 0]
+    upstream_T = torch.randn(size.tokens, generator=generator)
+    tensors = (hidden_TH, weight_VH, target_T, upstream_T, sample_S, exact_S)
+    names = ("hidden_TH", "weight_VH", "target_T", "upstream_T", "sample_S", "exact_S")
+    return _Inputs(**{name: tensor.to(device) for name, tensor in zip(names, tensors, strict=True)})
+
+
+def _run(way: Way, inputs: _Inputs) -> Iterator[tuple[str, float, float | None, Tensor]]:
+    """(mode, seconds, extra MiB, log-probs) of one forward without and one forward and backward with a graph."""
+    clock, memory = _Clock(inputs.hidden_TH.is_cuda), _Memory(inputs.hidden_TH.is_cuda)
+    memory.reset()
+    with torch.no_grad():
+        clock.start()
+        logprob_T = way.logprob(inputs.hidden_TH, inputs.weight_VH, inputs.target_T)
+        forward_s = clock.lap()
+    yield "forward", forward_s, memory.extra_mib(), logprob_T
+    hidden_TH, weight_VH = (t.detach().requires_grad_() for t in (inputs.hidden_TH, inputs.weight_VH))
+    memory.reset()
+    clock.start()
+    logprob_T = way.logprob(hidden_TH, weight_VH, inputs.target_T)
+    forward_s = clock.lap()
+    (logprob_T * inputs.upstream_T).sum().backward()  # type: ignore[no-untyped-call]
+    backward_s = clock.lap()
+    yield "backward", backward_s, None, logprob_T.detach()
+    yield "full", forward_s + backward_s, memory.extra_mib(), logprob_T.detach()
+
+
+class _Clock:
+    def __init__(self, gpu: bool) -> None:
+        self._gpu = gpu
+
+    def start(self) -> None:
+        self._started = self._now()
+
+    def lap(self) -> float:
+        """Seconds since the start or the last lap."""
+        before, self._started = self._started, self._now()
+        return self._started - before
+
+    def _now(self) -> float:
+        if self._gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+class _Memory:
+    """What a call adds at its peak, in MiB: None where the system does not let us see it."""
+
+    def __init__(self, gpu: bool) -> None:
+        self._gpu = gpu
+        self._before: float | None = None
+
+    def reset(self) -> None:
+        gc.collect()
+        if self._gpu:
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated() / 2**20
+            return
+        try:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier calls left behind would hide what this one needs
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = _resident_mib("VmRSS")
+        except OSError:
+            self._before = None
+
+    def extra_mib(self) -> float | None:
+        if self._before is None:
+            return None
+        peak = torch.cuda.max_memory_allocated() / 2**20 if self._gpu else _resident_mib("VmHWM")
+        return max(peak - self._before, 0.0)
+
+
+def _resident_mib(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
+
+
+def _quantiles(seconds: Sequence[float]) -> tuple[float, float, float]:
+    """(20 %, 50 %, 80 %)."""
+    if len(seconds) == 1:
+        return seconds[0], seconds[0], seconds[0]
+    fifths = statistics.quantiles(seconds, n=5, method="inclusive")
+    return fifths[0], statistics.median(seconds), fifths[3]

@@ -1,0 +1,41 @@
+"""Element-wise functions that torch compiles for a CPU: one pass over memory instead of several."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+WORTH_COMPILING = 1 << 20
+"""Elements from which a call repays the seconds that the first one takes to compile."""
+
+
+class Fused:
+    """A function of a tensor, compiled at its first large one; as it is where no C++ compiler is found.
+
+    On one machine the size alone decides which of both runs, so equal calls have equal bits.
+    """
+
+    def __init__(self, plain: Callable[..., Tensor]) -> None:
+        self._plain = plain
+        self._compiled: Any = None
+        self._can_compile = True
+
+    def __call__(self, first: Tensor, *rest: Any) -> Tensor:
+        if first.numel() < WORTH_COMPILING or first.is_cuda or not self._can_compile:
+            return self._plain(first, *rest)
+        if self._compiled is None:
+            # One thread: torch would keep a pool of compiling processes.
+            self._compiled = torch.compile(self._plain, dynamic=True, options={"compile_threads": 1})
+        try:
+            found: Tensor = self._compiled(first, *rest)
+            return found
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            self._can_compile = False
+            log.warning("%s runs uncompiled, slower: %s", self._plain.__name__, str(error).strip().splitlines()[0])
+            return self._plain(first, *rest)

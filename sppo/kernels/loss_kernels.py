@@ -1,0 +1,130 @@
+"""The device code of `triton_loss`: Triton, which is not typed as Python is.
+
+Suffixes: B one block of tokens, G groups, N completions, T tokens. A program reads the tokens of its completions once,
+stores what it finds of each, and then, once the mean of the group is known, its residuals and the gradient. No atomics:
+every number is written by one program, and the order of its sums does not depend on the device. Settings that
+are Python floats are constexpr, which never become float64.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _segment_sums(
+    logprob_ptr, anchor_ptr, behavior_ptr, mask_ptr, begin, end, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr
+):
+    """(Δ, log ρ, tokens that count) of one completion, its tokens being [begin, end)."""
+    delta_B = tl.zeros((BLOCK,), tl.float32)
+    log_rho_B = tl.zeros((BLOCK,), tl.float32)
+    count_B = tl.zeros((BLOCK,), tl.float32)
+    for first in tl.range(begin, end, BLOCK):
+        at_B = first + tl.arange(0, BLOCK)
+        counts_B = at_B < end
+        if HAS_MASK:
+            counts_B = counts_B & (tl.load(mask_ptr + at_B, mask=counts_B, other=0) != 0)
+        anchor_B = tl.load(anchor_ptr + at_B, mask=counts_B, other=0.0)
+        delta_B += tl.load(logprob_ptr + at_B, mask=counts_B, other=0.0) - anchor_B
+        log_rho_B += anchor_B - tl.load(behavior_ptr + at_B, mask=counts_B, other=0.0)
+        count_B += counts_B.to(tl.float32)
+    return tl.sum(delta_B, 0), tl.sum(log_rho_B, 0), tl.sum(count_B, 0)
+
+
+@triton.jit
+def _weight(log_rho, length, MODE: tl.constexpr, LIMIT: tl.constexpr):
+    """(w, whether the cap changed it): `sppo.kernels.importance` for one completion; LIMIT is the log of the cap."""
+    if MODE == "none":
+        clipped = False
+        weight = 1.0
+    elif MODE == "sequence":
+        clipped = log_rho > LIMIT
+        weight = tl.exp(tl.minimum(log_rho, LIMIT))
+    else:
+        log_ratio = log_rho / tl.maximum(length, 1.0)
+        clipped = tl.abs(log_ratio) > LIMIT
+        if MODE == "masked":
+            weight = tl.where(clipped, 0.0, 1.0)
+        else:
+            weight = tl.exp(tl.minimum(tl.maximum(log_ratio, -LIMIT), LIMIT))
+    return weight, clipped
+
+
+@triton.jit
+def sequence_log_ratios_kernel(
+    logprob_ptr, anchor_ptr, behavior_ptr, mask_ptr, cu_seqlens_ptr, delta_ptr, log_rho_ptr, length_ptr,
+    HAS_MASK: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One program per completion."""
+    i = tl.program_id(0)
+    begin = tl.load(cu_seqlens_ptr + i).to(tl.int64)
+    end = tl.load(cu_seqlens_ptr + i + 1).to(tl.int64)
+    delta, log_rho, length = _segment_sums(logprob_ptr, anchor_ptr, behavior_ptr, mask_ptr, begin, end, HAS_MASK, BLOCK)
+    tl.store(delta_ptr + i, delta)
+    tl.store(log_rho_ptr + i, log_rho)
+    tl.store(length_ptr + i, length)
+
+
+@triton.jit(do_not_specialize=["normalizer"])
+def sppo_loss_kernel(
+    logprob_ptr, anchor_ptr, behavior_ptr, mask_ptr, cu_seqlens_ptr, target_ptr, group_offsets_ptr,
+    loss_ptr, gradient_ptr, residual_ptr, delta_ptr, shifted_ptr, weight_ptr, clipped_ptr, log_rho_ptr, length_ptr,
+    normalizer,
+    ETA: tl.constexpr, MODE: tl.constexpr, LIMIT: tl.constexpr, CENTERED: tl.constexpr,
+    LENGTH_NORMALIZED: tl.constexpr, HAS_MASK: tl.constexpr, WANT_GRADIENT: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One program per group; `shifted_ptr` receives the targets, less their group's mean where CENTERED."""
+    group = tl.program_id(0)
+    first = tl.load(group_offsets_ptr + group).to(tl.int64)
+    last = tl.load(group_offsets_ptr + group + 1).to(tl.int64)
+    residual_sum = 0.0
+    target_sum = 0.0
+    for i in tl.range(first, last):
+        begin = tl.load(cu_seqlens_ptr + i).to(tl.int64)
+        end = tl.load(cu_seqlens_ptr + i + 1).to(tl.int64)
+        delta, log_rho, length = _segment_sums(
+            logprob_ptr, anchor_ptr, behavior_ptr, mask_ptr, begin, end, HAS_MASK, BLOCK
+        )
+        weight, clipped = _weight(log_rho, length, MODE, LIMIT)
+        target = tl.load(target_ptr + i)
+        residual = delta
+        if LENGTH_NORMALIZED:
+            residual = delta / tl.maximum(length, 1.0)
+        residual = residual - ETA * target
+        residual_sum += residual
+        target_sum += target
+        tl.store(residual_ptr + i, residual)
+        tl.store(delta_ptr + i, delta)
+        tl.store(weight_ptr + i, weight)
+        tl.store(clipped_ptr + i, clipped)
+        tl.store(log_rho_ptr + i, log_rho)
+        tl.store(length_ptr + i, length)
+    tl.debug_barrier()  # what one thread stored above, all threads load below
+    count = (last - first).to(tl.float32)
+    loss = 0.0
+    for i in tl.range(first, last):
+        residual = tl.load(residual_ptr + i)
+        target = tl.load(target_ptr + i)
+        if CENTERED:
+            residual = residual - residual_sum / count
+            target = target - target_sum / count
+        weight = tl.load(weight_ptr + i)
+        loss += weight * residual * residual
+        scale = 2.0 * weight * residual / normalizer.to(tl.float32)
+        if LENGTH_NORMALIZED:
+            scale = scale / tl.maximum(tl.load(length_ptr + i), 1.0)
+        if CENTERED:
+            tl.debug_barrier()  # every thread has loaded the residual that is replaced
+            tl.store(residual_ptr + i, residual)
+        tl.store(shifted_ptr + i, target)
+        if WANT_GRADIENT:
+            begin = tl.load(cu_seqlens_ptr + i).to(tl.int64)
+            end = tl.load(cu_seqlens_ptr + i + 1).to(tl.int64)
+            for start in tl.range(begin, end, BLOCK):
+                at_B = start + tl.arange(0, BLOCK)
+                counts_B = at_B < end
+                if HAS_MASK:
+                    counts_B = tl.load(mask_ptr + at_B, mask=counts_B, other=0) != 0
+                tl.store(gradient_ptr + at_B, tl.where(counts_B, scale, 0.0), mask=at_B < end)
+    tl.store(loss_ptr + group, loss / normalizer.to(tl.float32))

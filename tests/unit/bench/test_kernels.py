@@ -1,0 +1,86 @@
+"""The kernel benchmark in its quick form: every way that is installed, its table, its JSON and its plot."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sppo_cli.main import app
+from typer.testing import CliRunner
+
+from sppo.bench import kernels
+from sppo.bench.kernels import ACCURATE, FAST, FULL_BF16, FULL_FLOAT32, Measured, Row
+
+
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("bench")
+    arguments = ["bench", "kernels", "--device", "cpu", "--quick", "--json", "--out", str(folder)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert (folder / "kernels.png").read_bytes().startswith(b"\x89PNG")
+    printed: dict[str, Any] = json.loads(done.stdout)
+    assert json.loads((folder / "kernels.json").read_text())["rows"] == printed["rows"]
+    return printed
+
+
+def test_every_way_is_measured_in_every_mode_or_has_a_reason(answer: dict[str, Any]) -> None:
+    ways = {row["way"] for row in answer["rows"]}
+    assert ways >= {ACCURATE, FAST, FULL_FLOAT32, FULL_BF16}
+    assert ways | set(answer["missing"]) >= set(kernels.PEERS)
+    assert all(reason.startswith(("not installed", "failed")) for reason in answer["missing"].values())
+    assert len(answer["rows"]) == len(ways) * len(kernels.MODES)
+    assert all(row["low_s"] <= row["median_s"] <= row["high_s"] for row in answer["rows"])
+
+
+def test_float32_logits_are_exact_and_rounded_ones_are_not(answer: dict[str, Any]) -> None:
+    errors = {row["way"]: row["error_nats"] for row in answer["rows"]}
+    assert errors[ACCURATE] < 1e-5 < 1e-4 < min(errors[FAST], errors[FULL_BF16])
+    assert [(c["name"], c["ok"]) for c in answer["checks"]] == [("logprob_error", True)]
+
+
+def row(way: str, kind: str, mode: str, seconds: float, mib: float) -> Row:
+    return Row(
+        way=way, kind=kind, size=kernels.DEFAULT_SIZE, mode=mode, median_s=seconds, low_s=seconds, high_s=seconds,
+        tflops_per_s=1.0, extra_mib=mib, error_nats=1e-6,
+    )  # fmt: skip
+
+
+def test_ratios_are_of_the_same_run_and_mode() -> None:
+    figures = {
+        (ACCURATE, "ours"): (1.0, 4.0, 10.0, 30.0),
+        (FAST, "ours"): (0.5, 2.0, 12.0, 20.0),
+        (FULL_FLOAT32, "full"): (3.0, 6.0, 100.0, 200.0),
+        (FULL_BF16, "full"): (2.0, 5.0, 50.0, 100.0),
+        ("a peer", "peer"): (1.5, 5.0, 20.0, 20.0),
+    }
+    rows = []
+    for (way, kind), (forward_s, full_s, forward_mib, full_mib) in figures.items():
+        rows += [row(way, kind, "forward", forward_s, forward_mib), row(way, kind, "full", full_s, full_mib)]
+    found = Measured(device="cpu", threads=1, amx_bf16=True, rows=rows, missing={})
+    values = {c.name: c.value for c in kernels.checks(found, quick=False)}
+    assert values == pytest.approx(
+        {
+            "forward_accurate_ratio": 3.0,
+            "full_accurate_ratio": 1.5,
+            "forward_fast_ratio": 4.0,
+            "full_fast_ratio": 2.5,
+            "memory_share": 0.24,
+            "logprob_error": 1e-6,
+            "best_peer_ratio": 1.25,
+        }
+    )
+    assert not next(c for c in kernels.checks(without_peer(found), quick=False) if c.name == "best_peer_ratio").ok
+
+
+def without_peer(found: Measured) -> Measured:
+    """The same, without a peer to compare with."""
+    rows = [r for r in found.rows if r.kind != "peer"]
+    return Measured(device="cpu", threads=1, amx_bf16=True, rows=rows, missing={"a peer": "not installed"})
+
+
+def test_without_a_gpu_the_grid_says_what_it_needs() -> None:
+    done = CliRunner().invoke(app, ["bench", "kernels", "--device", "cuda"])
+    assert done.exit_code != 0
+    assert "compute capability 8.0" in str(done.exception)
