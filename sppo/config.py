@@ -128,6 +128,11 @@ class LearnerConfig(_Settings):
     """Run the prompt of a group once instead of once per completion."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the learner runs."""
+    kernels: Literal["auto", "triton", "torch"] = "auto"
+    """What computes log-probs and the loss: `triton`, plain `torch` in chunks of the vocabulary, or `auto`, which takes
+    Triton on a GPU."""
+    fast_logits: bool = False
+    """Without Triton, round logits to bf16: faster, and each token's log-prob is off by 2e-3 to 2e-2 nats."""
     ranks: Positive = 1
     """Processes that share the model by FSDP2, all on one machine: a GPU each, or a part of the CPU's threads."""
     cpus: float = Field(0.0, ge=0)
@@ -157,6 +162,8 @@ class LearnerConfig(_Settings):
                 f"label = {self.label!r} needs target = 'half' and select = 'best_worst', "
                 f"not {self.target!r} and {self.select!r}"
             )
+        if (self.kernels, self.device) == ("triton", "cpu"):
+            raise ValueError("kernels = 'triton' needs a GPU, not device = 'cpu'; use 'auto' or 'torch'")
         if 0 < self.weight_cap <= 1:
             raise ValueError(f"weight_cap = {self.weight_cap} must be above 1, or 0 for the mode's own")
         if self.anchor == "iteration" and self.iteration_steps % self.mini_batches:
@@ -410,7 +417,7 @@ OTHER_VARIABLES = ("SPPO_CACHE", "SPPO_CRASH_POINT", "SPPO_CHAOS_DIR")
 # Settings that a second `up` on the same run directory may change: they say how long or where, not what is learned.
 RESUME_MAY_CHANGE = {
     *("learner.steps", "learner.threads", "learner.ranks", "learner.cpus", "learner.keep_checkpoints"),
-    *("learner.snapshot", "learner.micro_batch_tokens", "learner.batch_timeout_s"),
+    *("learner.snapshot", "learner.micro_batch_tokens", "learner.batch_timeout_s", "learner.kernels"),
     *("generator.replicas", "generator.tensor_parallel", "generator.cpus", "generator.threads", "generator.host"),
     *("generator.max_groups", "generator.kv_cache_gib", "generator.gpu_memory_utilization"),
     *("generator.enforce_eager", "generator.start_timeout_s", "eval.timeout_s"),

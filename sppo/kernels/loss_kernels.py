@@ -13,9 +13,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _segment_sums(
-    logprob_ptr, anchor_ptr, behavior_ptr, mask_ptr, begin, end, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr
-):
+def _segment_sums(logprob_T, anchor_T, behavior_T, mask, begin, end, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr):
     """(Δ, log ρ, tokens that count) of one completion, its tokens being [begin, end)."""
     delta_B = tl.zeros((BLOCK,), tl.float32)
     log_rho_B = tl.zeros((BLOCK,), tl.float32)
@@ -24,10 +22,10 @@ def _segment_sums(
         at_B = first + tl.arange(0, BLOCK)
         counts_B = at_B < end
         if HAS_MASK:
-            counts_B = counts_B & (tl.load(mask_ptr + at_B, mask=counts_B, other=0) != 0)
-        anchor_B = tl.load(anchor_ptr + at_B, mask=counts_B, other=0.0)
-        delta_B += tl.load(logprob_ptr + at_B, mask=counts_B, other=0.0) - anchor_B
-        log_rho_B += anchor_B - tl.load(behavior_ptr + at_B, mask=counts_B, other=0.0)
+            counts_B = counts_B & (tl.load(mask + at_B, mask=counts_B, other=0) != 0)
+        anchor_B = tl.load(anchor_T + at_B, mask=counts_B, other=0.0)
+        delta_B += tl.load(logprob_T + at_B, mask=counts_B, other=0.0) - anchor_B
+        log_rho_B += anchor_B - tl.load(behavior_T + at_B, mask=counts_B, other=0.0)
         count_B += counts_B.to(tl.float32)
     return tl.sum(delta_B, 0), tl.sum(log_rho_B, 0), tl.sum(count_B, 0)
 
@@ -53,78 +51,76 @@ def _weight(log_rho, length, MODE: tl.constexpr, LIMIT: tl.constexpr):
 
 @triton.jit
 def sequence_log_ratios_kernel(
-    logprob_ptr, anchor_ptr, behavior_ptr, mask_ptr, cu_seqlens_ptr, delta_ptr, log_rho_ptr, length_ptr,
+    logprob_T, anchor_T, behavior_T, mask, cu_seqlens, delta_N, log_rho_N, length_N,
     HAS_MASK: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program per completion."""
     i = tl.program_id(0)
-    begin = tl.load(cu_seqlens_ptr + i).to(tl.int64)
-    end = tl.load(cu_seqlens_ptr + i + 1).to(tl.int64)
-    delta, log_rho, length = _segment_sums(logprob_ptr, anchor_ptr, behavior_ptr, mask_ptr, begin, end, HAS_MASK, BLOCK)
-    tl.store(delta_ptr + i, delta)
-    tl.store(log_rho_ptr + i, log_rho)
-    tl.store(length_ptr + i, length)
+    begin = tl.load(cu_seqlens + i).to(tl.int64)
+    end = tl.load(cu_seqlens + i + 1).to(tl.int64)
+    delta, log_rho, length = _segment_sums(logprob_T, anchor_T, behavior_T, mask, begin, end, HAS_MASK, BLOCK)
+    tl.store(delta_N + i, delta)
+    tl.store(log_rho_N + i, log_rho)
+    tl.store(length_N + i, length)
 
 
 @triton.jit(do_not_specialize=["normalizer"])
 def sppo_loss_kernel(
-    logprob_ptr, anchor_ptr, behavior_ptr, mask_ptr, cu_seqlens_ptr, target_ptr, group_offsets_ptr,
-    loss_ptr, gradient_ptr, residual_ptr, delta_ptr, shifted_ptr, weight_ptr, clipped_ptr, log_rho_ptr, length_ptr,
+    logprob_T, anchor_T, behavior_T, mask, cu_seqlens, target_N, group_offsets,
+    loss_G, gradient_T, residual_N, delta_N, shifted_N, weight_N, clipped_N, log_rho_N, length_N,
     normalizer,
     ETA: tl.constexpr, MODE: tl.constexpr, LIMIT: tl.constexpr, CENTERED: tl.constexpr,
     LENGTH_NORMALIZED: tl.constexpr, HAS_MASK: tl.constexpr, WANT_GRADIENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program per group; `shifted_ptr` receives the targets, less their group's mean where CENTERED."""
+    """One program per group; `shifted_N` receives the targets, less their group's mean where CENTERED."""
     group = tl.program_id(0)
-    first = tl.load(group_offsets_ptr + group).to(tl.int64)
-    last = tl.load(group_offsets_ptr + group + 1).to(tl.int64)
+    first = tl.load(group_offsets + group).to(tl.int64)
+    last = tl.load(group_offsets + group + 1).to(tl.int64)
     residual_sum = 0.0
     target_sum = 0.0
     for i in tl.range(first, last):
-        begin = tl.load(cu_seqlens_ptr + i).to(tl.int64)
-        end = tl.load(cu_seqlens_ptr + i + 1).to(tl.int64)
-        delta, log_rho, length = _segment_sums(
-            logprob_ptr, anchor_ptr, behavior_ptr, mask_ptr, begin, end, HAS_MASK, BLOCK
-        )
+        begin = tl.load(cu_seqlens + i).to(tl.int64)
+        end = tl.load(cu_seqlens + i + 1).to(tl.int64)
+        delta, log_rho, length = _segment_sums(logprob_T, anchor_T, behavior_T, mask, begin, end, HAS_MASK, BLOCK)
         weight, clipped = _weight(log_rho, length, MODE, LIMIT)
-        target = tl.load(target_ptr + i)
+        target = tl.load(target_N + i)
         residual = delta
         if LENGTH_NORMALIZED:
             residual = delta / tl.maximum(length, 1.0)
         residual = residual - ETA * target
         residual_sum += residual
         target_sum += target
-        tl.store(residual_ptr + i, residual)
-        tl.store(delta_ptr + i, delta)
-        tl.store(weight_ptr + i, weight)
-        tl.store(clipped_ptr + i, clipped)
-        tl.store(log_rho_ptr + i, log_rho)
-        tl.store(length_ptr + i, length)
+        tl.store(residual_N + i, residual)
+        tl.store(delta_N + i, delta)
+        tl.store(weight_N + i, weight)
+        tl.store(clipped_N + i, clipped)
+        tl.store(log_rho_N + i, log_rho)
+        tl.store(length_N + i, length)
     tl.debug_barrier()  # what one thread stored above, all threads load below
     count = (last - first).to(tl.float32)
     loss = 0.0
     for i in tl.range(first, last):
-        residual = tl.load(residual_ptr + i)
-        target = tl.load(target_ptr + i)
+        residual = tl.load(residual_N + i)
+        target = tl.load(target_N + i)
         if CENTERED:
             residual = residual - residual_sum / count
             target = target - target_sum / count
-        weight = tl.load(weight_ptr + i)
+        weight = tl.load(weight_N + i)
         loss += weight * residual * residual
         scale = 2.0 * weight * residual / normalizer.to(tl.float32)
         if LENGTH_NORMALIZED:
-            scale = scale / tl.maximum(tl.load(length_ptr + i), 1.0)
+            scale = scale / tl.maximum(tl.load(length_N + i), 1.0)
         if CENTERED:
             tl.debug_barrier()  # every thread has loaded the residual that is replaced
-            tl.store(residual_ptr + i, residual)
-        tl.store(shifted_ptr + i, target)
+            tl.store(residual_N + i, residual)
+        tl.store(shifted_N + i, target)
         if WANT_GRADIENT:
-            begin = tl.load(cu_seqlens_ptr + i).to(tl.int64)
-            end = tl.load(cu_seqlens_ptr + i + 1).to(tl.int64)
+            begin = tl.load(cu_seqlens + i).to(tl.int64)
+            end = tl.load(cu_seqlens + i + 1).to(tl.int64)
             for start in tl.range(begin, end, BLOCK):
                 at_B = start + tl.arange(0, BLOCK)
                 counts_B = at_B < end
                 if HAS_MASK:
-                    counts_B = tl.load(mask_ptr + at_B, mask=counts_B, other=0) != 0
-                tl.store(gradient_ptr + at_B, tl.where(counts_B, scale, 0.0), mask=at_B < end)
-    tl.store(loss_ptr + group, loss / normalizer.to(tl.float32))
+                    counts_B = tl.load(mask + at_B, mask=counts_B, other=0) != 0
+                tl.store(gradient_T + at_B, tl.where(counts_B, scale, 0.0), mask=at_B < end)
+    tl.store(loss_G + group, loss / normalizer.to(tl.float32))

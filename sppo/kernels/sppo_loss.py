@@ -9,7 +9,8 @@ Shape suffixes: T completion tokens of all sequences laid end to end, N completi
     loss     = Σ_i w_i residual_i² / (completions in the optimizer step)
 
 The reference functions are the specification and what runs on a CPU and in float64. The Triton forward writes the
-gradient with the loss, so the backward is one product. Formulas and their sources: docs/objective.md.
+gradient with the loss, so the backward is one product, and there is no second derivative. Formulas and their sources:
+docs/objective.md.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import torch
 from sppo import config as settings
 from sppo.config import LearnerConfig, cpu_threads
 from sppo.errors import BadFrame
-from sppo.learner.model import check_device
+from sppo.learner.model import Logprobs, check_device
 from sppo.learner.optim import Optimizer
 from sppo.learner.ranks import Team
 from sppo.learner.sharded import ShardedPolicy
@@ -117,7 +117,7 @@ def main() -> None:
     if device == "cpu":
         torch.set_num_threads(max(1, cpu_threads(run.learner.threads) // team.size))
     policy = ShardedPolicy(
-        models.resolve(run.model), team, device=device, temperature=run.sampling.temperature,
+        models.resolve(run.model), team, device=device, logprobs=Logprobs.of(run, device),
         compute=getattr(torch, given["compute"]),
     )  # fmt: skip
     broker = connect(settings.BrokerConfig(**given["broker"]), given["run_key"], wait=True)

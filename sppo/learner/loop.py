@@ -29,7 +29,7 @@ from sppo.faults import point
 from sppo.learner import checkpoint
 from sppo.learner.checkpoint import Checkpoint
 from sppo.learner.ledger import Ledger
-from sppo.learner.model import Policy, Snapshot, check_device, pick_device
+from sppo.learner.model import Logprobs, Policy, Snapshot, check_device, pick_device
 from sppo.learner.optim import Optimizer
 from sppo.learner.pulse import Pulse
 from sppo.learner.queue import GroupQueue
@@ -131,12 +131,12 @@ class Learner:
         self._usage_before: dict[tuple[str, str], tuple[float, float]] = {}
 
     def _load_policy(self, device: str) -> Policy | ShardedPolicy:
-        temperature, beat = self._config.sampling.temperature, self._pulse.beat
+        logprobs, beat = Logprobs.of(self._config, device), self._pulse.beat
         if not isinstance(self._team, Team):
-            return Policy(self._model_path, device=device, temperature=temperature, on_forward=beat)
+            return Policy(self._model_path, device=device, logprobs=logprobs, on_forward=beat)
         from sppo.learner.sharded import ShardedPolicy
 
-        return ShardedPolicy(self._model_path, self._team, device=device, temperature=temperature, on_forward=beat)
+        return ShardedPolicy(self._model_path, self._team, device=device, logprobs=logprobs, on_forward=beat)
 
     def run(self) -> dict[str, Any]:
         """See the module's `run`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +19,34 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sppo.config import RunConfig
 from sppo.errors import ConfigError
-from sppo.kernels import linear_logprob
+from sppo.kernels import Backend, linear_logprob, pick_backend
 from sppo.learner.batching import MicroBatch
 from sppo.learner.ranks import Alone, fill
 
 Snapshot = Literal["anchor", "reference", "probe"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logprobs:
+    """How log-probs are computed from hidden states."""
+
+    temperature: float
+    kernels: Backend = "auto"
+    fast: bool = False
+    """Rounded logits, where Triton does not compute them."""
+
+    @classmethod
+    def of(cls, config: RunConfig, device: str) -> Logprobs:
+        """As a run's settings say. Raises ConfigError for kernels that do not run on this device."""
+        try:
+            pick_backend(config.learner.kernels, torch.empty(0, dtype=torch.bfloat16, device=device))
+        except ValueError as error:
+            raise ConfigError(f"learner.kernels: {error}; use 'auto' or 'torch'") from None
+        return cls(
+            temperature=config.sampling.temperature, kernels=config.learner.kernels, fast=config.learner.fast_logits
+        )
 
 
 class Policy:
@@ -34,7 +57,7 @@ class Policy:
     """
 
     def __init__(
-        self, path: str, *, device: str, temperature: float, compute: torch.dtype = torch.bfloat16,
+        self, path: str, *, device: str, logprobs: Logprobs, compute: torch.dtype = torch.bfloat16,
         on_forward: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         """Load from a folder in Hugging Face format; `on_forward` is called after each micro-batch.
@@ -44,7 +67,7 @@ class Policy:
         from transformers import AutoModelForCausalLM
 
         self.device = device
-        self._temperature = temperature
+        self._logprobs = logprobs
         self._team = Alone()
         self._on_forward = on_forward
         self.module: Any = AutoModelForCausalLM.from_pretrained(
@@ -75,7 +98,7 @@ class Policy:
 
     def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         """Log-probs [T] of the completion tokens at the sampling temperature, float32, and the entropy if asked for."""
-        found = completion_logprobs(self.module, batch, temperature=self._temperature, entropy=entropy)
+        found = completion_logprobs(self.module, batch, self._logprobs, entropy=entropy)
         self._on_forward()
         return found
 
@@ -143,7 +166,7 @@ def check_head(module: Any, path: str) -> None:
 
 
 def completion_logprobs(
-    module: Any, batch: MicroBatch, *, temperature: float, entropy: bool
+    module: Any, batch: MicroBatch, options: Logprobs, *, entropy: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probs [T] of the completion tokens, and the entropy [T] if asked for, by a causal language model."""
     hidden_BLH = module.base_model(
@@ -158,9 +181,11 @@ def completion_logprobs(
         head.weight,
         batch.target_T,
         bias=head.bias,
-        temperature=temperature,
+        temperature=options.temperature,
         softcap=getattr(module.config, "final_logit_softcapping", None),
         return_entropy=entropy,
+        fast=options.fast,
+        backend=options.kernels,
     )
     return logprob_T, entropy_T
 

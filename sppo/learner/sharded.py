@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from sppo.errors import ConfigError
 from sppo.learner.batching import MicroBatch
-from sppo.learner.model import Snapshot, check_head, completion_logprobs
+from sppo.learner.model import Logprobs, Snapshot, check_head, completion_logprobs
 from sppo.learner.ranks import Team, fill, local, whole
 
 
@@ -31,7 +31,7 @@ class ShardedPolicy:
     """See `sppo.learner.model.Policy`; every rank has one."""
 
     def __init__(
-        self, path: str, team: Team, *, device: str, temperature: float,
+        self, path: str, team: Team, *, device: str, logprobs: Logprobs,
         compute: torch.dtype = torch.bfloat16, on_forward: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         """Each rank reads its own rows of the weights; no rank holds the whole model.
@@ -44,7 +44,7 @@ class ShardedPolicy:
         self._on_forward = on_forward
         self._module = _skeleton(path)
         check_head(self._module, path)
-        self._scorer: Any = _Scorer(self._module, temperature)
+        self._scorer: Any = _Scorer(self._module, logprobs)
         dtypes = MixedPrecisionPolicy(
             param_dtype=None if compute is torch.float32 else compute, reduce_dtype=torch.float32,
             cast_forward_inputs=False,
@@ -213,13 +213,13 @@ class ShardedPolicy:
 class _Scorer(nn.Module):
     """What FSDP2 wraps: inside `forward` the weights are whole."""
 
-    def __init__(self, model: Any, temperature: float) -> None:
+    def __init__(self, model: Any, logprobs: Logprobs) -> None:
         super().__init__()
         self._model = model
-        self._temperature = temperature
+        self._logprobs = logprobs
 
     def forward(self, batch: MicroBatch, entropy: bool) -> tuple[Tensor, Tensor | None]:
-        return completion_logprobs(self._model, batch, temperature=self._temperature, entropy=entropy)
+        return completion_logprobs(self._model, batch, self._logprobs, entropy=entropy)
 
 
 def _skeleton(path: str) -> Any:

@@ -267,7 +267,7 @@ class _Step:
         """The loss of the kept completions, and which tokens are theirs [T]."""
         config = self._config
         _, log_rho_N, length_N = kernels.sequence_log_ratios(
-            logprob_T.detach(), anchor_T, batch.behavior_T, None, batch.cu_seqlens
+            logprob_T.detach(), anchor_T, batch.behavior_T, None, batch.cu_seqlens, backend=config.kernels
         )
         weight_N, _ = kernels.sequence_weights(config.weight, log_rho_N, length_N, cap=config.weight_cap or None)
         target_N = targets.resolve(items, config, weight_N)
@@ -288,6 +288,7 @@ class _Step:
             cap=config.weight_cap or None,
             length_normalized=config.length_normalize,
             normalizer=self._normalizer,
+            backend=config.kernels,
         )
         return loss, stats, keep_T
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sppo.config import LearnerConfig
 from sppo.learner import follower
-from sppo.learner.model import Policy
+from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
 from sppo.learner.ranks import Alone, Team, whole
 from sppo.learner.sharded import ShardedPolicy
@@ -113,7 +113,9 @@ def main() -> None:
     team = Team(rank, size, folder / f"store-{size}", "cpu")
     follower.Optimizer = Keeping  # type: ignore[misc]
     for name in CONFIGS:
-        policy = ShardedPolicy(str(folder / "model"), team, device="cpu", temperature=0.7, compute=torch.float32)
+        policy = ShardedPolicy(
+            str(folder / "model"), team, device="cpu", logprobs=Logprobs(temperature=0.7), compute=torch.float32
+        )
         if rank:
             follower.Follower(settings(name), policy, team, MemoryBroker(), Spool(folder)).run()
             continue
@@ -125,7 +127,7 @@ def main() -> None:
 
 def alone(name: str, folder: Path) -> dict[str, Any]:
     """The same by one rank, in this process."""
-    policy = Policy(str(folder / "model"), device="cpu", temperature=0.7, compute=torch.float32)
+    policy = Policy(str(folder / "model"), device="cpu", logprobs=Logprobs(temperature=0.7), compute=torch.float32)
     return script(name, folder, policy, Alone())
 
 

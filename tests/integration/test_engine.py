@@ -18,7 +18,7 @@ from sppo import config, models
 from sppo.errors import TransferAborted
 from sppo.generators.transformers_engine import TransformersEngine
 from sppo.generators.vllm_engine import VllmEngine
-from sppo.learner.model import Policy
+from sppo.learner.model import Logprobs, Policy
 from sppo.learner.step import Trainer
 from sppo.types import Completion, Group, SamplingParams, Version
 from sppo.weights.gloo import GlooSender, digest
@@ -47,7 +47,7 @@ class Learner:
     """A policy with its end of a weight transfer."""
 
     def __init__(self, run: config.RunConfig, path: str) -> None:
-        self.policy = Policy(path, device="cpu", temperature=run.sampling.temperature)
+        self.policy = Policy(path, device="cpu", logprobs=Logprobs(temperature=run.sampling.temperature))
         self.trainer = Trainer(run.learner, self.policy, None)  # type: ignore[arg-type]
         self._sender = GlooSender("127.0.0.1")
         self._joined = False

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-collect_ignore = ["test_compile_gates.py"] if INTERPRETED else ["test_interpreter.py", "test_loss_interpreter.py"]
+collect_ignore = (
+    ["test_compile_gates.py"]
+    if INTERPRETED
+    else ["test_interpreter.py", "test_loss_interpreter.py", "test_learner_interpreter.py"]
+)
 TABLE = pytest.StashKey[list[str]]()
 
 

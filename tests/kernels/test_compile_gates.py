@@ -5,13 +5,14 @@ What this does not show is speed: no GPU is needed, and none is used.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
 
-from sppo.kernels import linear_kernels, logits_kernels, tiles, triton_linear
+from sppo.kernels import CAPS, linear_kernels, logits_kernels, loss_kernels, tiles, triton_linear, triton_loss
 from sppo.kernels.tiles import Architecture, Tile
 from sppo.kernels.triton_logits import NUM_WARPS
 from tests.kernels.gates import HEADER, SHARED_LIMIT, Compiled, compile_kernel, inspect, launches
@@ -103,6 +104,30 @@ def test_combine(architecture: int, tmp_path: Path, table: list[str]) -> None:
 
 
 @pytest.mark.parametrize("architecture", get_args(Architecture))
+@pytest.mark.parametrize("mode", CAPS)
+def test_loss(mode: str, architecture: int, tmp_path: Path, table: list[str]) -> None:
+    kernel = loss_kernels.sppo_loss_kernel
+    switches = dict.fromkeys(("CENTERED", "LENGTH_NORMALIZED", "HAS_MASK", "WANT_GRADIENT"), True)
+    compiled = compile_kernel(
+        kernel, types(kernel, "bf16"),
+        {"ETA": 1.7, "MODE": mode, "LIMIT": math.log(CAPS[mode]), "BLOCK": triton_loss.BLOCK, **switches},
+        set(), tmp_path, architecture=architecture, num_warps=triton_loss.WARPS, num_stages=3,
+    )  # fmt: skip
+    hold(inspect("sppo_loss", mode, architecture, f"{triton_loss.BLOCK} w{triton_loss.WARPS}", None, compiled), table)
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_log_ratios(architecture: int, tmp_path: Path, table: list[str]) -> None:
+    kernel = loss_kernels.sequence_log_ratios_kernel
+    compiled = compile_kernel(
+        kernel, types(kernel, "bf16"), {"HAS_MASK": True, "BLOCK": triton_loss.BLOCK}, set(), tmp_path,
+        architecture=architecture, num_warps=triton_loss.WARPS, num_stages=3,
+    )  # fmt: skip
+    tile = f"{triton_loss.BLOCK} w{triton_loss.WARPS}"
+    hold(inspect("log_ratios", "mask", architecture, tile, None, compiled), table)
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
 def test_a_launch_is_specialised_as_the_gates_assume(architecture: Architecture) -> None:
     tokens, width, vocabulary = 300, 576, 49152
     hidden_TH, weight_VH = torch.zeros(tokens, width).bfloat16(), torch.zeros(vocabulary, width).bfloat16()
@@ -132,8 +157,12 @@ def pick(name: str, architecture: Architecture, asked: dict[str, Any]) -> Tile:
 def types(kernel: Any, dtype: str, tile: Tile | None = None) -> dict[str, str]:
     """Triton's type of each argument."""
     special = dict.fromkeys(("hidden", "weight", "bias", "logits", "gradient", "gradient_TC"), f"*{dtype}")
-    special |= {"target": "*i64", "temperature": "*fp32"}
+    special |= {"target": "*i64", "temperature": "*fp32", "clipped_N": "*i1", "mask": "*u8"}
+    special |= dict.fromkeys(("cu_seqlens", "group_offsets"), "*i64")
     if tile is not None and tile.tma:
         special["hidden"] = f"tensordesc<{dtype}[{tile.BM}, {tile.BK}]>"
         special["weight"] = f"tensordesc<{dtype}[{tile.BN}, {tile.BK}]>"
-    return {n: special.get(n) or ("*fp32" if n.endswith("T") else "i32") for n in kernel.arg_names}
+    return {
+        n: special.get(n) or ("*fp32" if n.endswith(("_T", "_TC", "_ST", "_N", "_G")) else "i32")
+        for n in kernel.arg_names
+    }

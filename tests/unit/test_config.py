@@ -33,6 +33,7 @@ def test_sources_override_each_other_in_the_documented_order(tmp_path: Path, mon
         ("nonsense.key=1", ["nonsense", "no such setting"]),
         ("sampling.completions=1", ["sampling.completions = 1", "centered", "2 or more"]),
         ("learner.weight_cap=0.9", ["weight_cap = 0.9", "above 1"]),
+        ("learner.kernels=cuda", ["learner.kernels", "cuda", "'auto', 'triton' or 'torch'"]),
         ("learner.label=hard", ["label = 'hard'", "target = 'half'", "best_worst", "not 'centered' and 'all'"]),
         ("learner.target=quarter", ["learner.target", "quarter", "softmean"]),
         ("sampling.top_p=0.9", ["sampling.top_p", "0.9", "use 1.0"]),

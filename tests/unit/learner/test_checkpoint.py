@@ -13,7 +13,7 @@ from sppo.config import LearnerConfig
 from sppo.errors import ConfigError, SppoError
 from sppo.learner import checkpoint
 from sppo.learner.ledger import Ledger
-from sppo.learner.model import Policy
+from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
 from sppo.learner.step import Trainer
 from sppo.types import Version
@@ -72,7 +72,7 @@ def test_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     config = LearnerConfig(groups_per_step=4, lr=1e-3)
 
     def fresh() -> tuple[Policy, Optimizer, Trainer]:
-        policy = Policy(path, device="cpu", temperature=1.0)
+        policy = Policy(path, device="cpu", logprobs=Logprobs(temperature=1.0))
         optimizer = Optimizer(config, policy.master)
         return policy, optimizer, Trainer(config, policy, optimizer)
 

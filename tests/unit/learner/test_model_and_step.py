@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from sppo import kernels
-from sppo.config import LearnerConfig
-from sppo.errors import SppoError
+from sppo.config import LearnerConfig, RunConfig
+from sppo.errors import ConfigError, SppoError
 from sppo.learner import batching, objective
-from sppo.learner.model import Policy
+from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
 from sppo.learner.step import Trainer
 from sppo.metrics import METRICS
@@ -59,8 +59,17 @@ def on_policy(model: Policy, groups: list[Group]) -> list[Group]:
     return made
 
 
+def test_kernels_that_do_not_run_here_are_refused_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    run = RunConfig(learner=LearnerConfig(kernels="triton"))
+    with pytest.raises(ConfigError, match=r"learner.kernels: backend 'triton' .* on cpu: .* use 'auto' or 'torch'"):
+        Logprobs.of(run, "cpu")
+    with pytest.raises(ValueError, match="kernels = 'triton' needs a GPU, not device = 'cpu'"):
+        LearnerConfig(kernels="triton", device="cpu")
+
+
 def policy(path: str) -> Policy:
-    return Policy(path, device="cpu", temperature=TEMPERATURE, compute=torch.float32)
+    return Policy(path, device="cpu", logprobs=Logprobs(temperature=TEMPERATURE), compute=torch.float32)
 
 
 def settings(**changes: Any) -> LearnerConfig:
