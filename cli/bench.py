@@ -109,7 +109,8 @@ def kernels(
 ) -> None:
     """Token log-probs of the chunked head against the full computation and peers: time, memory, error.
 
-    The bars are meant for a CPU with AMX bf16, where it takes about two minutes. On a GPU: a grid of sizes.
+    The bars of the ratios of time are meant for a CPU with AMX bf16; without it they are shown and not judged. A peer
+    is compared with the path of its rounding: float32 logits, or logits rounded to bf16. On a GPU: a grid of sizes.
     """
     from sppo.bench import kernels as bench
 
@@ -136,6 +137,8 @@ def kernels(
             )
         for way, reason in found.missing.items():
             typer.echo(f"{way}: {reason}")
+        if found.device == "cpu" and not found.amx_bf16 and not quick:
+            typer.echo("this CPU has no AMX bf16: the ratios of time are not judged")
     _answer(asdict(found), bench.checks(found, quick=quick), as_json)
 
 
@@ -145,10 +148,9 @@ def _answer(answer: dict[str, Any], checks: list[Check], as_json: bool) -> None:
         typer.echo(json.dumps(answer | {"checks": [asdict(c) for c in checks]}))
     else:
         for check in checks:
-            typer.echo(
-                f"  {'ok ' if check.ok else 'NOT'}  {check.name} = {check.value:.3g} {check.unit} (bar {check.bar:g})"
-            )
-    _fail([c.name for c in checks if not c.ok])
+            verdict = {True: "ok ", False: "NOT", None: "-- "}[check.ok]
+            typer.echo(f"  {verdict}  {check.name} = {check.value:.3g} {check.unit} (bar {check.bar:g})")
+    _fail([c.name for c in checks if c.ok is False])
 
 
 def _fail(names: list[str]) -> None:

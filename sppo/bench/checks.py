@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -15,7 +15,8 @@ class Check:
     value: float
     unit: str
     bar: float
-    ok: bool
+    ok: bool | None
+    """None where the bar is meant for another machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,11 @@ class Finding:
     statement: str
     """What was to be shown, in one sentence."""
     series: Mapping[str, Any]
+
+
+def unjudged(check: Check) -> Check:
+    """The figure and its bar without a verdict."""
+    return replace(check, ok=None)
 
 
 def at_most(name: str, value: float, bar: float, unit: str) -> Check:
