@@ -35,6 +35,8 @@ Logprob = Callable[[Tensor, Tensor, Tensor], Tensor]
 MODES = ("forward", "backward", "full")
 MOST_ERROR = 1e-4
 """Mean |Δ| in nats of what counts as exact: float32 logits reach it, logits rounded to bf16 do not."""
+MOST_SECONDS = 60
+"""After so many a slow way is timed no further."""
 SAMPLED_TOKENS = 64
 """Tokens whose log-probs are compared with float64."""
 GPU_NEEDS = (
@@ -268,6 +270,8 @@ def _measure_size(
     failed: dict[str, str] = {}
     for number in range(rounds + 1):  # the first compiles, and is not counted
         for way in [w for w in ways if w.name not in failed]:
+            if sum(seconds[way.name, "forward"]) + sum(seconds[way.name, "full"]) > MOST_SECONDS:
+                continue
             say(f"  {'warm-up' if number == 0 else f'round {number} of {rounds}'}: {way.name}")
             try:
                 for mode, taken, mib, logprob_T in _run(way, inputs):

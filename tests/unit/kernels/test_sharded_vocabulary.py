@@ -15,8 +15,8 @@ from torch import Tensor
 from sppo.kernels import linear_logprob
 
 TOKENS, HIDDEN = 11, 16
-RANKS = 3
-SHARDS = ((1000, 37, 300), (5, 0, 700))  # rows of each rank; one has none
+RANKS = 2
+SHARDS = ((1000, 337), (0, 705))  # rows of each rank; one has none
 OPTIONS: dict[str, Any] = {"softcap": 8.0, "temperature": torch.linspace(0.5, 2, TOKENS), "return_entropy": True}
 
 
