@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 WORTH_COMPILING = 1 << 20
 """Elements from which a call repays the seconds that the first one takes to compile."""
 
+RECOMPILE_LIMIT = 64
+"""Variants (soft cap, entropy, dtypes, shapes that coincide) after which a new one would run uncompiled."""
+
 
 class Fused:
     """A function of a tensor, compiled at its first large one; as it is where no C++ compiler is found.
@@ -30,12 +33,13 @@ class Fused:
         if first.numel() < WORTH_COMPILING or first.is_cuda or not self._can_compile:
             return self._plain(first, *rest)
         if self._compiled is None:
-            # One thread: torch would keep a pool of compiling processes.
-            self._compiled = torch.compile(self._plain, dynamic=True, options={"compile_threads": 1})
+            # One thread: torch would keep a pool of compiling processes. The limit is not in torch's types.
+            options: Any = {"recompile_limit": RECOMPILE_LIMIT, "options": {"compile_threads": 1}}
+            self._compiled = torch.compile(self._plain, dynamic=True, **options)
         try:
             found: Tensor = self._compiled(first, *rest)
             return found
-        except torch._dynamo.exc.BackendCompilerFailed as error:
+        except (torch._dynamo.exc.BackendCompilerFailed, OSError) as error:  # no compiler; no place for its files
             self._can_compile = False
             log.warning("%s runs uncompiled, slower: %s", self._plain.__name__, str(error).strip().splitlines()[0])
             return self._plain(first, *rest)

@@ -6,6 +6,7 @@ GPU is never waited for. Values are checked inside the operations, on a CPU only
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ Backend = Literal["auto", "triton", "torch", "reference"]
 """`auto` is `triton` on a GPU where Triton is installed, `torch` elsewhere; `reference` materialises all logits."""
 
 TRITON_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+DTYPES = (*TRITON_DTYPES, torch.float64)
 HAS_TRITON = find_spec("triton") is not None
 
 
@@ -43,6 +45,20 @@ def launching_on(inputs: Tensor) -> AbstractContextManager[object]:
     return torch.cuda.device(inputs.device) if inputs.is_cuda else nullcontext()
 
 
+def check_whole(**inputs: Tensor | None) -> None:
+    """Raises ValueError for a tensor of which this rank holds a part, a DTensor."""
+    for name, tensor in inputs.items():
+        if hasattr(tensor, "full_tensor"):
+            raise ValueError(
+                f"{name} is a DTensor: expected a whole tensor, as inside the forward of FSDP, or .full_tensor()"
+            )
+
+
+def only_above_0(temperature_T: Tensor) -> Tensor:
+    """NaN instead of a temperature that is not above 0, where nobody waits to see it."""
+    return torch.where(temperature_T > 0, temperature_T, torch.nan)
+
+
 def check_target(target_T: Tensor, tokens: int, device: torch.device) -> None:
     """Raises ValueError unless it is int64 [T] on this device."""
     if target_T.shape != (tokens,) or target_T.dtype != torch.int64 or target_T.device != device:
@@ -56,8 +72,8 @@ def spread_temperature(temperature: float | Tensor, inputs: Tensor) -> Tensor:
     """
     tokens, dtype = inputs.shape[0], torch.promote_types(inputs.dtype, torch.float32)
     if not isinstance(temperature, Tensor):
-        if not temperature > 0:
-            raise ValueError(f"temperature is {temperature}: expected a number above 0")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature is {temperature}: expected a finite number above 0")
         return torch.full((tokens,), temperature, dtype=dtype, device=inputs.device)
     if temperature.shape != (tokens,) or not temperature.is_floating_point() or temperature.device != inputs.device:
         raise ValueError(f"temperature is {describe(temperature)}: expected float [{tokens}] on {inputs.device}")
@@ -65,9 +81,9 @@ def spread_temperature(temperature: float | Tensor, inputs: Tensor) -> Tensor:
 
 
 def check_softcap(softcap: float | None) -> None:
-    """Raises ValueError unless it is None or a number above 0."""
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"softcap is {softcap}: expected None or a number above 0")
+    """Raises ValueError unless it is None or a finite number above 0."""
+    if softcap is not None and not 0 < softcap < math.inf:
+        raise ValueError(f"softcap is {softcap}: expected None or a finite number above 0")
 
 
 def check_values(target_T: Tensor, temperature_T: Tensor, vocabulary: int, ignore_index: int) -> None:

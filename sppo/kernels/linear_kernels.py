@@ -98,7 +98,8 @@ def combine_kernel(
     known = (y >= 0) & (y < vocabulary)
     picked = tl.load(picked_T + rows, mask=inside & known & keep, other=0.0)
     total = tl.where(keep, total, 1.0)
-    log_total = tl.where(keep & ~known, float("nan"), tl.log2(total))
+    nothing = top <= LOWEST  # all logits −inf
+    log_total = tl.where(keep & (nothing | ~known), float("nan"), tl.log2(total))
     tl.store(logprob_T + rows, tl.where(keep, ((picked - top) - log_total) * LN2, 0.0), mask=inside)
     tl.store(lse_T + rows, tl.where(keep, (top + log_total) * LN2, 0.0), mask=inside)
     if HAS_ENTROPY:
@@ -107,7 +108,7 @@ def combine_kernel(
 
 @triton.jit(do_not_specialize=VARYING)
 def gradient_kernel(
-    hidden, weight, bias, target, temperature, lse_T, entropy_T, grad_T, entropy_grad_T, gradient_TC,
+    hidden, weight, bias, target, temperature, logprob_T, lse_T, entropy_T, grad_T, entropy_grad_T, gradient_TC,
     tokens, columns, first_column, width, hidden_stride, weight_stride, gradient_stride, ignore_index,
     SOFTCAP: tl.constexpr, HAS_ENTROPY: tl.constexpr, EVEN_V: tl.constexpr,
     PRECISION: tl.constexpr, TMA: tl.constexpr, PARTS: tl.constexpr,
@@ -131,12 +132,17 @@ def gradient_kernel(
     acc = _product(hidden, weight, row, column, steps, PRECISION, BM, BN, BK)
     inverse = 1.0 / tl.load(temperature + rows, mask=inside, other=1.0)
     lse = tl.where(keep, tl.load(lse_T + rows, mask=inside, other=0.0) * LOG2E, -LOWEST)  # p = 0 where ignored
-    hit = tl.where(keep, tl.load(grad_T + rows, mask=inside, other=0.0) * inverse, 0.0)
-    miss = hit
-    entropy_grad = hit
+    miss = tl.where(keep, tl.load(grad_T + rows, mask=inside, other=0.0) * inverse, 0.0)
+    entropy_grad = miss
+    # The target's own entry comes from the log-prob, which is exact where p is nearly 1.
+    logprob = tl.maximum(tl.load(logprob_T + rows, mask=inside, other=0.0), LOWEST, propagate_nan=tl.PropagateNan.ALL)
+    p = tl.exp2(logprob * LOG2E)
+    hit = miss * (1.0 - p)
     if HAS_ENTROPY:  # dH/dz_v = −p_v (log p_v + H)
         entropy_grad = tl.where(keep, tl.load(entropy_grad_T + rows, mask=inside, other=0.0) * inverse, 0.0)
-        miss = hit + entropy_grad * tl.load(entropy_T + rows, mask=inside, other=0.0)
+        entropy = tl.load(entropy_T + rows, mask=inside, other=0.0)
+        hit -= entropy_grad * p * (logprob + entropy)
+        miss += entropy_grad * entropy
     y = y.to(tl.int32) - first_column
     start = gradient_TC + rows.to(tl.int64)[:, None] * gradient_stride
     scale = inverse * LOG2E
@@ -202,18 +208,17 @@ def _store_gradient(
     acc, column, start, inside, y, scale, lse, hit, miss, entropy_grad, bias, vocabulary,
     SOFTCAP: tl.constexpr, HAS_ENTROPY: tl.constexpr, EVEN_V: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """grad · (1[y] − p) − entropy_grad · p (log p + H) over N columns: in float32, rounded once when it is stored."""
+    """`hit` at the target, −p (grad + entropy_grad (log p + H)) elsewhere: in float32, rounded when it is stored."""
     z, slope = _logits(acc, column, scale, bias, vocabulary, SOFTCAP, EVEN_V, N)
     if bias is not None:
         z = tl.maximum(z, LOWEST, propagate_nan=tl.PropagateNan.ALL)
     z -= lse[:, None]
     p = tl.exp2(z)
     at = column + tl.arange(0, N)
-    target = tl.where(at[None, :] == y[:, None], hit[:, None], 0.0)
     factor = miss[:, None]
     if HAS_ENTROPY:
         factor = factor + entropy_grad[:, None] * z
-    d = target - p * factor
+    d = tl.where(at[None, :] == y[:, None], hit[:, None], -p * factor)
     if SOFTCAP is not None:
         d *= slope
     mask = inside[:, None] if EVEN_V else inside[:, None] & (at < vocabulary)[None, :]

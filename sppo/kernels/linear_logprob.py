@@ -19,11 +19,13 @@ from torch import Tensor
 
 from sppo.kernels import torch_linear
 from sppo.kernels.inputs import (
+    DTYPES,
     Backend,
     check_result,
     check_softcap,
     check_target,
     check_values,
+    check_whole,
     describe,
     pick_backend,
     spread_temperature,
@@ -57,17 +59,21 @@ def linear_logprob(
     gradient of `hidden_TH`. Every rank makes the same calls; the torch path serves them.
 
     Raises ValueError naming the argument when shapes, dtypes or devices do not fit, and on a CPU for a target outside
-    the vocabulary and for NaN. A GPU is not waited for: there such a token's results are NaN.
+    the vocabulary, a temperature that is not above 0, and NaN. Triton does not wait for the GPU: there such a token's
+    results are NaN. float16 inputs need a scaled loss: gradients below 6e-8 vanish.
     """
     _check(hidden_TH, weight_VH, bias, group)
     check_target(target_T, hidden_TH.shape[0], hidden_TH.device)
     check_softcap(softcap)
     temperature_T = spread_temperature(temperature, hidden_TH)
     if backend == "reference":
-        return linear_logprob_reference(
+        found = linear_logprob_reference(
             hidden_TH, weight_VH, target_T, bias=bias, temperature=temperature, softcap=softcap,
             ignore_index=ignore_index, return_entropy=return_entropy, group=group,
         )  # fmt: skip
+        if not hidden_TH.is_cuda:
+            check_result(found[2], hidden_TH=hidden_TH, weight_VH=weight_VH, bias=bias)
+        return found
     if group is not None and backend == "auto":
         backend = "torch"
     path = pick_backend(backend, hidden_TH)
@@ -191,6 +197,7 @@ def _backward(
     temperature_T: Tensor,
     softcap: float | None,
     ignore_index: int,
+    logprob_T: Tensor,
     lse_T: Tensor,
     entropy_T: Tensor,
     grad_T: Tensor,
@@ -204,18 +211,19 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of hidden, weight and bias; an empty tensor stands for one that is not needed."""
     needs = need_hidden, need_weight, need_bias
+    grad_T, entropy_grad_T = grad_T.contiguous(), None if entropy_grad_T is None else entropy_grad_T.contiguous()
     if backend == "triton":
         from sppo.kernels import triton_linear
 
         found = triton_linear.backward(
-            hidden_TH, weight_VH, target_T, bias, temperature_T, softcap, ignore_index, lse_T, entropy_T,
-            grad_T.contiguous(), None if entropy_grad_T is None else entropy_grad_T.contiguous(), needs,
+            hidden_TH, weight_VH, target_T, bias, temperature_T, softcap, ignore_index, logprob_T, lse_T,
+            entropy_T, grad_T, entropy_grad_T, needs,
         )  # fmt: skip
     else:
         kept_N = _kept(target_T, ignore_index)
         d_hidden, d_weight, d_bias = torch_linear.backward(
             hidden_TH[kept_N], weight_VH, target_T[kept_N], bias, temperature_T[kept_N], softcap, fast,
-            torch_linear.place(weight_VH, group), lse_T[kept_N],
+            torch_linear.place(weight_VH, group), logprob_T[kept_N], lse_T[kept_N],
             entropy_T[kept_N] if len(entropy_T) else entropy_T, grad_T[kept_N],
             None if entropy_grad_T is None else entropy_grad_T[kept_N], needs,
         )  # fmt: skip
@@ -234,6 +242,7 @@ def _(
     temperature_T: Tensor,
     softcap: float | None,
     ignore_index: int,
+    logprob_T: Tensor,
     lse_T: Tensor,
     entropy_T: Tensor,
     grad_T: Tensor,
@@ -255,20 +264,20 @@ def _(
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     hidden_TH, weight_VH, target_T, bias, temperature_T, *options = inputs
-    _, entropy_T, lse_T = output
+    logprob_T, entropy_T, lse_T = output
     ctx.softcap, ctx.ignore_index, return_entropy, *ctx.path = options
     ctx.mark_non_differentiable(*((lse_T,) if return_entropy else (entropy_T, lse_T)))
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(hidden_TH, weight_VH, target_T, bias, temperature_T, entropy_T, lse_T)
+    ctx.save_for_backward(hidden_TH, weight_VH, target_T, bias, temperature_T, logprob_T, lse_T, entropy_T)
 
 
 def _differentiate(ctx: Any, grad_T: Tensor | None, entropy_grad_T: Tensor | None, _: None) -> tuple[Any, ...]:
-    hidden_TH, weight_VH, target_T, bias, temperature_T, entropy_T, lse_T = ctx.saved_tensors
+    hidden_TH, weight_VH, target_T, bias, temperature_T, *found = ctx.saved_tensors
     need_hidden, need_weight, _, need_bias, *_ = ctx.needs_input_grad
     if grad_T is None:
-        grad_T = torch.zeros_like(lse_T)
+        grad_T = torch.zeros_like(temperature_T)
     d_hidden, d_weight, d_bias = _backward(
-        hidden_TH, weight_VH, target_T, bias, temperature_T, ctx.softcap, ctx.ignore_index, lse_T, entropy_T,
+        hidden_TH, weight_VH, target_T, bias, temperature_T, ctx.softcap, ctx.ignore_index, *found,
         grad_T, entropy_grad_T, need_hidden, need_weight, need_bias, *ctx.path,
     )  # fmt: skip
     return (
@@ -305,10 +314,10 @@ def _whole(shard_V: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 def _check(hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor | None, group: dist.ProcessGroup | None) -> None:
-    if hidden_TH.ndim != 2 or not hidden_TH.is_floating_point():
+    check_whole(hidden_TH=hidden_TH, weight_VH=weight_VH, bias=bias)
+    if hidden_TH.ndim != 2 or hidden_TH.dtype not in DTYPES:
         raise ValueError(f"hidden_TH is {describe(hidden_TH)}: expected float [T, H]")
-    empty = weight_VH.shape[0] == 0 and group is None
-    if weight_VH.ndim != 2 or weight_VH.shape[1] != hidden_TH.shape[1] or empty:
+    if weight_VH.ndim != 2 or weight_VH.shape[1] != hidden_TH.shape[1] or not (len(weight_VH) or group is not None):
         raise ValueError(f"weight_VH is {describe(weight_VH)}: expected [V, {hidden_TH.shape[1]}], V above 0")
     if weight_VH.dtype != hidden_TH.dtype or weight_VH.device != hidden_TH.device:
         raise ValueError(

@@ -41,7 +41,8 @@ def logits_forward_kernel(
     shift = top - highest
     decay = tl.exp2(shift)
     whole = tl.where(keep, tl.sum(total * decay, 0), 1.0)
-    log_total = tl.where(keep & ~known, float("nan"), tl.log2(whole))
+    nothing = highest <= LOWEST  # all logits −inf
+    log_total = tl.where(keep & (nothing | ~known), float("nan"), tl.log2(whole))
     picked, _ = _scaled(tl.load(logits + y, mask=known & keep, other=0.0), scale, SOFTCAP)
     tl.store(logprob_T + row, tl.where(keep, ((picked - highest) - log_total) * LN2, 0.0))
     tl.store(lse_T + row, tl.where(keep, (highest + log_total) * LN2, 0.0))
@@ -73,7 +74,7 @@ def _absorb(
 
 @triton.jit(do_not_specialize=VARYING)
 def logits_gradient_kernel(
-    logits, gradient, target, temperature, lse_T, entropy_T, grad_T, entropy_grad_T,
+    logits, gradient, target, temperature, logprob_T, lse_T, entropy_T, grad_T, entropy_grad_T,
     vocabulary, stride, gradient_stride, ignore_index,
     SOFTCAP: tl.constexpr, HAS_ENTROPY: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
@@ -88,12 +89,18 @@ def logits_gradient_kernel(
     z, slope = _scaled(raw, inverse * LOG2E, SOFTCAP)
     lse = tl.where(keep, tl.load(lse_T + row) * LOG2E, -LOWEST)  # p = 0 where ignored
     z = tl.maximum(z, LOWEST, propagate_nan=tl.PropagateNan.ALL) - lse
-    hit = tl.where(keep, tl.load(grad_T + row) * inverse, 0.0)
-    miss = hit
+    grad = tl.where(keep, tl.load(grad_T + row) * inverse, 0.0)
+    # The target's own entry comes from the log-prob, which is exact where p is nearly 1.
+    logprob = tl.maximum(tl.load(logprob_T + row), LOWEST, propagate_nan=tl.PropagateNan.ALL)
+    p = tl.exp2(logprob * LOG2E)
+    hit = grad * (1.0 - p)
+    miss = grad
     if HAS_ENTROPY:  # dH/dz_v = −p_v (log p_v + H)
         entropy_grad = tl.where(keep, tl.load(entropy_grad_T + row) * inverse, 0.0)
-        miss += entropy_grad * (z * LN2 + tl.load(entropy_T + row))
-    d = tl.where(columns == y, hit, 0.0) - tl.exp2(z) * miss
+        entropy = tl.load(entropy_T + row)
+        hit -= entropy_grad * p * (logprob + entropy)
+        miss += entropy_grad * (z * LN2 + entropy)
+    d = tl.where(columns == y, hit, -tl.exp2(z) * miss)
     d *= slope
     tl.store(gradient + row * gradient_stride + columns, d.to(gradient.dtype.element_ty), mask=inside)
 

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from sppo.kernels import torch_logits
 from sppo.kernels.inputs import (
+    DTYPES,
     Backend,
     check_result,
     check_softcap,
     check_target,
     check_values,
+    check_whole,
     describe,
     pick_backend,
     spread_temperature,
@@ -48,19 +50,25 @@ def logits_logprob(
 
     Raises ValueError as `linear_logprob` does.
     """
-    if logits_TV.ndim != 2 or not logits_TV.is_floating_point() or logits_TV.shape[1] == 0:
+    check_whole(logits_TV=logits_TV)
+    if logits_TV.ndim != 2 or logits_TV.dtype not in DTYPES or logits_TV.shape[1] == 0:
         raise ValueError(f"logits_TV is {describe(logits_TV)}: expected float [T, V], V above 0")
     tokens, vocabulary = logits_TV.shape
     if inplace_backward and not (logits_TV.stride(1) == 1 and (tokens < 2 or logits_TV.stride(0) >= vocabulary)):
         raise ValueError(f"logits_TV has strides {logits_TV.stride()}: inplace_backward expects contiguous rows")
+    if inplace_backward and logits_TV.is_leaf and logits_TV.requires_grad:
+        raise ValueError("logits_TV is a leaf: inplace_backward would overwrite it with its own gradient")
     check_target(target_T, tokens, logits_TV.device)
     check_softcap(softcap)
     temperature_T = spread_temperature(temperature, logits_TV)
     if backend == "reference":
-        return logits_logprob_reference(
+        found = logits_logprob_reference(
             logits_TV, target_T, temperature=temperature, softcap=softcap, ignore_index=ignore_index,
             return_entropy=return_entropy,
         )  # fmt: skip
+        if not logits_TV.is_cuda:
+            check_result(found[2], logits_TV=logits_TV)
+        return found
     logprob_T, entropy_T, lse_T = _forward(
         logits_TV, target_T.contiguous(), temperature_T, softcap, ignore_index, return_entropy, inplace_backward,
         pick_backend(backend, logits_TV),
@@ -127,6 +135,7 @@ def _backward(
     temperature_T: Tensor,
     softcap: float | None,
     ignore_index: int,
+    logprob_T: Tensor,
     lse_T: Tensor,
     entropy_T: Tensor,
     grad_T: Tensor,
@@ -142,27 +151,28 @@ def _backward(
 
         path = triton_logits
     path.backward(
-        logits_TV, target_T, temperature_T, softcap, ignore_index, lse_T, entropy_T, grad_T, entropy_grad_T, into_TV
-    )
+        logits_TV, target_T, temperature_T, softcap, ignore_index, logprob_T, lse_T, entropy_T, grad_T, entropy_grad_T,
+        into_TV,
+    )  # fmt: skip
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     logits_TV, target_T, temperature_T, *options = inputs
-    _, entropy_T, lse_T = output
+    logprob_T, entropy_T, lse_T = output
     ctx.softcap, ctx.ignore_index, return_entropy, ctx.inplace, ctx.backend = options
     ctx.mark_non_differentiable(*((lse_T,) if return_entropy else (entropy_T, lse_T)))
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(logits_TV, target_T, temperature_T, entropy_T, lse_T)
+    ctx.save_for_backward(logits_TV, target_T, temperature_T, logprob_T, lse_T, entropy_T)
 
 
 def _differentiate(ctx: Any, grad_T: Tensor | None, entropy_grad_T: Tensor | None, _: None) -> tuple[Any, ...]:
-    logits_TV, target_T, temperature_T, entropy_T, lse_T = ctx.saved_tensors
+    logits_TV, target_T, temperature_T, *found = ctx.saved_tensors
     if grad_T is None:
-        grad_T = torch.zeros_like(lse_T)
+        grad_T = torch.zeros_like(temperature_T)
     inplace = ctx.inplace and not torch.compiler.is_compiling()
     into_TV = logits_TV.detach() if inplace else logits_TV.new_empty(logits_TV.shape)
     _backward(
-        None if inplace else logits_TV, target_T, temperature_T, ctx.softcap, ctx.ignore_index, lse_T, entropy_T,
+        None if inplace else logits_TV, target_T, temperature_T, ctx.softcap, ctx.ignore_index, *found,
         grad_T, entropy_grad_T, into_TV, ctx.backend,
     )  # fmt: skip
     return into_TV, *[None] * 7

@@ -14,7 +14,7 @@ def owners(offsets: Tensor, total: int) -> Tensor:
 
 
 def segment_sum(values_T: Tensor, offsets: Tensor) -> Tensor:
-    """[T] and offsets [N + 1] to the sum of each segment [N]."""
+    """[T] and offsets [N + 1] to the sum of each segment [N]. On a GPU the order of its sums is not fixed."""
     owner_T = owners(offsets, len(values_T))
     return torch.zeros(len(offsets) - 1, dtype=values_T.dtype, device=values_T.device).index_add(0, owner_T, values_T)
 

@@ -15,6 +15,7 @@ docs/objective.md.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +88,8 @@ def sppo_loss(
 
     `targets_N` are the A of `compute_targets`, or the scores s where `centered`. `group_offsets` [G + 1] are offsets
     into N; without them every completion is its own group. `normalizer` is the number of completions in the optimizer
-    step, N by default. Raises ValueError as `sequence_log_ratios` does, and for an unknown weight mode or a cap ≤ 1.
+    step, N by default. NaN in a token that counts makes the loss NaN. Raises ValueError as `sequence_log_ratios` does,
+    and for an unknown weight mode, a cap ≤ 1, an eta that is not finite or a normalizer below 1.
     """
     _check_tokens(logprob_T, anchor_T, behavior_T, mask_T, cu_seqlens)
     if group_offsets is None:
@@ -95,6 +97,10 @@ def sppo_loss(
     _check_groups(targets_N, cu_seqlens, group_offsets, logprob_T)
     limit = log_cap(weight_mode, cap)
     normalizer = max(len(targets_N), 1) if normalizer is None else normalizer
+    if not math.isfinite(eta):
+        raise ValueError(f"eta = {eta}: expected a finite number")
+    if normalizer < 1:
+        raise ValueError(f"normalizer = {normalizer}: expected the completions of a step, 1 or more")
     options: dict[str, Any] = {
         "eta": eta,
         "mode": weight_mode,
@@ -119,7 +125,9 @@ def sppo_loss(
 def sequence_log_ratios_reference(
     logprob_T: Tensor, anchor_T: Tensor, behavior_T: Tensor, mask_T: Tensor | None, cu_seqlens: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The specification of `sequence_log_ratios`, in plain torch."""
+    """The specification of `sequence_log_ratios`, in plain torch. Sums are float32, or float64 for float64."""
+    wide = torch.promote_types(logprob_T.dtype, torch.float32)
+    logprob_T, anchor_T, behavior_T = (values_T.to(wide) for values_T in (logprob_T, anchor_T, behavior_T))
     counts_T = torch.ones_like(logprob_T, dtype=torch.bool) if mask_T is None else mask_T != 0
     delta_T = torch.where(counts_T, logprob_T - anchor_T.detach(), 0.0)
     log_rho_T = torch.where(counts_T, (anchor_T - behavior_T).detach(), 0.0)

@@ -70,24 +70,25 @@ def forward(
     return_entropy: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(log-prob, entropy, log-sum-exp), float32 or float64 [T]; the entropy is empty unless it is asked for."""
-    wide, cap = temperature_T.dtype, _scalar(softcap, temperature_T)
-    scale_T = 1 / temperature_T
+    scale_T, cap = 1 / temperature_T, _scalar(softcap, temperature_T)
     # An empty chunk first, for a rank that holds no rows.
-    lowest = torch.finfo(wide).min
-    parts = [temperature_T.new_tensor([[lowest], [0.0], [0.0]]).expand(3, len(temperature_T))]
+    lowest = torch.finfo(temperature_T.dtype).min
+    joined_3T = temperature_T.new_tensor([[lowest], [0.0], [0.0]]).expand(3, len(temperature_T))
     picked_T = torch.zeros_like(temperature_T)
     for rows, raw_TC in _chunks(hidden_TH, weight_VH, bias, fast):
-        parts.append(_statistics(raw_TC, scale_T, cap, return_entropy))
+        joined_3T = _combine(torch.stack([joined_3T, _statistics(raw_TC, scale_T, cap, return_entropy)]))
         at_B, column_B = _targets_within(target_T - shard.first, rows)
         picked_T[at_B] = _shaped(raw_TC[at_B, column_B][:, None], scale_T[at_B], cap)[:, 0]
-    max_T, sum_T, weighted_T = _combine(torch.stack(parts))
     if shard.group is not None:
-        mine = torch.stack([max_T, sum_T, weighted_T, picked_T])
+        mine = torch.cat([joined_3T, picked_T[None]])
         ranks = [torch.empty_like(mine) for _ in range(dist.get_world_size(shard.group))]
         dist.all_gather(ranks, mine, group=shard.group)
         every = torch.stack(ranks)
-        max_T, sum_T, weighted_T = _combine(every[:, :3])
+        joined_3T = _combine(every[:, :3])
         picked_T = every[:, 3].sum(0)  # one rank has the target's logit, the others 0
+    known_T = (target_T >= 0) & (target_T < shard.vocabulary)  # always, on a CPU
+    picked_T = torch.where(known_T, picked_T, torch.nan)
+    max_T, sum_T, weighted_T = joined_3T.unbind(0)
     log_sum_T = sum_T.log()
     entropy_T = log_sum_T - weighted_T / sum_T if return_entropy else max_T.new_empty(0)
     return (picked_T - max_T) - log_sum_T, entropy_T, max_T + log_sum_T
@@ -102,6 +103,7 @@ def backward(
     softcap: float | None,
     fast: bool,
     shard: Shard,
+    logprob_T: Tensor,
     lse_T: Tensor,
     entropy_T: Tensor,
     grad_T: Tensor,
@@ -112,16 +114,16 @@ def backward(
     low, wide = hidden_TH.dtype, temperature_T.dtype
     scale_T, cap = 1 / temperature_T, _scalar(softcap, temperature_T)
     entropy_T = entropy_T if entropy_grad_T is not None else lse_T  # not read
-    d_hidden = torch.zeros_like(hidden_TH, dtype=wide) if needs[0] else None
+    d_hidden = hidden_TH.new_zeros(hidden_TH.shape, dtype=wide) if needs[0] else None
     d_weight = torch.empty_like(weight_VH, memory_format=torch.contiguous_format) if needs[1] else None
     d_bias = torch.empty_like(bias) if needs[2] and bias is not None else None
     for rows, raw_TC in _chunks(hidden_TH, weight_VH, bias, fast):
-        d_TC = _dlogits(raw_TC, scale_T, cap, lse_T, entropy_T, grad_T, entropy_grad_T, False, low)
+        d_TC = _dlogits(raw_TC, scale_T, cap, lse_T, entropy_T, grad_T, entropy_grad_T, low)
         at_B, column_B = _targets_within(target_T - shard.first, rows)
-        d_TC[at_B, column_B] = _plain_dlogits(
-            raw_TC[at_B, column_B][:, None], scale_T[at_B], cap, lse_T[at_B], entropy_T[at_B], grad_T[at_B],
-            None if entropy_grad_T is None else entropy_grad_T[at_B], True, low,
-        )[:, 0]  # fmt: skip
+        d_TC[at_B, column_B] = _target_dlogit(
+            raw_TC[at_B, column_B], scale_T[at_B], cap, logprob_T[at_B], entropy_T[at_B], grad_T[at_B],
+            None if entropy_grad_T is None else entropy_grad_T[at_B],
+        ).to(low)  # fmt: skip
         if d_bias is not None:
             d_bias[rows] = d_TC.sum(0, dtype=wide)
         if d_hidden is not None:
@@ -135,13 +137,14 @@ def backward(
     return d_hidden.to(low), d_weight, d_bias
 
 
-def _combine(parts_S3T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(max, Σ, weighted Σ) [T] of all parts together."""
+def _combine(parts_S3T: Tensor) -> Tensor:
+    """(max, Σ, weighted Σ) [3, T] of all parts together."""
     max_ST, sum_ST, weighted_ST = parts_S3T.unbind(1)
     max_T = max_ST.amax(0)
     lower_ST = torch.where(sum_ST > 0, max_ST - max_T, 0.0)
     scale_ST = torch.where(sum_ST > 0, lower_ST.exp(), 0.0)
-    return max_T, (scale_ST * sum_ST).sum(0), (scale_ST * (weighted_ST + sum_ST * lower_ST)).sum(0)
+    weighted_T = (scale_ST * (weighted_ST + sum_ST * lower_ST)).sum(0)
+    return torch.stack([max_T, (scale_ST * sum_ST).sum(0), weighted_T])
 
 
 def _targets_within(target_T: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
@@ -176,21 +179,37 @@ def _plain_dlogits(
     entropy_T: Tensor,
     grad_T: Tensor,
     entropy_grad_T: Tensor | None,
-    hot: bool,
     low: torch.dtype,
 ) -> Tensor:
-    """Gradient of raw logits [T, C]: grad (1[y] − p) and, for the entropy H, −grad p (log p + H), through the cap.
-
-    `hot` says that these are the targets' logits, so that 1 − p is formed before it is rounded to `low`.
-    """
+    """Gradient of raw logits [T, C] that are not the target's: −grad p and, for the entropy H, −grad p (log p + H),
+    through the cap."""
     log_p_TC = _shaped(raw_TC, scale_T, softcap) - lse_T[:, None]
     p_TC = log_p_TC.exp()
-    d_TC = ((1 - p_TC) if hot else -p_TC) * grad_T[:, None]
+    d_TC = -p_TC * grad_T[:, None]
     if entropy_grad_T is not None:
         d_TC = d_TC - torch.where(p_TC > 0, entropy_grad_T[:, None] * p_TC * (log_p_TC + entropy_T[:, None]), 0.0)
     if softcap is not None:
         d_TC = d_TC * (1 - torch.tanh(raw_TC.to(lse_T.dtype) / softcap) ** 2)
     return (d_TC * scale_T[:, None]).to(low)
+
+
+def _target_dlogit(
+    raw_B: Tensor,
+    scale_B: Tensor,
+    softcap: Tensor | None,
+    logprob_B: Tensor,
+    entropy_B: Tensor,
+    grad_B: Tensor,
+    entropy_grad_B: Tensor | None,
+) -> Tensor:
+    """The same for the targets' logits: grad (1 − p). From the log-prob, which is exact where p is nearly 1."""
+    logprob_B = logprob_B.clamp(min=torch.finfo(logprob_B.dtype).min)  # 0 × −inf would be NaN
+    d_B = -torch.expm1(logprob_B) * grad_B
+    if entropy_grad_B is not None:
+        d_B = d_B - entropy_grad_B * logprob_B.exp() * (logprob_B + entropy_B)
+    if softcap is not None:
+        d_B = d_B * (1 - torch.tanh(raw_B.to(d_B.dtype) / softcap) ** 2)
+    return d_B * scale_B
 
 
 _statistics, _dlogits = Fused(_plain_statistics), Fused(_plain_dlogits)

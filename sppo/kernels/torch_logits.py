@@ -46,6 +46,7 @@ def backward(
     temperature_T: Tensor,
     softcap: float | None,
     ignore_index: int,
+    logprob_T: Tensor,
     lse_T: Tensor,
     entropy_T: Tensor,
     grad_T: Tensor,
@@ -56,8 +57,10 @@ def backward(
     for index_B, z_BV in _blocks(logits_TV, target_T, temperature_T, softcap, ignore_index):
         log_p_BV = z_BV - lse_T[index_B, None]
         p_BV = log_p_BV.exp()
+        target_B = target_T[index_B, None]
         d_BV = -p_BV
-        d_BV.scatter_add_(-1, target_T[index_B][:, None], torch.ones_like(d_BV[:, :1]))
+        # The target's own entry comes from the log-prob, which is exact where p is nearly 1.
+        d_BV.scatter_(-1, target_B, -torch.expm1(logprob_T[index_B, None]))
         d_BV *= grad_T[index_B, None]
         if entropy_grad_T is not None:
             part_BV = entropy_grad_T[index_B, None] * p_BV * (log_p_BV + entropy_T[index_B, None])

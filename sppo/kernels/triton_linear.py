@@ -14,6 +14,8 @@ Shape suffixes: T tokens, H hidden, V vocabulary, S splits of the vocabulary, C 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from sppo.kernels.inputs import launching_on
+from sppo.kernels.inputs import launching_on, only_above_0
 from sppo.kernels.linear_kernels import combine_kernel, forward_kernel, gradient_kernel
 from sppo.kernels.tiles import CHUNK_BYTES, SPLIT, Tile, backward_tile, forward_tile
 
@@ -45,6 +47,7 @@ def forward(
     tokens, width = hidden_TH.shape
     vocabulary = weight_VH.shape[0]
     tile = tile or forward_tile(hidden_TH)
+    temperature_T = only_above_0(temperature_T)
     logprob_T, lse_T, picked_T = (torch.empty_like(temperature_T) for _ in range(3))
     entropy_T = torch.empty_like(temperature_T) if return_entropy else temperature_T.new_empty(0)
     if tokens == 0:
@@ -78,6 +81,7 @@ def backward(
     temperature_T: Tensor,
     softcap: float | None,
     ignore_index: int,
+    logprob_T: Tensor,
     lse_T: Tensor,
     entropy_T: Tensor,
     grad_T: Tensor,
@@ -90,6 +94,7 @@ def backward(
     """Gradients of hidden, weight and bias, in their dtypes, where `needs` says so."""
     (tokens, width), vocabulary = hidden_TH.shape, weight_VH.shape[0]
     tile = tile or backward_tile(hidden_TH, softcap=softcap is not None)
+    hidden_TH = torch.where((target_T != ignore_index)[:, None], hidden_TH, 0.0)  # 0 × NaN of an ignored token is NaN
     d_hidden_TH = torch.zeros(tokens, width, dtype=torch.float32, device=hidden_TH.device) if needs[0] else None
     d_weight_VH = torch.empty_like(weight_VH, memory_format=torch.contiguous_format) if needs[1] else None
     d_bias = torch.empty_like(bias) if needs[2] and bias is not None else None
@@ -105,7 +110,7 @@ def backward(
             with launching_on(hidden_TH):
                 gradient_kernel[(down * across,)](
                     *_operands(hidden, weight[rows], tile), None if bias is None else bias[rows], target_T,
-                    temperature_T, lse_T, entropy_T, grad_T, entropy_grad_T, chunk_TC,
+                    temperature_T, logprob_T, lse_T, entropy_T, grad_T, entropy_grad_T, chunk_TC,
                     tokens, rows.stop - start, start, width, hidden.stride(0), weight.stride(0), columns, ignore_index,
                     SOFTCAP=softcap, HAS_ENTROPY=entropy_grad_T is not None,
                     EVEN_V=(rows.stop - start) % tile.BN == 0, **_options(tile, hidden_TH),
@@ -113,7 +118,8 @@ def backward(
         if d_hidden_TH is not None:
             d_hidden_TH += _product(chunk_TC, weight_VH[rows])
         if d_weight_VH is not None:
-            torch.mm(chunk_TC.T, hidden_TH, out=d_weight_VH[rows])
+            with _sums_in_float32():
+                torch.mm(chunk_TC.T, hidden_TH, out=d_weight_VH[rows])
         if d_bias is not None:
             d_bias[rows] = chunk_TC.sum(0, dtype=torch.float32)
     return None if d_hidden_TH is None else d_hidden_TH.to(hidden_TH.dtype), d_weight_VH, d_bias
@@ -124,6 +130,18 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     if left.is_cuda and left.dtype != torch.float32:
         return torch.mm(left, right, out_dtype=torch.float32)
     return left.float() @ right.float()
+
+
+@contextmanager
+def _sums_in_float32() -> Iterator[None]:
+    """Keep cuBLAS from adding up parts of a long sum in the inputs' dtype. Global flags: restored."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction
+    matmul.allow_bf16_reduced_precision_reduction = matmul.allow_fp16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction = before
 
 
 def _aligned(matrix: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
-from sppo.kernels.inputs import launching_on
+from sppo.kernels.inputs import launching_on, only_above_0
 from sppo.kernels.logits_kernels import logits_forward_kernel, logits_gradient_kernel
 from sppo.kernels.tiles import LANE_COLUMNS, LANES
 
@@ -27,6 +27,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(log-prob, entropy, log-sum-exp), float32 [T]; the entropy is empty unless it is asked for."""
     tokens, vocabulary = logits_TV.shape
+    temperature_T = only_above_0(temperature_T)
     logprob_T, lse_T = torch.empty_like(temperature_T), torch.empty_like(temperature_T)
     entropy_T = torch.empty_like(temperature_T) if return_entropy else temperature_T.new_empty(0)
     logits_TV = row_major(logits_TV)
@@ -46,6 +47,7 @@ def backward(
     temperature_T: Tensor,
     softcap: float | None,
     ignore_index: int,
+    logprob_T: Tensor,
     lse_T: Tensor,
     entropy_T: Tensor,
     grad_T: Tensor,
@@ -58,7 +60,7 @@ def backward(
     if tokens:
         with launching_on(logits_TV):
             logits_gradient_kernel[(tokens, triton.cdiv(vocabulary, LANES))](
-                logits_TV, into_TV, target_T, temperature_T, lse_T, entropy_T,
+                logits_TV, into_TV, target_T, temperature_T, logprob_T, lse_T, entropy_T,
                 grad_T.contiguous(), None if entropy_grad_T is None else entropy_grad_T.contiguous(),
                 vocabulary, logits_TV.stride(0), into_TV.stride(0), ignore_index,
                 SOFTCAP=softcap, HAS_ENTROPY=entropy_grad_T is not None, N=LANES, num_warps=NUM_WARPS,

@@ -8,6 +8,7 @@ Shape suffixes: T completion tokens of a micro-batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -160,9 +161,23 @@ class Policy:
 
 
 def check_head(module: Any, path: str) -> None:
-    """Raises ConfigError for a model whose log-probs are not those of a linear head."""
+    """Raises ConfigError for a model whose log-probs are not those of a linear head, with a factor or a soft cap."""
     if not isinstance(module.get_output_embeddings(), nn.Linear):
         raise ConfigError(f"model.name: {path} has no linear language-model head")
+    if _factor(module) != 1 and _softcap(module) is not None:
+        raise ConfigError(f"model.name: {path} scales its logits and caps them; there is no order known for that")
+
+
+def _softcap(module: Any) -> float | None:
+    return getattr(module.config.get_text_config(), "final_logit_softcapping", None)
+
+
+def _factor(module: Any) -> float:
+    """What the model multiplies its logits by, under the names that model families give it."""
+    config = module.config.get_text_config()
+    divided = getattr(config, "logits_scaling", None) or 1.0  # Granite
+    times = [getattr(config, name, None) or 1.0 for name in ("logit_scale", "lm_head_multiplier", "output_multiplier")]
+    return float(math.prod(times)) / float(divided)
 
 
 def completion_logprobs(
@@ -181,8 +196,8 @@ def completion_logprobs(
         head.weight,
         batch.target_T,
         bias=head.bias,
-        temperature=options.temperature,
-        softcap=getattr(module.config, "final_logit_softcapping", None),
+        temperature=options.temperature / _factor(module),
+        softcap=_softcap(module),
         return_entropy=entropy,
         fast=options.fast,
         backend=options.kernels,

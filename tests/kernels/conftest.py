@@ -1,4 +1,7 @@
-"""Triton decides at import whether kernels are interpreted: one process runs one kind of test. `make test-kernels`."""
+"""Triton decides at import whether kernels are interpreted: one process runs one kind of test. `make test-kernels`.
+
+With a GPU the tests of values run on it too, in the process that does not interpret.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,18 @@ import os
 from typing import Any
 
 import pytest
+import torch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-collect_ignore = (
-    ["test_compile_gates.py"]
-    if INTERPRETED
-    else ["test_interpreter.py", "test_loss_interpreter.py", "test_learner_interpreter.py"]
-)
+ON_GPU = torch.cuda.is_available() and not INTERPRETED
+
+if INTERPRETED:
+    from tests.kernels import interpreter  # noqa: F401  mends the interpreter
+if ON_GPU:
+    torch.set_default_device("cuda")
+
+VALUES = ["test_log_probs.py", "test_loss.py", "test_learner.py"]
+collect_ignore = ["test_compile_gates.py"] if INTERPRETED else [] if ON_GPU else VALUES
 TABLE = pytest.StashKey[list[str]]()
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -137,8 +138,8 @@ class AbsentGpu:
 def launches(architecture: int) -> Iterator[list[tuple[str, dict[str, str], set[str]]]]:
     """Every launch inside is compiled for this architecture and not run.
 
-    Yields (kernel, types of its arguments, those specialised to multiples of 16). The driver that is not there stays:
-    Triton cannot go back to none.
+    Yields (kernel, types of its arguments, those specialised to multiples of 16). Without a GPU the driver that is not
+    there stays: Triton cannot go back to none.
     """
     seen: list[tuple[str, dict[str, str], set[str]]] = []
     plain = JITFunction.__getitem__
@@ -158,3 +159,5 @@ def launches(architecture: int) -> Iterator[list[tuple[str, dict[str, str], set[
         yield seen
     finally:
         JITFunction.__getitem__ = plain
+        if torch.cuda.is_available():
+            driver.reset_active()

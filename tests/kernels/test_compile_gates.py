@@ -137,7 +137,7 @@ def test_a_launch_is_specialised_as_the_gates_assume(architecture: Architecture)
     with launches(architecture) as seen:
         triton_linear.forward(*inputs, True, tile=forward_tile)
         needs = False, False, False
-        triton_linear.backward(*inputs, some_T, some_T, some_T, some_T, needs, tile=backward_tile)
+        triton_linear.backward(*inputs, *[some_T] * 5, needs, tile=backward_tile)
     assert [name for name, *_ in seen] == ["forward_kernel", "combine_kernel", "gradient_kernel"]
     for (name, found, aligned), tile in zip(seen, (forward_tile, None, backward_tile), strict=True):
         expected = types(getattr(linear_kernels, name), "bf16", tile)

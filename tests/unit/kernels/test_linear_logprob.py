@@ -209,6 +209,9 @@ def test_the_same_bits_on_every_run_and_the_global_flag_is_restored() -> None:
         ({"temperature": torch.ones(3)}, r"temperature is float32 \[3\]"),
         ({"temperature": torch.tensor([1.0, 0.0])}, r"temperature \[2\] holds 0"),
         ({"softcap": -1.0}, "softcap"),
+        ({"softcap": float("inf")}, "softcap is inf"),
+        ({"weight_VH": torch.tensor(1.0)}, r"weight_VH is float32 \[\]"),
+        ({"hidden_TH": torch.full((2, 8), torch.nan), "backend": "reference"}, r"hidden_TH \[2, 8\] holds NaN"),
         ({"backend": "triton"}, "backend 'triton'"),
     ],
 )
@@ -247,6 +250,28 @@ def test_opcheck(options: tuple[Any, ...], with_bias: bool) -> None:
         torch.ops.sppo.linear_logprob,
         (hidden_TH, weight_VH, target_T, bias if with_bias else None, temperature_T, *options, False, None, "torch"),
     )
+
+
+def test_opcheck_of_the_backward_with_transposed_inputs() -> None:
+    hidden_TH, weight_VH, bias, target_T, temperature_T = (t.detach() for t in double())
+    hidden_TH, weight_VH = hidden_TH.T.contiguous().T, weight_VH.T.contiguous().T
+    given = hidden_TH, weight_VH, target_T, bias, temperature_T, 3.0, -100
+    logprob_T, entropy_T, lse_T = torch.ops.sppo.linear_logprob(*given, True, False, None, "torch")
+    grad_T = torch.ones(()).double().expand(9)
+    rest = logprob_T, lse_T, entropy_T, grad_T, grad_T, True, True, True, False, None, "torch"
+    torch.library.opcheck(torch.ops.sppo.linear_logprob_backward, (*given, *rest))
+
+
+@pytest.mark.parametrize("shift", [300.0, -1000.0])
+def test_gradients_of_a_nearly_certain_target_hold_under_a_large_offset(shift: float) -> None:
+    data = inputs(16, 64, 128, torch.float32, scale=0.0)
+    data["bias"] = torch.full((128,), shift)
+    data["bias"][3] += torch.tensor(0.999 / 0.001 * 127).log()
+    data["target_T"][:] = 3
+    exact = {k: v.double() if v.is_floating_point() else v for k, v in data.items()}
+    got, expected = evaluate(chunked, data, torch.ones(16)), evaluate(reference, exact, torch.ones(16).double())
+    for a, b in zip(got[3:], expected[3:], strict=True):
+        assert relative(a, b) < 1e-2
 
 
 def test_it_compiles_into_one_graph_of_any_length() -> None:

@@ -79,6 +79,7 @@ def test_few_tokens(tokens: int) -> None:
         ({"target_T": torch.full((7,), 301)}, r"target_T \[7\] holds 301"),
         ({"temperature": torch.zeros(7)}, "temperature"),
         ({"softcap": 0.0}, "softcap"),
+        ({"logits_TV": torch.zeros(7, 301, requires_grad=True), "inplace_backward": True}, "logits_TV is a leaf"),
     ],
 )
 def test_bad_input_is_named(changes: dict[str, Any], words: str) -> None:

@@ -32,6 +32,8 @@ def data() -> dict[str, Any]:
         ({"group_offsets": torch.tensor([0, 1])}, r"group_offsets \[2\]: expected offsets that rise from 0 to 2"),
         ({"weight_mode": "nope"}, "'nope': there are none, geometric"),
         ({"weight_mode": "masked", "cap": 1.0}, "cap = 1.0: must be greater than 1"),
+        ({"eta": float("nan")}, "eta = nan: expected a finite number"),
+        ({"normalizer": 0}, "normalizer = 0: expected the completions of a step"),
         ({"backend": "cuda"}, "backend 'cuda': there are auto, triton, torch"),
     ],
 )
@@ -53,6 +55,16 @@ def test_tokens_that_do_not_count_may_hold_anything() -> None:
     assert stats.length_N.tolist() == [2, 3]
     assert logprob_T.grad is not None
     assert logprob_T.grad[[1, 5]].tolist() == [0, 0]
+
+
+def test_many_tokens_of_low_precision_are_counted_in_float32() -> None:
+    tokens_T = [-torch.rand(600).bfloat16() for _ in range(3)]
+    offsets = torch.tensor([0, 600])
+    delta_N, log_rho_N, length_N = sequence_log_ratios(*tokens_T, None, offsets)
+    exact = sequence_log_ratios(*(t.double() for t in tokens_T), None, offsets)
+    assert length_N.tolist() == [600]
+    torch.testing.assert_close(delta_N.double(), exact[0], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(log_rho_N.double(), exact[1], rtol=1e-5, atol=1e-4)
 
 
 def test_nothing_but_the_log_prob_gets_a_gradient() -> None:

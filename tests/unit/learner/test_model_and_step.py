@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,28 @@ def one_by_one(model: Policy, group: Group) -> list[Tensor]:
         target_T = tokens[0, len(group.prompt_ids) :]
         results.append(logits_TV.log_softmax(-1).gather(-1, target_T[:, None])[:, 0])
     return results
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [("Granite", {"logits_scaling": 8.0}), ("Cohere", {"logit_scale": 0.25}), ("Gemma2", {"head_dim": 8})],
+)
+def test_what_a_family_does_to_its_logits_is_done(
+    family: str, options: dict[str, Any], groups: list[Group], tmp_path: Path
+) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+    config = getattr(transformers, f"{family}Config")(**sizes, **heads, **options)
+    made = getattr(transformers, f"{family}ForCausalLM")(config)
+    made.get_output_embeddings().weight.data *= 50  # logits that a soft cap of 30 changes
+    made.save_pretrained(str(tmp_path))
+    model = policy(str(tmp_path))
+    batch = batching.collate(groups, [0], share_prompt=False, device="cpu")
+    expected_T = torch.cat(one_by_one(model, groups[0]))
+    assert torch.allclose(model.logprobs(batch)[0], expected_T, atol=1e-4)
 
 
 @pytest.mark.parametrize("share_prompt", [True, False])

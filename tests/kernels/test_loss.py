@@ -1,4 +1,4 @@
-"""The Triton loss through the interpreter against the plain reference in float64: every mode, ragged, masked, empty."""
+"""The Triton loss, in Triton's interpreter or on a GPU, against the plain reference in float64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sppo.kernels import WEIGHTS, LossStats, sequence_log_ratios, sppo_loss
 from sppo.kernels.triton_loss import BLOCK
-from tests.kernels import interpreter  # noqa: F401  mends the interpreter
 
 LENGTHS = [5, 0, BLOCK, 2 * BLOCK + 3, 17, 1]
 GROUPS = [0, 2, 2, 5, 6]  # one group without completions

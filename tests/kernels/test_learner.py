@@ -16,7 +16,8 @@ from sppo.learner.optim import Optimizer
 from sppo.learner.step import Trainer
 from sppo.types import Version
 from tests import makers
-from tests.kernels import interpreter  # noqa: F401  mends the interpreter
+
+DEVICE = torch.get_default_device().type
 
 
 @pytest.mark.parametrize("target", ["centered", "softmean"])
@@ -26,7 +27,7 @@ def test_a_step_is_that_of_plain_torch(target: str, tmp_path: Path) -> None:
 
     def step(kernels: Backend) -> tuple[dict[str, Any], list[torch.Tensor]]:
         options = Logprobs(temperature=0.7, kernels=kernels)
-        policy = Policy(path, device="cpu", logprobs=options, compute=torch.float32)
+        policy = Policy(path, device=DEVICE, logprobs=options, compute=torch.float32)
         config = LearnerConfig(groups_per_step=4, lr=1e-3, entropy_coef=0.01, target=target, kernels=kernels)  # type: ignore[arg-type]
         trainer = Trainer(config, policy, Optimizer(config, policy.master))
         figures = next(iter(trainer.train(groups, Version(epoch="e1", n=2))))

@@ -1,4 +1,4 @@
-"""The Triton kernels in Triton's interpreter against float64 references: values and every gradient."""
+"""The Triton kernels, in Triton's interpreter or on a GPU, against float64 references: values and every gradient."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from sppo.kernels import linear_logprob, linear_logprob_reference, logits_logprob, logits_logprob_reference
 from sppo.kernels import triton_linear as triton_path
 from sppo.kernels.tiles import SPLIT, Tile
-from tests.kernels import interpreter  # noqa: F401  mends the interpreter
 
 BOUND = {torch.float32: 1e-5, torch.bfloat16: 5e-3, torch.float16: 5e-3}
 
@@ -102,7 +101,7 @@ def test_every_way_to_fetch_and_to_split_a_tile_agrees(tile: Tile) -> None:
     same = triton_path.forward(*inputs, True, tile=tile)
     for a, b in zip(plain, same, strict=True):
         torch.testing.assert_close(a, b)
-    saved = plain[2], plain[1], grad_T, grad_T.flip(0), (True, True, True)
+    saved = plain[0], plain[2], plain[1], grad_T, grad_T.flip(0), (True, True, True)
     for a, b in zip(
         triton_path.backward(*inputs, *saved), triton_path.backward(*inputs, *saved, tile=tile), strict=True
     ):
@@ -113,8 +112,8 @@ def test_the_backward_takes_the_vocabulary_in_bounded_chunks() -> None:
     data = head(20, 32, 700)
     hidden_TH, weight_VH, target_T = data.values()
     inputs = hidden_TH, weight_VH, target_T, torch.randn(700), torch.ones(20), None, -100
-    _, entropy_T, lse_T = triton_path.forward(*inputs, False)
-    saved = lse_T, entropy_T, torch.randn(20), None, (True, True, True)
+    logprob_T, entropy_T, lse_T = triton_path.forward(*inputs, False)
+    saved = logprob_T, lse_T, entropy_T, torch.randn(20), None, (True, True, True)
     whole = triton_path.backward(*inputs, *saved)
     chunks = triton_path.backward(*inputs, *saved, chunk_bytes=20 * 4 * 300)  # 256, 256 and 188 columns
     for a, b in zip(whole, chunks, strict=True):
@@ -147,6 +146,54 @@ def test_gradients_hold_where_the_target_is_nearly_certain(p: float, dtype: torc
     lead = torch.tensor(p / (1 - p) * (vocabulary - 1)).log()
     data["weight_VH"][data["target_T"], torch.arange(tokens)] = lead.to(dtype)
     compare_linear(data, 1e-2 if dtype is torch.bfloat16 else 1e-3)
+
+
+@pytest.mark.parametrize("shift", [300.0, -1000.0])
+def test_gradients_hold_there_under_a_large_offset_of_all_logits(shift: float) -> None:
+    data = head(16, 64, 128, scale=0.0)
+    data["bias"] = torch.full((128,), shift)
+    data["bias"][3] += torch.tensor(0.999 / 0.001 * 127).log()
+    data["target_T"][:] = 3
+    compare_linear(data, 1e-2)
+    logits_TV = data["bias"].expand(16, 128).clone()
+    compare_logits({"logits_TV": logits_TV, "target_T": data["target_T"]}, 1e-2)
+
+
+def test_what_is_ignored_may_hold_nan() -> None:
+    data = head(70, 32, 100)
+    data["target_T"][[3, *range(32, 64)]] = -100  # one of a tile, and a whole tile
+    data["hidden_TH"][[3, 40]] = torch.nan
+    hidden_TH, weight_VH = data["hidden_TH"].requires_grad_(), data["weight_VH"].requires_grad_()
+    logprob_T, entropy_T, _ = linear_logprob(**data, return_entropy=True, backend="triton")
+    (logprob_T + entropy_T).sum().backward()
+    assert not any(t is None or t.isnan().any() for t in (logprob_T, entropy_T, hidden_TH.grad, weight_VH.grad))
+    assert not hidden_TH.grad[[3, 40]].any()
+
+
+def test_a_temperature_that_is_not_above_0_turns_its_token_to_nan() -> None:
+    temperature = torch.tensor([1.0, -1.0, 0.0, 0.5])
+    assert linear_logprob(**head(4, 32, 100), temperature=temperature, backend="triton")[0].isnan().tolist() == [
+        0,
+        1,
+        1,
+        0,
+    ]
+    found = logits_logprob(torch.randn(4, 9), torch.arange(4), temperature=temperature, backend="triton")
+    assert found[0].isnan().tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU to wait for")
+def test_nothing_waits_for_the_gpu() -> None:
+    for mode in ("default", "error"):  # once to compile
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            data = head(40, 64, 320, torch.bfloat16)
+            hidden_TH, weight_VH = data["hidden_TH"].requires_grad_(), data["weight_VH"].requires_grad_()
+            logprob_T, entropy_T, _ = linear_logprob(**data, return_entropy=True)
+            (logprob_T + entropy_T).sum().backward()
+            logits_logprob(hidden_TH @ weight_VH.T, data["target_T"])[0].sum().backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_ignored_tokens_have_no_value_and_no_gradient() -> None:
@@ -252,8 +299,8 @@ def test_logits_values_and_gradients(options: dict[str, Any], dtype: torch.dtype
     if options.pop("temperatures", False):
         data["temperature"] = torch.empty(9).uniform_(0.6, 1.5)
 
-    def operation(**arguments: Any) -> Any:
-        return logits_logprob(**arguments, inplace_backward=inplace)
+    def operation(logits_TV: Tensor, **arguments: Any) -> Any:
+        return logits_logprob(logits_TV * 1, **arguments, inplace_backward=inplace)
 
     compare(operation, logits_logprob_reference, data, BOUND[dtype], **options)
 
