@@ -1,4 +1,5 @@
-"""Real brokers: the embedded server, and a plain Debian redis-server."""
+"""Real brokers: the embedded server, and a plain Debian redis-server. A small model for runs that are about something
+else than the model."""
 
 from __future__ import annotations
 
@@ -6,15 +7,20 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sppo.config import BrokerConfig
+from sppo import models
+from sppo.config import BrokerConfig, ModelConfig
 from sppo.errors import BrokerError
 from sppo.transport.redis_broker import connect
 from sppo.transport.server import EmbeddedServer
+
+REPOSITORY = Path(__file__).parents[2]
+SMALL_SCORER = f"{__name__}:even_length"
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +48,24 @@ def debian_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerCon
     yield wait_for(config)
     process.kill()
     process.wait()
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The first layers of the default model, which write nonsense: a step and a checkpoint take a third of the time."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    whole = models.resolve(ModelConfig(name=models.PACKAGED))
+    folder = str(tmp_path_factory.mktemp("small"))
+    AutoModelForCausalLM.from_pretrained(whole, num_hidden_layers=4, dtype=torch.bfloat16).save_pretrained(folder)
+    models.load_tokenizer(whole).save_pretrained(folder)
+    return folder
+
+
+def even_length(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """A scorer with something to learn from in nonsense as well; runs that name it start in `REPOSITORY`."""
+    return [float(len(text) % 2 == 0) for text in completions]
 
 
 def wait_for(config: BrokerConfig, seconds: float = 20) -> BrokerConfig:

@@ -26,7 +26,7 @@ SETTINGS = {
     "sampling.completions": 4,
     "learner.ranks": 2,
     "generator.engine": "transformers",
-    "task.held_out": 20,
+    "task.held_out": 4,
     "eval.every_steps": 100,
     "learner.steps": 5,
     "learner.groups_per_step": 4,

@@ -16,25 +16,36 @@ import pytest
 
 from tests.integration.test_end_to_end import CLI, MINUTES, records
 
-STEPS = 8
+STEPS = 12
 SETTINGS = {
     "name": "by-hand", "learner.steps": STEPS, "learner.groups_per_step": 4, "sampling.completions": 4,
     "task.held_out": 10, "eval.every_steps": 100, "generator.replicas": 2, "learner.checkpoint_every": 2,
+    "scorer.name": "mine:even_length",
 }  # fmt: skip
+MINE = """
+def even_length(question, completions, data):  # something to learn from in the nonsense of a small model
+    return [float(len(text) % 2 == 0) for text in completions]
+"""
 
 
 class Shop:
-    """Commands with the same configuration, their output in files."""
+    """Commands with the same configuration and a scorer that lies beside them, their output in files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, model: str) -> None:
         self.folder = folder
+        self._model = model
+        (folder / "mine.py").write_text(MINE)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._url = f"redis://127.0.0.1:{free.getsockname()[1]}"
         self._stack = ExitStack()
         self.processes: dict[str, subprocess.Popen[str]] = {}
 
     def start(self, label: str, *command: str, password: str = "geheim", **settings: object) -> subprocess.Popen[str]:
-        given = SETTINGS | {"broker.url": self._url} | {k.replace("__", "."): v for k, v in settings.items()}
+        given = (
+            SETTINGS
+            | {"model.name": self._model, "broker.url": self._url}
+            | {k.replace("__", "."): v for k, v in settings.items()}
+        )
         overrides = [f"--set={key}={value}" for key, value in given.items()]
         log = self._stack.enter_context((self.folder / f"{label}.log").open("a"))
         process = subprocess.Popen(
@@ -67,8 +78,8 @@ class Shop:
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    opened = Shop(tmp_path)
+def shop(tmp_path: Path, small_model: str) -> Iterator[Shop]:
+    opened = Shop(tmp_path, small_model)
     yield opened
     opened.close()
 
@@ -89,16 +100,16 @@ def test_roles_by_hand_find_their_run_and_another_configuration_is_refused(shop:
     shop.wait("scorer", "http://127.0.0.4:")
     # When one comes with other settings, it is told which, and both names of them
     other = shop.start("other", "generator", learner__lr="3e-6")
+    twin = shop.start("twin", "generator", "--name", "one", generator__engine="transformers")
     assert other.wait(MINUTES) == 2
     assert "learner.lr is 3e-06 here and 1e-05 there" in shop.log("other")
+    # and so is one that takes another's name
+    assert twin.wait(MINUTES) == 2
+    assert "another process is at work as generator-one" in shop.log("twin")
     run_dir = shop.folder / "run"
     while len(records(run_dir)) < 2:
         assert learner.poll() is None, shop.logs()
         time.sleep(0.1)
-    # and so is one that takes another's name
-    twin = shop.start("twin", "generator", "--name", "one", generator__engine="transformers")
-    assert twin.wait(MINUTES) == 2
-    assert "another process is at work as generator-one" in shop.log("twin")
     # When the learner is ended half-way, and comes back
     down = subprocess.run([CLI, "down", str(run_dir)], capture_output=True, text=True)
     assert (down.returncode, down.stdout.strip()) == (0, "ended"), down.stderr
