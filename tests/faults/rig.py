@@ -88,9 +88,15 @@ async def _generate(run: RunConfig, client: RedisBroker, name: str, options: Any
 
 
 class Rig:
-    """with Rig(tmp_path, model) as rig: rig.run(crash={"learner": "learner.step.taken"}); rig.audit()"""
+    """with Rig(tmp_path, model) as rig: rig.run(crash={"learner": "learner.step.taken"}); rig.audit()
 
-    def __init__(self, folder: Path, model: str, *, generators: int = 1, options: Any = None, **learner: Any) -> None:
+    Who dies is taken out of the registry, as `up` does. Without `buries` its registration lapses, as that of a role by
+    hand, and the next generator of its name waits for that.
+    """
+
+    def __init__(
+        self, folder: Path, model: str, *, generators: int = 1, options: Any = None, buries: bool = True, **learner: Any
+    ) -> None:
         self.run_dir = folder / "run"
         (self.run_dir / "logs").mkdir(parents=True)
         questions = folder / "questions.jsonl"
@@ -115,6 +121,7 @@ class Rig:
         )
         self.server = EmbeddedServer(folder / "broker", max_bytes=64 << 20)
         self.options = options or {}
+        self._buries = buries
         self.deaths: Counter[str] = Counter()
         self._names = ["scorer-0", *(f"generator-{i}" for i in range(generators)), "learner-0"]
         self._processes: dict[str, Any] = {}
@@ -160,6 +167,8 @@ class Rig:
                 return False
             assert process.exitcode == -9, f"{name} ended with {process.exitcode}\n{self.logs()}"
             self.deaths[name] += 1
+            if self._buries:
+                self.broker.leave(name)
             self.start(name)
         return True
 
