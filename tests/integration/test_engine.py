@@ -109,6 +109,13 @@ async def answers(engine: AnyEngine, prompts: list[list[int]]) -> list[tuple[lis
     return [(s.token_ids.tolist(), s.behavior_logprobs.tolist()) for s in sampled]
 
 
+async def warm(
+    engine: AnyEngine, prompts: list[list[int]], sampling: SamplingParams, label: str
+) -> list[list[Completion]]:
+    """Completions of all prompts at once."""
+    return await asyncio.gather(*(engine.sample(p, sampling, f"{label}{i}") for i, p in enumerate(prompts)))
+
+
 def make(name: str, run: config.RunConfig, path: str) -> AnyEngine:
     kind = {"vllm": VllmEngine, "transformers": TransformersEngine}[name]
     return kind(run, path, transport="gloo", on_cpu=True)
@@ -151,11 +158,11 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
         base, first, second = (Version(epoch="e", n=n) for n in range(3))
         await learner.publish(engine, base)
         found: dict[str, Any] = {"base answers": await answers(engine, prompts)}
-        fresh = [group(p, await engine.sample(p, WARM, f"w{i}")) for i, p in enumerate(prompts)]
+        fresh = [group(p, c) for p, c in zip(prompts, await warm(engine, prompts, WARM, "w"), strict=True)]
         found["parity"] = learner.trainer.mismatch(fresh, base)
         found["fresh"] = [c for g in fresh for c in g.completions]
-        short = replace(WARM, max_tokens=3)
-        found["short"] = [c for i, p in enumerate(prompts) for c in await engine.sample(p, short, f"s{i}")]
+        short = await warm(engine, prompts, replace(WARM, max_tokens=3), "s")
+        found["short"] = [c for completions in short for c in completions]
         learner.disturb(1)
         # completions in flight go on under the new weights
         running = [asyncio.create_task(engine.sample(p, WARM, f"r{i}")) for i, p in enumerate(prompts)]
@@ -171,7 +178,7 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
         await learner.publish(engine, second)
         found["checksums"] = await checksums(engine)
         found["answers"] = await answers(engine, prompts)
-        late = [group(p, await engine.sample(p, WARM, f"l{i}")) for i, p in enumerate(prompts)]
+        late = [group(p, c) for p, c in zip(prompts, await warm(engine, prompts, WARM, "l"), strict=True)]
         found["late parity"] = learner.trainer.mismatch(late, second)
         return found
 
@@ -184,12 +191,13 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
     assert one["parity"] < 0.1
     assert one["late parity"] < 0.1
     # a completion ends with the model's stop token, once, or is as long as may be
-    stop = models.load_tokenizer(path).eos_token_id
+    tokenizer = models.load_tokenizer(path)
+    stop = tokenizer.eos_token_id
     for completion in (*one["fresh"], *one["short"]):
         tokens = completion.token_ids.tolist()
         assert stop not in tokens[:-1]
         assert (tokens[-1] == stop) is (completion.finish_reason == "stop")
-        assert stop not in models.load_tokenizer(path).encode(completion.text)
+        assert stop not in tokenizer.encode(completion.text)
     assert {len(c.token_ids) for c in one["short"] if c.finish_reason == "length"} == {3}
     assert any(c.finish_reason == "stop" for c in one["fresh"])
     # a transfer that breaks off leaves the engine with the weights it had, and the next one is met in a new group
@@ -203,7 +211,7 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
     # what the engine holds is the export: every weight that vLLM shows (a CPU hides those it packs for its products),
     # and greedy tokens and log-probs to the bit
     exported = tmp_path / "export"
-    learner.policy.export(exported, models.load_tokenizer(path))
+    learner.policy.export(exported, tokenizer)
     two = asyncio.run(with_engine(name, run, str(exported), plain))
     assert one["checksums"] == two["checksums"]
     assert one["answers"] == two["answers"]
