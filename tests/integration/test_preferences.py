@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from sppo.scorer.rules import last_number
-from tests.integration.conftest import processes_below
+from tests.integration.conftest import REPOSITORY, processes_below
 from tests.integration.test_end_to_end import CLI, MINUTES, records
 
 SETTINGS = {
@@ -28,12 +28,12 @@ SETTINGS = {
     "generator.engine": "transformers",
     "task.held_out": 4,
     "eval.every_steps": 100,
-    "learner.steps": 5,
+    "learner.steps": 9,
     "learner.groups_per_step": 4,
     "learner.target": "half",
     "learner.select": "best_worst",
     "learner.anchor": "iteration",
-    "learner.iteration_steps": 2,
+    "learner.iteration_steps": 4,
     "learner.snapshot": "host",
     "learner.eta": 5,
     "learner.kl_coef": 0.01,
@@ -53,32 +53,35 @@ def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) ->
     return table
 
 
-def start(run_dir: Path, log: Path) -> subprocess.Popen[str]:
+def start(run_dir: Path, log: Path, model: str) -> subprocess.Popen[str]:
     with log.open("a") as file:
         return subprocess.Popen(
-            [CLI, "up", "quickstart", "--run-dir", str(run_dir), *(f"--set={k}={v}" for k, v in SETTINGS.items())],
+            [CLI, "up", "quickstart", "--run-dir", str(run_dir), f"--set=model.name={model}",
+             *(f"--set={k}={v}" for k, v in SETTINGS.items())],
             stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            cwd=Path(__file__).parents[2],
+            cwd=REPOSITORY,
         )  # fmt: skip
 
 
-def test_a_run_by_preferences_survives_bad_answers_and_a_stop_between_snapshots(tmp_path: Path) -> None:
+def test_a_run_by_preferences_survives_bad_answers_and_a_stop_between_snapshots(
+    small_model: str, tmp_path: Path
+) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "up.log"
     # Given a run that is interrupted while generators still run the weights of its last snapshot
-    first = start(run_dir, log)
+    first = start(run_dir, log, small_model)
     deadline = time.monotonic() + 4 * MINUTES
-    while len(records(run_dir)) < 3:
+    while len(records(run_dir)) < 5:
         assert first.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
     os.killpg(first.pid, signal.SIGINT)
     assert first.wait(2 * MINUTES) == 0, log.read_text()
     # When it is resumed
-    assert start(run_dir, log).wait(4 * MINUTES) == 0, log.read_text()
+    assert start(run_dir, log, small_model).wait(4 * MINUTES) == 0, log.read_text()
     # Then every step is there once, each with what the objective promises
     lines = records(run_dir)
-    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
-    assert [line["delta_std"] is None for line in lines] == [True, False, True, False, True]
+    assert [line["step"] for line in lines] == list(range(1, 10))
+    assert [line["step"] for line in lines if line["delta_std"] is None] == [1, 5, 9]
     for line in lines:
         assert line["reward_mean"] is None
         assert 0 <= line["kl"] < 1
@@ -87,7 +90,7 @@ def test_a_run_by_preferences_survives_bad_answers_and_a_stop_between_snapshots(
         assert line["length_mean"] * 8 == pytest.approx(line["tokens"])  # the best and the worst of four groups
     # And the tickets that the judge contradicted itself about are dead letters, with its name and the entry
     summary = json.loads((run_dir / "summary.json").read_text())
-    assert summary["tickets"]["trained"] == 20
+    assert summary["tickets"]["trained"] == 36
     assert summary["tickets"]["twice"] == 0
     assert summary["tickets"]["dead"] > 0
     logs = (run_dir / "logs" / "generator-0.log").read_text()
