@@ -165,7 +165,7 @@ def checks(found: Measured, *, quick: bool) -> list[Check]:
 
 # ways -----------------------------------------------------------------------------------------------------------------
 
-ACCURATE, FAST = "sppo", "sppo, fast"
+ACCURATE, FAST, TORCH = "sppo", "sppo, fast", "sppo, torch"
 FULL_FLOAT32, FULL_BF16 = "log_softmax, float32 logits", "log_softmax, bf16 logits"
 
 
@@ -175,6 +175,10 @@ def _accurate(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
 
 def _fast(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
     return linear_logprob(hidden_TH, weight_VH, target_T, fast=True)[0]
+
+
+def _torch(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
+    return linear_logprob(hidden_TH, weight_VH, target_T, backend="torch")[0]
 
 
 def _full_float32(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
@@ -233,7 +237,8 @@ def _ways(device: str) -> tuple[list[Way], dict[str, str]]:
     """Ours, the full computations and the peers that are installed; and why others are missing."""
     ways = [
         Way(name=ACCURATE, kind="ours", logprob=_accurate),
-        *([Way(name=FAST, kind="ours", logprob=_fast)] if device == "cpu" else []),  # Triton does not round logits
+        # On a GPU Triton is the first: it does not round logits, and the torch path is the alternative to it.
+        Way(name=FAST, kind="ours", logprob=_fast) if device == "cpu" else Way(name=TORCH, kind="ours", logprob=_torch),
         Way(name=FULL_FLOAT32, kind="full", logprob=_full_float32),
         Way(name=FULL_BF16, kind="full", logprob=_full_bf16),
     ]
