@@ -114,7 +114,7 @@ def test_no_ticket_is_begun_before_the_first_weights(broker: MemoryBroker) -> No
 def test_an_evaluation_completion_is_of_one_version(broker: MemoryBroker) -> None:
     running = Running(broker, FakeEngine(token_s=0.05))
     running.publish(0)
-    long = SamplingParams(completions=1, temperature=0.0, max_tokens=40, seed=3)
+    long = SamplingParams(completions=1, temperature=0.0, max_tokens=20, seed=3)
     broker.issue([makers.ticket(f"eval-a-{i}", sampling=long, prompt_ids=(i,)) for i in range(3)])
     wait(lambda: broker.depths()["leased"] == 3)
     running.publish(1)  # in the middle of them

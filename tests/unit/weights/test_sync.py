@@ -81,7 +81,7 @@ def broker() -> MemoryBroker:
 
 @pytest.fixture
 def publisher(broker: MemoryBroker) -> Iterator[WeightPublisher]:
-    made = WeightPublisher(broker, GlooSender("127.0.0.1"), phase_timeout_s=3)
+    made = WeightPublisher(broker, GlooSender("127.0.0.1"), phase_timeout_s=2)
     yield made
     made.close()
 
@@ -130,7 +130,7 @@ def test_a_silent_generator_costs_one_deadline_and_the_sync_goes_on(
     broker.heartbeat(Member(name="generator-1", role="generator"), 60)  # registered, but nobody answers
     report = publisher.publish(Version(epoch="e", n=0), weights(0).items())
     assert report.members == ("generator-0",)
-    assert 3 <= report.ready_s < 6
+    assert 2 <= report.ready_s < 5
     peer.stop()
 
 
@@ -138,7 +138,7 @@ def test_nobody_in_time_is_an_error_that_names_who(broker: MemoryBroker, publish
     with pytest.raises(WeightSyncError, match="no live generator"):
         published(publisher, 0, seed=0)
     broker.heartbeat(Member(name="generator-7", role="generator"), 60)
-    with pytest.raises(WeightSyncError, match=r"phase ready.*generator-7.*3 s"):
+    with pytest.raises(WeightSyncError, match=r"phase ready.*generator-7.*2 s"):
         published(publisher, 0, seed=0)
 
 
@@ -160,7 +160,7 @@ def test_an_engine_that_hangs_in_the_transfer_is_named(broker: MemoryBroker, pub
             await asyncio.sleep(60)
 
     peer = Peer(broker, "generator-0", Hangs())
-    with pytest.raises(WeightSyncError, match=r"phase applied: generator-0 did not answer within 3 s"):
+    with pytest.raises(WeightSyncError, match=r"phase applied: generator-0 did not answer within 2 s"):
         published(publisher, 0, seed=0)
     peer.stop()
 
@@ -266,7 +266,7 @@ def test_bytes_that_are_not_those_staged_are_refused(broker: MemoryBroker) -> No
             return corrupted
 
     sender = Corrupting("127.0.0.1")
-    publisher = WeightPublisher(broker, sender, phase_timeout_s=3)
+    publisher = WeightPublisher(broker, sender, phase_timeout_s=2)
     peer = Peer(broker, "generator-0")
     with pytest.raises(WeightSyncError, match=r"failed 5 times.*checksum mismatch in the bucket of embed"):
         published(publisher, 0, seed=0)
