@@ -11,8 +11,9 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-WORTH_COMPILING = 1 << 20
-"""Elements from which a call repays the seconds that the first one takes to compile."""
+WORTH_COMPILING = 3 << 20
+"""Elements from which a call repays, within some calls, the 5 s that a process spends to compile or to load what was
+compiled before. A chunk has at most 4 << 20: the head compiles from 384 tokens on."""
 
 RECOMPILE_LIMIT = 64
 """Variants (soft cap, entropy, dtypes, shapes that coincide) after which a new one would run uncompiled."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from sppo.kernels import linear_logprob, linear_logprob_reference
 from sppo.kernels.fused import WORTH_COMPILING
 
-TOKENS, HIDDEN, VOCABULARY = 160, 32, 8192
+TOKENS, HIDDEN, VOCABULARY = 400, 32, 8192
 
 
 def evaluate(function: object, dtype: torch.dtype, **options: object) -> list[Tensor]:
@@ -43,8 +43,8 @@ def test_large_chunks_are_compiled_and_as_exact() -> None:
 def test_without_a_compiler_it_runs_plain_and_says_so_once() -> None:
     code = (
         "import torch; from sppo.kernels import linear_logprob\n"
-        "h, w = torch.ones(160, 8, requires_grad=True), torch.randn(8192, 8)\n"
-        "for _ in range(2): linear_logprob(h, w, torch.zeros(160, dtype=torch.int64))[0].sum().backward()\n"
+        "h, w = torch.ones(400, 8, requires_grad=True), torch.randn(8192, 8)\n"
+        "for _ in range(2): linear_logprob(h, w, torch.zeros(400, dtype=torch.int64))[0].sum().backward()\n"
         "print(float(h.grad.norm()))"
     )
     environment = os.environ | {"CXX": "/no/such/compiler", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
