@@ -12,14 +12,19 @@ LOCK := requirements/cpu.txt
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 NO_TORCH := torch 2.13.0+cpu cannot be found: PyPI does not serve it. Run `make $(MAKECMDGOALS) TORCH_INDEX=URL` with the CPU wheel index of PyTorch, the address that pytorch.org shows under Start Locally, Pip, CPU.
 
-.PHONY: demo test test-unit test-kernels test-faults check lint types imports setup docs lock clean
+.PHONY: demo test test-unit test-kernels faults test-faults check lint types imports setup docs lock clean
 
 demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
 
 # Unit tests and checks, then the real parts: a plain redis-server, real vLLM, real processes, and those processes killed.
-test: check test-kernels
-	$(BIN)/python -m pytest tests/faults tests/integration
+# The fault tests mostly wait, so the kernels, which mostly compute, run beside them.
+test: check
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-kernels faults
+	$(BIN)/python -m pytest tests/integration
+
+faults: setup
+	$(BIN)/python -m pytest tests/faults
 
 # The fault tests in their long form: 20,000 groups under 25 deaths of the server, 200 weight syncs with random faults.
 test-faults: setup

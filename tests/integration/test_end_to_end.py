@@ -191,7 +191,7 @@ def test_plain_transformers_gives_the_exported_model_the_same_accuracy(story: di
     run = config.load(str(story["run_dir"] / "config.toml"))
     export = str(story["run_dir"] / "export")
     tokenizer = AutoTokenizer.from_pretrained(export, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(export, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32)
     held_out = questions.load(run.task, run.seed).held_out
     chats = [
         tokenizer.apply_chat_template([{"role": "user", "content": q.text}], add_generation_prompt=True, tokenize=False)
@@ -199,12 +199,21 @@ def test_plain_transformers_gives_the_exported_model_the_same_accuracy(story: di
     ]
     inputs = tokenizer(chats, return_tensors="pt", padding=True)
     with torch.no_grad():
-        outputs = model.generate(**inputs, max_new_tokens=16, do_sample=False)
-    texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    rewards = [last_number(q.text, [t], q.data)[0] for q, t in zip(held_out, texts, strict=True)]
-    after = story["summary"]["held_out_accuracy"]["after"]
-    # bf16 kernels differ between the two, which can turn a near-tie in an answer or two of fifty
-    assert abs(sum(rewards) / len(rewards) - after) <= 0.04
+        options = {"max_new_tokens": 16, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+        outputs = model.generate(**inputs, **options)
+    tokens_NL = outputs.sequences[:, inputs["input_ids"].shape[1] :]
+    texts = tokenizer.batch_decode(tokens_NL, skip_special_tokens=True)
+    right_N = torch.tensor([last_number(q.text, [t], q.data)[0] == 1 for q, t in zip(held_out, texts, strict=True)])
+    # The engine computes in bf16, which rounds logits of this size by up to 0.06: it may turn a near-tie
+    best_NL2 = torch.stack([logits_NV.topk(2).values for logits_NV in outputs.logits], 1)
+    stop_NL = tokens_NL == tokenizer.eos_token_id
+    over_NL = stop_NL.cumsum(1) > stop_NL.long()
+    decided_N = (best_NL2[..., 0] - best_NL2[..., 1]).masked_fill(over_NL, torch.inf).amin(1) > 0.2
+    answers = round(story["summary"]["held_out_accuracy"]["after"] * len(held_out))
+    certain = int((right_N & decided_N).sum())
+    undecided = int((~decided_N).sum())
+    assert certain <= answers <= certain + undecided
+    assert undecided < len(held_out) / 2
 
 
 def test_a_role_that_dies_at_start_ends_up_with_its_last_lines(tmp_path: Path) -> None:
