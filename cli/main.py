@@ -139,7 +139,7 @@ def _train(source: str, config: RunConfig, folder: Path, start: Callable[[str], 
             _report(folder, done, again)
             return
         typer.echo(f"checking {source} ...")
-        from sppo.launch.supervisor import preflight
+        from sppo.launch.preflight import preflight
 
         preflight(config)
         _report(folder, start(run_dirs.claim(folder, config)), again)
