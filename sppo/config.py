@@ -35,6 +35,8 @@ class ModelConfig(_Settings):
     """A local folder in Hugging Face format, a hub id, or `smollm2-135m` (shipped inside a package)."""
     revision: str = ""
     """Hub revision to pin; empty takes the default branch."""
+    export_dtype: Literal["base", "bfloat16", "float16", "float32"] = "base"
+    """Number format of the exported weights; `base` is that of the model the run began with."""
 
 
 class TaskConfig(_Settings):
@@ -132,7 +134,8 @@ class LearnerConfig(_Settings):
     """What computes log-probs and the loss: `triton`, plain `torch` in chunks of the vocabulary, or `auto`, which takes
     Triton on a GPU."""
     fast_logits: bool = False
-    """Without Triton, round logits to bf16: faster, and each token's log-prob is off by 2e-3 to 2e-2 nats."""
+    """Without Triton, round logits to bf16: faster, and each token's log-prob is off by 2e-3 to 2e-2 nats. Nothing
+    where `compute` comes to float32."""
     ranks: Positive = 1
     """Processes that share the model by FSDP2, all on one machine: a GPU each, or a part of the CPU's threads."""
     cpus: float = Field(0.0, ge=0)
@@ -143,8 +146,9 @@ class LearnerConfig(_Settings):
     """Optimizer steps between checkpoints."""
     keep_checkpoints: Positive = 2
     """Newest checkpoints that are kept."""
-    parity_threshold: float = Field(0.1, gt=0)
-    """Largest mean |engine − learner| log-prob in nats before the first step."""
+    parity_threshold: float = Field(0.0, ge=0)
+    """Largest mean |engine − learner| log-prob of a token in nats, at equal weights; 0 takes 0.1 for bfloat16 and 0.01
+    for float32. Above it the first batch ends the run, a later one warns, and the third in a row ends it."""
     batch_timeout_s: Seconds = 600.0
     """Longest wait for the groups of one batch before the run stops and says who was silent."""
 
@@ -344,6 +348,9 @@ class RunConfig(BaseSettings):
     """Names the run: its directory by default, and its keys in the broker."""
     seed: int = Field(0, ge=0)
     """Seed of the order of prompts and of sampling."""
+    compute: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Number format in which learner and engines compute and weights travel: `auto` takes bfloat16 on GPUs and on CPUs
+    that multiply it (AVX512_BF16, AMX), float32 elsewhere. Master weights and checkpoints are float32 all the same."""
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -423,12 +430,12 @@ RESUME_MAY_CHANGE = {
     *("generator.enforce_eager", "generator.start_timeout_s", "eval.timeout_s"),
     *("scorer.replicas", "scorer.cpus", "scorer.gpus", "scorer.host", "scorer.timeout_s"),
     *("broker.lease_s", "broker.renew_s", "broker.outage_s", "broker.tls_ca", "broker.max_groups", "broker.max_bytes"),
-    *("weights.host", "weights.trusted_network", "weights.phase_timeout_s"),
+    *("compute", "model.export_dtype", "weights.host", "weights.trusted_network", "weights.phase_timeout_s"),
     *("launch.max_restarts", "launch.hang_timeout_s", "launch.ray_address"),
 }
 
 # Settings in which the roles of one run may differ besides: each is one role's own affair, or an address.
-ROLES_MAY_DIFFER = RESUME_MAY_CHANGE | {
+ROLES_MAY_DIFFER = (RESUME_MAY_CHANGE - {"compute"}) | {
     *("learner.device", "learner.checkpoint_every", "generator.engine", "broker.url"),
     *("broker.username", "broker.max_attempts", "scorer.url", "scorer.mode"),
 }

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ METRICS: Mapping[str, str] = {
     "delta_std": "its standard deviation",
     "target_mean": "mean A (`centered`: score minus its group's mean)",
     "no_signal_share": "share of groups whose rewards are all equal or whose preferences all 1/2; 1 for one completion",
+    "measured_share": "share of the trained completions that went through the model, which those of groups without a "
+    "gradient do not, but for a sample; residuals, weights and ratios are over these",
     "groups_without_weight": "groups of which every weight is 0: not trained",
     "weight_mean": "mean off-policy weight",
     "weight_clipped_share": "share of weights at their cap",
@@ -34,9 +37,9 @@ METRICS: Mapping[str, str] = {
     "staleness_max": "largest of these",
     "foreign_epoch_groups": "groups sampled, in part or whole, under another life of the learner",
     "mismatch": "mean |engine − learner| log-prob over completions wholly of the engines' version; null if none",
-    "mismatch_probe": "the same by the last probe, at the weights of an evaluation; null before the first",
+    "mismatch_probe": "the same by the last probe, at weights that were kept for it; null before the first",
     "kl": "mean k3 estimate of the KL divergence from the reference, nats a token; null without learner.kl_coef",
-    "entropy": "mean entropy of the policy over completion tokens, nats",
+    "entropy": "mean entropy of the policy over completion tokens, nats; by −log μ for those that were not measured",
     "grad_norm": "global gradient norm before clipping",
     "grad_clipped": "whether it was clipped",
     "lr": "learning rate",
@@ -90,6 +93,46 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except json.JSONDecodeError:
             return  # the last line of a process that was killed while writing
+
+
+class Spent:
+    """Where the time goes: seconds by kind of work, one kind at a time.
+
+    with spent.on("wait") as waiting: ...
+    waiting.seconds
+    """
+
+    @dataclass(slots=True)
+    class Piece:
+        """One piece of work."""
+
+        seconds: float = 0.0
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._seconds: dict[str, float] = {}
+        self._depth = 0
+
+    @contextmanager
+    def on(self, kind: str) -> Iterator[Piece]:
+        """Count what happens inside; work inside other work counts as the outer kind."""
+        started, piece = time.monotonic(), Spent.Piece()
+        self._depth += 1
+        try:
+            yield piece
+        finally:
+            self._depth -= 1
+            piece.seconds = time.monotonic() - started
+            if not self._depth:
+                self._seconds[kind] = self._seconds.get(kind, 0.0) + piece.seconds
+
+    def by_step(self, steps: int) -> dict[str, float]:
+        """Seconds a step, in all (`step`), by kind, and what no kind accounts for (`rest`); nothing without steps."""
+        if not steps:
+            return {}
+        whole = time.monotonic() - self._started
+        parts = {"step": whole, **self._seconds, "rest": whole - sum(self._seconds.values())}
+        return {name: round(seconds / steps, 3) for name, seconds in parts.items()}
 
 
 class BusyClock:

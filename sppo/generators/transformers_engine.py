@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sppo import compute
 from sppo.config import RunConfig, cpu_threads
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
 from sppo.weights.gloo import GlooReceiver
@@ -73,7 +74,7 @@ class TransformersEngine:
             torch.set_num_threads(cpu_threads(settings.threads))
         self._tokenizer = AutoTokenizer.from_pretrained(self._path, trust_remote_code=False)
         self._model = AutoModelForCausalLM.from_pretrained(
-            self._path, dtype=torch.bfloat16, attn_implementation="sdpa", trust_remote_code=False
+            self._path, dtype=compute.dtype(self._config), attn_implementation="sdpa", trust_remote_code=False
         ).to(self._device)
         eos = self._model.generation_config.eos_token_id
         self._eos: list[int] = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)

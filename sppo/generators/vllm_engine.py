@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sppo import compute
 from sppo.config import RunConfig, cpu_threads
 from sppo.errors import TransferAborted
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
@@ -62,7 +63,7 @@ class VllmEngine:
         self._engine = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=self._model_path,
-                dtype="bfloat16",
+                dtype=str(compute.dtype(self._config)).removeprefix("torch."),
                 seed=self._config.seed,
                 max_model_len=limits,
                 max_num_seqs=settings.max_groups * self._config.sampling.completions,

@@ -60,8 +60,8 @@ class Progress:
             self._step = event["step"]
             self.note(f"resuming after step {event['step']}")
         elif kind == "parity":
-            self.note(f"parity: mean |engine - learner| log-prob {event['mismatch']:.4f} nats "
-                      f"(threshold {event['threshold']})")  # fmt: skip
+            self.note(f"parity: mean |engine - learner| log-prob {event['mismatch']:.2g} nats "
+                      f"(threshold {event['threshold']:g}, {event['compute']})")  # fmt: skip
         elif kind == "eval":
             record = event["record"]
             self._accuracy = record["accuracy"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sppo import marks
+from sppo import compute, marks
 from sppo.config import RunConfig, is_loopback, resolve_transport
 from sppo.errors import ConfigError, SppoError
 from sppo.launch import run_dir as run_dirs
@@ -50,6 +50,7 @@ def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any
     prepare()
     log.info("%s begins in process %d", LEARNER, os.getpid())
     config = _with_transport(addressed(config))
+    config = compute.resolved(config, cuda=_on_gpu(config))
     broker = connect(config.broker, run_key, wait=True)
     try:
         runs.open_run(config, broker, run_key)
@@ -120,9 +121,12 @@ def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> No
     leave = _on_stop_signals()
     if role == "generator":
         config = _with_transport(config)
-    run_key = run_key or runs.find_run(config, role, leave)
     if not run_key:
-        return
+        run = runs.find_run(config, role, leave)
+        if run is None:
+            return
+        run_key = run.key
+        config = config.model_copy(update={"compute": run.settings["compute"]})
     broker = connect(config.broker, run_key, wait=True)
     try:
         if role == "scorer":
@@ -168,11 +172,14 @@ def own_address(broker_url: str) -> str:
 
 def _with_transport(config: RunConfig) -> RunConfig:
     """The configuration with `weights.transport` as it comes to on this machine."""
+    transport = resolve_transport(config, cuda=_on_gpu(config))
+    return config.model_copy(update={"weights": config.weights.model_copy(update={"transport": transport})})
+
+
+def _on_gpu(config: RunConfig) -> bool:
     import torch
 
-    cuda = config.learner.device != "cpu" and torch.cuda.is_available()
-    transport = resolve_transport(config, cuda=cuda)
-    return config.model_copy(update={"weights": config.weights.model_copy(update={"transport": transport})})
+    return config.learner.device != "cpu" and torch.cuda.is_available()
 
 
 @contextmanager
@@ -223,9 +230,7 @@ async def _generate(name: str, config: RunConfig, broker: Broker, leave: threadi
 
 def _engine(config: RunConfig, path: str) -> Any:
     """The engine that the configuration names, on this process's device."""
-    import torch
-
-    on_cpu = config.learner.device == "cpu" or not torch.cuda.is_available()
+    on_cpu = not _on_gpu(config)
     transport = config.weights.transport
     if config.generator.engine == "transformers":
         from sppo.generators.transformers_engine import TransformersEngine

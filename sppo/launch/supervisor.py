@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from sppo import compute
 from sppo.config import RunConfig, is_loopback, resolve_transport, with_secrets
 from sppo.errors import BrokerError, ConfigError, RoleDiedError, SppoError
 from sppo.launch import run_dir as run_dirs
@@ -132,8 +133,11 @@ class Supervisor:
     def _start_roles(self, cluster: Cluster, broker: Broker, config: RunConfig) -> None:
         gpus = config.learner.device == "cuda" or (config.learner.device == "auto" and cluster.resources().gpus > 0)
         transport = resolve_transport(config, cuda=gpus)
+        found = compute.resolve(config, cuda=gpus)
+        self._progress.note(f"computing in {found}: {compute.reason(config, found, cuda=gpus)}")
         resolved = config.model_copy(
             update={
+                "compute": found,
                 "learner": config.learner.model_copy(update={"device": "cuda" if gpus else "cpu"}),
                 "weights": config.weights.model_copy(update={"transport": transport}),
             }

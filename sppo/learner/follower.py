@@ -106,7 +106,7 @@ def _exhaust(things: Iterable[Any]) -> None:
 
 def main() -> None:
     """Be the rank that standard input names."""
-    from sppo import models
+    from sppo import compute, models
 
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s rank %(name)s: %(message)s"
@@ -118,7 +118,7 @@ def main() -> None:
         torch.set_num_threads(max(1, cpu_threads(run.learner.threads) // team.size))
     policy = ShardedPolicy(
         models.resolve(run.model), team, device=device, logprobs=Logprobs.of(run, device),
-        compute=getattr(torch, given["compute"]),
+        compute=compute.dtype(run),
     )  # fmt: skip
     broker = connect(settings.BrokerConfig(**given["broker"]), given["run_key"], wait=True)
     log.info("rank %d of %d is ready", team.rank, team.size)

@@ -22,21 +22,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sppo import models
+from sppo import compute, models
 from sppo.config import RunConfig, cpu_threads, is_loopback, resolve_transport, to_json
-from sppo.errors import ConfigError, ParityError, RoleDiedError, SppoError, WeightSyncError
+from sppo.errors import ConfigError, RoleDiedError, SppoError, WeightSyncError
 from sppo.faults import point
 from sppo.learner import checkpoint
 from sppo.learner.checkpoint import Checkpoint
 from sppo.learner.ledger import Ledger
-from sppo.learner.model import Logprobs, Policy, Snapshot, check_device, pick_device
+from sppo.learner.model import Logprobs, Policy, Snapshot, check_device, export_dtype, pick_device
 from sppo.learner.optim import Optimizer
+from sppo.learner.parity import Gaps, Parity
 from sppo.learner.pulse import Pulse
 from sppo.learner.queue import GroupQueue
 from sppo.learner.ranks import Alone, Team
 from sppo.learner.spool import Spool
 from sppo.learner.step import Trainer
-from sppo.metrics import BusyClock, JsonLines
+from sppo.metrics import BusyClock, JsonLines, Spent
 from sppo.tasks import questions
 from sppo.tasks.tickets import TicketFactory
 from sppo.transport import codec
@@ -64,6 +65,7 @@ def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
 
     Raises SppoError with what went wrong. A checkpoint is written before a requested stop.
     """
+    config = compute.resolved(config, cuda=pick_device(config.learner.device) == "cuda")
     with _locked(run_dir), Pulse(broker) as pulse:
         with pulse.busy():
             team = _make_team(config, broker, run_dir)
@@ -104,6 +106,7 @@ class Learner:
         self._optimizer = Optimizer(config.learner, self._policy.master, self._team)
         self._trainer = Trainer(config.learner, self._policy, self._optimizer, self._team)
         self._version = Version(epoch=uuid.uuid4().hex, n=0)
+        self._parity = Parity(config)
         self._probe: float | None = None
         self._probed: Version | None = None
         self._take_snapshot()
@@ -128,15 +131,22 @@ class Learner:
         self._metrics.keep_until(self._version.n)
         self._started = time.monotonic()
         self._clock = BusyClock()
+        self._spent, self._begun_at = Spent(), self._version.n
         self._usage_before: dict[tuple[str, str], tuple[float, float]] = {}
 
     def _load_policy(self, device: str) -> Policy | ShardedPolicy:
-        logprobs, beat = Logprobs.of(self._config, device), self._pulse.beat
+        how: dict[str, Any] = {
+            "device": device,
+            "logprobs": Logprobs.of(self._config, device),
+            "compute": compute.dtype(self._config),
+            "on_forward": self._pulse.beat,
+        }
+        log.info("computing in %s", self._config.compute)
         if not isinstance(self._team, Team):
-            return Policy(self._model_path, device=device, logprobs=logprobs, on_forward=beat)
+            return Policy(self._model_path, **how)
         from sppo.learner.sharded import ShardedPolicy
 
-        return ShardedPolicy(self._model_path, self._team, device=device, logprobs=logprobs, on_forward=beat)
+        return ShardedPolicy(self._model_path, self._team, **how)
 
     def run(self) -> dict[str, Any]:
         """See the module's `run`."""
@@ -152,11 +162,13 @@ class Learner:
             stopped = True
             log.info("asked to stop at step %d", self._version.n)
         usage = self._usage()
+        self._time = self._spent.by_step(self._version.n - self._begun_at)
         self._save()
         if not stopped:
             self._phase("exporting")
             with self._pulse.busy():
-                self._policy.export(self._run_dir / "export", self._tokenizer)
+                dtype = export_dtype(self._config, self._policy)
+                self._policy.export(self._run_dir / "export", self._tokenizer, dtype)
         self._publisher.close()
         self._phase("stopped" if stopped else "done")
         return self._outcome(stopped, usage)
@@ -180,16 +192,17 @@ class Learner:
         self._check_parity(groups)
         self._usage_before = self._role_seconds()
         self._clock = BusyClock()
+        self._spent, self._begun_at = Spent(), self._version.n
         self._phase("training")
 
     def _batch(self) -> None:
-        started = time.monotonic()
-        groups = self._await_batch()
-        waited = time.monotonic() - started
+        with self._spent.on("wait") as waiting:
+            groups = self._await_batch()
+        waited = waiting.seconds
         self._check_stop()
         self._finish_probe()
         records: list[dict[str, Any]] = []
-        with self._clock.work():
+        with self._clock.work(), self._spent.on("train"):
             for record in self._trainer.train(groups, self._version, self._published):
                 records.append(record | {"wait_s": 0.0 if records else waited, "sync_s": 0.0})
         point("learner.step.taken")
@@ -204,11 +217,12 @@ class Learner:
             for record in records:
                 self._record(record)
         point("learner.recorded")
+        self._judge(self._trainer.gaps)
         self._admit()
         if _crossed(before, self._version.n, self._config.eval.every_steps) or last:
             self._evaluate()
-            if not last:
-                self._start_probe()
+        if not last and (self._parity.doubtful or _crossed(before, self._version.n, self._config.eval.every_steps)):
+            self._start_probe()
         if _crossed(before, self._version.n, self._config.learner.checkpoint_every) and not last:
             self._save()
 
@@ -259,7 +273,7 @@ class Learner:
 
     def _publish(self) -> float:
         """Bring every generator to the published version; returns the seconds it took."""
-        with self._clock.work():
+        with self._clock.work(), self._spent.on("sync"):
             report = self._publisher.publish(
                 self._published, self._policy.weights(self._published_snapshot()), while_alone=self._check_stop
             )
@@ -297,11 +311,16 @@ class Learner:
         record |= {"epoch": self._version.epoch, "wall_s": time.monotonic() - self._started}
         record["mismatch_probe"] = self._probe
         if record["effective_sample_size"] < 0.5:
-            log.warning(
-                "effective sample size %.2f at step %d: the batch is far from the policy; "
-                "lower learner.lookahead_steps or look at the mismatch",
-                record["effective_sample_size"],
-                record["step"],
+            self._warn(
+                "effective sample size",
+                f"step {record['step']}: effective sample size {record['effective_sample_size']:.2f}: the batch is far "
+                "from the policy; lower learner.lookahead_steps or look at the mismatch",
+            )
+        if record["truncated_share"] == 1:
+            self._warn(
+                "truncation",
+                f"step {record['step']}: every completion ended at sampling.max_tokens = "
+                f"{self._config.sampling.max_tokens}; raise it, or look at whether this model ends its turns at all",
             )
         self._metrics.append(record)
         self._event("step", record=record)
@@ -331,19 +350,23 @@ class Learner:
     def _check_parity(self, groups: list[Group]) -> None:
         """Raises ParityError when engine and learner disagree about the same tokens at the same version."""
         self._phase("checking parity")
-        mismatch = self._trainer.mismatch(groups, self._published, self._published_snapshot())
-        if mismatch is None:
+        gaps = self._trainer.mismatch(groups, self._published, self._published_snapshot())
+        if gaps.mean is None:
             log.info("parity: no completion of the first batch was sampled at this version; not checked")
             return
-        threshold = self._config.learner.parity_threshold
-        self._event("parity", mismatch=mismatch, threshold=threshold)
-        log.info("parity: mean |engine − learner| log-prob %.4f nats (threshold %.2f)", mismatch, threshold)
-        if mismatch > threshold:
-            raise ParityError(
-                f"engine and learner differ by {mismatch:.3f} nats a token, learner.parity_threshold = {threshold}: "
-                "look at the temperature on both sides, truncation (top-p, top-k), the dtype, a stale prefix cache, "
-                "and that the engine reports processed log-probs"
-            )
+        threshold = self._parity.threshold
+        self._event("parity", mismatch=gaps.mean, threshold=threshold, compute=self._config.compute)
+        log.info("parity: mean |engine − learner| log-prob %.2g nats (threshold %g)", gaps.mean, threshold)
+        self._parity.check(gaps)
+
+    def _judge(self, gaps: Gaps) -> None:
+        """Warn of a mismatch. Raises ParityError when it stays."""
+        if warning := self._parity.judge(gaps, self._version.n):
+            self._warn("parity", warning)
+
+    def _warn(self, topic: str, text: str) -> None:
+        log.warning("%s", text)
+        self._event("warning", topic=topic, text=text)
 
     def _start_probe(self) -> None:
         """Remember these weights, so that parity can be measured on what generators sample with them meanwhile.
@@ -360,20 +383,24 @@ class Learner:
         if version is None:
             return
         groups = [g for g in self._queue.waiting() if version in g.versions()]
-        mismatch = self._trainer.mismatch(groups[: self._config.learner.groups_per_step], version, "probe")
-        if mismatch is None:
+        with self._spent.on("probe"):
+            gaps = self._trainer.mismatch(groups[: self._config.learner.groups_per_step], version, "probe")
+        if gaps.mean is None:
             return
-        self._probe, self._probed = mismatch, None
+        self._probe, self._probed = gaps.mean, None
         self._policy.drop("probe")
-        log.info("probe: mean |engine − learner| log-prob %.4f nats at step %d", mismatch, version.n)
-        if mismatch > self._config.learner.parity_threshold:
-            log.warning("that is above learner.parity_threshold = %s", self._config.learner.parity_threshold)
+        log.info("probe: mean |engine − learner| log-prob %.2g nats at step %d", gaps.mean, version.n)
+        self._judge(gaps)
 
     # evaluation ---------------------------------------------------------------------------------------------------
     def _evaluate(self) -> None:
         """Greedy completions of the held-out questions, all at the published version: no sync happens meanwhile."""
         if not self._config.task.held_out or self._evaluated():
             return
+        with self._spent.on("evaluate"):
+            self._run_evaluation()
+
+    def _run_evaluation(self) -> None:
         self._phase("evaluating")
         n = self._published.n
         uids = self._queue.start_evaluation(f"{self._version.epoch[:8]}-{n}", n)
@@ -439,7 +466,7 @@ class Learner:
         if self._saved == (self._version.n, len(self._evaluations)):
             return
         self._phase("saving")
-        with self._pulse.busy():
+        with self._pulse.busy(), self._spent.on("save"):
             folder = self._write_checkpoint()
         self._queue.settle()
         self._saved, self._parent = (self._version.n, len(self._evaluations)), folder.name
@@ -481,6 +508,7 @@ class Learner:
             },
             "evaluations": self._evaluations,
             "busy": {role: round(share, 3) for role, share in usage.items()},
+            "time": self._time,
             "tickets": {
                 "issued": self._ledger.next_index,
                 "trained": len(set(used)),
@@ -578,7 +606,6 @@ def _make_team(config: RunConfig, broker: Broker, run_dir: Path) -> Alone:
         "broker": config.broker.model_dump(mode="json") | secret,
         "run_key": broker.run_key,
         "run_dir": str(run_dir.resolve()),
-        "compute": "bfloat16",
         "device": device,
     }
     return Team.lead(

@@ -1,4 +1,4 @@
-"""The policy on the learner's side: float32 master weights, bf16 compute, log-probs of completions, weights out.
+"""The policy on the learner's side: float32 master weights, log-probs of completions, weights out.
 
 Snapshots are copies of the computing weights: the anchor of `learner.anchor = "iteration"`, the reference of a KL term,
 the weights of an evaluation until parity was measured at them.
@@ -27,6 +27,7 @@ from sppo.learner.batching import MicroBatch
 from sppo.learner.ranks import Alone, fill
 
 Snapshot = Literal["anchor", "reference", "probe"]
+_STORED = {"BF16": torch.bfloat16, "F16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +52,15 @@ class Logprobs:
 
 
 class Policy:
-    """A causal language model that computes in bf16 and is updated in float32.
+    """A causal language model that computes in `compute` and is updated in float32.
 
-    Gradients of each backward are added to `master[name].grad` in float32 as soon as they exist, so that micro-batches
-    accumulate without rounding; `refresh()` writes the updated master weights back for computing.
+    In bf16 gradients of each backward are added to `master[name].grad` in float32 as soon as they exist, so that
+    micro-batches accumulate without rounding; `refresh()` writes the updated master weights back for computing. In
+    float32 the master weights are the model's own.
     """
 
     def __init__(
-        self, path: str, *, device: str, logprobs: Logprobs, compute: torch.dtype = torch.bfloat16,
+        self, path: str, *, device: str, logprobs: Logprobs, compute: torch.dtype,
         on_forward: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         """Load from a folder in Hugging Face format; `on_forward` is called after each micro-batch.
@@ -76,12 +78,16 @@ class Policy:
         ).to(device)
         self.module.eval()  # dropout off: log-probs must be those of the policy
         check_head(self.module, path)
+        self.base_dtype = stored_dtype(path)
+        self._compute = compute
         self._snapshots: dict[Snapshot, dict[str, Tensor]] = {}
-        self.master = {
-            name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in self.module.named_parameters()
-        }
-        for name, parameter in self.module.named_parameters():
-            parameter.register_post_accumulate_grad_hook(self._collect(name))
+        own = dict(self.module.named_parameters())
+        if compute is torch.float32:
+            self.master = own
+        else:
+            self.master = {name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in own.items()}
+            for name, parameter in own.items():
+                parameter.register_post_accumulate_grad_hook(self._collect(name))
 
     def _collect(self, name: str) -> Any:
         master = self.master[name]
@@ -110,9 +116,10 @@ class Policy:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Round the master weights into the computing ones."""
+        """Round the master weights into the computing ones, where these are others."""
         for name, parameter in self.module.named_parameters():
-            parameter.copy_(self.master[name])
+            if parameter is not self.master[name]:
+                parameter.copy_(self.master[name])
 
     def weights(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
         """(name, computing weights) in Hugging Face's naming, tied ones once: what generators receive."""
@@ -134,7 +141,7 @@ class Policy:
     def keep(self, snapshot: Snapshot, *, device: str, file: Path | None = None) -> None:
         """Remember the computing weights, or those of a checkpoint's file, under this name on `device`."""
         source = dict(self.weights()) if file is None else load_file(file)
-        self._snapshots[snapshot] = {k: v.to(device, copy=True) for k, v in source.items()}
+        self._snapshots[snapshot] = {k: v.to(device, self._compute, copy=True) for k, v in source.items()}
 
     def drop(self, snapshot: Snapshot) -> None:
         """Forget a snapshot."""
@@ -142,22 +149,46 @@ class Policy:
 
     @contextmanager
     def using(self, snapshot: Snapshot | None) -> Iterator[None]:
-        """Compute with a snapshot, without gradients; the master weights are rounded in again afterwards."""
+        """Compute with a snapshot, without gradients."""
         if snapshot is None:
             yield
             return
-        with torch.no_grad():
-            for name, parameter in self.module.named_parameters():
-                parameter.copy_(self._snapshots[snapshot][name])
-            try:
-                yield
-            finally:
-                self.refresh()
+        with torch.no_grad(), self._holding({k: v.to(self.device) for k, v in self._snapshots[snapshot].items()}):
+            yield
 
-    def export(self, folder: Path, tokenizer: Any) -> None:
-        """Write the computing weights and the tokenizer as a plain Hugging Face folder."""
-        self.module.save_pretrained(str(folder))
+    @contextmanager
+    def _holding(self, weights: dict[str, Tensor]) -> Iterator[None]:
+        """Other weights in the model's place, of any dtype; its own stay untouched meanwhile."""
+        own = {name: parameter.data for name, parameter in self.module.named_parameters()}
+        for name, parameter in self.module.named_parameters():
+            parameter.data = weights[name]
+        try:
+            yield
+        finally:
+            for name, parameter in self.module.named_parameters():
+                parameter.data = own[name]
+
+    def export(self, folder: Path, tokenizer: Any, dtype: torch.dtype) -> None:
+        """Write the weights in `dtype`, and the tokenizer, as a plain Hugging Face folder."""
+        with self._holding({name: p.detach().to(dtype) for name, p in self.master.items()}):
+            self.module.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
+
+
+def export_dtype(config: RunConfig, policy: Any) -> torch.dtype:
+    """What `model.export_dtype` comes to for a policy."""
+    asked = config.model.export_dtype
+    return policy.base_dtype if asked == "base" else getattr(torch, asked)  # type: ignore[no-any-return]
+
+
+def stored_dtype(path: str) -> torch.dtype:
+    """The dtype in which a Hugging Face folder holds its matrices; float32 where no file tells."""
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a mapping
+                if len(tensors.get_slice(name).get_shape()) > 1:
+                    return _STORED.get(tensors.get_slice(name).get_dtype(), torch.float32)
+    return torch.float32
 
 
 def check_head(module: Any, path: str) -> None:

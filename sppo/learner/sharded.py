@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from sppo.errors import ConfigError
 from sppo.learner.batching import MicroBatch
-from sppo.learner.model import Logprobs, Snapshot, check_head, completion_logprobs
+from sppo.learner.model import Logprobs, Snapshot, check_head, completion_logprobs, stored_dtype
 from sppo.learner.ranks import Team, fill, local, whole
 
 
@@ -31,14 +31,15 @@ class ShardedPolicy:
     """See `sppo.learner.model.Policy`; every rank has one."""
 
     def __init__(
-        self, path: str, team: Team, *, device: str, logprobs: Logprobs,
-        compute: torch.dtype = torch.bfloat16, on_forward: Callable[[], None] = lambda: None,
+        self, path: str, team: Team, *, device: str, logprobs: Logprobs, compute: torch.dtype,
+        on_forward: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         """Each rank reads its own rows of the weights; no rank holds the whole model.
 
         Raises ConfigError for a model without a linear head or without a list of decoder layers.
         """
         self.device = device
+        self.base_dtype = stored_dtype(path)
         self._team = team
         self._compute = compute
         self._on_forward = on_forward
@@ -160,12 +161,12 @@ class ShardedPolicy:
         self._read([Path(file)])
         self.refresh()
 
-    def export(self, folder: Path, tokenizer: Any) -> None:
+    def export(self, folder: Path, tokenizer: Any, dtype: torch.dtype) -> None:
         """See `Policy.export`."""
-        tensors = {name: w.cpu().contiguous() for name, w in self.weights()}
+        tensors = {name: w.to(dtype).contiguous() for name, w in self.masters()}
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        self._module.config.dtype = self._compute
+        self._module.config.dtype = dtype
         self._module.config.save_pretrained(str(folder))
         if self._module.generation_config is not None:
             self._module.generation_config.save_pretrained(str(folder))

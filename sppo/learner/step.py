@@ -9,6 +9,7 @@ Shape suffixes: T completion tokens of a micro-batch, N its completions.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,16 +25,19 @@ from sppo.learner import batching, objective, targets
 from sppo.learner.batching import MicroBatch
 from sppo.learner.model import Policy, Snapshot
 from sppo.learner.optim import Optimizer
+from sppo.learner.parity import Gaps
 from sppo.learner.ranks import Alone
 from sppo.learner.targets import Item
 from sppo.transport import codec
-from sppo.types import Group, Version
+from sppo.types import Completion, Group, Version
 
 if TYPE_CHECKING:
     from sppo.learner.sharded import ShardedPolicy
 
 AnyPolicy: TypeAlias = "Policy | ShardedPolicy"
 _NONE = torch.zeros(0)
+PROBED_SHARE = 8
+"""One in so many of the groups that need not go through the model does, for its metrics."""
 
 
 @dataclass(slots=True)
@@ -42,14 +46,13 @@ class _Totals:
 
     stats: list[LossStats] = field(default_factory=list)
     log_rho_T: list[Tensor] = field(default_factory=list)
-    gap_T: list[Tensor] = field(default_factory=list)
-    """|learner − engine| log-prob of tokens sampled wholly at the engines' version."""
+    gaps: list[Gaps] = field(default_factory=list)
+    """Of the tokens sampled wholly at the engines' version."""
     loss: float = 0.0
     kl_sum: float = 0.0
     weightless: int = 0
     """Groups whose trained completions all have weight 0."""
     entropy_sum: float = 0.0
-    tokens: int = 0
     fed: int = 0
     padding: int = 0
 
@@ -57,13 +60,12 @@ class _Totals:
         """For the rank that makes metrics of it: sums by name, and arrays as bytes."""
         sums = {name: getattr(self, name) for name in _SUMS}
         arrays = {name: [getattr(s, name).float() for s in self.stats] for name in LossStats.__slots__}
-        arrays |= {"log_rho_T": self.log_rho_T, "gap_T": self.gap_T}
-        return sums | {
-            name: torch.cat(parts).cpu().numpy().tobytes() if parts else b"" for name, parts in arrays.items()
-        }
+        arrays |= {"log_rho_T": self.log_rho_T}
+        packed = {name: torch.cat(parts).cpu().numpy().tobytes() if parts else b"" for name, parts in arrays.items()}
+        return sums | packed | {"gaps": Gaps.join(self.gaps).pack()}
 
 
-_SUMS = ("loss", "kl_sum", "weightless", "entropy_sum", "tokens", "fed", "padding")
+_SUMS = ("loss", "kl_sum", "weightless", "entropy_sum", "fed", "padding")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,8 @@ class Trainer:
         self._policy = policy
         self._optimizer = optimizer
         self._team = team or Alone()
+        self.gaps = Gaps.join([])
+        """|engine − learner| of the last batch's tokens, where engines and learner had equal weights."""
 
     def train(
         self, groups: Sequence[Group], version: Version, published: Version | None = None
@@ -98,14 +102,17 @@ class Trainer:
         items = targets.prepare(groups, self._config)
         size = len(items) // self._config.mini_batches
         parts = [items[i * size : (i + 1) * size] for i in range(self._config.mini_batches)]
-        shares = self._hand_out(parts, version, published)
+        fed = [self._with_a_gradient(parts[0], version, published), *parts[1:]]
+        shares = self._hand_out(parts, fed, version, published)
         steps = self.take_steps(shares, version, published)
-        for number, (part, share, (measured, norm, clipped)) in enumerate(
-            zip(parts, shares, steps, strict=True), start=1
-        ):
+        self.gaps = Gaps.join([])
+        for number, (part, seen, (measured, norm, clipped)) in enumerate(zip(parts, fed, steps, strict=True), start=1):
             if number == 1:
                 anchor_s = measured[0]["anchor_s"]
-            yield _summary([item.group for item in part], measured, share.normalizer, self._config, version) | {
+            gaps = Gaps.join([Gaps.unpack(m["gaps"]) for m in measured])
+            self.gaps = Gaps.join([self.gaps, gaps])
+            yield _summary(part, seen, measured, self._config, version) | {
+                "mismatch": gaps.mean,
                 "step": version.n + number,
                 "grad_norm": norm,
                 "grad_clipped": clipped,
@@ -134,10 +141,27 @@ class Trainer:
                 clipped,
             )
 
-    def _hand_out(self, parts: Sequence[list[Item]], version: Version, published: Version) -> list[Share]:
-        """Tell every rank its share; returns this one's."""
-        normalizers = [sum(int(item.keep_K.sum()) for item in part) for part in parts]
-        split = [_balance(part, self._team.size, self._config.share_prompt) for part in parts]
+    def _with_a_gradient(self, items: list[Item], version: Version, published: Version) -> list[Item]:
+        """The groups of a batch's first mini-batch that go through the model.
+
+        Where Δ ≡ 0 the gradient of a group whose scores are all equal is zero, so it stays out, but for a sample of
+        such groups that tells of the metrics of the others.
+        """
+        config = self._config
+        own_anchor = config.anchor == "proximal" or (config.anchor == "iteration" and published.n == version.n)
+        if not own_anchor or _regularised(config):
+            return items
+        idle = [i for i, item in enumerate(items) if not item.group.has_signal]
+        probed = random.Random(version.n).sample(idle, -(-len(idle) // PROBED_SHARE))
+        out = set(idle) - set(probed)
+        return [item for i, item in enumerate(items) if i not in out]
+
+    def _hand_out(
+        self, parts: Sequence[list[Item]], fed: Sequence[list[Item]], version: Version, published: Version
+    ) -> list[Share]:
+        """Tell every rank its share of what is fed; returns this one's. The loss is normalised over all of `parts`."""
+        normalizers = [_trained(part) for part in parts]
+        split = [_balance(part, self._team.size, self._config.share_prompt) for part in fed]
         self._team.order(
             "train",
             shares=[[[_packed(item) for item in items] for items in ranks] for ranks in split],
@@ -145,40 +169,38 @@ class Trainer:
             version=str(version),
             published=str(published),
         )
-        supply(self._team, {item.group.uid: item.group for part in parts for item in part})
+        supply(self._team, {item.group.uid: item.group for part in fed for item in part})
         return [Share(items=ranks[0], normalizer=n) for ranks, n in zip(split, normalizers, strict=True)]
 
     @torch.no_grad()
-    def mismatch(self, groups: Sequence[Group], version: Version, snapshot: Snapshot | None = None) -> float | None:
-        """Mean |engine − learner| log-prob over completions sampled wholly at `version`; None if there are none.
+    def mismatch(self, groups: Sequence[Group], version: Version, snapshot: Snapshot | None = None) -> Gaps:
+        """|engine − learner| log-prob of the tokens of completions sampled wholly at `version`.
 
         The weights of `version` are those of the snapshot, or the policy's own.
         """
         fresh = [g for g in groups if any(_whole(c, version) for c in g.completions)]
         if not fresh:
-            return None
+            return Gaps.join([])
         items = [targets.item(g, torch.ones(len(g.completions), dtype=torch.bool), None) for g in fresh]
         ranks = _balance(items, self._team.size, self._config.share_prompt)
         uids = [[item.group.uid for item in share] for share in ranks]
         gids = [[item.group.gid for item in share] for share in ranks]
         self._team.order("mismatch", uids=uids, gids=gids, version=str(version), snapshot=snapshot or "")
         supply(self._team, {g.uid: g for g in fresh})
-        gaps = self.measure([item.group for item in ranks[0]], version, snapshot)
-        return float(sum(g["sum"] for g in gaps) / sum(g["count"] for g in gaps))
+        return Gaps.join(self.measure([item.group for item in ranks[0]], version, snapshot))
 
     @torch.no_grad()
-    def measure(self, groups: Sequence[Group], version: Version, snapshot: Snapshot | None) -> list[dict[str, Any]]:
-        """Every rank: sum and count of |engine − learner| over the tokens of its groups at `version`; all on rank 0."""
-        gaps = [torch.zeros(0)]
+    def measure(self, groups: Sequence[Group], version: Version, snapshot: Snapshot | None) -> list[Gaps]:
+        """Every rank: the gaps of the tokens of its groups that are of `version`; every rank's on rank 0."""
+        gaps = []
         with self._policy.using(snapshot):
             plan = batching.plan(groups, self._config.micro_batch_tokens, self._config.share_prompt)
             for members in _rounds(plan, self._team):
                 batch = _collate(groups, members, self._config, self._policy.device)
                 gap_T = (self._policy.logprobs(batch)[0] - batch.behavior_T).abs()
                 if members:
-                    gaps.append(gap_T[_at_version(batch, groups, version)].cpu())
-        gap_T = torch.cat(gaps)
-        return self._team.gather({"sum": float(gap_T.sum()), "count": len(gap_T)})
+                    gaps.append(Gaps.of(gap_T, batch.cu_seqlens, _at_version(batch, groups, version)))
+        return [Gaps.unpack(packed) for packed in self._team.gather(Gaps.join(gaps).pack())]
 
     def _anchors(self, parts: Sequence[list[Item]], version: Version, published: Version) -> list[list[Tensor] | None]:
         """Anchor log-probs of each micro-batch of each mini-batch, before any weight moves; None: taken from the step.
@@ -253,8 +275,7 @@ class _Step:
 
     def _has_gradient(self) -> bool:
         """Where Δ ≡ 0, groups whose scores are all equal have residual 0: they are measured, not differentiated."""
-        extra = self._config.kl_coef or self._config.entropy_coef or self._config.target == "batch_softmean"
-        return not self.own_anchor or bool(extra)
+        return not self.own_anchor or _regularised(self._config)
 
     def _anchor(self, i: int, batch: MicroBatch, logprob_T: Tensor) -> Tensor:
         if self._config.anchor == "behavior":
@@ -302,27 +323,44 @@ class _Step:
         if self._config.anchor != "behavior" or self._number == 1:
             at_T = logprob_T if self._config.anchor == "behavior" else anchor_T
             fresh_T = _at_version(batch, self._fed, self._published)
-            totals.gap_T.append((at_T - batch.behavior_T).abs()[fresh_T])
+            totals.gaps.append(Gaps.of((at_T - batch.behavior_T).abs(), batch.cu_seqlens, fresh_T))
         totals.entropy_sum += float(entropy_T[keep_T].sum())
-        totals.tokens += int(keep_T.sum())
         totals.fed += batch.tokens_BL.numel()
         totals.padding += batch.padding
 
 
+def _regularised(config: LearnerConfig) -> bool:
+    """Whether a group whose scores are all equal has a gradient even where Δ ≡ 0."""
+    return bool(config.kl_coef or config.entropy_coef or config.target == "batch_softmean")
+
+
+def _trained(items: Sequence[Item]) -> int:
+    return sum(int(item.keep_K.sum()) for item in items)
+
+
+def _trained_completions(items: Sequence[Item]) -> list[Completion]:
+    return [c for item in items for c, keep in zip(item.fed.completions, item.keep_K.tolist(), strict=True) if keep]
+
+
 def _summary(
-    groups: Sequence[Group],
-    measured: Sequence[dict[str, Any]],
-    normalizer: int,
-    config: LearnerConfig,
+    items: Sequence[Item], fed: Sequence[Item], measured: Sequence[dict[str, Any]], config: LearnerConfig,
     version: Version,
-) -> dict[str, Any]:
-    """A step's metrics, but for those of the update, from every rank's totals and the groups of all of them."""
+) -> dict[str, Any]:  # fmt: skip
+    """A step's metrics, but for those of the update, from every rank's totals and the groups of all of them.
+
+    Groups that did not go through the model are counted with what the engine said of them: −log μ for the entropy.
+    """
+    groups = [item.group for item in items]
+    within = {id(item) for item in fed}
+    unseen = _trained_completions([item for item in items if id(item) not in within])
+    unseen_entropy = -sum(float(c.behavior_logprobs.sum()) for c in unseen)
+    tokens = sum(len(c.token_ids) for c in _trained_completions(items))
     sums = {name: sum(m[name] for m in measured) for name in _SUMS}
     joined = {
         name: torch.cat(
             [torch.frombuffer(bytearray(m[name]), dtype=torch.float32) for m in measured if m[name]] or [_NONE]
         )
-        for name in (*LossStats.__slots__, "log_rho_T", "gap_T")
+        for name in (*LossStats.__slots__, "log_rho_T")
     }
     own_anchor = measured[0]["own_anchor"]
     completions = [c for g in groups for c in g.completions]
@@ -347,13 +385,13 @@ def _summary(
         "staleness_mean": sum(stale) / len(stale) if stale else None,
         "staleness_max": max(stale) if stale else None,
         "foreign_epoch_groups": len(groups) - len(stale),
-        "mismatch": float(joined["gap_T"].mean()) if len(joined["gap_T"]) else None,
-        "kl": sums["kl_sum"] / sums["tokens"] if config.kl_coef else None,
-        "entropy": sums["entropy_sum"] / sums["tokens"],
+        "measured_share": _trained(fed) / _trained(items),
+        "kl": sums["kl_sum"] / tokens if config.kl_coef else None,
+        "entropy": (sums["entropy_sum"] + unseen_entropy) / tokens,
         "reward_mean": sum(rewards) / len(rewards) if rewards else None,
-        "tokens": sums["tokens"],
+        "tokens": tokens,
         "padding_share": sums["padding"] / sums["fed"],
-        "length_mean": sums["tokens"] / normalizer,
+        "length_mean": tokens / _trained(items),
         "generated_length_mean": sum(len(c.token_ids) for c in completions) / len(completions),
         "truncated_share": sum(c.finish_reason == "length" for c in completions) / len(completions),
         "tickets": [g.uid for g in groups],

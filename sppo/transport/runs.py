@@ -86,8 +86,8 @@ def open_run(config: RunConfig, broker: RedisBroker, key: str) -> None:
     broker.announce(config.name, mine.pack())
 
 
-def find_run(config: RunConfig, role: str, leave: threading.Event) -> str:
-    """The keys of the run that `config` names, once a learner is alive there; empty if `leave` is set before.
+def find_run(config: RunConfig, role: str, leave: threading.Event) -> Run | None:
+    """The run that `config` names, once a learner is alive there; None if `leave` is set before.
 
     Raises ConfigError if the run is of another version or other settings.
     """
@@ -101,12 +101,12 @@ def find_run(config: RunConfig, role: str, leave: threading.Event) -> str:
         run = _read(config.name, value)
         if run is not None and _at_work(config, run):
             check(run, config, role)  # not before: the next run of this name may have other settings
-            return run.key
+            return run
         if time.monotonic() - told >= TELL_S:
             told = time.monotonic()
             log.info("waiting for a learner to open run %s on %s", config.name, config.broker.url)
         leave.wait(POLL_S)
-    return ""
+    return None
 
 
 def _at_work(config: RunConfig, run: Run) -> bool:
@@ -128,6 +128,8 @@ def check(run: Run, config: RunConfig, role: str) -> None:
     keys = sorted(run.settings.keys() | mine.settings.keys())
     if role == "scorer":  # it has no part in weight syncs, and does not know which devices the others have
         keys.remove("weights.transport")
+    if role == "scorer" or config.compute == "auto":  # as the learner's machine has decided
+        keys.remove("compute")
     differ = [key for key in keys if run.settings.get(key) != mine.settings.get(key)]
     if differ:
         shown = "; ".join(

@@ -23,6 +23,7 @@ CLI = str(Path(sys.executable).with_name("sppo-cli"))
 HELD_OUT = 50
 SETTINGS = [
     "--set", "learner.steps=5", "--set", "learner.checkpoint_every=2", "--set", f"task.held_out={HELD_OUT}",
+    "--set", "compute=float32",
     "--set", "eval.every_steps=100", "--set", "sampling.completions=4", "--set", "learner.groups_per_step=4",
 ]  # fmt: skip
 MINUTES = 60
@@ -144,7 +145,8 @@ def test_every_step_is_measured(story: dict[str, Any]) -> None:
 
 def test_parity_was_checked_and_printed(story: dict[str, Any]) -> None:
     assert "parity: mean |engine - learner| log-prob" in story["interrupted log"]
-    assert 0 < records(story["run_dir"])[0]["mismatch"] < 0.1
+    assert "threshold 0.01, float32" in story["interrupted log"]
+    assert 0 < records(story["run_dir"])[0]["mismatch"] < 1e-3
 
 
 def test_status_shows_a_running_run_and_a_second_up_is_refused(story: dict[str, Any]) -> None:
@@ -204,7 +206,8 @@ def test_plain_transformers_gives_the_exported_model_the_same_accuracy(story: di
     tokens_NL = outputs.sequences[:, inputs["input_ids"].shape[1] :]
     texts = tokenizer.batch_decode(tokens_NL, skip_special_tokens=True)
     right_N = torch.tensor([last_number(q.text, [t], q.data)[0] == 1 for q, t in zip(held_out, texts, strict=True)])
-    # The engine computes in bf16, which rounds logits of this size by up to 0.06: it may turn a near-tie
+    # The export is rounded to bf16, in which the base model came. That moves logits of this size by up to 0.06: it may
+    # turn a near-tie
     best_NL2 = torch.stack([logits_NV.topk(2).values for logits_NV in outputs.logits], 1)
     stop_NL = tokens_NL == tokenizer.eos_token_id
     over_NL = stop_NL.cumsum(1) > stop_NL.long()

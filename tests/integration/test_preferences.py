@@ -22,6 +22,7 @@ from tests.integration.conftest import REPOSITORY, processes_below
 from tests.integration.test_end_to_end import CLI, MINUTES, records
 
 SETTINGS = {
+    "compute": "float32",
     "scorer.name": f"{__name__}:judge",
     "sampling.completions": 4,
     "learner.ranks": 2,

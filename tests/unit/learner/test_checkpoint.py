@@ -72,7 +72,7 @@ def test_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     config = LearnerConfig(groups_per_step=4, lr=1e-3)
 
     def fresh() -> tuple[Policy, Optimizer, Trainer]:
-        policy = Policy(path, device="cpu", logprobs=Logprobs(temperature=1.0))
+        policy = Policy(path, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.bfloat16)
         optimizer = Optimizer(config, policy.master)
         return policy, optimizer, Trainer(config, policy, optimizer)
 

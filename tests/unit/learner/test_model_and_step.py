@@ -235,8 +235,8 @@ def test_mismatch_is_the_mean_gap_of_completions_at_this_version(path: str, grou
         for g in groups
         for a, c in zip(one_by_one(model, g), g.completions, strict=True)
     ]
-    assert trainer.mismatch(groups, makers.V0) == pytest.approx(float(torch.cat(gaps).mean()), rel=1e-4)
-    assert trainer.mismatch(groups, Version(epoch="e1", n=1)) is None
+    assert trainer.mismatch(groups, makers.V0).mean == pytest.approx(float(torch.cat(gaps).mean()), rel=1e-4)
+    assert trainer.mismatch(groups, Version(epoch="e1", n=1)).mean is None
 
 
 def test_a_step_without_any_signal_goes_on_by_momentum(path: str, groups: list[Group]) -> None:
@@ -483,8 +483,69 @@ def test_a_step_is_the_objective_of_these_log_probs(path: str, groups: list[Grou
 def test_the_mismatch_at_a_snapshot_is_that_of_its_weights(path: str, groups: list[Group]) -> None:
     model = policy(path)
     trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
-    before = trainer.mismatch(groups, makers.V0)
+    before = trainer.mismatch(groups, makers.V0).mean
     model.keep("probe", device="cpu")
     moved(model)
-    assert trainer.mismatch(groups, makers.V0, "probe") == before
-    assert trainer.mismatch(groups, makers.V0) != pytest.approx(before, rel=1e-3)
+    assert trainer.mismatch(groups, makers.V0, "probe").mean == before
+    assert trainer.mismatch(groups, makers.V0).mean != pytest.approx(before, rel=1e-3)
+
+
+def without_signal(group: Group) -> Group:
+    return replace(group, rewards=np.full(len(group.completions), 0.5, np.float32))
+
+
+@pytest.mark.parametrize("changes", [{}, {"target": "softmean"}, {"select": "best_worst"}])
+def test_groups_without_a_gradient_stay_out_of_the_model_and_change_nothing(
+    path: str, groups: list[Group], changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a batch of which four groups in six have no signal
+    groups = [g if i in (1, 4) else without_signal(g) for i, g in enumerate(groups)]
+    fed: list[int] = []
+
+    def step(*, skip: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        if not skip:
+            monkeypatch.setattr(Trainer, "_with_a_gradient", lambda self, items, *_: items)
+        model, record = take(path, groups, **changes)
+        monkeypatch.undo()
+        return record, {name: p.detach().clone() for name, p in model.master.items()}
+
+    plain = Policy.logprobs
+
+    def counted(self: Policy, batch: batching.MicroBatch, **options: Any) -> Any:
+        fed.append(len(batch.groups))
+        return plain(self, batch, **options)
+
+    # When it is trained with and without what saves them the way
+    monkeypatch.setattr(Policy, "logprobs", counted)
+    record, weights = step(skip=True)
+    # Then three groups went through the model: two with a signal, one that was drawn to tell of the others
+    assert sum(fed) == 3
+    whole, expected = step(skip=False)
+    for name, weight in weights.items():
+        assert torch.equal(weight, expected[name]), name
+    # And what does not depend on the learner's log-probs is counted over all of them
+    for name in ("loss", "grad_norm", "no_signal_share", "tokens", "length_mean", "reward_mean", "staleness_mean"):
+        assert record[name] == pytest.approx(whole[name], rel=1e-6), name
+    assert (whole["measured_share"], 0 < record["measured_share"] < 1) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"kl_coef": 0.1}, {"entropy_coef": 0.1}, {"anchor": "behavior"}, {"anchor": "iteration"}]
+)
+def test_groups_without_a_signal_are_fed_where_they_have_a_gradient(
+    path: str, groups: list[Group], changes: dict[str, Any]
+) -> None:
+    groups = [without_signal(g) for g in groups]
+    _, record = take(path, groups, move=True, **changes)
+    assert record["measured_share"] == 1
+    assert record["grad_norm"] > 0
+
+
+def test_the_entropy_of_what_was_not_measured_is_what_the_engine_said(path: str, groups: list[Group]) -> None:
+    # Given groups without a signal that this policy sampled, so that −log μ is an unbiased estimate
+    quiet = on_policy(policy(path), [without_signal(g) for g in groups])
+    record = take(path, quiet)[1]
+    # Then the mean over all tokens joins the entropy of the one measured with −log μ of the others
+    assert record["measured_share"] < 0.5
+    said = np.concatenate([c.behavior_logprobs for g in quiet for c in g.completions])
+    assert abs(record["entropy"] + said.mean()) < 1.0
