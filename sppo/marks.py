@@ -16,6 +16,8 @@ from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
+from sppo import stop
+
 VARIABLE = "_SPPO_ROLE"
 _FOLDER = Path("/dev/shm")
 
@@ -42,7 +44,7 @@ def ignore_interrupts() -> None:
     """In a process that a role has started: Ctrl-C reaches everyone, and the role decides what follows."""
     child = multiprocessing.parent_process() is not None
     if child and os.environ.get(VARIABLE) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        stop.ignore([signal.SIGINT])
 
 
 def remove_shared_memory(found: str) -> list[str]:

@@ -16,7 +16,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any, Literal
 
 import psutil
 
+from sppo import stop
 from sppo.config import RunConfig
 from sppo.errors import SppoError
 from sppo.launch import audit as audits
@@ -144,7 +144,7 @@ class Chaos:
                 self._command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
                 env=os.environ | {CHAOS_VARIABLE: str(self._folder)},
             )  # fmt: skip
-        before = {s: signal.signal(s, _interrupt) for s in (signal.SIGTERM, signal.SIGHUP)}
+        undo = stop.catch(_interrupt)
         try:
             self._say(f"the run is starting; its output: {log}")
             outcomes = self._hurt(up)
@@ -154,8 +154,7 @@ class Chaos:
             self._end(up)
             raise
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            undo()
             for proxy in self._proxies.values():
                 proxy.stop()
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -167,7 +166,7 @@ class Chaos:
 
     def _end(self, up: subprocess.Popen[bytes]) -> None:
         if up.poll() is None:
-            up.send_signal(signal.SIGINT)
+            up.terminate()  # not SIGINT: a shell may have told us and it to ignore that
             try:
                 up.wait(150)
             except subprocess.TimeoutExpired:
@@ -405,7 +404,7 @@ def _line(outcome: Outcome) -> str:
     return what + f"started again, working after {outcome.recovery_s:.1f} s{engine}"
 
 
-def _interrupt(number: int, _: object) -> None:
+def _interrupt(_: str) -> None:
     raise KeyboardInterrupt
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from sppo import config as settings
-from sppo import faults, marks
+from sppo import faults, marks, stop
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, RoleDiedError, SppoError
 from sppo.launch import run_dir as run_dirs
@@ -100,7 +100,8 @@ class Cluster:
         if address:
             self._join(address)
         else:
-            self._begin()
+            with stop.kept_from_children():
+                self._begin()
         self._node = ray.get_runtime_context().get_node_id()
 
     def _join(self, address: str) -> None:

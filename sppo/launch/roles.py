@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sppo import compute, marks
+from sppo import compute, marks, stop
 from sppo.config import RunConfig, is_loopback, resolve_transport
 from sppo.errors import ConfigError, SppoError
 from sppo.launch import run_dir as run_dirs
@@ -31,7 +30,6 @@ from sppo.types import digest
 log = logging.getLogger(__name__)
 
 JOURNAL_S = 1.0
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def prepare() -> None:
@@ -242,18 +240,14 @@ def _engine(config: RunConfig, path: str) -> Any:
 
 
 def _on_stop_signals() -> threading.Event:
-    """Set by the first SIGTERM or SIGINT to this process; the second one ends it at once."""
+    """Set by the first request to stop; the second one ends this process at once."""
     leave = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        return leave
-    before: dict[int, Any] = {}
 
-    def note(number: int, _: object) -> None:
+    def note(_: str) -> None:
         leave.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        undo()
 
-    before |= {s: signal.signal(s, note) for s in STOP_SIGNALS}
+    undo = stop.catch(note)
     return leave
 
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 
-from sppo import compute
+from sppo import compute, stop
 from sppo.config import RunConfig, is_loopback, resolve_transport, with_secrets
 from sppo.errors import BrokerError, ConfigError, RoleDiedError, SppoError
 from sppo.launch import run_dir as run_dirs
@@ -44,7 +42,6 @@ BROKER_SILENCE_S = 10.0
 CLIENT_PATIENCE_S = 1.0
 CHAOS_VARIABLE = "SPPO_CHAOS_DIR"
 """Where `sppo-cli chaos` listens for the roles, to cut them off from the broker."""
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _check_reach_of_others(config: RunConfig) -> None:
@@ -102,7 +99,7 @@ class Supervisor:
                 address=config.launch.ray_address,
                 spared=lambda: self._server.pid if self._server else None,
             )
-            self._catch_signals()  # Ray has put its own handler in place
+            stop.catch(self._interrupt)  # Ray has put its own handler in place
             try:
                 self._start_roles(cluster, broker, config)
                 summary = self._summarise(self._watch(cluster, broker))
@@ -346,21 +343,15 @@ class Supervisor:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Count requests to stop instead of dying of them; SIGHUP: the terminal was closed."""
-        before = {s: signal.getsignal(s) for s in STOP_SIGNALS}
-        self._catch_signals()
+        """Count requests to stop instead of dying of them."""
+        undo = stop.catch(self._interrupt)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            undo()
 
-    def _catch_signals(self) -> None:
-        def count(signum: int, frame: FrameType | None) -> None:
-            self._interrupts += 1
-
-        for number in STOP_SIGNALS:
-            signal.signal(number, count)
+    def _interrupt(self, _: str) -> None:
+        self._interrupts += 1
 
 
 def _family_rss() -> int:

@@ -13,8 +13,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import signal
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sppo import compute, models
+from sppo import compute, models, stop
 from sppo.config import RunConfig, cpu_threads, is_loopback, resolve_transport, to_json
 from sppo.errors import ConfigError, RoleDiedError, SppoError, WeightSyncError
 from sppo.faults import point
@@ -540,20 +538,16 @@ class Learner:
 
     @contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT to this process save a checkpoint and end it."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+        """A signal that asks this process to stop saves a checkpoint and ends it."""
 
-        def note(number: int, _: object) -> None:
-            self._signal = signal.Signals(number).name
+        def note(name: str) -> None:
+            self._signal = name
 
-        before = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
+        undo = stop.catch(note)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            undo()
 
     def _check_stop(self) -> None:
         self._pulse.beat()

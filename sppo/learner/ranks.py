@@ -36,6 +36,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from sppo import stop
 from sppo.errors import RoleDiedError
 from sppo.transport import codec
 from sppo.types import digest
@@ -230,18 +231,12 @@ def fill(value: Tensor, source: Any, team: Alone) -> None:
 
 def _start(given: dict[str, Any]) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "sppo.learner.follower"], stdin=subprocess.PIPE, preexec_fn=_ignore_stop_signals
+        [sys.executable, "-m", "sppo.learner.follower"], stdin=subprocess.PIPE, preexec_fn=stop.ignore
     )
     assert process.stdin is not None
     process.stdin.write(json.dumps(given).encode())  # secrets among them: no command line
     process.stdin.close()
     return process
-
-
-def _ignore_stop_signals() -> None:
-    """Signals to a whole process group, Ctrl-C or a batch system's, are rank 0's to answer: it saves, and ends us."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _watch(children: list[subprocess.Popen[bytes]], over: threading.Event) -> None:

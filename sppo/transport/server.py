@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import redis
 from pydantic import SecretStr
 
+from sppo import stop
 from sppo.config import BrokerConfig
 from sppo.errors import BrokerError, ConfigError
 from sppo.transport import acl
@@ -203,7 +204,7 @@ class EmbeddedServer:
 
 
 def serve(config: BrokerConfig, folder: Path, tell: Callable[[str], None]) -> None:
-    """Be the server of `config.url` until SIGINT or SIGTERM; one that dies is started again, three times.
+    """Be the server of `config.url` until a request to stop; one that dies is started again, three times.
 
     Raises ConfigError for an address or password that cannot be, BrokerError if the server does not stay up.
     """
@@ -222,13 +223,13 @@ def serve(config: BrokerConfig, folder: Path, tell: Callable[[str], None]) -> No
     except OSError as error:
         raise ConfigError(f"broker.url = {config.url!r}: {error.strerror}; choose another port of 127.0.0.1") from error
     server = EmbeddedServer(folder, max_bytes=config.max_bytes, port=(host, port, password))
-    stop = threading.Event()
-    before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    over = threading.Event()
+    undo = stop.catch(lambda _: over.set())
     try:
         server.start(config)
         tell(f"serving {config.url}, data in {folder}; Ctrl-C ends it")
         deaths = 0
-        while not stop.wait(1.0):
+        while not over.wait(1.0):
             if server.pid is None:
                 deaths += 1
                 if deaths > MAX_DEATHS:
@@ -237,8 +238,7 @@ def serve(config: BrokerConfig, folder: Path, tell: Callable[[str], None]) -> No
                 server.restart()
     finally:
         server.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        undo()
 
 
 def private_folder(data: Path) -> Path:

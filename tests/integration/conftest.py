@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,9 @@ from sppo.transport.server import EmbeddedServer
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL_SCORER = f"{__name__}:even_length"
+
+# A shell ignores Ctrl-C in what it starts in the background, and what is ignored stays so: these tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

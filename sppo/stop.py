@@ -1,0 +1,56 @@
+"""Requests to stop: SIGINT (Ctrl-C), SIGTERM (a batch system, `down`), SIGHUP (the terminal was closed).
+
+One that was ignored when this process began stays ignored, here and in what it starts: so `nohup` is undone by nobody,
+and neither is a shell that starts a job in the background.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+IGNORED = frozenset(s for s in SIGNALS if signal.getsignal(s) == signal.SIG_IGN)
+"""Those that were ignored when this module was imported, which is before anything else sets signals."""
+
+
+def catch(note: Callable[[str], None]) -> Callable[[], None]:
+    """From here on a request calls `note` with the signal's name; returns what puts back what was there before.
+
+    Called again, it puts this in place again, over a library's own. Python hands signals to the main thread alone:
+    elsewhere nothing is caught.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    before = {s: signal.getsignal(s) for s in SIGNALS}
+
+    def take(number: int, _: object) -> None:
+        note(signal.Signals(number).name)
+
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN if each in IGNORED else take)
+
+    def undo() -> None:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    return undo
+
+
+@contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Processes started inside never see a closed terminal: their parent does, and ends them when it has saved."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+
+
+def ignore(signals: Iterable[signal.Signals] = SIGNALS) -> None:
+    """In a process that another one ends: a signal to the whole process group is for that one to answer."""
+    for each in signals:
+        signal.signal(each, signal.SIG_IGN)
