@@ -138,6 +138,7 @@ def _train(source: str, config: RunConfig, folder: Path, start: Callable[[str], 
             typer.echo(f"{folder} is finished; to go on, raise it: --set learner.steps={2 * config.learner.steps}")
             _report(folder, done, again)
             return
+        run_dirs.check_checkpoint(folder)
         typer.echo(f"checking {source} ...")
         from sppo.launch.preflight import preflight
 

@@ -3,6 +3,7 @@
     SppoError                      exit code 1
     ├── ConfigError                exit code 2   a setting, an input or a run directory the user can mend
     ├── RoleDiedError              exit code 3   a role ended by itself; carries its last log lines
+    │   └── RoleFailedError        a role raised an error that is not one of these: another life may repeat it
     ├── BrokerError                exit code 4   the broker is gone, refuses us or is full
     │   └── FencedError            another learner has taken over this run
     ├── BadFrame                   bytes from the wire that are not a valid frame
@@ -32,6 +33,10 @@ class RoleDiedError(SppoError):
     """A role's process ended although nobody asked it to."""
 
     exit_code = 3
+
+
+class RoleFailedError(RoleDiedError):
+    """A role's process raised an error that is not one of ours, and was not just killed."""
 
 
 class BrokerError(SppoError):

@@ -22,7 +22,7 @@ import psutil
 from sppo import config as settings
 from sppo import faults, marks, stop
 from sppo.config import RunConfig
-from sppo.errors import ConfigError, RoleDiedError, SppoError
+from sppo.errors import ConfigError, RoleDiedError, RoleFailedError, SppoError
 from sppo.launch import run_dir as run_dirs
 
 log = logging.getLogger(__name__)
@@ -219,7 +219,8 @@ class Cluster:
     def result(self, name: str) -> dict[str, Any]:
         """What an ended role returned; it is then forgotten.
 
-        Raises the role's own SppoError, or RoleDiedError with its last log lines.
+        Raises the role's own SppoError, RoleFailedError for another error in it, or RoleDiedError if its process is
+        gone; these two with its last log lines.
         """
         process = self.roles.pop(name)
         try:
@@ -229,7 +230,7 @@ class Cluster:
             cause = error.cause
             if isinstance(cause, SppoError):
                 raise cause from None
-            raise RoleDiedError(self._explain(name, str(cause).splitlines()[0])) from None
+            raise RoleFailedError(self._explain(name, str(cause).splitlines()[0])) from None
         except self._ray.exceptions.RayError as error:
             raise RoleDiedError(self._explain(name, type(error).__name__)) from None
         finally:

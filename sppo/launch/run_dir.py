@@ -33,6 +33,7 @@ import psutil
 
 from sppo.config import RESUME_MAY_CHANGE, RunConfig, flatten, to_toml
 from sppo.errors import ConfigError
+from sppo.learner import manifest
 
 DOWN_TIMEOUT_S = 180.0
 
@@ -64,6 +65,11 @@ def check(run_dir: Path, config: RunConfig) -> None:
             f"--run-dir {run_dir} belongs to another configuration: {shown}; "
             "choose another directory, or put the settings back to resume"
         )
+
+
+def check_checkpoint(run_dir: Path) -> None:
+    """Raises ConfigError if the checkpoint that the run would go on from is damaged."""
+    manifest.newest(run_dir / "checkpoints")
 
 
 def claim(run_dir: Path, config: RunConfig) -> str:

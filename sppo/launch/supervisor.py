@@ -293,6 +293,7 @@ class Supervisor:
             self._progress.event(event)
             if event["kind"] == "step":
                 self._restarts.saw(LEARNER)
+                self._restarts.stepped()
         members = broker.members()
         for member in members:
             self._restarts.saw(member.name)

@@ -5,16 +5,16 @@
         optimizer.safetensors   AdamW's moments and counts
         anchor.safetensors      the snapshot that generators run, where it is not the model itself
         state.json              version, published version, parent checkpoint, ledger, random state, evaluations
+        manifest.json           size and checksum of each of these (`sppo.learner.manifest`)
 
 Written to a temporary folder, flushed to disk, renamed, and the parent folder flushed: a checkpoint is there whole or
-not at all. Nothing is pickled.
+not at all. What was damaged since is refused before it is loaded. Nothing is pickled.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,11 +26,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sppo.errors import ConfigError, SppoError
+from sppo.errors import SppoError
 from sppo.faults import point
-
-_NAME = re.compile(r"step-(\d{6,})-[0-9a-f]+")
-FORMAT = 2
+from sppo.learner import manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +86,9 @@ def save(
         save_file({k: v.detach().cpu().contiguous() for k, v in optimizer}, scratch / "optimizer.safetensors")
         if snapshot := {k: v.cpu().contiguous() for k, v in anchor}:
             save_file(snapshot, scratch / "anchor.safetensors")
-        header = {"format": FORMAT, "step": step, "epoch": epoch, "torch_rng": _rng_state()}
-        (scratch / "state.json").write_text(json.dumps(header | state))
+        header = {"format": manifest.FORMAT, "step": step, "epoch": epoch, "torch_rng": _rng_state()}
+        (scratch / manifest.STATE).write_text(json.dumps(header | state))
+        manifest.write(scratch)
         point("checkpoint.written")
         for file in scratch.iterdir():
             flush(file)
@@ -106,25 +105,17 @@ def save(
         raise SppoError(
             f"checkpoint of step {step} was not written to {root}: {error}; free some disk space"
         ) from error
-    for old in _folders(root)[:-keep]:
+    for old in manifest.folders(root)[:-keep]:
         shutil.rmtree(old)
     return final
 
 
 def newest(root: Path) -> Checkpoint | None:
-    """The newest complete checkpoint, or None. Raises ConfigError if it cannot be read."""
-    folders = _folders(root)
-    if not folders:
+    """The newest checkpoint, or None. Raises ConfigError if it is damaged."""
+    found = manifest.newest(root)
+    if found is None:
         return None
-    folder = folders[-1]
-    try:
-        state = json.loads((folder / "state.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(
-            f"{folder} is not a readable checkpoint ({error}); delete it to resume from an older one"
-        ) from error
-    if state.get("format") != FORMAT:
-        raise ConfigError(f"{folder} has checkpoint format {state.get('format')}, this version reads {FORMAT}")
+    folder, state = found
     return Checkpoint(folder=folder, step=int(state["step"]), state=state)
 
 
@@ -135,12 +126,6 @@ def restore_rng(state: dict[str, Any]) -> None:
 
 def _rng_state() -> str:
     return bytes(torch.get_rng_state().numpy().tobytes()).hex()
-
-
-def _folders(root: Path) -> list[Path]:
-    """Complete checkpoints, oldest first: by step, then by time."""
-    found = [p for p in root.glob("step-*") if _NAME.fullmatch(p.name) and (p / "state.json").exists()]
-    return sorted(found, key=lambda p: (int(p.name.split("-")[1]), p.stat().st_mtime))
 
 
 def flush(path: Path) -> None:

@@ -120,7 +120,7 @@ def test_generators_of_a_learner_that_stands_still_are_held_back_within_the_memo
     server.stop()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_learner_saves_a_checkpoint_and_the_next_life_goes_on(
     number: signal.Signals, model: str, tmp_path: Path
 ) -> None:

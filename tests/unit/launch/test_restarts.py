@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sppo.errors import ConfigError, ParityError, RoleDiedError, SppoError, WeightSyncError
+from sppo.errors import ConfigError, ParityError, RoleDiedError, RoleFailedError, SppoError, WeightSyncError
 from sppo.launch.restarts import Restarts
 
 
@@ -55,3 +55,28 @@ def test_a_learner_that_gave_up_is_not_started_again_but_one_that_was_killed_is(
 def test_a_role_that_never_came_up_ends_the_run_at_once() -> None:
     with pytest.raises(RoleDiedError):
         Restarts(3, Clock()).delay_s("generator-0", RoleDiedError("no memory"))
+
+
+def test_an_error_that_comes_back_unchanged_ends_the_run_at_the_second_life() -> None:
+    restarts = Restarts(3, Clock())
+    restarts.saw("learner-0")
+    failed = RoleFailedError("learner-0 ended by itself (ValueError: not saved). Its last lines:\n12:00:01 ...")
+    assert restarts.delay_s("learner-0", failed) == 1
+    with pytest.raises(RoleFailedError, match=r"same error ended two lives of learner-0: .*not saved"):
+        restarts.delay_s("learner-0", RoleFailedError(str(failed).replace("12:00:01", "12:00:31")))
+
+
+def test_another_error_or_steps_in_between_are_worth_another_life() -> None:
+    restarts = Restarts(9, Clock())
+    restarts.saw("learner-0")
+    restarts.delay_s("learner-0", RoleFailedError("learner-0 ended by itself (OSError: a)"))
+    restarts.delay_s("learner-0", RoleFailedError("learner-0 ended by itself (OSError: b)"))
+    restarts.stepped()
+    restarts.delay_s("learner-0", RoleFailedError("learner-0 ended by itself (OSError: b)"))
+
+
+def test_a_process_that_is_killed_twice_in_the_same_words_is_started_again() -> None:
+    restarts = Restarts(3, Clock())
+    restarts.saw("generator-0")
+    for _ in range(3):
+        restarts.delay_s("generator-0", RoleDiedError("generator-0 ended by itself (ActorDiedError)"))

@@ -1,0 +1,113 @@
+"""Which checkpoints there are, and whether their files are what was written: sizes and checksums, without torch.
+
+    RUN/checkpoints/step-000020-<epoch>/manifest.json    name of each other file to {"bytes", "xxh3_128"}
+
+A disk, a copy that broke off or a person may damage what was written whole; that is found before it is trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from sppo.errors import ConfigError
+
+NAME = "manifest.json"
+STATE = "state.json"
+FORMAT = 3
+UNVERIFIED = 2
+"""The format before: without a manifest."""
+_FOLDER = re.compile(r"step-(\d{6,})-[0-9a-f]+")
+_PIECE = 8 << 20
+
+
+def folders(root: Path) -> list[Path]:
+    """Checkpoints, oldest first: by step, then by time."""
+    found = [p for p in root.glob("step-*") if _FOLDER.fullmatch(p.name)]
+    return sorted(found, key=lambda p: (_step(p), p.stat().st_mtime))
+
+
+def write(folder: Path) -> None:
+    """Write down the files that are in the folder."""
+    files = {p.name: _describe(p) for p in sorted(folder.iterdir())}
+    (folder / NAME).write_text(json.dumps(files, indent=1))
+
+
+def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint and its state, or None if there is none.
+
+    Raises ConfigError, with what is damaged and how to go on from the newest that is whole, or for a format of another
+    version.
+    """
+    found = folders(root)
+    if not found:
+        return None
+    damage = _damage(found[-1])
+    if damage:
+        raise ConfigError(f"{damage}; {_way_on(found)}")
+    return found[-1], json.loads((found[-1] / STATE).read_text())
+
+
+def _way_on(found: list[Path]) -> str:
+    damaged = [found[-1]]
+    whole = None
+    for folder in reversed(found[:-1]):
+        if not _damage(folder):
+            whole = folder
+            break
+        damaged.append(folder)
+    moves = " && ".join(f"mv {shlex.quote(str(p))} {shlex.quote(f'{p}.damaged')}" for p in damaged)
+    if whole is None:
+        return f"there is no older one to go on from: choose another --run-dir, or begin anew in this one: {moves}"
+    return f"to go on from {whole.name}, after step {_step(whole)}, move it away and start again: {moves}"
+
+
+def _damage(folder: Path) -> str:
+    """What is wrong with a checkpoint; empty if nothing is."""
+    try:
+        state = json.loads((folder / STATE).read_bytes())
+        given = state["format"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"{folder / STATE} is damaged: {_reason(error)}"
+    if given == UNVERIFIED:
+        return ""
+    if given != FORMAT:
+        raise ConfigError(f"{folder} has checkpoint format {given}, this version reads {UNVERIFIED} and {FORMAT}")
+    try:
+        files = json.loads((folder / NAME).read_bytes())
+        return next((wrong for name in sorted(files) if (wrong := _compare(folder / name, files[name]))), "")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"{folder / NAME} is damaged: {_reason(error)}"
+
+
+def _compare(path: Path, written: dict[str, Any]) -> str:
+    if not path.is_file():
+        return f"{path} is missing"
+    if path.stat().st_size != written["bytes"]:
+        return f"{path} is damaged: {path.stat().st_size} bytes, {written['bytes']} were written"
+    if _describe(path) != written:
+        return f"{path} is damaged: its content is not what was written"
+    return ""
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    checksum = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            checksum.update(piece)
+    return {"bytes": path.stat().st_size, "xxh3_128": checksum.hexdigest()}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.split("-")[1])
