@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import locale
 import os
 import shlex
 import sys
-from collections.abc import Callable
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +18,9 @@ import typer
 
 from sppo import __version__
 from sppo.errors import ConfigError, SppoError
+from sppo.launch import terminal
 
-from . import bench, config_commands, role_commands
+from . import bench, config_commands, reports, role_commands
 
 if TYPE_CHECKING:
     from sppo.config import RunConfig
@@ -88,13 +93,14 @@ def up(
         return
 
     def start(run_key: str) -> dict[str, Any]:
-        from sppo.launch.progress import Progress
-        from sppo.launch.supervisor import Supervisor
+        with terminal.kept_for_us(_log(folder)) as stream:
+            from sppo.launch.progress import Progress
+            from sppo.launch.supervisor import Supervisor
 
-        with Progress(resolved.learner.steps) as progress:
-            return Supervisor(resolved, folder, run_key, progress).run()
+            with Progress(resolved.learner.steps, stream) as progress:
+                return Supervisor(resolved, folder, run_key, progress).run()
 
-    _train(config, resolved, folder, start, again=_again("up", config, set_))
+    _train(config, resolved, folder, start, again=["up", config, *_given(set_)])
 
 
 @app.command(epilog="Example: SPPO_BROKER__PASSWORD=... sppo-cli learner my.toml --run-dir runs/my-run")
@@ -120,30 +126,55 @@ def learner(
 
     roles.prepare()
 
-    _train(config, resolved, folder, start, again=_again("learner", config, set_))
+    _train(config, resolved, folder, start, again=["learner", config, *_given(set_)])
 
 
-def _again(command: str, config: str, set_: list[str] | None) -> str:
-    return f"{command} {shlex.join([config, *(f'--set={s}' for s in set_ or [])])}"
+def _given(set_: list[str] | None) -> list[str]:
+    return [f"--set={s}" for s in set_ or []]
 
 
-def _train(source: str, config: RunConfig, folder: Path, start: Callable[[str], dict[str, Any]], *, again: str) -> None:
+def _log(folder: Path) -> Path:
+    return folder / "logs" / "up.log"
+
+
+def _train(
+    source: str, config: RunConfig, folder: Path, start: Callable[[str], dict[str, Any]], *, again: Sequence[str]
+) -> None:
     """Check everything, then `start` the run of this folder under the key it is given."""
     from sppo.launch import run_dir as run_dirs
 
-    with run_dirs.locked(folder):
+    with run_dirs.locked(folder), _explained(_log(folder)):
         run_dirs.check(folder, config)
         done = run_dirs.read_json(folder / "summary.json")
         if done and done["finished"] and done["steps"] >= config.learner.steps:
             typer.echo(f"{folder} is finished; to go on, raise it: --set learner.steps={2 * config.learner.steps}")
-            _report(folder, done, again)
+            reports.print_run(folder, done, again)
             return
         run_dirs.check_checkpoint(folder)
         typer.echo(f"checking {source} ...")
-        from sppo.launch.preflight import preflight
+        with terminal.kept_for_us(_log(folder)):
+            from sppo.launch.preflight import preflight
 
-        preflight(config)
-        _report(folder, start(run_dirs.claim(folder, config)), again)
+            preflight(config)
+        reports.print_run(folder, start(run_dirs.claim(folder, config)), again)
+
+
+@contextmanager
+def _explained(log: Path) -> Iterator[None]:
+    """Raises what nobody foresaw as one line that names the log; its traceback is kept there."""
+    try:
+        yield
+    except SppoError:
+        raise
+    except Exception as error:
+        with log.open("a") as file:
+            traceback.print_exc(file=file)
+        raise SppoError(f"{_one_line(error)}; the traceback is in {log}") from error
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, OSError) else f"{type(error).__name__}: {text}"
 
 
 @app.command(epilog="Examples: sppo-cli chaos quickstart --seed 1 --minutes 10 --json | sppo-cli chaos runs/stopped")
@@ -189,7 +220,9 @@ def chaos(
         raise ConfigError(f"broker.url = {resolved.broker.url!r}: chaos kills the broker, so it wants the embedded one")
     place = run_dir or Path("runs") / f"{resolved.name}-chaos-{seed}"
     if run_dirs.running(place) is not None:
-        raise ConfigError(f"{place}: the run is up; chaos starts it itself: first `sppo-cli down {place}`")
+        raise ConfigError(
+            f"{place}: the run is up; chaos starts it itself: first `{shlex.join(['sppo-cli', 'down', str(place)])}`"
+        )
 
     faults = tool.plan(
         seed, minutes, every, [*tool.role_names(resolved), "broker"], [k for k in tool.KINDS if k in wanted]
@@ -202,24 +235,10 @@ def chaos(
     if as_json:
         typer.echo(json.dumps(report))
     else:
-        _report_chaos(report)
+        reports.print_chaos(report)
     failed = [c["name"] for c in report["checks"] if not c["ok"]]
     if failed:
         raise SppoError(f"not within the bar: {', '.join(failed)}")
-
-
-def _report_chaos(report: dict[str, Any]) -> None:
-    found = report["audit"]
-    typer.echo(
-        f"\n{len(report['faults'])} faults in {report['seconds']:.0f} s; tickets: {found['issued']} issued, "
-        f"{found['trained']} trained, {len(found['twice'])} twice, {len(found['lost'])} lost, {len(found['dead'])} dead"
-    )
-    for check in report["checks"]:
-        verdict = "ok " if check["ok"] else "NOT"
-        typer.echo(f"  {verdict}  {check['name']} = {check['value']:g} {check['unit']} (at most {check['bar']:g})")
-    accuracy = report["held_out_accuracy"]
-    if accuracy:
-        typer.echo(f"held-out accuracy {_percent(accuracy['before'])} before, {_percent(accuracy['after'])} after")
 
 
 @app.command(epilog="Example: sppo-cli status runs/quickstart --json")
@@ -233,7 +252,7 @@ def status(run_dir: RunDir = Path("runs/quickstart"), as_json: AsJson = False) -
         return
     for key, value in state.items():
         if key == "summary" and value:
-            _report(run_dir, value)
+            reports.print_run(run_dir, value, [str(state.get("by", "up")), str(run_dir / "config.toml")])
         elif value is not None and key != "summary":
             typer.echo(f"{key:18} {value}")
 
@@ -247,51 +266,15 @@ def down(run_dir: RunDir = Path("runs/quickstart")) -> None:
     typer.echo("ended" if run_dirs.end(run_dir) else f"{run_dir}: nothing is running")
 
 
-def _report(folder: Path, summary: dict[str, Any], again: str = "up CONFIG") -> None:
-    accuracy, tickets, syncs = summary["held_out_accuracy"], summary["tickets"], summary["syncs"]
-    busy = ", ".join(f"{role} {share:.0%}" for role, share in summary["busy"].items())
-    lines = [
-        "",
-        f"{'finished' if summary['finished'] else 'stopped'} after step {summary['steps']}, "
-        f"{summary['wall_s']:.0f} s"
-        + (
-            f", peak memory {summary['peak_rss_mb'] / 1024:.1f} GiB of all processes"
-            if "peak_rss_mb" in summary
-            else ""
-        ),
-        f"held-out greedy accuracy  {_percent(accuracy['before'])} before, {_percent(accuracy['after'])} after "
-        f"({accuracy['n']} questions)",
-        f"busy                      {busy}",
-        f"tickets                   {tickets['issued']} issued, {tickets['trained']} trained, "
-        f"{tickets['twice']} twice, {tickets['dead']} dead",
-        f"weight syncs              {syncs['count']}, mean {syncs['mean_s']} s, longest {syncs['max_s']} s",
-        f"checkpoints               {folder}/checkpoints",
-    ]
-    if summary["finished"]:
-        lines += [
-            f"exported model            {folder}/export (Hugging Face format)",
-            "",
-            "try next:",
-            f"  vllm serve {folder}/export",
-            f"  sppo-cli {again} --run-dir {folder} --set=learner.steps={2 * summary['steps']}",
-            f"  sppo-cli status {folder} --json",
-        ]
-    else:
-        lines += ["", f"resume with: sppo-cli {again} --run-dir {folder}"]
-    typer.echo("\n".join(lines))
-
-
-def _percent(share: float | None) -> str:
-    return "n/a" if share is None else f"{share:.1%}"
-
-
 role_commands.register(app)
 
 
 def run() -> None:
     """Entry point of `sppo-cli`: a user's mistake is one message and an exit code, never a traceback."""
-    sys.path.insert(0, os.getcwd())  # a user's scorer may lie beside the configuration
+    _read_utf8()
+    terminal.make_usable()
     try:
+        sys.path.insert(0, os.getcwd())  # a user's scorer may lie beside the configuration
         app()
     except SppoError as error:
         typer.echo(f"error: {error}", err=True)
@@ -299,3 +282,15 @@ def run() -> None:
     except OSError as error:  # a full disk, a folder taken away
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - said in one line; the traceback is kept
+        with tempfile.NamedTemporaryFile("w", prefix="sppo-error-", suffix=".log", delete=False) as file:
+            traceback.print_exc(file=file)
+        typer.echo(f"error: {_one_line(error)}; the traceback is in {file.name}", err=True)
+        sys.exit(1)
+
+
+def _read_utf8() -> None:
+    """Files are UTF-8 whatever the locale says, in this process and in those that it starts."""
+    if not sys.flags.utf8_mode and locale.getpreferredencoding(False).lower() not in ("utf-8", "utf8"):
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

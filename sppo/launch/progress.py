@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from sppo.launch.words import SHOWN, Words
+
+log = logging.getLogger(__name__)
+
 RATE_WINDOW = 10
+
+
+class _Terminal(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the program here."""
+        raise
 
 
 class Progress:
@@ -23,10 +38,12 @@ class Progress:
         progress.state()          # the same as numbers, for status.json
     """
 
-    def __init__(self, steps: int, console: Console | None = None) -> None:
-        self._console = console or Console()
+    def __init__(self, steps: int, file: TextIO | None = None) -> None:
+        """`file` is where to show it, else standard output."""
+        self._console: Console = _Terminal(file=file)
         self._live: Live | None = None
         self._steps = steps
+        self._words = Words()
         self._phase = "starting"
         self._step = 0
         self._last: dict[str, Any] = {}
@@ -37,17 +54,37 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
-            self._live = Live(console=self._console, refresh_per_second=2, transient=True)
+            self._live = Live(
+                console=self._console,
+                refresh_per_second=2,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        for line in self._words.due(all_of_it=True):
+            self.note(line)
         if self._live is not None:
-            self._live.stop()
+            with self._while_there():
+                self._live.stop()
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, highlight=False, markup=False)
+        with self._while_there():
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def _while_there(self) -> Iterator[None]:
+        """A terminal or a pipe that is gone does not end the run, which is in the run directory all the same."""
+        try:
+            yield
+        except OSError as error:
+            log.warning("nothing is shown from here on: %s", error)
+            self._live = None
+            self._console = Console(file=Path(os.devnull).open("w"))  # noqa: SIM115 - as long as this process
 
     def event(self, event: dict[str, Any]) -> None:
         """Take in what the learner reports."""
@@ -70,10 +107,21 @@ class Progress:
             self.note(f"held-out accuracy after step {record['step']}: {record['accuracy']:.3f} of {record['n']}")
         elif kind == "step":
             self._take_step(event["record"])
+        elif kind in SHOWN:
+            self._say(kind, event)
         self._draw()
 
+    def _say(self, kind: str, event: dict[str, Any]) -> None:
+        """A dead letter or a refusal of `count` groups (1 if not said) for a `reason`, or a warning in `text`."""
+        about = f"{event['uid']}: " if event.get("uid") else ""
+        line = self._words.say(kind, about + (event.get("reason") or event.get("text", "")), event.get("count", 1))
+        if line:
+            self.note(line)
+
     def members(self, members: list[Any]) -> None:
-        """Take in the heartbeats, for the token rate."""
+        """Take in the heartbeats, for the token rate. Called every second."""
+        for line in self._words.due():
+            self.note(line)
         tokens = sum(m.tokens for m in members)
         if self._tokens and tokens < self._tokens[-1][1]:
             self._tokens.clear()  # a generator left: its tokens no longer count
@@ -92,6 +140,7 @@ class Progress:
             "mismatch": self._last.get("mismatch"),
             "tokens_per_s": self._token_rate(),
             "seconds_left": self._seconds_left(),
+            "events": dict(self._words.counts),
         }
 
     def _take_step(self, record: dict[str, Any]) -> None:
@@ -121,7 +170,8 @@ class Progress:
         if self._last:
             table.add_row("now", self._line())
         bar = ProgressBar(total=self._steps, completed=self._step, width=60)
-        self._live.update(Group(table, bar))
+        with self._while_there():
+            self._live.update(Group(table, bar))
 
     def _token_rate(self) -> float:
         if len(self._tokens) < 2:

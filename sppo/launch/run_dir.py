@@ -27,6 +27,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import psutil
@@ -52,7 +53,9 @@ def locked(run_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"--run-dir {run_dir}: a run is up here; `sppo-cli down {run_dir}` ends it") from None
+            raise ConfigError(
+                f"--run-dir {run_dir}: a run is up here; `sppo-cli down {quote(str(run_dir))}` ends it"
+            ) from None
         yield
 
 
@@ -164,7 +167,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def describe(run_dir: Path) -> dict[str, Any]:
     """A running or finished run as one object. Raises ConfigError where there is no run."""
     if not (run_dir / "config.toml").exists():
-        raise ConfigError(f"{run_dir} holds no run; `sppo-cli up CONFIG --run-dir {run_dir}` starts one")
+        raise ConfigError(f"{run_dir} holds no run; `sppo-cli up CONFIG --run-dir {quote(str(run_dir))}` starts one")
     pid = running(run_dir)
     status = {k: v for k, v in (read_json(run_dir / "status.json") or {}).items() if not k.startswith("pid")}
     summary = read_json(run_dir / "summary.json")

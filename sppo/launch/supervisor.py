@@ -30,7 +30,7 @@ from sppo.launch.scaler import Scaler
 from sppo.launch.watchdog import Watchdog
 from sppo.transport.broker import LEARNER, Broker
 from sppo.transport.redis_broker import connect
-from sppo.transport.server import EmbeddedServer
+from sppo.transport.server import EmbeddedServer, unix_url
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ class Supervisor:
             self._ask(lambda: broker.request_stop(name, ""))  # of an earlier one of this name that was to leave
         server = config.broker if self._server is None else self._server.credentials(config.broker, role)
         if proxies := os.environ.get(CHAOS_VARIABLE):
-            server = server.model_copy(update={"url": f"unix://{proxies}/{name}.sock"})
+            server = server.model_copy(update={"url": unix_url(Path(proxies) / f"{name}.sock")})
         cluster.start(role, name, config.model_copy(update={"broker": server}), self._run_key)
         self._started_at[name] = time.monotonic()
 

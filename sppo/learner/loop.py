@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from sppo import compute, models, stop
@@ -573,7 +574,7 @@ def _locked(run_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"{run_dir}: another learner is training here; `sppo-cli down {run_dir}` ends it"
+                f"{run_dir}: another learner is training here; `sppo-cli down {quote(str(run_dir))}` ends it"
             ) from None
         yield
 

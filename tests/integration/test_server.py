@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -47,6 +49,24 @@ def test_it_listens_on_a_private_socket_only(tmp_path: Path) -> None:
     finally:
         server.stop()
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["my runs", "ß 100%25#?", 'a"b\\c', "x" * 180])
+def test_any_folder_and_any_temporary_folder_will_do(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Path(tempfile.mkdtemp())  # socket paths end at 107 bytes
+    temporary = short / name[:10]
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    server = EmbeddedServer(tmp_path / name / "broker", max_bytes=1 << 20)
+    try:
+        server.start(BrokerConfig())
+        assert server.answers()
+        assert (tmp_path / name / "broker" / "server.log").exists()
+    finally:
+        server.stop()
+        shutil.rmtree(short)
 
 
 def test_what_it_acknowledged_survives_kill_9(tmp_path: Path) -> None:

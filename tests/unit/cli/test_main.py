@@ -12,6 +12,7 @@ import pytest
 from sppo_cli import main
 
 from sppo import __version__
+from sppo.errors import SppoError
 
 CLI = str(Path(sys.executable).with_name("sppo-cli"))
 
@@ -153,3 +154,27 @@ def test_configurations_are_looked_at_without_starting_anything(tmp_path: Path) 
     assert planned.returncode == 0
     assert "tickets in flight 1024" in planned.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_nobody_foresaw_is_one_line_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "up.log"
+    with pytest.raises(SppoError) as told, main._explained(log):
+        {}["a\nkey"]
+    assert str(told.value) == rf"KeyError: 'a\nkey'; the traceback is in {log}"
+    assert "Traceback" in log.read_text()
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_files_and_the_terminal_are_utf8_whatever_the_locale(locale: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "ß.toml").write_text('name = "a"\n[task]\nprompt = "wie groß ist {question}?"\n', encoding="utf-8")
+    shown = subprocess.run(
+        [CLI, "config", "show", "ß.toml"], cwd=tmp_path, env=locale, capture_output=True, check=True
+    ).stdout.decode()
+    assert json.dumps("wie groß ist {question}?") in shown or "wie groß ist {question}?" in shown
+
+
+def test_a_reader_that_has_gone_leaves_no_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"'{CLI}' config schema | head -n 1", shell=True, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("{\n", "")

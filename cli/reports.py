@@ -1,0 +1,98 @@
+"""What a person reads when a run has ended."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def print_run(folder: Path, summary: dict[str, Any], again: Sequence[str]) -> None:
+    """How a run ended and what may follow. `again` is the command that started it, as its arguments."""
+    tickets, syncs = summary["tickets"], summary["syncs"]
+    busy = ", ".join(f"{role} {share:.0%}" for role, share in summary["busy"].items())
+    lines = [
+        "",
+        f"{'finished' if summary['finished'] else 'stopped'} after step {summary['steps']}, "
+        f"{summary['wall_s']:.0f} s"
+        + (
+            f", peak memory {summary['peak_rss_mb'] / 1024:.1f} GiB of all processes"
+            if "peak_rss_mb" in summary
+            else ""
+        ),
+        f"held-out greedy accuracy  {_accuracy(summary)}",
+        f"busy                      {busy}",
+        *_time(summary.get("time")),
+        f"tickets                   {tickets['issued']} issued, {tickets['trained']} trained, "
+        f"{tickets['twice']} twice, {tickets['dead']} dead",
+        f"weight syncs              {syncs['count']}, mean {syncs['mean_s']} s, longest {syncs['max_s']} s",
+        f"checkpoints               {folder}/checkpoints",
+    ]
+    if summary["finished"]:
+        lines += [
+            f"exported model            {folder}/export (Hugging Face format)",
+            "",
+            "try next:",
+            f"  {shlex.join(['vllm', 'serve', f'{folder}/export'])}",
+            f"  {_command(again, folder, steps=2 * summary['steps'])}",
+            f"  {shlex.join(['sppo-cli', 'status', str(folder), '--json'])}",
+        ]
+        if again[0] == "learner":
+            lines.append("  (a learner needs its generators and scorers again: they have left)")
+    else:
+        lines += ["", f"resume with: {_command(again, folder)}"]
+    typer.echo("\n".join(lines))
+
+
+def _command(again: Sequence[str], folder: Path, steps: int = 0) -> str:
+    """What goes on with the run of this folder, to `steps` if given."""
+    words = ["sppo-cli", *again, "--run-dir", str(folder)]
+    if steps:
+        words = [w for w in words if not w.startswith("--set=learner.steps=")] + [f"--set=learner.steps={steps}"]
+    return shlex.join(words)
+
+
+def _accuracy(summary: dict[str, Any]) -> str:
+    """Before and after, with the step at which that was measured where it is not the last."""
+    found, measured = summary["held_out_accuracy"], [e["step"] for e in summary["evaluations"]]
+    if not measured:
+        return "not measured"
+    when = "after" if measured[-1] == summary["steps"] else f"after step {measured[-1]}"
+    text = f"{_percent(found['before'])} before, {_percent(found['after'])} {when} ({found['n']} questions)"
+    return text if when == "after" else f"{text}; not measured since"
+
+
+def _time(time: dict[str, float] | None) -> list[str]:
+    """Where a step's time went, if the run says so."""
+    if not time:
+        return []
+    parts = (
+        ("learner_busy_s", "learner"),
+        ("wait_s", "waiting for groups"),
+        ("sync_s", "weight sync"),
+        ("rest_s", "rest"),
+    )
+    shares = ", ".join(f"{name} {time[key]:.1f}" for key, name in parts if key in time)
+    return [f"a step                    {time['step_s']:.1f} s: {shares}"]
+
+
+def _percent(share: float | None) -> str:
+    return "n/a" if share is None else f"{share:.1%}"
+
+
+def print_chaos(report: dict[str, Any]) -> None:
+    """What became of the tickets of a run that was hurt."""
+    found = report["audit"]
+    typer.echo(
+        f"\n{len(report['faults'])} faults in {report['seconds']:.0f} s; tickets: {found['issued']} issued, "
+        f"{found['trained']} trained, {len(found['twice'])} twice, {len(found['lost'])} lost, {len(found['dead'])} dead"
+    )
+    for check in report["checks"]:
+        verdict = "ok " if check["ok"] else "NOT"
+        typer.echo(f"  {verdict}  {check['name']} = {check['value']:g} {check['unit']} (at most {check['bar']:g})")
+    accuracy = report["held_out_accuracy"]
+    if accuracy:
+        typer.echo(f"held-out accuracy {_percent(accuracy['before'])} before, {_percent(accuracy['after'])} after")

@@ -1,0 +1,60 @@
+"""What a person reads at the end can be copied to the shell, and says when things were measured."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sppo_cli import reports
+
+
+def summary(**changes: Any) -> dict[str, Any]:
+    return {
+        "finished": True,
+        "steps": 40,
+        "wall_s": 12.0,
+        "held_out_accuracy": {"before": 0.03, "after": 0.415, "n": 200},
+        "evaluations": [{"step": 0}, {"step": 40}],
+        "busy": {"learner": 0.8},
+        "tickets": {"issued": 1, "trained": 1, "twice": 0, "dead": 0},
+        "syncs": {"count": 1, "mean_s": 0.1, "max_s": 0.1},
+    } | changes
+
+
+def shown(capsys: pytest.CaptureFixture[str], folder: str, again: list[str], **changes: Any) -> list[str]:
+    reports.print_run(Path(folder), summary(**changes), again)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_commands_to_try_survive_the_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    again = ["up", "my runs/a.toml", "--set=task.prompt={question} It's?", "--set=learner.steps=40"]
+    lines = shown(capsys, "out put/ß", again)
+    commands = [shlex.split(line) for line in lines[lines.index("try next:") + 1 :]]
+    assert commands == [
+        ["vllm", "serve", "out put/ß/export"],
+        ["sppo-cli", *again[:-1], "--run-dir", "out put/ß", "--set=learner.steps=80"],
+        ["sppo-cli", "status", "out put/ß", "--json"],
+    ]
+
+
+def test_a_stopped_run_says_how_to_go_on_and_when_it_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, "r", ["learner", "quickstart"], finished=False, steps=47)
+    assert lines[-1] == "resume with: sppo-cli learner quickstart --run-dir r"
+    assert "3.0% before, 41.5% after step 40 (200 questions); not measured since" in "\n".join(lines)
+
+
+def test_one_that_was_measured_at_its_end_says_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "\n".join(shown(capsys, "r", ["up", "quickstart"]))
+    assert "3.0% before, 41.5% after (200 questions)" in text
+    assert "since" not in text
+    none = {"before": None, "after": None, "n": 0}
+    text = "\n".join(shown(capsys, "r", ["up", "q"], held_out_accuracy=none, evaluations=[]))
+    assert "held-out greedy accuracy  not measured" in text
+
+
+def test_where_the_time_went_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    time = {"step_s": 8.04, "learner_busy_s": 5.1, "wait_s": 1.9, "sync_s": 0.6, "rest_s": 0.44}
+    lines = shown(capsys, "r", ["up", "q"], time=time)
+    assert "a step                    8.0 s: learner 5.1, waiting for groups 1.9, weight sync 0.6, rest 0.4" in lines

@@ -1,0 +1,48 @@
+"""What a person sees while a run goes on."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from sppo.launch.progress import Progress
+
+
+def progress() -> tuple[Progress, io.StringIO]:
+    out = io.StringIO()
+    return Progress(10, out), out
+
+
+def test_refusals_dead_letters_and_warnings_appear_once_and_counted() -> None:
+    shown, out = progress()
+    with shown:
+        for n in range(3):
+            shown.event(
+                {"kind": "refusal", "uid": f"train-{n:09d}", "reason": "score() returned 3 numbers for 4 texts"}
+            )
+        shown.event({"kind": "dead", "uid": "train-000000000", "reason": "no answer", "count": 2})
+        shown.event({"kind": "warning", "text": "effective sample size 0.31 at step 4"})
+        shown.event({"kind": "warning", "text": "effective sample size 0.29 at step 5"})
+        state = shown.state()
+    assert out.getvalue().splitlines() == [
+        "refused, tried again: train-000000000: score() returned 3 numbers for 4 texts",
+        "given up: train-000000000: no answer",
+        "warning: effective sample size 0.31 at step 4",
+        "refused, tried again 2 more times: train-000000000: score() returned 3 numbers for 4 texts",
+        "given up once more: train-000000000: no answer",
+        "warning once more: effective sample size 0.31 at step 4",
+    ]
+    assert state["events"] == {"dead": 2, "refusal": 3, "warning": 2}
+
+
+class Gone(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_run() -> None:
+    record: dict[str, Any] = {"step": 1, "reward_mean": 0.5, "staleness_mean": 0.0}
+    with Progress(10, Gone()) as shown:
+        shown.note("starting ...")
+        shown.event({"kind": "step", "record": record})
+        assert shown.state()["step"] == 1
