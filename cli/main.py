@@ -141,6 +141,7 @@ def _train(
     source: str, config: RunConfig, folder: Path, start: Callable[[str], dict[str, Any]], *, again: Sequence[str]
 ) -> None:
     """Check everything, then `start` the run of this folder under the key it is given."""
+    from sppo.launch import machine
     from sppo.launch import run_dir as run_dirs
 
     with run_dirs.locked(folder), _explained(_log(folder)):
@@ -150,6 +151,7 @@ def _train(
             typer.echo(f"{folder} is finished; to go on, raise it: --set learner.steps={2 * config.learner.steps}")
             reports.print_run(folder, done, again)
             return
+        machine.check(config, again[0])
         run_dirs.check_checkpoint(folder)
         typer.echo(f"checking {source} ...")
         with terminal.kept_for_us(_log(folder)):

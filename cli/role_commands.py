@@ -48,9 +48,10 @@ def scorer(config: Source, name: Name = "", set_: Overrides = None) -> None:
 
 def _work(role: str, config: RunConfig, name: str) -> None:
     from sppo import marks
-    from sppo.launch import roles
+    from sppo.launch import machine, roles
 
     roles.needs_server(config, role)
+    machine.check(config, role)
     roles.prepare()
     if name and not name.startswith(f"{role}-"):
         name = f"{role}-{name}"

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ class Cluster:
             logging_level="ERROR",
             object_store_memory=OBJECT_STORE_BYTES,
             _node_ip_address="127.0.0.1",
+            _temp_dir=str(Path(tempfile.gettempdir()) / "ray"),
         )
 
     def resources(self) -> Demand:

@@ -1,0 +1,69 @@
+"""What this machine must offer before anything starts: a temporary folder that sockets fit into, and shared memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from sppo.config import RunConfig
+from sppo.errors import ConfigError
+
+SOCKET_BYTES = 107
+"""Longest path of a Unix socket on Linux."""
+RAYS_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+OWN_SOCKET = "/sppo-4294967295-0123456789abcdef/broker.sock"
+"""The longest paths below the temporary folder."""
+PLAIN = re.compile(r"[A-Za-z0-9/._+=@,~-]")
+"""Ray, vLLM and compilers put the path into command lines and addresses; Ray takes ASCII alone."""
+
+SHARED_MEMORY = Path("/dev/shm")
+QUEUE_MIB = 240
+"""vLLM's executor of several processes makes two queues of at most so much, of which it touches little; it asks for the
+free space of each when it makes it."""
+
+
+def check(config: RunConfig, role: str = "up") -> None:
+    """Raises ConfigError for a machine on which this role of the run, or all of them, could not work."""
+    own_ray = role == "up" and not config.launch.ray_address
+    _check_temporary_folder(RAYS_SOCKET if own_ray else OWN_SOCKET)
+    if role == "generator" or own_ray:
+        _check_shared_memory(config)
+
+
+def _check_temporary_folder(longest: str) -> None:
+    try:
+        folder = tempfile.gettempdir()
+    except OSError as error:
+        raise ConfigError(
+            f"no temporary folder can be written: {error.strerror or error}; set TMPDIR to one"
+        ) from error
+    os.environ["TMPDIR"] = folder  # whole and usable, for everything that this process starts
+    room = SOCKET_BYTES - len(longest)
+    size = len(os.fsencode(folder))
+    if odd := sorted({c for c in folder if not PLAIN.fullmatch(c)}):
+        raise ConfigError(
+            f"TMPDIR = {folder!r} has {odd[0]!r} in it, and Ray, vLLM and compilers put that path into command lines and "
+            "addresses: use a folder of ASCII letters, digits and _./+=@,~- alone, such as TMPDIR=/tmp"
+        )
+    if size > room:
+        raise ConfigError(
+            f"TMPDIR = {folder!r} is {size} bytes long: sockets are made in it, whose paths end at {SOCKET_BYTES} bytes, "
+            f"so it may have {room}; use a shorter one, such as TMPDIR=/tmp"
+        )
+
+
+def _check_shared_memory(config: RunConfig) -> None:
+    """vLLM on a CPU, or split over several GPUs, passes messages through shared memory."""
+    generator = config.generator
+    on_cpu = config.learner.device == "cpu" or not Path("/dev/nvidiactl").exists()
+    if generator.engine != "vllm" or not (on_cpu or generator.tensor_parallel > 1):
+        return
+    there = shutil.disk_usage(SHARED_MEMORY).free >> 20 if SHARED_MEMORY.is_dir() else 0
+    if there < QUEUE_MIB:
+        raise ConfigError(
+            f"{SHARED_MEMORY} has {there} MiB free and vLLM needs {QUEUE_MIB}: enlarge it (docker run --shm-size=1g, "
+            f"mount -o remount,size=1g {SHARED_MEMORY}), or set generator.engine = 'transformers'"
+        )
