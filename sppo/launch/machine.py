@@ -45,13 +45,13 @@ def _check_temporary_folder(longest: str) -> None:
     size = len(os.fsencode(folder))
     if odd := sorted({c for c in folder if not PLAIN.fullmatch(c)}):
         raise ConfigError(
-            f"TMPDIR = {folder!r} has {odd[0]!r} in it, and Ray, vLLM and compilers put that path into command lines and "
-            "addresses: use a folder of ASCII letters, digits and _./+=@,~- alone, such as TMPDIR=/tmp"
+            f"TMPDIR = {folder!r} has {odd[0]!r} in it, and Ray, vLLM and compilers put that path into command lines "
+            "and addresses: use a folder of ASCII letters, digits and _./+=@,~- alone, such as TMPDIR=/tmp"
         )
     if size > room:
         raise ConfigError(
-            f"TMPDIR = {folder!r} is {size} bytes long: sockets are made in it, whose paths end at {SOCKET_BYTES} bytes, "
-            f"so it may have {room}; use a shorter one, such as TMPDIR=/tmp"
+            f"TMPDIR = {folder!r} is {size} bytes long: sockets are made in it, whose paths end at {SOCKET_BYTES} "
+            f"bytes, so it may have {room}; use a shorter one, such as TMPDIR=/tmp"
         )
 
 
