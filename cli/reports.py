@@ -19,8 +19,8 @@ def print_run(folder: Path, summary: dict[str, Any], again: Sequence[str]) -> No
         f"{'finished' if summary['finished'] else 'stopped'} after step {summary['steps']}, "
         f"{summary['wall_s']:.0f} s"
         + (
-            f", peak memory {summary['peak_rss_mb'] / 1024:.1f} GiB of all processes"
-            if "peak_rss_mb" in summary
+            f", peak memory {summary['peak_memory_mb'] / 1024:.1f} GiB of all processes"
+            if "peak_memory_mb" in summary
             else ""
         ),
         f"held-out greedy accuracy  {_accuracy(summary)}",

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
-
 from sppo import compute, stop
 from sppo.config import RunConfig, is_loopback, resolve_transport, with_secrets
 from sppo.errors import BrokerError, ConfigError, RoleDiedError, SppoError
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.cluster import Cluster, check_room
 from sppo.launch.journal import Journal, describe
+from sppo.launch.memory import Peak
 from sppo.launch.progress import Progress
 from sppo.launch.restarts import Restarts
 from sppo.launch.scaler import Scaler
@@ -66,7 +65,7 @@ class Supervisor:
         self._run_key = run_key
         self._run_dir = run_dir.resolve()
         self._progress = progress
-        self._peak_rss = 0
+        self._memory = Peak()
         self._members: dict[str, dict[str, Any]] = {}
         self._interrupts = 0
         self._restarts = Restarts(config.launch.max_restarts)
@@ -300,7 +299,7 @@ class Supervisor:
             self._scaler.saw(member.name)
         self._members = describe(members)
         self._progress.members(members)
-        self._peak_rss = max(self._peak_rss, _family_rss())
+        self._memory.sample()
         self._status()
 
     def _dismiss(self, cluster: Cluster, broker: Broker) -> None:
@@ -328,7 +327,8 @@ class Supervisor:
             "scale": self._scaler.state(),
         }
         run_dirs.write_status(
-            self._run_dir, state | about | {"by": "up", "updated": time.time(), "peak_rss_mb": self._peak_rss >> 20}
+            self._run_dir,
+            state | about | {"by": "up", "updated": time.time(), "peak_memory_mb": self._memory.nbytes >> 20},
         )
 
     def _tell(self, kind: str, text: str, **fields: Any) -> None:
@@ -337,7 +337,7 @@ class Supervisor:
             self._journal.write({"kind": kind, "text": text, **fields})
 
     def _summarise(self, outcome: dict[str, Any]) -> dict[str, Any]:
-        summary = outcome | {"peak_rss_mb": self._peak_rss >> 20, "restarts": dict(self._restarts.counts)}
+        summary = outcome | {"peak_memory_mb": self._memory.nbytes >> 20, "restarts": dict(self._restarts.counts)}
         run_dirs.write_json(self._run_dir / "summary.json", summary)
         self._status()
         return summary
@@ -353,15 +353,3 @@ class Supervisor:
 
     def _interrupt(self, _: str) -> None:
         self._interrupts += 1
-
-
-def _family_rss() -> int:
-    """Resident bytes of this process and all its descendants; shared pages count once for each."""
-    total = 0
-    me = psutil.Process()
-    for process in [me, *me.children(recursive=True)]:
-        try:
-            total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total

@@ -1,4 +1,4 @@
-"""One contract for every broker: in memory, the embedded Valkey, a plain Debian redis-server."""
+"""One contract for every broker: in memory, the embedded Valkey, a plain redis-server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Clients:
         return self.made[-1]
 
 
-@pytest.fixture(params=["memory", "embedded", "debian_redis"])
+@pytest.fixture(params=["memory", "embedded", "plain_redis"])
 def client(request: pytest.FixtureRequest) -> Iterator[Clients]:
     if request.param == "memory":
         server = MemoryBroker(BrokerConfig(**SMALL))

@@ -132,7 +132,7 @@ def test_the_summary_tells_the_outcome(story: dict[str, Any]) -> None:
     assert all(0 <= share <= 1 for share in summary["busy"].values())
     assert summary["syncs"]["count"] >= 7  # one at each start, one after each step
     assert 0 < summary["syncs"]["mean_s"] <= summary["syncs"]["max_s"]
-    assert 0 < summary["peak_rss_mb"] < 12_000
+    assert 0 < summary["peak_memory_mb"] < 12_000
     assert story["interrupted"]["wall_s"] < summary["wall_s"]
 
 

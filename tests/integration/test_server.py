@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
-import socket
+import ssl
 import stat
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -27,7 +30,6 @@ from sppo.transport.redis_broker import connect, make_client
 from sppo.transport.server import EmbeddedServer
 from sppo.types import Member, Version
 from tests import makers
-from tests.integration.conftest import wait_for
 
 
 def test_a_wrong_password_is_refused_with_the_mend(embedded: BrokerConfig) -> None:
@@ -200,32 +202,45 @@ def test_a_server_on_the_network_needs_tls_and_a_password(monkeypatch: pytest.Mo
     assert config.load("quickstart", ["broker.url=rediss://broker.example:6379"])
 
 
-def test_tls_to_a_server_of_ones_own(tmp_path: Path, debian_redis: BrokerConfig) -> None:
+@contextmanager
+def tls_before(socket_path: str, folder: Path) -> Iterator[int]:
+    """A port that speaks TLS and passes what it hears to a server's socket, as stunnel would."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_unix_connection(socket_path)
+        await asyncio.gather(copy(reader, back), copy(there, writer), return_exceptions=True)
+
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncio.start_server(take, "127.0.0.1", 0, ssl=context))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    yield server.sockets[0].getsockname()[1]
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
+def test_tls_to_a_server_of_ones_own(tmp_path: Path, embedded: BrokerConfig) -> None:
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
          "-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"],
         cwd=tmp_path, check=True, capture_output=True,
     )  # fmt: skip
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        ["redis-server", "--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1", "--tls-cert-file", "cert.pem",
-         "--tls-key-file", "key.pem", "--tls-auth-clients", "no", "--requirepass", "secret", "--save", ""],
-        cwd=tmp_path, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        own = BrokerConfig(
-            url=f"rediss://localhost:{port}", password=SecretStr("secret"), tls_ca=str(tmp_path / "cert.pem")
-        )
-        broker = connect(wait_for(own), "run")
+    with tls_before(embedded.url.removeprefix("unix://"), tmp_path) as port:
+        own = embedded.model_copy(update={"url": f"rediss://localhost:{port}", "tls_ca": str(tmp_path / "cert.pem")})
+        broker = connect(own, "run")
         broker.open_epoch("a")
         assert broker.issue([makers.ticket()]) == ["issued"]
         broker.close()
         with pytest.raises(BrokerError, match="certificate verify failed"):
             connect(own.model_copy(update={"tls_ca": ""}), "run")
-    finally:
-        server.kill()
-        server.wait()
 
 
 def test_two_servers_cannot_open_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
