@@ -30,6 +30,7 @@ from sppo.launch.watchdog import Watchdog
 from sppo.transport.broker import LEARNER, Broker
 from sppo.transport.redis_broker import connect
 from sppo.transport.server import EmbeddedServer, unix_url
+from sppo.types import Member
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +228,7 @@ class Supervisor:
         self._tell("restart", f"{name} is started again in {delay_s:.0f} s: {reason}", role=name)
         self._due[name] = time.monotonic() + delay_s
 
-    def _ask(self, work: Callable[[], None]) -> bool:
+    def _ask(self, work: Callable[[], object]) -> bool:
         """Work with the broker, which may be lost in between: then it is found out and mended in the next round."""
         try:
             work()
@@ -238,12 +239,12 @@ class Supervisor:
         return True
 
     def _look_around(self, cluster: Cluster, broker: Broker) -> None:
-        self._follow(broker)
+        members = self._follow(broker)
         now = time.monotonic()
         if now - self._looked_at > 4 * POLL_S:  # the broker was away, or this process was: nobody is to blame
             self._watchdog.excuse()
         self._looked_at = now
-        self._end_hung(cluster, broker)
+        self._end_hung(cluster, members)
 
     def _bury(self, cluster: Cluster, broker: Broker, name: str) -> None:
         """End what a role that has ended left running, and take it out of the registry, so that nobody waits for it."""
@@ -253,12 +254,12 @@ class Supervisor:
         if self._broker_is_there():
             self._ask(lambda: broker.leave(name))
 
-    def _end_hung(self, cluster: Cluster, broker: Broker) -> None:
+    def _end_hung(self, cluster: Cluster, members: list[Member]) -> None:
         """A role that lives without working is as good as dead: end it, and it is started again."""
         if self._interrupts:
             return  # whoever leaves stops its heartbeat first
         staying = {name: at for name, at in self._started_at.items() if name not in self._scaler.leaving}
-        for name, why in self._watchdog.hung(staying, broker.members()).items():
+        for name, why in self._watchdog.hung(staying, members).items():
             if name not in self._hung:
                 self._hung[name] = why
                 cluster.sweep(name)
@@ -286,7 +287,7 @@ class Supervisor:
             return True
         return False
 
-    def _follow(self, broker: Broker) -> None:
+    def _follow(self, broker: Broker) -> list[Member]:
         assert self._journal is not None
         for event in self._journal.news():
             self._progress.event(event)
@@ -301,6 +302,7 @@ class Supervisor:
         self._progress.members(members)
         self._memory.sample()
         self._status()
+        return members
 
     def _dismiss(self, cluster: Cluster, broker: Broker) -> None:
         """Ask the other roles to finish and wait for them."""

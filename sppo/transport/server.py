@@ -62,6 +62,8 @@ class EmbeddedServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_folder: Path | None = None
         self._lock: int | None = None
+        self._prober: redis.Redis | None = None
+        """The connection over which the server is asked whether it answers."""
 
     @property
     def pid(self) -> int | None:
@@ -88,19 +90,25 @@ class EmbeddedServer:
         """Whether the server is there and answers within two seconds."""
         if self.pid is None:
             return False
-        client = make_client(self.credentials(self._config, "operator"), timeout_s=PROBE_S)
+        if self._prober is None:
+            self._prober = make_client(self.credentials(self._config, "operator"), timeout_s=PROBE_S)
         try:
-            return bool(client.ping())
+            return bool(self._prober.ping())
         except redis.RedisError:
+            self._hang_up()
             return False
-        finally:
-            client.close()
+
+    def _hang_up(self) -> None:
+        if self._prober is not None:
+            self._prober.close()
+            self._prober = None
 
     def restart(self) -> None:
         """Start a server that died, or that has stopped answering, again: same address, same passwords, its own data.
 
         Raises BrokerError with its last lines if it does not come up.
         """
+        self._hang_up()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -108,6 +116,7 @@ class EmbeddedServer:
 
     def stop(self) -> None:
         """SIGTERM, a grace period, then SIGKILL; removes the socket's folder. Safe to repeat."""
+        self._hang_up()
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             self._process.send_signal(signal.SIGCONT)
