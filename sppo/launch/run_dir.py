@@ -3,7 +3,7 @@
 RUN/config.toml       the resolved configuration, without secrets
 RUN/metrics.jsonl     one line per optimizer step (names: sppo/metrics.py)
 RUN/events.jsonl      phases, evaluations, weight syncs, restarts: what happened when
-RUN/logs/             one file per role
+RUN/logs/             one file per role; up.log for the checks and the supervisor
 RUN/checkpoints/      whole checkpoints (sppo/learner/checkpoint.py)
 RUN/export/           the trained model in Hugging Face format
 RUN/summary.json      the outcome, once the run has ended
