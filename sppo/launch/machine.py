@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
+from sppo.transport.server import MIN_FREE_BYTES
 
 SOCKET_BYTES = 107
 """Longest path of a Unix socket on Linux."""
@@ -31,6 +32,16 @@ def check(config: RunConfig, role: str = "up") -> None:
     _check_temporary_folder(RAYS_SOCKET if own_ray else OWN_SOCKET)
     if role == "generator" or own_ray:
         _check_shared_memory(config)
+
+
+def check_disk(config: RunConfig, run_dir: Path) -> None:
+    """Raises ConfigError if the embedded broker would not start for want of room in the run directory."""
+    free = shutil.disk_usage(run_dir).free
+    if not config.broker.url and free < MIN_FREE_BYTES:
+        raise ConfigError(
+            f"--run-dir {run_dir}: {free >> 20} MiB free on its disk, and the broker's log needs "
+            f"{MIN_FREE_BYTES >> 20}: free some disk space, or choose another"
+        )
 
 
 def _check_temporary_folder(longest: str) -> None:

@@ -156,6 +156,18 @@ def test_configurations_are_looked_at_without_starting_anything(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_cache_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPPO_CACHE", "/proc/nope")
+    monkeypatch.setattr(sys, "argv", ["sppo-cli", "up", "quickstart"])
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    assert ended.value.code == 2
+    assert "/proc/nope, where converted models are kept, cannot be written" in capsys.readouterr().err
+
+
 def test_what_nobody_foresaw_is_one_line_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
     log = tmp_path / "up.log"
     with pytest.raises(SppoError) as told, main._explained(log):

@@ -76,3 +76,13 @@ def test_too_little_shared_memory_is_named_with_what_is_needed(tmp_path: Path, m
     machine.check(vllm, "scorer")
     monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path)
     machine.check(vllm)
+
+
+def test_a_run_directory_without_room_for_the_brokers_log_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.check_disk(small(), tmp_path)
+    monkeypatch.setattr(machine, "MIN_FREE_BYTES", 1 << 60)
+    with pytest.raises(ConfigError, match=rf"--run-dir {tmp_path}: .* MiB free.*choose another"):
+        machine.check_disk(small(), tmp_path)
+    machine.check_disk(config.load("quickstart", ["broker.url=redis://127.0.0.1:1"]), tmp_path)
