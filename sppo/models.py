@@ -96,8 +96,8 @@ def _packaged() -> Path:
         scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{PACKAGED}-"))
     except OSError as error:
         raise ConfigError(
-            f"{target.parent}, where converted models are kept, cannot be written: {error.strerror}; set SPPO_CACHE to a "
-            "folder that can"
+            f"{target.parent}, where converted models are kept, cannot be written: {error.strerror}; set SPPO_CACHE to "
+            "a folder that can"
         ) from error
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars of the conversion, and advice about its dtype
