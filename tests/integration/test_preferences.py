@@ -75,7 +75,7 @@ def test_a_run_by_preferences_survives_bad_answers_and_a_stop_between_snapshots(
         assert first.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
-    os.killpg(first.pid, signal.SIGINT)
+    os.killpg(first.pid, signal.SIGHUP)  # the terminal was closed
     assert first.wait(2 * MINUTES) == 0, log.read_text()
     # When it is resumed
     assert start(run_dir, log, small_model).wait(4 * MINUTES) == 0, log.read_text()
