@@ -114,7 +114,8 @@ class Progress:
     def _say(self, kind: str, event: dict[str, Any]) -> None:
         """A dead letter or a refusal of `count` groups (1 if not said) for a `reason`, or a warning in `text`."""
         about = f"{event['uid']}: " if event.get("uid") else ""
-        line = self._words.say(kind, about + (event.get("reason") or event.get("text", "")), event.get("count", 1))
+        reason = about + (event.get("reason") or event.get("text", ""))
+        line = self._words.say(kind, reason, event.get("count", 1), event.get("topic", ""))
         if line:
             self.note(line)
 

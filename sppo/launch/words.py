@@ -34,16 +34,17 @@ class Words:
         self.counts = dict.fromkeys(SHOWN, 0)
         """How often each kind happened."""
 
-    def say(self, kind: str, reason: str, count: int = 1) -> str:
-        """The line to show now; empty where the same was said before: numbers and ids apart."""
+    def say(self, kind: str, reason: str, count: int = 1, topic: str = "") -> str:
+        """The line to show now; empty where it was said before: this topic, or these words but for their numbers."""
         self.counts[kind] += count
         reason = (reason.splitlines() or [""])[0][:LONGEST]
-        key = (kind, _VARIABLE.sub("#", reason))
+        key = (kind, topic or _VARIABLE.sub("#", reason))
         if key not in self._told and sum(k == kind for k, _ in self._told) >= REASONS:
             key, reason = (kind, ""), "for other reasons, which are in events.jsonl"
         told = self._told.get(key)
         if told is not None:
             told.more += count
+            told.reason = reason  # the newest, as its numbers may have changed
             return ""
         self._told[key] = _Told(reason, self._clock(), count - 1)
         return f"{SHOWN[kind]}: {reason}"

@@ -19,7 +19,7 @@ def test_a_reason_is_said_once_and_then_counted_at_intervals() -> None:
     assert [words.say("dead", f"train-{i:09d}: no answer in 5 s") for i in range(3)] == ["", "", ""]
     assert words.due() == []
     clock.now = AGAIN_S
-    assert words.due() == ["given up 3 more times: train-000000001: no answer in 5 s"]
+    assert words.due() == ["given up 3 more times: train-000000002: no answer in 5 s"]
     assert words.due() == []
     assert words.say("dead", "another", count=1) == "given up: another"
     words.say("dead", "another")
