@@ -66,17 +66,13 @@ def _accuracy(summary: dict[str, Any]) -> str:
 
 
 def _time(time: dict[str, float] | None) -> list[str]:
-    """Where a step's time went, if the run says so."""
+    """Where a step's time went, by what the learner did; parts that round to nothing are left out."""
     if not time:
         return []
-    parts = (
-        ("learner_busy_s", "learner"),
-        ("wait_s", "waiting for groups"),
-        ("sync_s", "weight sync"),
-        ("rest_s", "rest"),
-    )
-    shares = ", ".join(f"{name} {time[key]:.1f}" for key, name in parts if key in time)
-    return [f"a step                    {time['step_s']:.1f} s: {shares}"]
+    names = {"wait": "waiting for groups", "sync": "weight sync"}
+    parts = {name: seconds for name, seconds in time.items() if name != "step" and seconds >= 0.05}
+    shares = ", ".join(f"{names.get(name, name)} {seconds:.1f}" for name, seconds in parts.items())
+    return [f"a step                    {time['step']:.1f} s: {shares}"]
 
 
 def _percent(share: float | None) -> str:

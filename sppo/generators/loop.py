@@ -32,6 +32,8 @@ from sppo.weights.receiver import WeightReceiver
 log = logging.getLogger(__name__)
 
 IDLE_S = 0.05
+LONGEST_IDLE_S = 0.2
+"""Between two questions for a ticket where there is none: each is work for the broker."""
 FULL_WAIT_S = 0.5
 DRAIN_S = 20.0
 
@@ -169,6 +171,7 @@ class Generator:
     async def _next_lease(self) -> Lease | None:
         """A ticket and a slot for it; None when this generator leaves."""
         await self._slots.acquire()
+        idle_s = IDLE_S
         while not self._leaving.is_set():
             applied = self._receiver.applied
             self._leasing = applied is not None
@@ -179,7 +182,8 @@ class Generator:
                 self._leases[lease.ticket.uid] = lease
                 point("generator.leased")
                 return lease
-            await asyncio.sleep(IDLE_S)
+            await asyncio.sleep(idle_s)
+            idle_s = min(2 * idle_s, LONGEST_IDLE_S)
         return None
 
     async def _produce(self, lease: Lease) -> None:

@@ -55,6 +55,6 @@ def test_one_that_was_measured_at_its_end_says_no_more(capsys: pytest.CaptureFix
 
 
 def test_where_the_time_went_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    time = {"step_s": 8.04, "learner_busy_s": 5.1, "wait_s": 1.9, "sync_s": 0.6, "rest_s": 0.44}
+    time = {"step": 8.04, "wait": 1.9, "train": 5.1, "sync": 0.6, "probe": 0.0, "rest": 0.44}
     lines = shown(capsys, "r", ["up", "q"], time=time)
-    assert "a step                    8.0 s: learner 5.1, waiting for groups 1.9, weight sync 0.6, rest 0.4" in lines
+    assert "a step                    8.0 s: waiting for groups 1.9, train 5.1, weight sync 0.6, rest 0.4" in lines
