@@ -35,6 +35,9 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(config_commands.app, name="config")
 
 RunDir = Annotated[Path, typer.Argument(help="The run directory.")]
+AcceptChangedData = Annotated[
+    bool, typer.Option("--accept-changed-data", help="Resume although the task's data is not what the run began with.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -68,6 +71,7 @@ def up(
         list[str] | None, typer.Option("--set", help="Override one setting: section.setting=value. Repeatable.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be started, and start nothing.")] = False,
+    accept_changed_data: AcceptChangedData = False,
 ) -> None:
     """Start a run, or resume one: broker, scorers, generators and learner, here or on a Ray cluster.
 
@@ -94,7 +98,7 @@ def up(
         with Progress(resolved.learner.steps) as progress:
             return Supervisor(resolved, folder, run_key, progress).run()
 
-    _train(config, resolved, folder, start, again=_again("up", config, set_))
+    _train(config, resolved, folder, start, again=_again("up", config, set_), accept=accept_changed_data)
 
 
 @app.command(epilog="Example: SPPO_BROKER__PASSWORD=... sppo-cli learner my.toml --run-dir runs/my-run")
@@ -102,6 +106,7 @@ def learner(
     config: role_commands.Source,
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="As for `up`; default runs/<name>.")] = None,
     set_: role_commands.Overrides = None,
+    accept_changed_data: AcceptChangedData = False,
 ) -> None:
     """Open a run on a broker and train it: the learner alone, for generators and scorers that are started by hand.
 
@@ -120,14 +125,16 @@ def learner(
 
     roles.prepare()
 
-    _train(config, resolved, folder, start, again=_again("learner", config, set_))
+    _train(config, resolved, folder, start, again=_again("learner", config, set_), accept=accept_changed_data)
 
 
 def _again(command: str, config: str, set_: list[str] | None) -> str:
     return f"{command} {shlex.join([config, *(f'--set={s}' for s in set_ or [])])}"
 
 
-def _train(source: str, config: RunConfig, folder: Path, start: Callable[[str], dict[str, Any]], *, again: str) -> None:
+def _train(
+    source: str, config: RunConfig, folder: Path, start: Callable[[str], dict[str, Any]], *, again: str, accept: bool
+) -> None:
     """Check everything, then `start` the run of this folder under the key it is given."""
     from sppo.launch import run_dir as run_dirs
 
@@ -140,9 +147,12 @@ def _train(source: str, config: RunConfig, folder: Path, start: Callable[[str], 
             return
         typer.echo(f"checking {source} ...")
         from sppo.launch.preflight import preflight
+        from sppo.tasks import fingerprint
 
-        preflight(config)
-        _report(folder, start(run_dirs.claim(folder, config)), again)
+        found = preflight(config)
+        typer.echo(found.describe())
+        anew = fingerprint.settle(folder, found, trained=run_dirs.has_progress(folder), accept=accept)
+        _report(folder, start(run_dirs.claim(folder, config, anew=anew)), again)
 
 
 @app.command(epilog="Examples: sppo-cli chaos quickstart --seed 1 --minutes 10 --json | sppo-cli chaos runs/stopped")

@@ -31,7 +31,7 @@ from pydantic import (
 
 from sppo import strict_json
 from sppo.errors import ConfigError
-from sppo.types import MAX_COMPLETIONS, MAX_FRAME
+from sppo.limits import MAX_COMPLETIONS, MAX_FRAME, MAX_INT
 
 
 def _filled(value: str) -> str:
@@ -41,7 +41,6 @@ def _filled(value: str) -> str:
 
 
 # Every number has an end: beyond these an engine, a timer, a frame or a float32 would overflow, deep in a run.
-MAX_INT = 2**31 - 1
 Positive = Annotated[int, Field(gt=0, le=MAX_INT)]
 Count = Annotated[int, Field(ge=0, le=MAX_INT)]
 Processes = Annotated[int, Field(gt=0, le=1024)]

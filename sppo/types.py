@@ -15,10 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 TicketStream = Literal["train", "eval"]
-MAX_FRAME = 1 << 30
-"""Bytes of one group on the wire."""
-MAX_COMPLETIONS = 4096
-"""Completions of one group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

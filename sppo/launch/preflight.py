@@ -11,15 +11,14 @@ from sppo.types import ScoreRequest
 PROBES = 3
 
 
-def preflight(config: RunConfig) -> None:
+def preflight(config: RunConfig) -> Questions:
     """Find every mistake that can be found before anything starts: model, task, prompts, scorer, broker.
 
-    Raises ConfigError.
+    Returns the questions that the run will have. Raises ConfigError.
     """
     from sppo import models
     from sppo.scorer import base
-    from sppo.tasks import questions
-    from sppo.tasks.tickets import TicketFactory
+    from sppo.tasks import check, questions
 
     _check_reach(config)
     found = questions.load(config.task, config.seed)
@@ -35,7 +34,8 @@ def preflight(config: RunConfig) -> None:
     else:
         base.find(config.scorer.name)
     path = models.resolve(config.model)
-    TicketFactory(config, found, models.load_tokenizer(path)).check_lengths()
+    check.check(config, found, models.load_tokenizer(path))
+    return found
 
 
 def _check_reach(config: RunConfig) -> None:

@@ -6,6 +6,7 @@ RUN/events.jsonl      phases, evaluations, weight syncs, restarts: what happened
 RUN/logs/             one file per role
 RUN/checkpoints/      whole checkpoints (sppo/learner/checkpoint.py)
 RUN/export/           the trained model in Hugging Face format
+RUN/data.json         digests of the prompts (sppo/tasks/fingerprint.py)
 RUN/summary.json      the outcome, once the run has ended
 RUN/status.json       the state of the run, renewed every second while it is up
 RUN/broker/           the embedded broker's data
@@ -58,7 +59,7 @@ def locked(run_dir: Path) -> Iterator[None]:
 def check(run_dir: Path, config: RunConfig) -> None:
     """Raises ConfigError when the directory holds a run that was trained under other settings."""
     changed = _changes(run_dir, config)
-    if changed and _has_progress(run_dir):
+    if changed and has_progress(run_dir):
         shown = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(changed.items())[:5])
         raise ConfigError(
             f"--run-dir {run_dir} belongs to another configuration: {shown}; "
@@ -66,21 +67,22 @@ def check(run_dir: Path, config: RunConfig) -> None:
         )
 
 
-def claim(run_dir: Path, config: RunConfig) -> str:
+def claim(run_dir: Path, config: RunConfig, *, anew: bool = False) -> str:
     """Write config.toml; returns the name of this run's keys in the broker.
 
     The name is kept as long as the run may be resumed. A directory whose run never took a step under other settings
-    begins anew, so that no group of those settings can be trained.
+    begins anew, so that no group of those settings can be trained; so does one whose data is new (`anew`).
     """
     identity = run_dir / "run_id"
-    if _changes(run_dir, config) or not identity.exists():
+    if anew or _changes(run_dir, config) or not identity.exists():
         _write(identity, uuid.uuid4().hex[:12])
     _write(run_dir / "config.toml", to_toml(config))
     (run_dir / "summary.json").unlink(missing_ok=True)  # of an earlier end
     return f"{config.name}-{identity.read_text()}"
 
 
-def _has_progress(run_dir: Path) -> bool:
+def has_progress(run_dir: Path) -> bool:
+    """Whether the run that is here has trained anything."""
     return (run_dir / "metrics.jsonl").exists() or any((run_dir / "checkpoints").glob("step-*"))
 
 

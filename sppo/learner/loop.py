@@ -38,7 +38,7 @@ from sppo.learner.ranks import Alone, Team
 from sppo.learner.spool import Spool
 from sppo.learner.step import Trainer
 from sppo.metrics import BusyClock, JsonLines, Spent
-from sppo.tasks import questions
+from sppo.tasks import fingerprint, questions
 from sppo.tasks.tickets import TicketFactory
 from sppo.transport import codec
 from sppo.transport.broker import Broker
@@ -117,7 +117,9 @@ class Learner:
         self._life: dict[str, float] = {"wall_s": 0.0, "syncs": 0, "sync_s": 0.0, "sync_max_s": 0.0}
         ledger = self._resume(checkpoint.newest(run_dir / "checkpoints"))
         self._ledger = ledger
-        tickets = TicketFactory(config, questions.load(config.task, config.seed), self._tokenizer)
+        found = questions.load(config.task, config.seed)
+        fingerprint.refuse_changes(run_dir, found)  # the file may have changed since `up`
+        tickets = TicketFactory(config, found, self._tokenizer)
         self._queue = GroupQueue(
             broker, tickets, ledger, Spool(run_dir), limits=config.broker, vocabulary=self._policy.vocabulary
         )

@@ -24,17 +24,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from sppo.errors import BadFrame
-from sppo.types import (
-    MAX_COMPLETIONS,
-    MAX_FRAME,
-    Completion,
-    Group,
-    SamplingParams,
-    Ticket,
-    TicketStream,
-    Version,
-    VersionSpan,
-)
+from sppo.limits import MAX_COMPLETIONS, MAX_FRAME
+from sppo.types import Completion, Group, SamplingParams, Ticket, TicketStream, Version, VersionSpan
 
 MAGIC = b"SPG1"
 _PREFIX = struct.Struct("<4sIQ")
