@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -299,6 +300,9 @@ role_commands.register(app)
 
 def run() -> None:
     """Entry point of `sppo-cli`: a user's mistake is one message and an exit code, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 ends no run
     sys.path.insert(0, os.getcwd())  # a user's scorer may lie beside the configuration
     try:
         app()

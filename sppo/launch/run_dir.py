@@ -45,7 +45,7 @@ def locked(run_dir: Path) -> Iterator[None]:
         if not run_dir.exists():
             run_dir.mkdir(parents=True, mode=0o700)  # prompts, groups and weights are this user's alone
         (run_dir / "logs").mkdir(exist_ok=True)
-        lock = (run_dir / "up.lock").open("a")
+        lock = (run_dir / "up.lock").open("a", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--run-dir {run_dir} cannot be written: {error.strerror}; choose another") from error
     with lock:
@@ -78,7 +78,7 @@ def claim(run_dir: Path, config: RunConfig, *, anew: bool = False) -> str:
         _write(identity, uuid.uuid4().hex[:12])
     _write(run_dir / "config.toml", to_toml(config))
     (run_dir / "summary.json").unlink(missing_ok=True)  # of an earlier end
-    return f"{config.name}-{identity.read_text()}"
+    return f"{config.name}-{identity.read_text(encoding='utf-8')}"
 
 
 def has_progress(run_dir: Path) -> bool:
@@ -91,7 +91,7 @@ def _changes(run_dir: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]:
     existing = run_dir / "config.toml"
     if not existing.exists():
         return {}
-    before, after = (flatten(tomllib.loads(text)) for text in (existing.read_text(), to_toml(config)))
+    before, after = (flatten(tomllib.loads(text)) for text in (existing.read_text(encoding="utf-8"), to_toml(config)))
     return {
         key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())
@@ -153,7 +153,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file, or None if there is none."""
     if not path.exists():
         return None
-    value: dict[str, Any] = json.loads(path.read_text())
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return value
 
 
@@ -190,10 +190,10 @@ def log_tail(run_dir: Path, name: str, lines: int = 15) -> str:
     path = run_dir / "logs" / f"{name}.log"
     if not path.exists():
         return "(no log)"
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def _write(path: Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_text(text)
+    scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)

@@ -89,7 +89,7 @@ def save(
         if snapshot := {k: v.cpu().contiguous() for k, v in anchor}:
             save_file(snapshot, scratch / "anchor.safetensors")
         header = {"format": FORMAT, "step": step, "epoch": epoch, "torch_rng": _rng_state()}
-        (scratch / "state.json").write_text(json.dumps(header | state))
+        (scratch / "state.json").write_text(json.dumps(header | state), encoding="utf-8")
         point("checkpoint.written")
         for file in scratch.iterdir():
             flush(file)
@@ -118,7 +118,7 @@ def newest(root: Path) -> Checkpoint | None:
         return None
     folder = folders[-1]
     try:
-        state = json.loads((folder / "state.json").read_text())
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(
             f"{folder} is not a readable checkpoint ({error}); delete it to resume from an older one"

@@ -576,7 +576,7 @@ class Learner:
 @contextmanager
 def _locked(run_dir: Path) -> Iterator[None]:
     """Hold the run directory. Raises ConfigError if another learner has it."""
-    with (run_dir / "learner.lock").open("a") as file:
+    with (run_dir / "learner.lock").open("a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
