@@ -700,7 +700,7 @@ def _validate(values: dict[str, Any], source: str, layers: Sequence[tuple[str, d
     try:
         return RunConfig(**values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(e, source, layers) for e in error.errors())) from error
+        raise ConfigError("; ".join(_explain(e, source, layers) for e in error.errors())) from error
 
 
 def _explain(error: Any, source: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> str:

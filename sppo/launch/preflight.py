@@ -17,7 +17,7 @@ def preflight(config: RunConfig) -> Questions:
     Returns the questions that the run will have. Raises ConfigError.
     """
     from sppo import models
-    from sppo.scorer import base
+    from sppo.scorer import base, rules
     from sppo.tasks import check, questions
 
     _check_reach(config)
@@ -29,6 +29,7 @@ def preflight(config: RunConfig) -> Questions:
             broker.close()
         except BrokerError as error:
             raise ConfigError(str(error)) from error
+    rules.check_answers("" if config.scorer.url else config.scorer.name, (*found.train, *found.held_out))
     if config.scorer.url or config.scorer.name in base.SCORERS:
         _try_scorer(config, found)
     else:

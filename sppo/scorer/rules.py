@@ -9,11 +9,14 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from sppo.errors import ConfigError
 from sppo.scorer.numbers import box, number, stated
+from sppo.tasks.questions import Question
+from sppo.tasks.rows import kind
 
 
 def exact_match(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
@@ -86,6 +89,19 @@ def _verifier(dataset: str) -> Any:
     return reasoning_gym.get_score_answer_fn(dataset)
 
 
+def check_answers(scorer: str, questions: Iterable[Question]) -> None:
+    """Raises ConfigError with the first row whose answer this rule cannot read; other scorers read what they like."""
+    if scorer not in _READERS:
+        return
+    for question in questions:
+        try:
+            _READERS[scorer](question.data)
+        except (KeyError, ValueError) as error:
+            raise ConfigError(
+                f"{question.where}: scorer.name = {scorer!r}: {error}; mend the row, or name another scorer"
+            ) from error
+
+
 def _number(data: Mapping[str, Any]) -> Fraction:
     """The number in the answer. Raises ValueError."""
     wanted = stated(_text(data))
@@ -98,5 +114,13 @@ def _text(data: Mapping[str, Any]) -> str:
     """The answer as text. Raises ValueError for what is neither text nor a number."""
     answer = data["answer"]
     if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
-        raise ValueError(f"the answer is {answer!r:.100}; it must be text or a number")
+        raise ValueError(f"the answer is {kind(answer)}; it must be text or a number")
     return str(answer)
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
+    "exact-match": _text,
+    "boxed-answer": _text,
+    "last-number": _number,
+    "closest-number": _number,
+}

@@ -7,8 +7,10 @@ from fractions import Fraction
 
 import pytest
 
+from sppo.errors import ConfigError
 from sppo.scorer.numbers import box, number, stated
-from sppo.scorer.rules import boxed_answer, closest_number, exact_match, last_number
+from sppo.scorer.rules import boxed_answer, check_answers, closest_number, exact_match, last_number
+from sppo.tasks.questions import Question
 
 RIGHT = [
     ("1,234", "1234"), ("$1,234.50", "1234.5"), ("That makes $18.", "18"), ("42%", "42"), ("50%", "50%"),
@@ -133,3 +135,17 @@ def test_a_number_is_the_whole_text_or_none() -> None:
     assert number("2 1/2 cups") == Fraction(5, 2)
     assert number("2 and 3") is None
     assert number("7" * 201) is None
+
+
+def test_a_row_whose_answer_a_rule_cannot_read_is_named_before_the_run() -> None:
+    rows = [
+        Question(source=str(i), text=str(i), data={"answer": answer}, where=f"q.jsonl:{i}")
+        for i, answer in enumerate(("5", "2 or 3", None), start=1)
+    ]
+    with pytest.raises(
+        ConfigError, match=r"q\.jsonl:2: scorer\.name = 'last-number': the answer '2 or 3' holds no number"
+    ):
+        check_answers("last-number", rows)
+    with pytest.raises(ConfigError, match=r"q\.jsonl:3: scorer\.name = 'exact-match': the answer is None"):
+        check_answers("exact-match", rows)
+    check_answers("mine:score", rows)
