@@ -45,7 +45,7 @@ def objective(
         "findings": {f.check.name: {"statement": f.statement, "series": f.series} for f in findings},
         "plots": [str(path) for path in drawn],
     }
-    (out / "objective.json").write_text(json.dumps(answer, indent=1))
+    (out / "objective.json").write_text(json.dumps(answer, indent=1), encoding="utf-8")
     if as_json:
         typer.echo(json.dumps(answer))
     else:
@@ -121,7 +121,7 @@ def kernels(
         from sppo.bench import plots
 
         out.mkdir(parents=True, exist_ok=True)
-        (out / "kernels.json").write_text(json.dumps(asdict(found), indent=1))
+        (out / "kernels.json").write_text(json.dumps(asdict(found), indent=1), encoding="utf-8")
         plots.draw_kernels(found.rows, out / "kernels.png")
     if not as_json:
         typer.echo(f"\n{found.device}, {found.threads} threads, AMX bf16: {'yes' if found.amx_bf16 else 'no'}")

@@ -40,6 +40,9 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(config_commands.app, name="config")
 
 RunDir = Annotated[Path, typer.Argument(help="The run directory.")]
+AcceptChangedData = Annotated[
+    bool, typer.Option("--accept-changed-data", help="Resume although the task's data is not what the run began with.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -73,6 +76,7 @@ def up(
         list[str] | None, typer.Option("--set", help="Override one setting: section.setting=value. Repeatable.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be started, and start nothing.")] = False,
+    accept_changed_data: AcceptChangedData = False,
 ) -> None:
     """Start a run, or resume one: broker, scorers, generators and learner, here or on a Ray cluster.
 
@@ -100,7 +104,7 @@ def up(
             with Progress(resolved.learner.steps, stream) as progress:
                 return Supervisor(resolved, folder, run_key, progress).run()
 
-    _train(config, resolved, folder, start, again=["up", config, *_given(set_)])
+    _train(config, resolved, folder, start, again=["up", config, *_given(set_)], accept=accept_changed_data)
 
 
 @app.command(epilog="Example: SPPO_BROKER__PASSWORD=... sppo-cli learner my.toml --run-dir runs/my-run")
@@ -108,6 +112,7 @@ def learner(
     config: role_commands.Source,
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="As for `up`; default runs/<name>.")] = None,
     set_: role_commands.Overrides = None,
+    accept_changed_data: AcceptChangedData = False,
 ) -> None:
     """Open a run on a broker and train it: the learner alone, for generators and scorers that are started by hand.
 
@@ -126,7 +131,7 @@ def learner(
 
     roles.prepare()
 
-    _train(config, resolved, folder, start, again=["learner", config, *_given(set_)])
+    _train(config, resolved, folder, start, again=["learner", config, *_given(set_)], accept=accept_changed_data)
 
 
 def _given(set_: list[str] | None) -> list[str]:
@@ -138,7 +143,13 @@ def _log(folder: Path) -> Path:
 
 
 def _train(
-    source: str, config: RunConfig, folder: Path, start: Callable[[str], dict[str, Any]], *, again: Sequence[str]
+    source: str,
+    config: RunConfig,
+    folder: Path,
+    start: Callable[[str], dict[str, Any]],
+    *,
+    again: Sequence[str],
+    accept: bool,
 ) -> None:
     """Check everything, then `start` the run of this folder under the key it is given."""
     from sppo.launch import machine
@@ -155,11 +166,14 @@ def _train(
         machine.check_disk(config, folder)
         run_dirs.check_checkpoint(folder)
         typer.echo(f"checking {source} ...")
-        with terminal.kept_for_us(_log(folder)):
+        with terminal.kept_for_us(_log(folder)) as stream:
             from sppo.launch.preflight import preflight
+            from sppo.tasks import fingerprint
 
-            preflight(config)
-        reports.print_run(folder, start(run_dirs.claim(folder, config)), again)
+            found = preflight(config)
+            print(found.describe(), file=stream, flush=True)
+            anew = fingerprint.settle(folder, found, trained=run_dirs.has_progress(folder), accept=accept)
+        reports.print_run(folder, start(run_dirs.claim(folder, config, anew=anew)), again)
 
 
 @contextmanager
@@ -176,7 +190,7 @@ def _explained(log: Path) -> Iterator[None]:
 def _keep_traceback(log: Path) -> str:
     """Where it is; must not hide the error, which may be a full disk."""
     try:
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             traceback.print_exc(file=file)
     except OSError as error:
         return f"the traceback could not be kept in {log}: {error.strerror}"

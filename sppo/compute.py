@@ -53,5 +53,9 @@ def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """Features of this machine's processor, as Linux names them; none elsewhere."""
     if not path.exists():
         return frozenset()
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.startswith(("flags", "Features"))]
+    lines = [
+        line
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.startswith(("flags", "Features"))
+    ]
     return frozenset(lines[0].partition(":")[2].split()) if lines else frozenset()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.resources
 import ipaddress
 import json
+import math
 import os
 import tomllib
 from collections.abc import Sequence
@@ -16,22 +17,55 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.sources import EnvSettingsSource
 
+from sppo import strict_json
 from sppo.errors import ConfigError
+from sppo.limits import MAX_COMPLETIONS, MAX_FRAME, MAX_INT
 
-Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
+
+def _filled(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+# Every number has an end: beyond these an engine, a timer, a frame or a float32 would overflow, deep in a run.
+Positive = Annotated[int, Field(gt=0, le=MAX_INT)]
+Count = Annotated[int, Field(ge=0, le=MAX_INT)]
+Processes = Annotated[int, Field(gt=0, le=1024)]
+Threads = Annotated[int, Field(ge=0, le=4096)]
+Seconds = Annotated[float, Field(gt=0, le=1e6)]
+Scale = Annotated[float, Field(ge=1e-9, le=1e9)]
+Coefficient = Annotated[float, Field(ge=0, le=1e6)]
+Name = Annotated[str, AfterValidator(_filled)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (int, float):
+            raise ValueError("must be a number, not true or false")
+        return value
 
 
 class ModelConfig(_Settings):
-    name: str = "smollm2-135m"
+    name: Name = "smollm2-135m"
     """A local folder in Hugging Face format, a hub id, or `smollm2-135m` (shipped inside a package)."""
     revision: str = ""
     """Hub revision to pin; empty takes the default branch."""
@@ -40,25 +74,36 @@ class ModelConfig(_Settings):
 
 
 class TaskConfig(_Settings):
-    name: str = "reasoning-gym:chain_sum"
+    name: Name = "reasoning-gym:chain_sum"
     """`reasoning-gym:<dataset>`, or `jsonl:<file>` with `question` and `answer` on each line."""
     params: dict[str, int | float | str | bool] = Field(default_factory=dict)
     """Arguments of the reasoning-gym dataset, such as `min_terms`."""
-    prompt: str = "{question}"
-    """User message; fields in braces come from the entry: question, answer and its metadata."""
+    prompt: Name = "{question}"
+    """User message; fields in braces are the entry's columns, and the fields of its `metadata`. A `question` that is a
+    list of chat messages keeps them; the prompt is then made from its last message."""
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        for key, given in value.items() if isinstance(value, dict) else ():
+            if not isinstance(given, (int, float, str)) or (isinstance(given, float) and not math.isfinite(given)):
+                raise ValueError(f"{key} must be text, a finite number, true or false, not {given!r:.80}")
+        return value
+
     pool: Positive = 6000
-    """Entries drawn from a procedural dataset before repeated questions are dropped."""
-    held_out: int = Field(200, ge=0)
-    """Distinct questions held out for evaluation, chosen by a hash of their text; 0 for no evaluation."""
+    """Entries drawn from a procedural dataset before repeated prompts are dropped."""
+    held_out: Count = 200
+    """Distinct prompts held out for evaluation, chosen by a hash of the question (of the whole prompt, where
+    `task.prompt` names other columns of a file); 0 for no evaluation."""
     max_prompt_tokens: Positive = 1024
     """A longer prompt is refused before anything starts."""
 
 
 class SamplingConfig(_Settings):
-    completions: Positive = 8
+    completions: Annotated[int, Field(gt=0, le=MAX_COMPLETIONS)] = 8
     """K, completions per prompt: at least 2, or 1 with `learner.target` = "batch_softmean"."""
-    temperature: float = Field(1.0, gt=0)
-    """Sampling temperature; the learner divides its logits by the same number."""
+    temperature: float = Field(1.0, ge=0.01, le=1e3)
+    """Sampling temperature; the learner divides its logits by the same number. vLLM raises any below 0.01 to it."""
     max_tokens: Positive = 512
     """Longest completion in tokens."""
     top_p: float = 1.0
@@ -73,6 +118,16 @@ class SamplingConfig(_Settings):
             )
         return value
 
+    @model_validator(mode="after")
+    def _fits_a_frame(self) -> SamplingConfig:
+        nbytes = 8 * self.completions * self.max_tokens  # a token and its log-prob, 4 bytes each
+        if nbytes > MAX_FRAME // 2:
+            raise ValueError(
+                f"completions = {self.completions} of max_tokens = {self.max_tokens}: one group may take {nbytes:,} "
+                f"bytes, and {MAX_FRAME // 2:,} is the most; lower either"
+            )
+        return self
+
 
 class LearnerConfig(_Settings):
     steps: Positive = 60
@@ -81,16 +136,16 @@ class LearnerConfig(_Settings):
     """Groups in one batch."""
     mini_batches: Positive = 1
     """Disjoint mini-batches per batch, one optimizer step each."""
-    lookahead_steps: int = Field(1, ge=0)
+    lookahead_steps: Count = 1
     """Batches of tickets in flight beyond the one in use; 0 is the synchronous schedule."""
-    eta: float = Field(1.0, gt=0, allow_inf_nan=False)
+    eta: Scale = 1.0
     """Inverse temperature of the SPPO target."""
     target: Literal["centered", "softmean", "batch_softmean", "half"] = "centered"
     """What is subtracted from the score, docs/objective.md: the group's mean residual, the soft mean of the group or of
     the whole batch, or 1/2 from a win rate."""
     link: Literal["none", "bradley-terry"] = "none"
     """`bradley-terry` turns rewards into preferences σ((r_i − r_j) / link_temperature)."""
-    link_temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    link_temperature: Scale = 1.0
     """τ of the link, in units of reward."""
     select: Literal["all", "best_worst"] = "all"
     """Completions of a group that are trained. `best_worst` biases the estimate (docs/objective.md)."""
@@ -106,23 +161,23 @@ class LearnerConfig(_Settings):
     """Where snapshots (the anchor of `iteration`, the reference of `kl_coef`) lie: by the model, or in host memory."""
     weight: Literal["geometric", "sequence", "masked", "none"] = "geometric"
     """Off-policy weight of a completion with importance ratio ρ: clipped ρ^(1/tokens), truncated ρ, 1 or 0, or 1."""
-    weight_cap: float = Field(0.0, ge=0)
+    weight_cap: Coefficient = 0.0
     """Cap of the weight, above 1: `geometric` and `masked` keep [1/cap, cap]; 0 takes 1.2, for `sequence` 2."""
     length_normalize: bool = False
     """Regress the mean instead of the sum of a completion's token log-ratios."""
-    kl_coef: float = Field(0.0, ge=0)
+    kl_coef: Coefficient = 0.0
     """Weight of the KL divergence from the model that the run began with (k3 estimate, summed over tokens)."""
-    entropy_coef: float = Field(0.0, ge=0)
+    entropy_coef: Coefficient = 0.0
     """Weight of the entropy bonus, summed over tokens."""
-    lr: float = Field(1e-6, gt=0)
+    lr: float = Field(1e-6, gt=0, le=1)
     """Peak learning rate of AdamW."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: Count = 0
     """Optimizer steps of linear warm-up."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """AdamW's betas."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=100)
     """AdamW's decoupled weight decay."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: Scale = 1.0
     """Gradients are clipped to this global norm."""
     micro_batch_tokens: Positive = 4096
     """Tokens, padding included, in one forward and backward; a single larger group goes alone."""
@@ -136,17 +191,17 @@ class LearnerConfig(_Settings):
     fast_logits: bool = False
     """Without Triton, round logits to bf16: faster, and each token's log-prob is off by 2e-3 to 2e-2 nats. Nothing
     where `compute` comes to float32."""
-    ranks: Positive = 1
+    ranks: Processes = 1
     """Processes that share the model by FSDP2, all on one machine: a GPU each, or a part of the CPU's threads."""
-    cpus: float = Field(0.0, ge=0)
+    cpus: Coefficient = 0.0
     """CPUs that Ray sets aside for each rank; 0 sets none aside: roles share cores."""
-    threads: int = Field(0, ge=0)
+    threads: Threads = 0
     """CPU threads; 0 takes every core (threads that wait do not spin, so roles may share cores)."""
     checkpoint_every: Positive = 20
     """Optimizer steps between checkpoints."""
     keep_checkpoints: Positive = 2
     """Newest checkpoints that are kept."""
-    parity_threshold: float = Field(0.0, ge=0)
+    parity_threshold: Coefficient = 0.0
     """Largest mean |engine − learner| log-prob of a token in nats, at equal weights; 0 takes 0.1 for bfloat16 and 0.01
     for float32. Above it the first batch ends the run, a later one warns, and the third in a row ends it."""
     batch_timeout_s: Seconds = 600.0
@@ -184,20 +239,20 @@ class LearnerConfig(_Settings):
 class GeneratorConfig(_Settings):
     engine: Literal["vllm", "transformers"] = "vllm"
     """Inference engine: vLLM, or Transformers for machines that have no vLLM."""
-    replicas: Positive = 1
+    replicas: Processes = 1
     """Generators to start; `sppo-cli scale` changes their number while the run goes on."""
-    tensor_parallel: Positive = 1
+    tensor_parallel: Processes = 1
     """GPUs over which one vLLM engine splits the model."""
-    cpus: float = Field(0.0, ge=0)
+    cpus: Coefficient = 0.0
     """CPUs that Ray sets aside for each generator; 0 sets none aside: roles share cores."""
-    host: str = "127.0.0.1"
+    host: Name = "127.0.0.1"
     """Address of this generator's own at which it meets the learner for a weight sync; `auto` takes the one by which
     this machine reaches the broker."""
-    max_groups: Positive = 64
+    max_groups: Annotated[int, Field(gt=0, le=65536)] = 64
     """Groups that one generator samples at a time."""
-    threads: int = Field(0, ge=0)
+    threads: Threads = 0
     """CPU threads of the engine; 0 takes every core (threads that wait do not spin, so roles may share cores)."""
-    kv_cache_gib: Positive = 1
+    kv_cache_gib: Annotated[int, Field(gt=0, le=65536)] = 1
     """Key-value cache on a CPU, GiB."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     """Share of a GPU's memory for the engine."""
@@ -208,18 +263,18 @@ class GeneratorConfig(_Settings):
 
 
 class ScorerConfig(_Settings):
-    name: str = "last-number"
+    name: Name = "last-number"
     """`last-number`, `closest-number` (compares), `exact-match`, `boxed-answer`, `reasoning-gym`, or your own function
     as `package.module:name`."""
     mode: Literal["http", "inline"] = "http"
     """`http`: a service of its own; `inline`: inside each generator."""
-    replicas: Positive = 1
+    replicas: Processes = 1
     """Scorer services to start in mode `http`; `sppo-cli scale` changes their number while the run goes on."""
-    cpus: float = Field(0.0, ge=0)
+    cpus: Coefficient = 0.0
     """CPUs that Ray sets aside for each scorer service; 0 sets none aside."""
-    gpus: float = Field(0.0, ge=0)
+    gpus: Coefficient = 0.0
     """GPUs, or a share of one, that Ray sets aside for each scorer service."""
-    host: str = "127.0.0.1"
+    host: Name = "127.0.0.1"
     """Address at which our own service listens, or `auto` as for a generator; beyond loopback it wants a token."""
     url: str = ""
     """A scorer service that already runs elsewhere; empty starts our own."""
@@ -235,6 +290,9 @@ class ScorerConfig(_Settings):
             raise ValueError("must start with http:// or https://")
         if "@" in value:
             raise ValueError("carries credentials; give the token as SPPO_SCORER__TOKEN")
+        if value and not urlsplit(value).hostname:
+            raise ValueError("names no host")
+        urlsplit(value).port  # noqa: B018 - raises ValueError for one that is no number or too large
         return value.rstrip("/")
 
 
@@ -257,7 +315,7 @@ class BrokerConfig(_Settings):
     """Reported failures of one ticket before it becomes a dead letter."""
     max_groups: Positive = 4096
     """Groups in the queue before generators are held back."""
-    max_bytes: Positive = 2 * 1024**3
+    max_bytes: Annotated[int, Field(gt=0, le=2**53)] = 2 * 1024**3
     """Bytes in the queue before generators are held back."""
 
     @model_validator(mode="after")
@@ -311,7 +369,7 @@ def is_loopback(host: str) -> bool:
 class WeightsConfig(_Settings):
     transport: Literal["auto", "gloo", "nccl"] = "auto"
     """`nccl` on GPUs, `gloo` on CPUs; `auto` follows the learner's device."""
-    host: str = "127.0.0.1"
+    host: Name = "127.0.0.1"
     """The learner's address, at which generators meet it for a weight sync, or `auto` as for a generator."""
     trusted_network: bool = False
     """Weights travel without authentication or encryption, over gloo as over NCCL. True says that none but this run's
@@ -324,7 +382,7 @@ class LaunchConfig(_Settings):
     ray_address: str = ""
     """Address of a Ray cluster that is up (`auto` finds the one of this machine); empty starts Ray here. Machines of a
     cluster share the run directory, and need a broker of their own (`broker.url`)."""
-    max_restarts: int = Field(3, ge=0)
+    max_restarts: Count = 3
     """Restarts of one role, or of the embedded broker, within ten minutes; then the run ends with the reason."""
     hang_timeout_s: Seconds = 300.0
     """A role that lives but gets nothing done for so long is ended and started again."""
@@ -337,17 +395,13 @@ class EvalConfig(_Settings):
     """Longest wait for one evaluation."""
 
 
-class RunConfig(BaseSettings):
+class RunConfig(_Settings):
     """Everything one run needs. `SPPO_<ROLE>__<SETTING>` in the environment overrides the file."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix="SPPO_", env_nested_delimiter="__", use_attribute_docstrings=True
-    )
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Names the run: its directory by default, and its keys in the broker."""
-    seed: int = Field(0, ge=0)
-    """Seed of the order of prompts and of sampling."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of the order of prompts and of sampling; below 2^32, where the seeds of the engines end."""
     compute: Literal["auto", "bfloat16", "float32"] = "auto"
     """Number format in which learner and engines compute and weights travel: `auto` takes bfloat16 on GPUs and on CPUs
     that multiply it (AVX512_BF16, AMX), float32 elsewhere. Master weights and checkpoints are float32 all the same."""
@@ -404,17 +458,6 @@ class RunConfig(BaseSettings):
                 "use 2 or more"
             )
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
 
 
 ENVIRONMENT = "environment"
@@ -536,32 +579,87 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+class _FromEnvironment(RunConfig, BaseSettings):
+    """What the environment may set, and how a variable is named: `SPPO_<SECTION>__<SETTING>`."""
+
+    model_config = SettingsConfigDict(env_prefix="SPPO_", env_nested_delimiter="__")
+
+
+class _Environment(EnvSettingsSource):
+    def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
+        """Sections, tables and lists from JSON that says each thing once. Raises ConfigError."""
+        try:
+            found = strict_json.loads(value)
+        except ValueError as error:
+            variable = next(v for v in os.environ if v.endswith(f"_{field_name.upper()}") and v.startswith("SPPO_"))
+            raise ConfigError(
+                f"{variable} in the environment: {error}; sections, tables and lists are written as JSON"
+            ) from error
+        wrong = [f"{field_name}.{key}" for key in found] if field_name in _sections() else []
+        for key in set(wrong) - set(_keys()):  # the source itself would match a key whatever its case
+            raise ConfigError(f"{key} (from {ENVIRONMENT}): no such setting{_nearest_setting(key)}")
+        return found
+
+
 def _read_environment() -> dict[str, Any]:
-    known = tuple(f"SPPO_{name.upper()}" for name in RunConfig.model_fields)
+    known = {_variable(key) for key in [*_sections(), *_keys()]}
+    tables = tuple(f"{_variable(key)}__" for key in _tables())
     for variable in os.environ:
-        section = variable.upper().split("__")[0]
-        if variable.startswith("SPPO_") and section not in known and variable not in OTHER_VARIABLES:
+        ours = variable.upper().startswith("SPPO_") and variable not in OTHER_VARIABLES
+        if ours and variable not in known and not variable.startswith(tables):
             raise ConfigError(f"{variable} in the environment: no such setting{_nearest(variable, _variables())}")
+    found = dict(_Environment(_FromEnvironment)())
+    for section, name in (key.split(".") for key in _tables()):
+        table = found.get(section, {}).get(name, {})
+        table |= {key: _json_or_text(text) for key, text in table.items() if isinstance(text, str)}
+    return found
+
+
+def _json_or_text(text: str) -> Any:
     try:
-        return dict(EnvSettingsSource(RunConfig)())
-    except SettingsError as error:
-        raise ConfigError(f"in the environment: {error}; sections and tables are written as JSON") from error
+        return strict_json.loads(text)
+    except ValueError:
+        return text
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """`learner.lr`, 1 as `{"learner": {"lr": 1}}`."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
 
 
 def _read_toml(source: str) -> dict[str, Any]:
     if not source:
         return {}
     if source in presets():
-        text = importlib.resources.files("sppo.presets").joinpath(f"{source}.toml").read_text()
+        data = importlib.resources.files("sppo.presets").joinpath(f"{source}.toml").read_bytes()
     else:
         path = Path(source)
         if not path.is_file():
             raise ConfigError(f"no configuration {source!r}: neither a file nor a preset ({', '.join(presets())})")
-        text = path.read_bytes().decode(errors="replace")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{source} cannot be read: {error.strerror}") from error
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(utf8(data, source))
+    except (ValueError, RecursionError) as error:  # besides what is no TOML: numbers of 4301 digits, endless nesting
         raise ConfigError(f"{source} is not valid TOML: {error}") from error
+
+
+def utf8(data: bytes, source: str) -> str:
+    """The text of a file, a byte order mark left out. Raises ConfigError with the line that is not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # `start` counts from behind the mark, where there is one.
+        start = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
+        line = data.count(b"\n", 0, start) + 1
+        column = start - (data.rfind(b"\n", 0, start) + 1) + 1
+        raise ConfigError(
+            f"{source}:{line}: not UTF-8: byte 0x{data[start]:02x} at byte {column} of the line; save the file as UTF-8"
+        ) from error
 
 
 def resolve_transport(config: RunConfig, *, cuda: bool) -> Literal["gloo", "nccl"]:
@@ -586,12 +684,13 @@ def _parse_override(item: str) -> dict[str, Any]:
             f"--set {key}: a command line is no place for a secret; use SPPO_{key.upper().replace('.', '__')}"
         )
     try:
-        value: Any = tomllib.loads(f"value = {text}")["value"]
+        read = tomllib.loads(f"value = {text}")
+        value: Any = read["value"] if len(read) == 1 else text  # a line break would begin another setting
     except tomllib.TOMLDecodeError:
         value = text
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"--set {key}: {error}") from error
+    return _nested(key, value)
 
 
 def _merge(base: dict[str, Any], update: dict[str, Any]) -> None:
@@ -603,32 +702,63 @@ def _merge(base: dict[str, Any], update: dict[str, Any]) -> None:
 
 
 def _validate(values: dict[str, Any], source: str, layers: Sequence[tuple[str, dict[str, Any]]] = ()) -> RunConfig:
+    for key, value in flatten(values).items():
+        if isinstance(value, str) and not value.isascii() and value != value.encode(errors="replace").decode():
+            raise ConfigError(f"{key} = {value!r}: not UTF-8; check the terminal's locale")
     try:
         return RunConfig(**values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(e, source, layers) for e in error.errors())) from error
+        raise ConfigError("; ".join(_explain(e, source, layers) for e in error.errors())) from error
 
 
 def _explain(error: Any, source: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         origins = [name for name, layer in layers if where in flatten(layer) or where in layer]
-        return f"{where} (from {origins[-1] if origins else source}): no such setting{_nearest(where, _keys())}"
+        return f"{where} (from {origins[-1] if origins else source}): no such setting{_nearest_setting(where)}"
     message = error["msg"].removeprefix("Value error, ")
     hidden = isinstance(error["input"], dict) or not where or where in SECRETS
-    value = "" if hidden else f" = {error['input']!r}"
-    return f"{where or source}{value}: {message}"
+    value = "" if hidden else f" = {error['input']!r:.200}"
+    quote = ", in quotes" if error["type"] == "string_type" else ""
+    return f"{where or source}{value}: {message}{quote}"
+
+
+def _nearest_setting(wrong: str) -> str:
+    return _nearest(wrong, [*_sections(), *_keys()])
+
+
+def _sections() -> list[str]:
+    return [key for key in RunConfig.model_fields if key not in _keys()]
+
+
+def _tables() -> list[str]:
+    """Settings with keys of the user's own."""
+    return [key for key in _keys() if isinstance(_default(key), dict)]
+
+
+def _default(key: str) -> Any:
+    section, _, name = key.rpartition(".")
+    fields = RunConfig.model_fields[section].annotation.model_fields if section else RunConfig.model_fields  # type: ignore[union-attr]
+    return fields[name].get_default(call_default_factory=True, validated_data={})
+
+
+def _variable(key: str) -> str:
+    return f"SPPO_{key.upper().replace('.', '__')}"
 
 
 def _variables() -> list[str]:
-    return [*OTHER_VARIABLES, *(f"SPPO_{key.upper().replace('.', '__')}" for key in _keys())]
+    return [*OTHER_VARIABLES, *map(_variable, [*_sections(), *_keys()])]
 
 
 def _nearest(wrong: str, known: list[str]) -> str:
     """What was probably meant, for the end of a message."""
     import difflib
 
-    close = difflib.get_close_matches(wrong, known, n=2, cutoff=0.75)
+    # Compared in lower case: `Learner` is nearer to `learner` than to anything else.
+    names = {name.lower(): name for name in known}
+    close = [names[name] for name in difflib.get_close_matches(wrong.lower(), names, n=2, cutoff=0.75)]
+    if close and close[0].lower() == wrong.lower():
+        close = close[:1]
     meant = f"; did you mean {' or '.join(close)}?" if close else ""
     return meant + ("" if meant else "; docs/configuration.md lists them all")
 

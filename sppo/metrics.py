@@ -65,7 +65,7 @@ class JsonLines:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one record."""
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -80,7 +80,7 @@ class JsonLines:
             return
         kept = [r for r in self.read() if r["step"] <= step]
         scratch = self.path.with_suffix(".partial")
-        scratch.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        scratch.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
         scratch.replace(self.path)
 
 
@@ -88,7 +88,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The whole records of a JSON-lines file; nothing if there is none."""
     if not path.exists():
         return
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             yield json.loads(line)
         except json.JSONDecodeError:

@@ -100,10 +100,13 @@ def random_groups(rng: np.random.Generator, count: int, *, vocabulary: int, vers
 
 
 class WordTokenizer:
-    """One token per character code; enough of the tokenizer's interface for tickets."""
+    """One token per character; enough of the tokenizer's interface for tickets."""
 
-    def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> list[int]:
-        return [ord(c) % 97 for c in messages[0]["content"]]
+    def apply_chat_template(self, chats: list[list[dict[str, str]]], **_: Any) -> list[str]:
+        return ["".join(message["content"] for message in chat) for chat in chats]
+
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[ord(c) % 97 for c in text] for text in texts]}
 
 
 def tiny_model(folder: Path, *, vocabulary: int = 61) -> str:

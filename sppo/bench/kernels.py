@@ -126,7 +126,7 @@ def measure(device: Device, rounds: int, *, quick: bool, say: Callable[[str], No
     return Measured(
         device=torch.cuda.get_device_name() if device == "cuda" else "cpu",
         threads=torch.get_num_threads(),
-        amx_bf16=cpu.exists() and "amx_bf16" in cpu.read_text(),
+        amx_bf16=cpu.exists() and "amx_bf16" in cpu.read_text(encoding="utf-8"),
         rows=rows,
         missing=missing,
     )
@@ -381,7 +381,7 @@ class _Memory:
             return
         try:
             ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier calls left behind would hide what this one needs
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
             self._before = _resident_mib("VmRSS")
         except OSError:
             self._before = None
@@ -394,7 +394,7 @@ class _Memory:
 
 
 def _resident_mib(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 

@@ -41,7 +41,7 @@ def audit(run_dir: Path) -> Audit:
     server = EmbeddedServer(run_dir / "broker", max_bytes=1 << 30)
     config = server.start(BrokerConfig())
     try:
-        broker = connect(config, f"{_name(run_dir)}-{(run_dir / 'run_id').read_text()}")
+        broker = connect(config, f"{_name(run_dir)}-{(run_dir / 'run_id').read_text(encoding='utf-8')}")
         summary = run_dirs.read_json(run_dir / "summary.json") or {}
         found = examine(run_dir, broker, finished=bool(summary.get("finished")))
         broker.close()
@@ -91,4 +91,4 @@ def orphans(run_dir: Path) -> list[str]:
 def _name(run_dir: Path) -> str:
     import tomllib
 
-    return str(tomllib.loads((run_dir / "config.toml").read_text())["name"])
+    return str(tomllib.loads((run_dir / "config.toml").read_text(encoding="utf-8"))["name"])

@@ -139,7 +139,7 @@ class Chaos:
         started, self._since = time.monotonic(), time.time()
         log = self._run_dir / "up.log"
         self._run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with log.open("w") as file:
+        with log.open("w", encoding="utf-8") as file:
             up = subprocess.Popen(
                 self._command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
                 env=os.environ | {CHAOS_VARIABLE: str(self._folder)},
@@ -308,7 +308,7 @@ class Chaos:
         """Seconds from the process' begin to "engine ready", by the newest life's log."""
         if not role.startswith("generator"):
             return 0.0
-        text = (self._run_dir / "logs" / f"{role}.log").read_text(errors="replace")
+        text = (self._run_dir / "logs" / f"{role}.log").read_text(encoding="utf-8", errors="replace")
         times = [_stamps(text, what) for what in (f"{role} begins in process", "engine ready")]
         return max(0.0, times[1][-1] - times[0][-1]) if all(times) else 0.0
 
@@ -420,4 +420,4 @@ def _stamps(text: str, what: str) -> list[float]:
 
 
 def _tail(path: Path, lines: int = 15) -> str:
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

@@ -33,7 +33,7 @@ class Journal:
 
     def write(self, event: dict[str, Any]) -> None:
         """Add an event with the time."""
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
 
 

@@ -11,15 +11,14 @@ from sppo.types import ScoreRequest
 PROBES = 3
 
 
-def preflight(config: RunConfig) -> None:
+def preflight(config: RunConfig) -> Questions:
     """Find every mistake that can be found before anything starts: model, task, prompts, scorer, broker.
 
-    Raises ConfigError.
+    Returns the questions that the run will have. Raises ConfigError.
     """
     from sppo import models
-    from sppo.scorer import base
-    from sppo.tasks import questions
-    from sppo.tasks.tickets import TicketFactory
+    from sppo.scorer import base, rules
+    from sppo.tasks import check, questions
 
     _check_reach(config)
     found = questions.load(config.task, config.seed)
@@ -30,12 +29,14 @@ def preflight(config: RunConfig) -> None:
             broker.close()
         except BrokerError as error:
             raise ConfigError(str(error)) from error
+    rules.check_answers("" if config.scorer.url else config.scorer.name, (*found.train, *found.held_out))
     if config.scorer.url or config.scorer.name in base.SCORERS:
         _try_scorer(config, found)
     else:
         base.find(config.scorer.name)
     path = models.resolve(config.model)
-    TicketFactory(config, found, models.load_tokenizer(path)).check_lengths()
+    check.check(config, found, models.load_tokenizer(path))
+    return found
 
 
 def _check_reach(config: RunConfig) -> None:

@@ -84,7 +84,7 @@ class Progress:
         except OSError as error:
             log.warning("nothing is shown from here on: %s", error)
             self._live = None
-            self._console = Console(file=Path(os.devnull).open("w"))  # noqa: SIM115 - as long as this process
+            self._console = Console(file=Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as this process
 
     def event(self, event: dict[str, Any]) -> None:
         """Take in what the learner reports."""

@@ -189,7 +189,7 @@ def only_here(config: RunConfig, name: str) -> Iterator[str]:
     mark = f"{os.getuid()}:{config.broker.url}:{config.name}:{name}"
     folder = Path(tempfile.gettempdir()) / f"sppo-{os.getuid()}-roles"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / f"{digest(mark)}.lock").open("a") as file:
+    with (folder / f"{digest(mark)}.lock").open("a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,6 +6,7 @@ RUN/events.jsonl      phases, evaluations, weight syncs, restarts: what happened
 RUN/logs/             one file per role; up.log for the checks and the supervisor
 RUN/checkpoints/      whole checkpoints (sppo/learner/checkpoint.py)
 RUN/export/           the trained model in Hugging Face format
+RUN/data.json         digests of the prompts (sppo/tasks/fingerprint.py)
 RUN/summary.json      the outcome, once the run has ended
 RUN/status.json       the state of the run, renewed every second while it is up
 RUN/broker/           the embedded broker's data
@@ -46,7 +47,7 @@ def locked(run_dir: Path) -> Iterator[None]:
         if not run_dir.exists():
             run_dir.mkdir(parents=True, mode=0o700)  # prompts, groups and weights are this user's alone
         (run_dir / "logs").mkdir(exist_ok=True)
-        lock = (run_dir / "up.lock").open("a")
+        lock = (run_dir / "up.lock").open("a", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--run-dir {run_dir} cannot be written: {error.strerror}; choose another") from error
     with lock:
@@ -62,7 +63,7 @@ def locked(run_dir: Path) -> Iterator[None]:
 def check(run_dir: Path, config: RunConfig) -> None:
     """Raises ConfigError when the directory holds a run that was trained under other settings."""
     changed = _changes(run_dir, config)
-    if changed and _has_progress(run_dir):
+    if changed and has_progress(run_dir):
         shown = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(changed.items())[:5])
         raise ConfigError(
             f"--run-dir {run_dir} belongs to another configuration: {shown}; "
@@ -75,21 +76,22 @@ def check_checkpoint(run_dir: Path) -> None:
     manifest.newest(run_dir / "checkpoints")
 
 
-def claim(run_dir: Path, config: RunConfig) -> str:
+def claim(run_dir: Path, config: RunConfig, *, anew: bool = False) -> str:
     """Write config.toml; returns the name of this run's keys in the broker.
 
     The name is kept as long as the run may be resumed. A directory whose run never took a step under other settings
-    begins anew, so that no group of those settings can be trained.
+    begins anew, so that no group of those settings can be trained; so does one whose data is new (`anew`).
     """
     identity = run_dir / "run_id"
-    if _changes(run_dir, config) or not identity.exists():
+    if anew or _changes(run_dir, config) or not identity.exists():
         _write(identity, uuid.uuid4().hex[:12])
     _write(run_dir / "config.toml", to_toml(config))
     (run_dir / "summary.json").unlink(missing_ok=True)  # of an earlier end
-    return f"{config.name}-{identity.read_text()}"
+    return f"{config.name}-{identity.read_text(encoding='utf-8')}"
 
 
-def _has_progress(run_dir: Path) -> bool:
+def has_progress(run_dir: Path) -> bool:
+    """Whether the run that is here has trained anything."""
     return (run_dir / "metrics.jsonl").exists() or any((run_dir / "checkpoints").glob("step-*"))
 
 
@@ -98,7 +100,7 @@ def _changes(run_dir: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]:
     existing = run_dir / "config.toml"
     if not existing.exists():
         return {}
-    before, after = (flatten(tomllib.loads(text)) for text in (existing.read_text(), to_toml(config)))
+    before, after = (flatten(tomllib.loads(text)) for text in (existing.read_text(encoding="utf-8"), to_toml(config)))
     return {
         key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())
@@ -160,7 +162,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file, or None if there is none."""
     if not path.exists():
         return None
-    value: dict[str, Any] = json.loads(path.read_text())
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return value
 
 
@@ -197,10 +199,10 @@ def log_tail(run_dir: Path, name: str, lines: int = 15) -> str:
     path = run_dir / "logs" / f"{name}.log"
     if not path.exists():
         return "(no log)"
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def _write(path: Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_text(text)
+    scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)

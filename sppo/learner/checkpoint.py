@@ -87,7 +87,7 @@ def save(
         if snapshot := {k: v.cpu().contiguous() for k, v in anchor}:
             save_file(snapshot, scratch / "anchor.safetensors")
         header = {"format": manifest.FORMAT, "step": step, "epoch": epoch, "torch_rng": _rng_state()}
-        (scratch / manifest.STATE).write_text(json.dumps(header | state))
+        (scratch / manifest.STATE).write_text(json.dumps(header | state), encoding="utf-8")
         manifest.write(scratch)
         point("checkpoint.written")
         for file in scratch.iterdir():

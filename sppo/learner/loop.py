@@ -37,7 +37,7 @@ from sppo.learner.ranks import Alone, Team
 from sppo.learner.spool import Spool
 from sppo.learner.step import Trainer
 from sppo.metrics import BusyClock, JsonLines, Spent
-from sppo.tasks import questions
+from sppo.tasks import fingerprint, questions
 from sppo.tasks.tickets import TicketFactory
 from sppo.transport import codec
 from sppo.transport.broker import Broker
@@ -116,7 +116,9 @@ class Learner:
         self._life: dict[str, float] = {"wall_s": 0.0, "syncs": 0, "sync_s": 0.0, "sync_max_s": 0.0}
         ledger = self._resume(checkpoint.newest(run_dir / "checkpoints"))
         self._ledger = ledger
-        tickets = TicketFactory(config, questions.load(config.task, config.seed), self._tokenizer)
+        found = questions.load(config.task, config.seed)
+        fingerprint.refuse_changes(run_dir, found)  # the file may have changed since `up`
+        tickets = TicketFactory(config, found, self._tokenizer)
         self._queue = GroupQueue(
             broker, tickets, ledger, Spool(run_dir), limits=config.broker, vocabulary=self._policy.vocabulary
         )
@@ -569,7 +571,7 @@ class Learner:
 @contextmanager
 def _locked(run_dir: Path) -> Iterator[None]:
     """Hold the run directory. Raises ConfigError if another learner has it."""
-    with (run_dir / "learner.lock").open("a") as file:
+    with (run_dir / "learner.lock").open("a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -35,7 +35,7 @@ def folders(root: Path) -> list[Path]:
 def write(folder: Path) -> None:
     """Write down the files that are in the folder."""
     files = {p.name: _describe(p) for p in sorted(folder.iterdir())}
-    (folder / NAME).write_text(json.dumps(files, indent=1))
+    (folder / NAME).write_text(json.dumps(files, indent=1), encoding="utf-8")
 
 
 def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -50,7 +50,7 @@ def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
     damage = _damage(found[-1])
     if damage:
         raise ConfigError(f"{damage}; {_way_on(found)}")
-    return found[-1], json.loads((found[-1] / STATE).read_text())
+    return found[-1], json.loads((found[-1] / STATE).read_text(encoding="utf-8"))
 
 
 def _way_on(found: list[Path]) -> str:

@@ -1,6 +1,7 @@
 """Rule scorers: 1 for a right completion, 0 for a wrong one (reasoning-gym grades in between, closest-number compares).
 
-Each takes the question, its completions, and `data` with at least `answer`.
+Each takes the question, its completions, and `data` with at least `answer`. Where a rule cannot tell, it pays nothing;
+docs/scorers.md says what it can tell.
 """
 
 from __future__ import annotations
@@ -8,56 +9,71 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+from sppo.errors import ConfigError
+from sppo.scorer.numbers import box, number, stated
+from sppo.tasks.questions import Question
+from sppo.tasks.rows import kind
 
 
 def exact_match(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    """Whether the whole completion, trimmed, is the answer."""
-    answer = str(data["answer"]).strip()
-    return [float(text.strip() == answer) for text in completions]
+    """Whether the whole completion, trimmed, is the answer; an empty answer is never matched."""
+    answer = _text(data).strip()
+    return [float(bool(answer) and text.strip() == answer) for text in completions]
 
 
 def last_number(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    """Whether the last number in the completion is the last number in the answer; thousands' commas are ignored."""
-    wanted = _answer(data)
-    return [float(_last(text) == wanted) for text in completions]
+    """Whether the number that the completion answers with is the answer's: the last one, unless it says which."""
+    wanted = _number(data)
+    return [float(stated(text) == wanted) for text in completions]
 
 
 def closest_number(
     question: str, completions: Sequence[str], data: Mapping[str, Any]
 ) -> list[float] | list[list[float]]:
-    """Preferences: the completion whose last number is closer to the answer wins, with 1/2 for a tie.
+    """Preferences: the completion whose number is closer to the answer wins, with 1/2 for a tie.
 
     A completion without a number is the furthest of all. For one completion it returns what `last_number` does.
     """
     if len(completions) == 1:
         return last_number(question, completions, data)
-    wanted = _answer(data)
-    found = [_last(text) for text in completions]
+    wanted = _number(data)
+    found = [stated(text) for text in completions]
     miss = [math.inf if number is None else abs(number - wanted) for number in found]
     return [[0.5 if a == b else float(a < b) for b in miss] for a in miss]
 
 
 def boxed_answer(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    """Whether the last \\boxed{...} of the completion is the answer, or the answer's own \\boxed{...}; spaces apart."""
-    wanted = _boxed(str(data["answer"])) or str(data["answer"])
-    return [float((_boxed(text) or "").replace(" ", "") == wanted.replace(" ", "")) for text in completions]
+    """Whether the last closed \\boxed{...} of the completion is the answer, or the answer's own \\boxed{...}.
+
+    Two boxes are equal as the same number, or as the same text but for spaces. An empty answer is never matched.
+    """
+    answer = _text(data)
+    boxed = box(answer)
+    wanted = answer.rpartition("####")[2] if boxed is None else boxed
+    return [float(_same(box(text), wanted)) for text in completions]
 
 
-def _boxed(text: str) -> str | None:
-    """What stands in the last \\boxed{...}, its braces balanced."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth = 0
-    for i in range(start + len("\\boxed"), len(text)):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0:
-            return text[start + len("\\boxed{") : i]
-    return None
+def _same(found: str | None, wanted: str) -> bool:
+    if found is None or not found.strip() or not wanted.strip():
+        return False
+    if _squeezed(found) == _squeezed(wanted):
+        return True
+    value = number(found)
+    return value is not None and value == number(wanted)
+
+
+def _squeezed(text: str) -> str:
+    """Without the spaces and the LaTeX commands that change nothing; a space between digits stays."""
+    text = (
+        re.sub(r"\\(?:left|right|!|,|;)(?![A-Za-z])", "", text)
+        .replace("\\dfrac", "\\frac")
+        .replace("\\tfrac", "\\frac")
+    )
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text.strip())
 
 
 def reasoning_gym_score(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
@@ -73,13 +89,38 @@ def _verifier(dataset: str) -> Any:
     return reasoning_gym.get_score_answer_fn(dataset)
 
 
-def _answer(data: Mapping[str, Any]) -> float:
-    wanted = _last(str(data["answer"]))
+def check_answers(scorer: str, questions: Iterable[Question]) -> None:
+    """Raises ConfigError with the first row whose answer this rule cannot read; other scorers read what they like."""
+    if scorer not in _READERS:
+        return
+    for question in questions:
+        try:
+            _READERS[scorer](question.data)
+        except (KeyError, ValueError) as error:
+            raise ConfigError(
+                f"{question.where}: scorer.name = {scorer!r}: {error}; mend the row, or name another scorer"
+            ) from error
+
+
+def _number(data: Mapping[str, Any]) -> Fraction:
+    """The number in the answer. Raises ValueError."""
+    wanted = stated(_text(data))
     if wanted is None:
-        raise ValueError(f"the answer {data['answer']!r} holds no number")
+        raise ValueError(f"the answer {data['answer']!r:.200} holds no number that can be read with certainty")
     return wanted
 
 
-def _last(text: str) -> float | None:
-    found = _NUMBER.findall(text.replace(",", ""))
-    return float(found[-1]) if found else None
+def _text(data: Mapping[str, Any]) -> str:
+    """The answer as text. Raises ValueError for what is neither text nor a number."""
+    answer = data["answer"]
+    if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
+        raise ValueError(f"the answer is {kind(answer)}; it must be text or a number")
+    return str(answer)
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
+    "exact-match": _text,
+    "boxed-answer": _text,
+    "last-number": _number,
+    "closest-number": _number,
+}

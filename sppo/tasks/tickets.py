@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from sppo.config import RunConfig
-from sppo.errors import ConfigError
+from sppo.tasks.prompts import encode
 from sppo.tasks.questions import Question, Questions
-from sppo.types import SamplingParams, Ticket
+from sppo.types import SamplingParams, Ticket, TicketStream
 
 SEED_STRIDE = 1_000_003
 
@@ -24,24 +24,16 @@ class TicketFactory:
         self._questions = questions
         self._tokenizer = tokenizer
         self._order: tuple[int, list[int]] = (-1, [])
-
-    def check_lengths(self) -> None:
-        """Raises ConfigError if any prompt is longer than the limit."""
-        limit = self._config.task.max_prompt_tokens
-        for question in (*self._questions.train, *self._questions.held_out):
-            length = len(self._encode(question))
-            if length > limit:
-                raise ConfigError(
-                    f"task.max_prompt_tokens = {limit}: a prompt of {length} tokens begins {question.text[:60]!r}; "
-                    "raise the limit or shorten the prompts"
-                )
+        self._held_out_ids: list[list[int]] = []
 
     def training(self, index: int, min_version: int) -> Ticket:
         """The ticket of training index `index`."""
         sampling = self._config.sampling
-        return self._ticket(
+        question = self._training_question(index)
+        return _ticket(
             uid=training_uid(index),
-            question=self._training_question(index),
+            question=question,
+            ids=encode(self._tokenizer, [question.messages])[0],
             sampling=SamplingParams(
                 completions=sampling.completions,
                 temperature=sampling.temperature,
@@ -49,14 +41,19 @@ class TicketFactory:
                 seed=(self._config.seed * SEED_STRIDE + index) % 2**31,
             ),
             min_version=min_version,
+            stream="train",
         )
 
     def evaluation(self, name: str, n: int) -> list[Ticket]:
         """One greedy ticket for each held-out question, none of which may be begun by weights older than `n`."""
         sampling = SamplingParams(completions=1, temperature=0.0, max_tokens=self._config.sampling.max_tokens, seed=0)
+        if not self._held_out_ids:
+            self._held_out_ids = encode(self._tokenizer, [q.messages for q in self._questions.held_out])
         return [
-            self._ticket(uid=f"eval-{name}-{i:06d}", question=question, sampling=sampling, min_version=n, stream="eval")
-            for i, question in enumerate(self._questions.held_out)
+            _ticket(
+                uid=f"eval-{name}-{i:06d}", question=question, ids=ids, sampling=sampling, min_version=n, stream="eval"
+            )
+            for i, (question, ids) in enumerate(zip(self._questions.held_out, self._held_out_ids, strict=True))
         ]
 
     def _training_question(self, index: int) -> Question:
@@ -65,24 +62,19 @@ class TicketFactory:
             self._order = (number, self._questions.training_order(self._config.seed, number))
         return self._questions.train[self._order[1][position]]
 
-    def _ticket(
-        self, *, uid: str, question: Question, sampling: SamplingParams, min_version: int, stream: Any = "train"
-    ) -> Ticket:
-        return Ticket(
-            uid=uid,
-            stream=stream,
-            prompt_ids=tuple(self._encode(question)),
-            question=question.text,
-            scorer_data=question.data,
-            sampling=sampling,
-            min_version=min_version,
-        )
 
-    def _encode(self, question: Question) -> list[int]:
-        ids = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": question.text}], add_generation_prompt=True, return_dict=False
-        )
-        return [int(i) for i in ids]
+def _ticket(
+    *, uid: str, question: Question, ids: list[int], sampling: SamplingParams, min_version: int, stream: TicketStream
+) -> Ticket:
+    return Ticket(
+        uid=uid,
+        stream=stream,
+        prompt_ids=tuple(ids),
+        question=question.text,
+        scorer_data=question.data,
+        sampling=sampling,
+        min_version=min_version,
+    )
 
 
 def training_uid(index: int) -> str:

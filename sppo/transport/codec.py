@@ -24,13 +24,12 @@ import xxhash
 from numpy.typing import NDArray
 
 from sppo.errors import BadFrame
+from sppo.limits import MAX_COMPLETIONS, MAX_FRAME
 from sppo.types import Completion, Group, SamplingParams, Ticket, TicketStream, Version, VersionSpan
 
 MAGIC = b"SPG1"
 _PREFIX = struct.Struct("<4sIQ")
-MAX_FRAME = 1 << 30
 MAX_HEADER = 1 << 24
-MAX_COMPLETIONS = 4096
 _DTYPES: Mapping[str, np.dtype[Any]] = {
     "prompt": np.dtype("<i4"),
     "tokens": np.dtype("<i4"),

@@ -103,7 +103,10 @@ class RedisBroker(Broker):
         self._announced: tuple[str, bytes] | None = None
         self._was_full = False
         folder = importlib.resources.files("sppo.transport").joinpath("lua")
-        self._lua = {name: client.register_script(folder.joinpath(f"{name}.lua").read_text()) for name in _SCRIPTS}
+        self._lua = {
+            name: client.register_script(folder.joinpath(f"{name}.lua").read_text(encoding="utf-8"))
+            for name in _SCRIPTS
+        }
 
     # learner ---------------------------------------------------------------------------------------------------
     def open_epoch(self, epoch: str) -> None:

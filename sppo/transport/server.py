@@ -200,7 +200,7 @@ class EmbeddedServer:
         while True:
             if self._process.poll() is not None:
                 log = self._folder / "server.log"
-                lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:] if log.exists() else []
                 raise BrokerError("the embedded broker ended at start:\n" + "\n".join(lines))
             try:
                 connect(self.credentials(self._config, "operator"), "probe").close()

@@ -114,3 +114,136 @@ def test_an_unknown_variable_names_the_nearest(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("SPPO_LEARNR__LR", "1")
     with pytest.raises(ConfigError, match="did you mean SPPO_LEARNER__LR"):
         config.load("quickstart")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("Learner.steps=5", ["--set Learner.steps", "no such setting", "did you mean learner?"]),
+        ("LEARNER.LR=1e-3", ["LEARNER", "no such setting", "did you mean learner?"]),
+        ("learner.Steps=5", ["learner.Steps", "no such setting", "did you mean learner.steps?"]),
+        ("Seed=1", ["Seed", "no such setting", "did you mean seed?"]),
+    ],
+)
+def test_a_setting_in_another_case_is_no_setting(override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load("quickstart", [override])
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_two_cases_of_one_section_are_not_merged(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text('[learner]\nlr = 1e-3\n[Learner]\nsteps = 5\n[Scorer]\nname = "exact-match"\n')
+    with pytest.raises(ConfigError) as caught:
+        config.load(str(file))
+    assert "did you mean learner?" in str(caught.value)
+    assert "did you mean scorer?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "words"),
+    [
+        ("SPPO_Learner__Steps", "5", "did you mean SPPO_LEARNER__STEPS"),
+        ("sppo_learner__steps", "5", "did you mean SPPO_LEARNER__STEPS"),
+        ("SPPO_LEARNER__STEPSS", "5", "did you mean SPPO_LEARNER__STEPS"),
+        ("SPPO_SEED__X", "5", "did you mean SPPO_SEED"),
+        ("SPPO_LEARNER", '{"LR": 1}', r"learner\.LR \(from environment\): no such setting; did you mean learner\.lr\?"),
+        ("SPPO_LEARNER", '{"lr": 1, "lr": 2}', "SPPO_LEARNER in the environment: the key 'lr' stands twice"),
+        ("SPPO_LEARNER", "lr=1", "SPPO_LEARNER in the environment: .*written as JSON"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, words: str
+) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(ConfigError, match=words):
+        config.load("quickstart")
+
+
+def test_variables_set_sections_tables_lists_and_single_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPPO_LEARNER", '{"lr": 0.5, "steps": 4}')
+    monkeypatch.setenv("SPPO_LEARNER__STEPS", "7")
+    monkeypatch.setenv("SPPO_LEARNER__BETAS", "[0.5, 0.6]")
+    monkeypatch.setenv("SPPO_TASK__PARAMS__MIN_TERMS", "3")
+    monkeypatch.setenv("SPPO_TASK__PARAMS__KIND", "easy")
+    loaded = config.load("quickstart")
+    assert (loaded.learner.lr, loaded.learner.steps, loaded.learner.betas) == (0.5, 7, (0.5, 0.6))
+    assert (loaded.task.params["min_terms"], loaded.task.params["kind"], loaded.task.params["max_terms"]) == (
+        3,
+        "easy",
+        2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (
+            b'name = "a"\n[task]\nprompt = "R\xe9ponds: {question}"\n',
+            r":3: not UTF-8: byte 0xe9 at byte 12 of the line",
+        ),
+        (b'\xef\xbb\xbfname = "\xff"\n', r":1: not UTF-8: byte 0xff at byte 12"),
+        ('name = "a"\n'.encode("utf-16"), r":1: not UTF-8"),
+        (b'name = "a"\nname = "b"\n', "not valid TOML.*line 2"),
+        (b"a = " + b"[" * 5000, "not valid TOML"),
+        (b"seed = " + b"9" * 5000, "not valid TOML"),
+        (b"[learner]\nlr = nan\n", r"learner\.lr = nan.*finite"),
+        (b"[task]\nparams = { x = inf }\n", r"task\.params: x must be .*inf"),
+        (b"[learner]\nsteps = true\n", r"learner\.steps = True: must be a number"),
+        (b"name = 2024\n", r"name = 2024: .*in quotes"),
+    ],
+)
+def test_a_file_that_cannot_be_read_as_written_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+    file = tmp_path / "a.toml"
+    file.write_bytes(data)
+    with pytest.raises(ConfigError, match=words):
+        config.load(str(file))
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_bytes(b'\xef\xbb\xbfname = "a"\r\n[task]\r\nprompt = "R\xc3\xa9ponds: {question}"\r\n')
+    loaded = config.load(str(file))
+    assert (loaded.name, loaded.task.prompt) == ("a", "Réponds: {question}")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed=4294967296", "seed = 4294967296: .*less than 4294967296"),
+        ("seed=1732550000000", "seed = 1732550000000: .*less than 4294967296"),
+        ("sampling.completions=4097", "sampling.completions = 4097: .*4096"),
+        ("sampling.max_tokens=1000000000000", "sampling.max_tokens"),
+        ("sampling.max_tokens=10000000", "completions = 8 of max_tokens = 10000000: one group may take"),
+        ("sampling.temperature=0.001", "sampling.temperature = 0.001: .*0.01"),
+        ("learner.batch_timeout_s=1e10", "learner.batch_timeout_s"),
+        ("learner.eta=1e300", "learner.eta"),
+        ("learner.betas=[0.9, 1.0]", r"learner\.betas"),
+        ("broker.max_bytes=99999999999999999999", "broker.max_bytes"),
+        ("broker.url=redis://127.0.0.1:99999", "broker.url.*0-65535"),
+        ("scorer.url=http://127.0.0.1:99999", "scorer.url.*0-65535"),
+        ("scorer.url=http://", "scorer.url.*no host"),
+        ("model.name=", "model.name = '': must not be empty"),
+        ("task.prompt=", "task.prompt = '': must not be empty"),
+        ("weights.host=", "weights.host = '': must not be empty"),
+        ("task.prompt=R\udce9ponds {question}", "task.prompt.*not UTF-8"),
+        ("seed=" + "9" * 5000, "--set seed"),
+    ],
+)
+def test_a_value_that_would_fail_deep_in_a_run_is_refused_by_its_setting(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        config.load("quickstart", [override])
+
+
+def test_the_largest_seed_is_one_that_numpy_and_torch_take() -> None:
+    import numpy as np
+    import torch
+
+    seed = config.load("quickstart", [f"seed={2**32 - 1}"]).seed
+    np.random.RandomState(seed)
+    torch.Generator().manual_seed(seed)
+
+
+def test_every_preset_is_within_the_limits() -> None:
+    for name in config.presets():
+        config.load(name, environment=False)

@@ -128,7 +128,7 @@ def seconds(arguments: list[str], cwd: Path) -> float:
     ("variable", "value", "words"),
     [
         ("SPPO_LERNER__LR", "1", ["SPPO_LERNER__LR", "no such setting"]),
-        ("SPPO_LEARNER__LRR", "1", ["learner.lrr", "no such setting"]),
+        ("SPPO_LEARNER__LRR", "1", ["SPPO_LEARNER__LRR", "no such setting"]),
         ("SPPO_TASK__PARAMS", "notjson", ["environment", "JSON"]),
         ("SPPO_BROKER__PASSWORD", "", []),
     ],

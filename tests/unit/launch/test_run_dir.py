@@ -71,3 +71,10 @@ def test_metrics_of_a_line_that_was_given_up_are_dropped(tmp_path: Path) -> None
         file.write('{"step": 6, "lo')  # killed while writing
     lines.keep_until(3)
     assert [r["step"] for r in lines.read()] == [1, 2, 3]
+
+
+def test_other_data_begins_anew_under_other_keys(tmp_path: Path) -> None:
+    key = begin(tmp_path)
+    run = config.load("quickstart")
+    assert run_dirs.claim(tmp_path, run) == key
+    assert run_dirs.claim(tmp_path, run, anew=True) != key
