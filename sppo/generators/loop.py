@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 IDLE_S = 0.05
 FULL_WAIT_S = 0.5
 DRAIN_S = 20.0
+LONGEST_WORDS = 600
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
@@ -56,6 +57,7 @@ class Generator:
         self._clock = BusyClock()
         self._tokens = 0
         self._answers = 0
+        self._refusals, self._refusal = 0, ""
         self._life = secrets.token_hex(8)
         self._leaving = asyncio.Event()
         self._leasing = False
@@ -142,6 +144,8 @@ class Generator:
                 busy_s=self._clock.busy_s,
                 ready_s=self._clock.ready_s,
                 tokens=self._tokens,
+                refusals=self._refusals,
+                refusal=self._refusal,
                 progress=self._answers,
             )
             await asyncio.to_thread(self._broker.heartbeat, member, HEARTBEAT_TTL_S)
@@ -192,6 +196,7 @@ class Generator:
         except (ScorerError, ValueError) as error:  # ValueError: the engine refused this prompt
             attempt, final = f"{self._name}.{lease.attempt}", isinstance(error, ScorerRefused)
             dead = await asyncio.to_thread(self._broker.fail, uid, attempt, f"{self._name}: {error}", final)
+            self._refusals, self._refusal = self._refusals + 1, f"{uid}: {error}"[:LONGEST_WORDS]
             log.warning("ticket %s failed%s: %s", uid, " for good" if dead else ", will be tried again", error)
         finally:
             self._slots.release()

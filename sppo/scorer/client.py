@@ -2,8 +2,8 @@
 
 A service that cannot be reached, or says that it is busy (429, 503), is no fault of the group: the request waits, while
 the lease is renewed. Everything else counts: an answer that is late, too large, no JSON, or of another form refuses the
-group; so does an error, after `TRIES`; and a connection that breaks while the group is scored, which may be the group's
-doing: the last time it is asked about alone.
+group; so does an error, after `TRIES`. A connection that breaks while the group is scored may be the group's doing: it
+is asked about `TRIES` times, the last time alone, and then given up.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ class _Unreachable(Exception):  # noqa: N818 - not an error
 
 
 class _Failed(Exception):  # noqa: N818 - may go away
-    """The service answered with an error, or not at all."""
+    """The service answered with an error."""
+
+
+class _Broke(_Failed):
+    """The connection broke after the group was sent."""
 
 
 class _Later(Exception):  # noqa: N818 - not an error
@@ -81,7 +85,7 @@ class HttpScorer:
         Raises ScorerError when a service does not score the group, ScorerRefused where it never would, ConfigError when
         it refuses the token.
         """
-        left_s, patience_s, failures = self._limit_s, PATIENCE * self._timeout_s, list[str]()
+        left_s, patience_s, failures = self._limit_s, PATIENCE * self._timeout_s, list[_Failed]()
         while True:
             url = await self._service(request)
             lane = self._alone if len(failures) == TRIES - 1 else contextlib.nullcontext()
@@ -101,11 +105,11 @@ class HttpScorer:
                     await asyncio.sleep(later.wait_s)
                     continue
                 except _Failed as error:
-                    failures.append(str(error))
+                    failures.append(error)
             pause_s = min(RETRY_S * 4 ** (len(failures) - 1), self._timeout_s / 4)
             left_s -= time.monotonic() - begun + pause_s
             if len(failures) == TRIES or left_s <= 0:
-                raise ScorerError(f"group {request.uid}: {'; '.join(dict.fromkeys(failures))}")
+                raise _given_up(request, failures)
             await asyncio.sleep(pause_s)
 
     async def probe(self, request: ScoreRequest) -> Scores | None:
@@ -162,9 +166,10 @@ class HttpScorer:
             ) from None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise _Unreachable(f"{url}: {type(error).__name__}: {error}") from error
-        except (httpx.HTTPError, zlib.error) as error:
-            what = "the connection broke" if isinstance(error, httpx.TransportError) else type(error).__name__
-            raise _Failed(f"{url}: {what} while it scored this group: {error}") from error
+        except zlib.error as error:
+            raise ScorerError(f"group {request.uid}: {url} answered what cannot be unpacked: {error}") from error
+        except httpx.HTTPError as error:
+            raise _Broke(f"{url}: the connection broke while it scored this group: {error}") from error
         return _judge(url, request, status, headers, body)
 
     async def _post(self, url: str, request: ScoreRequest) -> tuple[int, httpx.Headers, bytes]:
@@ -184,6 +189,13 @@ class HttpScorer:
                 if len(body) > LONGEST_REPLY:
                     raise ScorerError(f"group {request.uid}: {url} answered more than {LONGEST_REPLY >> 20} MiB")
             return reply.status_code, reply.headers, bytes(body)
+
+
+def _given_up(request: ScoreRequest, failures: Sequence[_Failed]) -> ScorerError:
+    words = "; ".join(dict.fromkeys(map(str, failures)))
+    if len(failures) == TRIES and all(isinstance(failure, _Broke) for failure in failures):
+        return ScorerRefused(f"group {request.uid}: {TRIES} times, the last time alone, {words}")
+    return ScorerError(f"group {request.uid}: {words}")
 
 
 def _judge(url: str, request: ScoreRequest, status: int, headers: httpx.Headers, body: bytes) -> Scores:

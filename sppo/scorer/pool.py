@@ -124,7 +124,7 @@ class Pool:
     async def _turn(self, turn_s: float | None) -> ScorerProcess:
         """A process with room for one more group, which is then in its hands; in the order of asking."""
         if self.fault is not None:
-            raise self.fault
+            raise type(self.fault)(str(self.fault))
         turn: asyncio.Future[ScorerProcess] = self._loop.create_future()
         self._waiting.append(turn)
         self._dispatch()
