@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+
 import pytest
 
 from tests.integration.conftest import REPOSITORY, processes_below
