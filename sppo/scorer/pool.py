@@ -20,7 +20,7 @@ from collections import deque
 from typing import Any
 
 from sppo.errors import ConfigError, ScorerBusy, ScorerError, SppoError
-from sppo.scorer.process import Lost, ScorerProcess
+from sppo.scorer.process import Late, Lost, ScorerProcess
 from sppo.types import ScoreRequest
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ LOAD_S = 240.0
 """Longest import of a user's module, and what its first call may take beyond `scorer.timeout_s`, in seconds."""
 MEMORY = 1 << 30
 MOST = 32
+LOOK_S = 0.2
 START_TRIES = 3
 START_AGAIN_S = 1.0
 
@@ -55,6 +56,7 @@ class Pool:
         self._alone = asyncio.Lock()
         self._suspects: ScorerProcess | None = None
         """Scores groups, one at a time, that were in hand when a process died."""
+        self._look_at = 0.0
         self._room = MOST
         """Processes that this machine has been found to have room for."""
         self.fault: SppoError | None = None
@@ -112,6 +114,10 @@ class Pool:
             self._loop.call_later(self._timeout_s, self._dispatch)
         try:
             return await process.call(request, lambda: self._limit_s(process))
+        except Late:
+            more = round(self._limit_s(process) - self._timeout_s)
+            loading = f", and {more} s for what a first call loads" if more else ""
+            raise ScorerError(f"no answer within scorer.timeout_s = {self._timeout_s:g}{loading}") from None
         finally:
             if first and process.answered:
                 self._first_call_s = max(self._first_call_s or 0.0, time.monotonic() - begun)
@@ -151,12 +157,21 @@ class Pool:
                 free.in_hand += 1
                 turn.set_result(free)
         self._waiting = deque(turn for turn in self._waiting if not turn.done())
-        if self._waiting and self._starting is None and len(self._processes) < self._most():
+        if self._waiting and self._starting is None and self._would_help():
             self._starting = self._loop.create_task(self._add())
 
-    def _most(self) -> int:
+    def _would_help(self) -> bool:
+        """Whether another process may be started; looked at now and then, as it reads what each of them uses."""
+        now = time.monotonic()
         if not self._processes:
-            return 1
+            return True
+        if now < self._look_at:
+            return False
+        enough = len(self._processes) >= self._most()
+        self._look_at = now + LOOK_S if enough else 0.0
+        return not enough
+
+    def _most(self) -> int:
         if self._processes[0].concurrent:
             return 1
         room = MEMORY // max(1, *(p.resident() for p in self._processes))

@@ -32,6 +32,10 @@ ENOUGH_S = 0.2
 _EXIT_POLLS = 10
 
 
+class Late(Exception):  # noqa: N818 - caught in the pool
+    """A call that took longer than it may, and was ended."""
+
+
 class Lost(Exception):  # noqa: N818 - caught in the pool
     """The process ended with this group in hand.
 
@@ -123,8 +127,7 @@ class ScorerProcess:
     async def call(self, request: ScoreRequest, limit_s: Callable[[], float]) -> list[Any]:
         """What the function returns, as floats or rows of floats. `limit_s` is asked again while the call lasts.
 
-        Raises ScorerError or ScorerRefused with the function's own error, ScorerError when it is late, Lost when the
-        process has ended.
+        Raises ScorerError or ScorerRefused with the function's own error, Late, or Lost when the process has ended.
         """
         number, started = next(self._numbers), time.monotonic()
         call = self._calls[number] = _Call(begun_at=None if self.concurrent else started)
@@ -146,7 +149,7 @@ class ScorerProcess:
         raise kind(str(answer.get("error")))
 
     async def _wait(self, number: int, call: _Call, limit_s: Callable[[], float]) -> None:
-        """Until there is an answer. Raises ScorerError when it is late."""
+        """Until there is an answer. Raises Late."""
         cancelled = False
         while not call.answer.done():
             await asyncio.wait({call.answer}, timeout=POLL_S)
@@ -155,17 +158,16 @@ class ScorerProcess:
             if self._popen.poll() is not None:
                 self._lose(_words(self._popen.returncode))
                 break
-            limit = limit_s()
-            late_s = -1.0 if call.begun_at is None else time.monotonic() - call.begun_at - limit
+            late_s = -1.0 if call.begun_at is None else time.monotonic() - call.begun_at - limit_s()
             if late_s > 0 and self.concurrent and not cancelled:
                 cancelled = True
                 self._send({"cancel": number})  # the other groups go on
             elif late_s > (CANCEL_S if self.concurrent else 0.0):
                 call.answer.cancel()
                 self._lose("was ended", culprit=number)
-                raise ScorerError(f"no answer within scorer.timeout_s = {limit:g}")
+                raise Late
         if cancelled:
-            raise ScorerError(f"no answer within scorer.timeout_s = {limit_s():g}")
+            raise Late
 
     def _ask(self, number: int, question: Mapping[str, Any]) -> None:
         try:
