@@ -29,6 +29,8 @@ LOAD_S = 240.0
 """Longest import of a user's module, and what its first call may take beyond `scorer.timeout_s`, in seconds."""
 MEMORY = 1 << 30
 MOST = 32
+LIGHT = 8
+"""Of a light process this many share `MEMORY`."""
 LOOK_S = 0.2
 START_TRIES = 3
 START_AGAIN_S = 1.0
@@ -177,8 +179,9 @@ class Pool:
         room = MEMORY // max(1, *(p.resident() for p in self._processes))
         room = min(room, self._room)
         if self._first_call_s is None:
+            # Loading, or hung? What holds little is not loading a model: another process may find that calls are short.
             late = any(p.in_call_s() > self._timeout_s for p in self._processes)
-            return min(room, 2) if late else 1
+            return 2 if late and room >= LIGHT else 1
         idle = any(p.waits() for p in self._processes)
         return min(room, MOST if idle else len(os.sched_getaffinity(0)))
 
