@@ -265,9 +265,9 @@ class GeneratorConfig(_Settings):
 class ScorerConfig(_Settings):
     name: Name = "last-number"
     """`last-number`, `closest-number` (compares), `exact-match`, `boxed-answer`, `reasoning-gym`, or your own function
-    as `package.module:name`."""
+    as `package.module:name` (`async` or not), which runs in processes of its own."""
     mode: Literal["http", "inline"] = "http"
-    """`http`: a service of its own; `inline`: inside each generator."""
+    """`http`: a service of its own; `inline`: each generator by itself."""
     replicas: Processes = 1
     """Scorer services to start in mode `http`; `sppo-cli scale` changes their number while the run goes on."""
     cpus: Coefficient = 0.0
@@ -281,7 +281,7 @@ class ScorerConfig(_Settings):
     token: SecretStr = SecretStr("")
     """Bearer token of the service; our own service makes one up."""
     timeout_s: Seconds = 30.0
-    """Deadline of one request."""
+    """Deadline of one group's scoring; importing your module, and what its first call loads, do not count."""
 
     @field_validator("url")
     @classmethod

@@ -10,7 +10,9 @@
     ├── WeightSyncError            exit code 5   a weight sync could not be completed
     │   └── TransferAborted        weights did not all arrive; the engine still runs the old ones
     ├── ParityError                exit code 6   engine and learner disagree on log-probs
-    └── ScorerError                a scorer failed or answered nonsense for one group
+    └── ScorerError                exit code 7   a scorer failed for one group; from the learner: for one after another
+        ├── ScorerRefused          the same would happen again: the group's ticket is given up
+        └── ScorerBusy             the scorer has no time for the group now
 
 A message for a user names the setting, the value and the mend. Errors cross process boundaries (Ray sends them as they
 are), so each is built from plain positional strings.
@@ -70,4 +72,14 @@ class ParityError(SppoError):
 
 
 class ScorerError(SppoError):
-    """A scorer failed for one group; the ticket is retried."""
+    """A scorer failed for one group, whose ticket is tried again; or, from the learner, for one group after another."""
+
+    exit_code = 7
+
+
+class ScorerRefused(ScorerError):  # noqa: N818 - what happened
+    """A scorer failed in a way that trying again would not change; the ticket is given up."""
+
+
+class ScorerBusy(ScorerError):  # noqa: N818 - what happened
+    """A scorer could not begin with the group in time: to be asked again later, no fault of the group."""

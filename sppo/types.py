@@ -174,6 +174,10 @@ class Member:
     """Seconds since the role was ready."""
     tokens: int = 0
     """Generators: completion tokens sampled."""
+    refusals: int = 0
+    """Generators: attempts at groups that a scorer or the engine refused."""
+    refusal: str = ""
+    """Generators: uid and reason of the newest of them."""
     progress: int = 0
     """Moves as long as the role gets on with its work, or could: one that stands still has hung."""
 

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from sppo.config import RunConfig
-from sppo.errors import ConfigError, ScorerError, SppoError
+from sppo.errors import ConfigError, ScorerError, ScorerRefused, SppoError
 from sppo.faults import point
 from sppo.generators.engine import Engine
 from sppo.metrics import BusyClock
 from sppo.scorer.base import InlineScorer, Scorer, check_kind
 from sppo.scorer.client import HttpScorer
+from sppo.scorer.pool import LOAD_S
 from sppo.transport.broker import HEARTBEAT_S, HEARTBEAT_TTL_S, Broker, PushResult
 from sppo.types import Completion, Group, Lease, Member, ScoreRequest, Scores
 from sppo.weights.receiver import WeightReceiver
@@ -36,6 +37,7 @@ LONGEST_IDLE_S = 0.2
 """Between two questions for a ticket where there is none: each is work for the broker."""
 FULL_WAIT_S = 0.5
 DRAIN_S = 20.0
+LONGEST_WORDS = 600
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
@@ -57,6 +59,7 @@ class Generator:
         self._clock = BusyClock()
         self._tokens = 0
         self._answers = 0
+        self._refusals, self._refusal = 0, ""
         self._life = secrets.token_hex(8)
         self._leaving = asyncio.Event()
         self._leasing = False
@@ -143,6 +146,8 @@ class Generator:
                 busy_s=self._clock.busy_s,
                 ready_s=self._clock.ready_s,
                 tokens=self._tokens,
+                refusals=self._refusals,
+                refusal=self._refusal,
                 progress=self._answers,
             )
             await asyncio.to_thread(self._broker.heartbeat, member, HEARTBEAT_TTL_S)
@@ -193,8 +198,9 @@ class Generator:
                 group = await self._sample_and_score(lease)
                 await self._push(group)
         except (ScorerError, ValueError) as error:  # ValueError: the engine refused this prompt
-            attempt = f"{self._name}.{lease.attempt}"
-            dead = await asyncio.to_thread(self._broker.fail, uid, attempt, f"{self._name}: {error}")
+            attempt, final = f"{self._name}.{lease.attempt}", isinstance(error, ScorerRefused)
+            dead = await asyncio.to_thread(self._broker.fail, uid, attempt, f"{self._name}: {error}", final)
+            self._refusals, self._refusal = self._refusals + 1, f"{uid}: {error}"[:LONGEST_WORDS]
             log.warning("ticket %s failed%s: %s", uid, " for good" if dead else ", will be tried again", error)
         finally:
             self._slots.release()
@@ -226,7 +232,7 @@ class Generator:
         )
 
     def _check_kind(self, scores: Scores, uid: str) -> None:
-        """One scorer, one kind of score: a batch of both could not be trained. Raises ScorerError."""
+        """One scorer, one kind of score: a batch of both could not be trained. Raises ScorerRefused."""
         scorer = self._config.scorer.url or self._config.scorer.name
         where = f"scorer {scorer}, group {uid}"
         check_kind(scores, self._config.learner, where)
@@ -235,7 +241,7 @@ class Generator:
             self._compares = compares
         if compares != self._compares and self._config.learner.link == "none":
             kinds = ("rewards", "preferences")
-            raise ScorerError(
+            raise ScorerRefused(
                 f"{where}: gave {kinds[compares]}, and {kinds[not compares]} for an earlier group; "
                 "learner.link = 'bradley-terry' makes preferences of rewards"
             )
@@ -267,4 +273,6 @@ def make_scorer(config: RunConfig, broker: Broker) -> Scorer:
             return [config.scorer.url]
         return [m.address for m in broker.members() if m.role == "scorer"]
 
-    return HttpScorer(urls, token=config.scorer.token.get_secret_value(), timeout_s=config.scorer.timeout_s)
+    own_s = 0.0 if config.scorer.url else config.scorer.timeout_s + LOAD_S
+    token = config.scorer.token.get_secret_value()
+    return HttpScorer(urls, token=token, timeout_s=config.scorer.timeout_s, own_s=own_s)

@@ -39,7 +39,7 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
         f"checkpoints       every {learner.checkpoint_every} steps, the newest {learner.keep_checkpoints} are kept",
     ]
     if scorer.mode == "inline":
-        lines.append("threads           the scorer shares the generators' processes")
+        lines.append("scorer            runs beside each generator, on its machine")
     return lines
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from sppo.config import RunConfig
-from sppo.errors import BrokerError, ConfigError, ScorerError
-from sppo.tasks.questions import Question, Questions
+from sppo.errors import BrokerError, ConfigError
+from sppo.tasks.questions import Questions
 from sppo.transport.redis_broker import connect
-from sppo.types import ScoreRequest
-
-PROBES = 3
 
 
 def preflight(config: RunConfig) -> Questions:
@@ -17,7 +14,8 @@ def preflight(config: RunConfig) -> Questions:
     Returns the questions that the run will have. Raises ConfigError.
     """
     from sppo import models
-    from sppo.scorer import base, rules
+    from sppo.scorer import rules
+    from sppo.scorer.check import check_scorer
     from sppo.tasks import check, questions
 
     _check_reach(config)
@@ -30,10 +28,7 @@ def preflight(config: RunConfig) -> Questions:
         except BrokerError as error:
             raise ConfigError(str(error)) from error
     rules.check_answers("" if config.scorer.url else config.scorer.name, (*found.train, *found.held_out))
-    if config.scorer.url or config.scorer.name in base.SCORERS:
-        _try_scorer(config, found)
-    else:
-        base.find(config.scorer.name)
+    check_scorer(config, found)
     path = models.resolve(config.model)
     check.check(config, found, models.load_tokenizer(path))
     return found
@@ -48,37 +43,3 @@ def _check_reach(config: RunConfig) -> None:
             f"launch.ray_address = {config.launch.ray_address!r} with an empty broker.url: the embedded broker serves "
             "this machine alone; name a server that every machine reaches: SPPO_BROKER__URL=rediss://HOST:6379"
         )
-
-
-def _try_scorer(config: RunConfig, found: Questions) -> None:
-    """Have a rule of ours, or the user's own service, score a few groups as training and evaluation would.
-
-    Raises ConfigError if it can score none of them: a single bad question costs a dead letter, not the run.
-    """
-    setting = f"scorer.url = {config.scorer.url!r}" if config.scorer.url else f"scorer.name = {config.scorer.name!r}"
-    tries = [(found.train[:PROBES], config.sampling.completions), (found.held_out[:PROBES], 1)]
-    for questions, completions in tries:
-        refusals = []
-        for question in questions:
-            try:
-                _ask_scorer(config, question, completions)
-            except ScorerError as error:
-                refusals.append(str(error))
-        if questions and len(refusals) == len(questions):
-            raise ConfigError(f"{setting}: {refusals[0]}")
-
-
-def _ask_scorer(config: RunConfig, question: Question, completions: int) -> None:
-    from sppo.scorer import base
-    from sppo.scorer.client import probe
-
-    request = ScoreRequest(
-        uid="probe", question=question.text, completions=["0", "1", "2"][:completions], data=question.data
-    )
-    if config.scorer.url:
-        token = config.scorer.token.get_secret_value()
-        scores = probe(config.scorer.url, request, token=token, timeout_s=config.scorer.timeout_s)
-    else:
-        scores = base.InlineScorer(config.scorer.name).score_now(request)
-    if completions > 1:
-        base.check_kind(scores, config.learner, "group probe")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from sppo import compute, models, stop
 from sppo.config import RunConfig, cpu_threads, is_loopback, resolve_transport, to_json
-from sppo.errors import ConfigError, RoleDiedError, SppoError, WeightSyncError
+from sppo.errors import ConfigError, RoleDiedError, ScorerError, SppoError, WeightSyncError
 from sppo.faults import point
 from sppo.learner import checkpoint
 from sppo.learner.checkpoint import Checkpoint
@@ -34,6 +34,7 @@ from sppo.learner.parity import Gaps, Parity
 from sppo.learner.pulse import Pulse
 from sppo.learner.queue import GroupQueue
 from sppo.learner.ranks import Alone, Team
+from sppo.learner.refusals import DeadLetters, Refusals
 from sppo.learner.spool import Spool
 from sppo.learner.step import Trainer
 from sppo.metrics import BusyClock, JsonLines, Spent
@@ -120,8 +121,10 @@ class Learner:
         fingerprint.refuse_changes(run_dir, found)  # the file may have changed since `up`
         tickets = TicketFactory(config, found, self._tokenizer)
         self._queue = GroupQueue(
-            broker, tickets, ledger, Spool(run_dir), limits=config.broker, vocabulary=self._policy.vocabulary
-        )
+            broker, tickets, ledger, Spool(run_dir), limits=config.broker, vocabulary=self._policy.vocabulary,
+            dead=DeadLetters(self._event),
+        )  # fmt: skip
+        self._refusals = Refusals(self._event)
         sender = _make_sender(config, device)
         self._publisher = WeightPublisher(
             broker, sender, phase_timeout_s=config.weights.phase_timeout_s,
@@ -417,7 +420,9 @@ class Learner:
             if self._meet_newcomers():
                 deadline = time.monotonic() + self._config.eval.timeout_s
         if not groups:
-            raise SppoError(f"every ticket of the evaluation of step {n} became a dead letter; see the logs")
+            raise ScorerError(
+                f"every ticket of the evaluation of step {n} was given up; the last, {self._queue.dead.last}"
+            )
         rewards = [float(g.rewards[0]) for g in groups if g.rewards is not None]
         record = {
             "step": n,
@@ -554,6 +559,7 @@ class Learner:
 
     def _check_stop(self) -> None:
         self._pulse.beat()
+        self._refusals.hear(self._broker.members())
         if self._signal:
             log.info("%s", self._signal)
             raise _Stopped

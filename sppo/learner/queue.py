@@ -17,6 +17,7 @@ from sppo.config import BrokerConfig
 from sppo.errors import BadFrame
 from sppo.faults import point
 from sppo.learner.ledger import Ledger
+from sppo.learner.refusals import DeadLetters
 from sppo.learner.spool import Spool
 from sppo.tasks.tickets import TicketFactory, training_index, training_uid
 from sppo.transport import codec
@@ -34,7 +35,7 @@ class GroupQueue:
 
     def __init__(
         self, broker: Broker, tickets: TicketFactory, ledger: Ledger, spool: Spool, *, limits: BrokerConfig,
-        vocabulary: int = 2**31,
+        vocabulary: int = 2**31, dead: DeadLetters | None = None,
     ) -> None:  # fmt: skip
         self._broker = broker
         self._tickets = tickets
@@ -47,15 +48,16 @@ class GroupQueue:
         self._held: dict[tuple[str, str], QueueEntry] = {}
         """Claimed training groups that the broker keeps for us; a server that lost everything may name another so."""
         self._ready: dict[int, Group] = {}
-        self._known_dead: set[str] = set()
+        self.dead = dead or DeadLetters()
         self._evaluation_tickets: Mapping[str, Ticket] = {}
         self._evaluations: dict[str, Group | None] = {}
 
     def reconcile(self, n: int) -> None:
         """Make the broker agree with the ledger: what the checkpoint covers is ended, what it lacks is issued again."""
         self._n = n
+        begins = not self._boot
         self._boot = self._broker.ping()
-        self._note_dead()
+        self._note_dead(said=begins)
         self._recall()
         known = [*self._broker.pending(), *self._broker.claim(CLAIM, 0)]
         kept = {_key(entry) for entry in known}
@@ -168,7 +170,7 @@ class GroupQueue:
     def finish_evaluation(self) -> list[Group] | None:
         """The evaluated groups once all have come or are dead letters; None before that."""
         self._note_dead()
-        expected = {uid: g for uid, g in self._evaluations.items() if uid not in self._known_dead}
+        expected = {uid: g for uid, g in self._evaluations.items() if uid not in self.dead}
         if any(group is None for group in expected.values()):
             return None
         self._evaluation_tickets, self._evaluations = {}, {}
@@ -199,6 +201,7 @@ class GroupQueue:
         if group is not None:
             self._held[_key(entry)] = entry
             self._ready[index] = group
+            self.dead.scored()
 
     def _take_evaluation(self, entry: QueueEntry) -> None:
         if entry.uid in self._evaluations:
@@ -206,6 +209,7 @@ class GroupQueue:
             if group is None:
                 return
             self._evaluations[entry.uid] = group
+            self.dead.scored()
         self._broker.settle([entry])
 
     def _decode(self, entry: QueueEntry) -> Group | None:
@@ -231,11 +235,9 @@ class GroupQueue:
             if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._vocabulary:
                 raise BadFrame(f"a token id is outside the vocabulary of {self._vocabulary}")
 
-    def _note_dead(self) -> None:
-        for letter in self._broker.dead_letters():
-            if letter.uid in self._known_dead:
-                continue
-            self._known_dead.add(letter.uid)
+    def _note_dead(self, *, said: bool = False) -> None:
+        """Give up what the broker has given up. Raises ScorerError, see `DeadLetters.note`."""
+        for letter in self.dead.note(self._broker.dead_letters(), said=said):
             log.warning("ticket %s is a dead letter: %s", letter.uid, letter.reason)
             issued = letter.stream == "train" and training_index(letter.uid) < self._ledger.next_index
             if issued and not self._ledger.settled(letter.uid):

@@ -7,30 +7,26 @@ A scorer function takes one prompt's completions and returns a number for each, 
 
 `compare` returns P with P[i][j] the probability that completion i is preferred to j: within [0, 1], P[i][j] + P[j][i]
 = 1 and so P[i][i] = 1/2; cycles are legal. An evaluation has one completion, for which it too returns one number.
-`scorer.name` is a name of `SCORERS` or an import string `package.module:name` of such a function.
+`scorer.name` is a name of `SCORERS` or an import string `package.module:name` of such a function, which may be async.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sppo.config import LearnerConfig
-from sppo.errors import ConfigError, RoleDiedError, ScorerError
+from sppo.errors import ConfigError, ScorerError, ScorerRefused, SppoError
+from sppo.scorer.pool import Pool
 from sppo.scorer.rules import boxed_answer, closest_number, exact_match, last_number, reasoning_gym_score
+from sppo.scorer.threads import Rule, Threads
+from sppo.scorer.worker import plain
 from sppo.types import ScoreRequest, Scores
 
-THREADS = 8
-Reply = Sequence[float] | Sequence[Sequence[float]]
-ScorerFunction = Callable[[str, Sequence[str], Mapping[str, Any]], Reply]
-
-SCORERS: dict[str, ScorerFunction] = {
+SCORERS: dict[str, Rule] = {
     "exact-match": exact_match,
     "last-number": last_number,
     "closest-number": closest_number,
@@ -40,6 +36,9 @@ SCORERS: dict[str, ScorerFunction] = {
 
 TOLERANCE = 5e-3
 """How far P_ij + P_ji may be from 1: judges compute in bfloat16, which rounds both by up to 0.001."""
+BOTH_ORDERS = (
+    "a judge that depends on the order is asked in both, and P[i][j] = (p(i, j) + 1 - p(j, i)) / 2 of its answers p"
+)
 
 
 class Scorer(Protocol):
@@ -50,30 +49,20 @@ class Scorer(Protocol):
     """
 
     async def score(self, request: ScoreRequest) -> Scores:
-        """The scores of one group, checked. Raises ScorerError."""
+        """The scores of one group, checked. Raises ScorerError; ScorerRefused where it would fail again."""
 
     async def close(self) -> None:
-        """Release connections."""
+        """Release connections and processes."""
 
 
-def find(name: str) -> ScorerFunction:
-    """The scorer function of this name or import string. Raises ConfigError."""
-    if name in SCORERS:
-        return SCORERS[name]
+def check_name(name: str) -> None:
+    """Raises ConfigError unless this is a name of `SCORERS` or has the form of an import string."""
     module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        raise ConfigError(
-            f"scorer.name = {name!r}: no such scorer; there are {', '.join(SCORERS)}, "
-            "or your own as package.module:name"
-        )
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except Exception as error:
-        # Whatever a user's module does when it is imported.
-        raise ConfigError(f"scorer.name = {name!r} cannot be imported: {type(error).__name__}: {error}") from error
-    if not callable(function):
-        raise ConfigError(f"scorer.name = {name!r} is not a function")
-    return function  # type: ignore[no-any-return]
+    if name in SCORERS or (module and colon and attribute):
+        return
+    raise ConfigError(
+        f"scorer.name = {name!r}: no such scorer; there are {', '.join(SCORERS)}, or your own as package.module:name"
+    )
 
 
 def checked(name: str, request: ScoreRequest, reply: Any) -> Scores:
@@ -85,7 +74,7 @@ def checked(name: str, request: ScoreRequest, reply: Any) -> Scores:
     where, k = f"scorer {name}, group {request.uid}", len(request.completions)
     try:
         with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, and is refused below
-            values = np.asarray(reply, np.float64).astype(np.float32)
+            values = np.asarray(plain(reply), np.float64).astype(np.float32)
     except Exception as error:
         # Whatever a user's objects do when they are made numbers of.
         raise ScorerError(f"{where}: expected numbers, got {reply!r:.200}: {error}") from error
@@ -94,15 +83,16 @@ def checked(name: str, request: ScoreRequest, reply: Any) -> Scores:
             raise ScorerError(f"{where}: a reward is not a finite float32: {values.tolist()}")
         return Scores(rewards=values)
     if values.shape != (k, k) or k < 2:
-        matrix = f" or {k} rows of {k} preferences" if k > 1 else ", as for every evaluation"
-        raise ScorerError(f"{where}: expected {k} rewards{matrix}, got shape {list(values.shape)}: {reply!r:.200}")
+        matrix = f" or {k} rows of {k} preferences" if k > 1 else ": a single completion, as in every evaluation"
+        rewards = f"{k} rewards" if k > 1 else "1 reward"
+        raise ScorerError(f"{where}: expected {rewards}{matrix}, got shape {list(values.shape)}: {reply!r:.200}")
     return Scores(preferences=_preferences(where, values))
 
 
 def check_kind(scores: Scores, config: LearnerConfig, where: str) -> None:
-    """Raises ScorerError for rewards where the objective compares completions."""
+    """Raises ScorerRefused for rewards where the objective compares completions."""
     if scores.preferences is None and config.needs_preferences:
-        raise ScorerError(
+        raise ScorerRefused(
             f"{where}: learner.target = {config.target!r} with learner.label = {config.label!r} needs preferences and "
             "the scorer gave rewards; return a [K, K] matrix or set learner.link = 'bradley-terry'"
         )
@@ -121,7 +111,8 @@ def _preferences(where: str, values_KK: NDArray[np.float32]) -> NDArray[np.float
 
     refuse(~np.isfinite(values_KK), "expected finite numbers")
     refuse((values_KK < 0) | (values_KK > 1), "expected probabilities within [0, 1]")
-    refuse(np.abs(values_KK + values_KK.T - 1) > TOLERANCE, "expected a sum of 1, and 1/2 on the diagonal")
+    sums = f"expected a sum of 1, and 1/2 on the diagonal; {BOTH_ORDERS}"
+    refuse(np.abs(values_KK + values_KK.T - 1) > TOLERANCE, sums)
     upper_KK = np.triu(values_KK, 1)
     exact_KK: NDArray[np.float32] = upper_KK + np.tril(1 - upper_KK.T, -1)
     np.fill_diagonal(exact_KK, 0.5)
@@ -129,55 +120,78 @@ def _preferences(where: str, values_KK: NDArray[np.float32]) -> NDArray[np.float
 
 
 class InlineScorer:
-    """Runs a scorer function in this process."""
+    """Runs a scorer for this process: a rule of ours on its threads, a user's function in processes of its own.
 
-    def __init__(self, name: str, *, timeout_s: float = 30.0) -> None:
+    Nothing is started before the first group, or `warm`.
+    """
+
+    def __init__(self, name: str, *, timeout_s: float = 30.0, output: int | None = None) -> None:
+        """A user's function prints to the descriptor `output`, or where this process does.
+
+        Raises ConfigError for a name that is none.
+        """
+        check_name(name)
         self._name = name
-        self._function = find(name)
+        self._output = output
         self._timeout_s = timeout_s
-        # Threads of its own: heartbeats and weight syncs must not queue behind a user's slow code.
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="scorer")
-        self._late: set[Future[Scores]] = set()
+        self._threads = Threads(SCORERS[name], timeout_s=timeout_s) if name in SCORERS else None
+        self._processes: Pool | None = None
 
     def score_now(self, request: ScoreRequest) -> Scores:
-        """Score without an event loop. Raises ScorerError."""
+        """Score without an event loop. Raises as `score` does."""
+
+        async def once() -> Scores:
+            try:
+                return await self.score(request)
+            finally:
+                if self._processes is not None:
+                    self._processes.close()
+
+        return asyncio.run(once())
+
+    async def score(self, request: ScoreRequest, turn_s: float | None = None) -> Scores:
+        """See `Scorer`.
+
+        Raises ScorerError; ScorerRefused where it would fail again; ScorerBusy if it could not begin within `turn_s`;
+        ConfigError if a user's function cannot be imported; RoleDiedError once every thread is kept by a rule that does
+        not return.
+        """
+        where = f"scorer {self._name}, group {request.uid}"
         try:
-            reply = self._function(request.question, list(request.completions), request.data)
-        except Exception as error:
-            raise ScorerError(f"scorer {self._name}, group {request.uid}: {type(error).__name__}: {error}") from error
+            one = self._threads
+            reply: Any = await one.score(request) if one else await self._pool().score(request, turn_s)
+        except ScorerError as error:
+            raise type(error)(f"{where}: {error}") from error
         return checked(self._name, request, reply)
 
-    async def score(self, request: ScoreRequest) -> Scores:
-        """See `Scorer`. User code may be slow, so it runs on a thread; one that never returns keeps that thread.
+    def warm(self) -> None:
+        """Begin to import a user's function."""
+        if self._threads is None:
+            self._pool().warm()
 
-        Raises RoleDiedError once all threads are kept so: this process can score no more.
-        """
-        begun = asyncio.Event()
-        loop = asyncio.get_running_loop()
+    @property
+    def stuck(self) -> int:
+        """Calls of a rule that are late and cannot be ended; a user's function is ended with its process."""
+        return self._threads.stuck if self._threads is not None else 0
 
-        def work() -> Scores:
-            loop.call_soon_threadsafe(begun.set)
-            return self.score_now(request)
-
-        thread = self._threads.submit(work)
-        scoring = asyncio.wrap_future(thread)
-        waiting = asyncio.ensure_future(begun.wait())
-        either: set[asyncio.Future[Any]] = {waiting, scoring}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await scoring
-        except TimeoutError:
-            late = (
-                f"scorer {self._name}, group {request.uid}: no answer within scorer.timeout_s = {self._timeout_s:.0f}"
-            )
-            self._late.add(thread)
-            thread.add_done_callback(self._late.discard)
-            if len(self._late) >= THREADS:
-                raise RoleDiedError(f"{late}, and {THREADS} calls of it have not returned") from None
-            raise ScorerError(late) from None
+    @property
+    def fault(self) -> SppoError | None:
+        """Why this process can score no more, or None."""
+        if self._threads is not None:
+            return self._threads.fault
+        return self._processes.fault if self._processes else None
 
     async def close(self) -> None:
-        """Leave the threads; one that hangs is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """End processes; leave threads: one that hangs is not waited for."""
+        if self._threads is not None:
+            self._threads.close()
+        if self._processes is not None:
+            self._processes.close()
+
+    def _pool(self) -> Pool:
+        if self._processes is not None and not self._processes.here:
+            self._processes.close()
+            self._processes = None
+        if self._processes is None:
+            self._processes = Pool(self._name, timeout_s=self._timeout_s, output=self._output)
+        return self._processes

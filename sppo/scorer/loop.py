@@ -18,9 +18,13 @@ log = logging.getLogger(__name__)
 def run(config: RunConfig, broker: Broker, name: str, leave: threading.Event) -> None:
     """Serve `scorer.name` until the run stops or `leave` is set: then finish what is in hand.
 
-    Raises ConfigError for a host that it cannot serve at, ScorerError if the service ends by itself.
+    Raises ConfigError for a host that it cannot serve at or a function that it cannot import, ScorerError if the
+    service ends by itself, RoleDiedError if a rule has kept every thread.
     """
-    service = Service(config.scorer.name, token=config.scorer.token.get_secret_value(), host=config.scorer.host)
+    settings = config.scorer
+    service = Service(
+        settings.name, token=settings.token.get_secret_value(), host=settings.host, timeout_s=settings.timeout_s
+    )
     service.start()
     life = secrets.token_hex(8)
     answered = 0
@@ -29,7 +33,8 @@ def run(config: RunConfig, broker: Broker, name: str, leave: threading.Event) ->
         while not (leave.is_set() or broker.stop_reason("workers", name)):
             if not service.alive:
                 raise ScorerError(f"the scorer service {name} ended by itself")
-            usage = service.usage
+            if service.fault is not None:
+                raise service.fault
             answered += service.answers()
             broker.heartbeat(
                 Member(
@@ -37,9 +42,9 @@ def run(config: RunConfig, broker: Broker, name: str, leave: threading.Event) ->
                     role="scorer",
                     life=life,
                     address=service.url,
-                    busy_s=usage.busy_s,
-                    ready_s=usage.ready_s,
-                    progress=answered + usage.scored,
+                    busy_s=service.clock.busy_s,
+                    ready_s=service.clock.ready_s,
+                    progress=answered + service.scored,
                 ),
                 HEARTBEAT_TTL_S,
             )

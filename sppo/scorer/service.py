@@ -4,7 +4,10 @@
                   ->  {"rewards": [1.0]}  or  {"preferences": [[0.5, 1.0], [0.0, 0.5]]}
     GET  /health  {"scorer": "last-number", "scored": 12, "busy_s": 0.01, "ready_s": 3.2}
 
-With a token, requests carry `Authorization: Bearer <token>`. Beyond loopback a token is required.
+A group that cannot be scored is answered 422 with {"detail": "why", "again": true}; without `again` its ticket is given
+up, as it is for every other 4xx. 429 and 503 mean later, after the seconds of `Retry-After`: of ours it comes when
+`QUEUE` requests are in hand or a group's turn has not come in `scorer.timeout_s`. /health answers 503 when a rule does
+not return. With a token, requests carry `Authorization: Bearer <token>`. Beyond loopback a token is required.
 """
 
 from __future__ import annotations
@@ -14,21 +17,27 @@ import ipaddress
 import socket
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import httpx
 import uvicorn
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Depends, FastAPI, HTTPException, Response
+from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
-from sppo.errors import ConfigError, ScorerError
+from sppo.errors import ConfigError, RoleDiedError, ScorerBusy, ScorerError, ScorerRefused, SppoError
 from sppo.faults import point
+from sppo.metrics import BusyClock
 from sppo.scorer.base import InlineScorer
 from sppo.types import ScoreRequest
 
 START_TIMEOUT_S = 20.0
+QUEUE = 1024
+"""Requests in hand beyond which others are told to come later."""
 _BEARER = HTTPBearer(auto_error=False)
 
 
@@ -48,55 +57,59 @@ class ScoreReply(BaseModel):
     preferences: list[list[float]] | None = None
 
 
-class Usage:
-    """What the service has done so far."""
+def build(name: str, token: str, clock: BusyClock, *, timeout_s: float) -> FastAPI:
+    """The application for scorer `name`; it keeps `state.scorer` and `state.scored`.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._started = time.monotonic()
-        self.scored = 0
-        self.busy_s = 0.0
+    Raises ConfigError for an unknown name.
+    """
+    scorer = InlineScorer(name, timeout_s=timeout_s)
 
-    @property
-    def ready_s(self) -> float:
-        """Seconds since the service was made."""
-        return time.monotonic() - self._started
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        scorer.warm()
+        yield
+        await scorer.close()
 
-    def add(self, seconds: float) -> None:
-        """Count one group."""
-        with self._lock:
-            self.scored += 1
-            self.busy_s += seconds
-
-
-def build(name: str, token: str, usage: Usage) -> FastAPI:
-    """The application for scorer `name`. Raises ConfigError for an unknown one."""
-    scorer = InlineScorer(name)
-    app = FastAPI(title="sppo scorer", description=f"Scores the completions of one prompt with {name}.")
+    app = FastAPI(title="sppo scorer", description=f"Scores the completions of one prompt with {name}.", lifespan=life)
+    app.state.scorer, app.state.scored, app.state.in_hand = scorer, 0, 0
 
     def authorise(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
         if token and (given is None or not hmac.compare_digest(given.credentials.encode(), token.encode())):
             raise HTTPException(401, "missing or wrong bearer token")
 
-    @app.post("/score", dependencies=[Depends(authorise)], response_model_exclude_none=True)
-    def score(body: ScoreBody) -> ScoreReply:
+    @app.post("/score", dependencies=[Depends(authorise)], response_model=ScoreReply)
+    async def score(body: ScoreBody) -> Response:
         point("scorer.received")
-        started = time.monotonic()
+        if app.state.in_hand >= QUEUE:
+            return _later(f"{QUEUE} groups are in hand")
         request = ScoreRequest(uid=body.uid, question=body.question, completions=body.completions, data=body.data)
+        app.state.in_hand += 1
         try:
-            scores = scorer.score_now(request)
+            with clock.work():
+                scores = await scorer.score(request, turn_s=timeout_s)
             point("scorer.scored")
-            return ScoreReply(**{k: v.tolist() for k, v in asdict(scores).items() if v is not None})
+            return JSONResponse({k: v.tolist() for k, v in asdict(scores).items() if v is not None})
+        except ScorerBusy as error:
+            return _later(str(error))
+        except (ScorerRefused, ConfigError, RoleDiedError) as error:
+            return JSONResponse({"detail": str(error)}, 422)
         except ScorerError as error:
-            raise HTTPException(422, str(error)) from error
+            return JSONResponse({"detail": str(error), "again": True}, 422)
         finally:
-            usage.add(time.monotonic() - started)
+            app.state.in_hand -= 1
+            app.state.scored += 1
 
     @app.get("/health", dependencies=[Depends(authorise)])
-    def health() -> dict[str, Any]:
-        return {"scorer": name, "scored": usage.scored, "busy_s": usage.busy_s, "ready_s": usage.ready_s}
+    async def health() -> dict[str, Any]:
+        if scorer.stuck:
+            raise HTTPException(503, f"{scorer.stuck} calls of {name} do not return")
+        return {"scorer": name, "scored": app.state.scored, "busy_s": clock.busy_s, "ready_s": clock.ready_s}
 
     return app
+
+
+def _later(why: str) -> JSONResponse:
+    return JSONResponse({"detail": why}, 503, headers={"Retry-After": "1"})
 
 
 class Service:
@@ -108,13 +121,14 @@ class Service:
     service.stop()
     """
 
-    def __init__(self, name: str, *, token: str, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, name: str, *, token: str, host: str = "127.0.0.1", port: int = 0, timeout_s: float = 30.0
+    ) -> None:
         if not token and not ipaddress.ip_address(socket.gethostbyname(host)).is_loopback:
             raise ConfigError(f"scorer host {host!r} is reachable from other machines: set SPPO_SCORER__TOKEN")
-        self.usage = Usage()
-        self._server = uvicorn.Server(
-            uvicorn.Config(build(name, token, self.usage), log_level="warning", access_log=False)
-        )
+        self.clock = BusyClock()
+        self._app = build(name, token, self.clock, timeout_s=timeout_s)
+        self._server = uvicorn.Server(uvicorn.Config(self._app, log_level="warning", access_log=False))
         self._socket = socket.create_server((host, port))
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True, name="scorer-http"
@@ -133,12 +147,23 @@ class Service:
             time.sleep(0.01)
 
     @property
+    def scored(self) -> int:
+        """Requests that have been answered."""
+        return int(self._app.state.scored)
+
+    @property
+    def fault(self) -> SppoError | None:
+        """Why this service can score no more, such as a user's module that cannot be imported; or None."""
+        fault: SppoError | None = self._app.state.scorer.fault
+        return fault
+
+    @property
     def alive(self) -> bool:
         """Whether requests are still being served."""
         return self._thread.is_alive()
 
     def answers(self) -> bool:
-        """Whether a request is answered within a second: a scorer that keeps every thread busy for ever does not."""
+        """Whether /health says within a second that all is well: it does not while a rule never returns."""
         try:
             reply = self._probe.get(f"{self.url}/health")
         except httpx.HTTPError:

@@ -98,10 +98,11 @@ class Broker(Protocol):
     def push(self, group: Group) -> PushResult:
         """Store the group's frame and make it visible, ending the lease; safe to repeat."""
 
-    def fail(self, uid: str, attempt: str, reason: str) -> bool:
+    def fail(self, uid: str, attempt: str, reason: str, final: bool = False) -> bool:
         """Report that this attempt failed; True if the ticket is a dead letter now, else it is offered again.
 
-        Repeating the report of one attempt counts once.
+        It is given up after `broker.max_attempts` failures, or at once if `final`: it would fail again. Repeating the
+        report of one attempt counts once.
         """
 
     # everyone --------------------------------------------------------------------------------------------------

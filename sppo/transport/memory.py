@@ -196,7 +196,7 @@ class MemoryBroker(Broker):
             self._changed.notify_all()
             return PushResult.OK
 
-    def fail(self, uid: str, attempt: str, reason: str) -> bool:
+    def fail(self, uid: str, attempt: str, reason: str, final: bool = False) -> bool:
         with self._changed:
             ticket = self._tickets.get(uid)
             if self._state.get(uid) == "dead":
@@ -206,7 +206,7 @@ class MemoryBroker(Broker):
             self._failed_at[uid] = attempt
             self._leases.pop(uid, None)
             self._failures[uid] += 1
-            if self._failures[uid] >= self._config.max_attempts:
+            if final or self._failures[uid] >= self._config.max_attempts:
                 self._state[uid] = "dead"
                 self._dead.append(DeadLetter(uid=uid, stream=ticket.stream, reason=reason))
                 del self._tickets[uid]

@@ -232,10 +232,11 @@ class RedisBroker(Broker):
         used = int(self._call(lambda: self._client.get(self._key("bytes"))) or 0)
         return bool(groups < self._config.max_groups and used + nbytes <= self._config.max_bytes)
 
-    def fail(self, uid: str, attempt: str, reason: str) -> bool:
+    def fail(self, uid: str, attempt: str, reason: str, final: bool = False) -> bool:
         stream = _stream_of(uid)
+        most = 1 if final else self._config.max_attempts
         keys = ["lease", _todo(stream), "failures", "state", "dead", "tickets", "minv"]
-        return bool(self._run("fail", keys, [uid, stream, reason, self._config.max_attempts, attempt]))
+        return bool(self._run("fail", keys, [uid, stream, reason, most, attempt]))
 
     # everyone --------------------------------------------------------------------------------------------------
     def heartbeat(self, member: Member, ttl_s: float) -> None:

@@ -155,6 +155,14 @@ def test_a_lease_of_a_ticket_that_was_settled_meanwhile_is_forgotten(learner: Br
     assert set(learner.depths().values()) == {0}
 
 
+def test_a_failure_that_would_come_again_gives_the_ticket_up_at_once(learner: Broker) -> None:
+    learner.issue([makers.ticket()])
+    uid = take(learner).ticket.uid
+    assert learner.fail(uid, "try 0", "wrong for good", True) is True
+    assert learner.lease(V) is None
+    assert [(d.uid, d.reason) for d in learner.dead_letters()] == [(uid, "wrong for good")]
+
+
 def test_a_released_ticket_is_next(learner: Broker) -> None:
     learner.issue([makers.ticket("train-000000000"), makers.ticket("train-000000001")])
     uid = take(learner).ticket.uid

@@ -11,19 +11,16 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sppo.scorer.rules import last_number
 from tests.integration.conftest import REPOSITORY, processes_below
 from tests.integration.test_end_to_end import CLI, MINUTES, records
 
 SETTINGS = {
     "compute": "float32",
-    "scorer.name": f"{__name__}:judge",
+    "scorer.name": "tests.integration.judge:judge",
     "sampling.completions": 4,
     "learner.ranks": 2,
     "generator.engine": "transformers",
@@ -41,17 +38,6 @@ SETTINGS = {
 }
 
 pytestmark = pytest.mark.timeout(8 * MINUTES)
-
-
-def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[Any]:
-    """Rock, paper, scissors by the last digit of the length; it contradicts itself about answers that end in 7."""
-    if len(completions) == 1:
-        return last_number(question, completions, data)
-    sign = [len(c) % 3 for c in completions]
-    table = [[(0.5, 0.8, 0.2)[(b - a) % 3] for b in sign] for a in sign]
-    if str(data["answer"]).endswith("7"):
-        table[0][1] = 1.5
-    return table
 
 
 def start(run_dir: Path, log: Path, model: str) -> subprocess.Popen[str]:
@@ -97,4 +83,11 @@ def test_a_run_by_preferences_survives_bad_answers_and_a_stop_between_snapshots(
     logs = (run_dir / "logs" / "generator-0.log").read_text()
     assert "judge, group train-" in logs
     assert "preferences[0][1] = 1.5" in logs
+    # So are those whose scoring ended the judge's process; the service and the run went on
+    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    dead = {e["uid"]: e["reason"] for e in events if e["kind"] == "dead"}
+    assert any("preferences[0][1] = 1.5" in reason for reason in dead.values())
+    assert any("its process ended with exit code 9" in reason for reason in dead.values())
+    assert any(e["kind"] == "refusal" and e["reason"].startswith("generator-0: ") for e in events)
+    assert summary["restarts"] == {}
     assert processes_below(run_dir) == []

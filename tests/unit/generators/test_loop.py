@@ -41,7 +41,7 @@ class Running:
 
         def run() -> None:
             try:
-                used = scorer or InlineScorer("tests.unit.scorer.test_scorers:by_length")
+                used = scorer or InlineScorer("tests.unit.scorer.functions:by_length")
                 asyncio.run(Generator(config, broker, engine, used, "generator-0").run())  # type: ignore[arg-type]
             except Exception as error:  # noqa: BLE001 - the test looks at it
                 self.error = error
@@ -170,8 +170,11 @@ def test_rewards_where_preferences_are_needed_are_refused(broker: MemoryBroker) 
     running.publish(0)
     broker.issue([makers.ticket()])
     wait(lambda: broker.depths()["dead"] == 1)
+    (member,) = broker.members()
     running.stop()
     assert "learner.link = 'bradley-terry'" in broker.dead_letters()[0].reason
+    assert broker._failures[makers.ticket().uid] == 1  # it would fail again
+    assert member.refusals in (0, 1)  # told by the next heartbeat
 
 
 def test_a_scorer_that_gives_another_kind_of_score_than_before_is_refused(broker: MemoryBroker) -> None:

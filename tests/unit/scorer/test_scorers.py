@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,34 +13,15 @@ import httpx
 import pytest
 
 from sppo.config import LearnerConfig
-from sppo.errors import ConfigError, RoleDiedError, ScorerError
+from sppo.errors import ConfigError, RoleDiedError, ScorerError, ScorerRefused
 from sppo.scorer import base, rules
-from sppo.scorer.client import HttpScorer, probe
+from sppo.scorer import service as service_module
+from sppo.scorer.client import HttpScorer
 from sppo.scorer.service import Service
+from sppo.scorer.threads import THREADS
 from sppo.types import ScoreRequest, Scores
 
-
-def by_length(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    """A user's own scorer."""
-    return [float(len(c)) for c in completions]
-
-
-def rock_paper_scissors(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[list[float]]:
-    """A user's own comparison, of which no reward is the cause."""
-    beats = {("rock", "scissors"), ("scissors", "paper"), ("paper", "rock")}
-    return [[0.5 if a == b else float((a, b) in beats) for b in completions] for a in completions]
-
-
-def refuses(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    raise RuntimeError("out of opinions")
-
-
-def one_short(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    return [1.0] * (len(completions) - 1)
-
-
-def not_a_number(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    return [float("nan")] * len(completions)
+MINE = "tests.unit.scorer.functions"
 
 
 def rewards(scores: Scores) -> list[float]:
@@ -50,20 +32,6 @@ def rewards(scores: Scores) -> list[float]:
 
 def request(*completions: str) -> ScoreRequest:
     return ScoreRequest(uid="train-7", question="Calculate 9 - 12.", completions=completions, data={"answer": "-3"})
-
-
-def too_large(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[Any]:
-    return [10**400] * len(completions)
-
-
-def out_of_float32(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    return [1e39] * len(completions)
-
-
-def awkward(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> Any:
-    import torch
-
-    return torch.ones(len(completions), requires_grad=True)  # numpy refuses to look at it
 
 
 REWARD = [1.0, 0.0]
@@ -88,7 +56,7 @@ def test_bad_preferences_name_the_scorer_the_group_and_the_entry(case: str) -> N
 
 
 def test_intransitive_preferences_are_legal_and_rounding_is_mended() -> None:
-    scores = base.InlineScorer(f"{__name__}:rock_paper_scissors").score_now(request("rock", "paper", "scissors"))
+    scores = base.InlineScorer(f"{MINE}:rock_paper_scissors").score_now(request("rock", "paper", "scissors"))
     assert scores.rewards is None
     assert scores.preferences is not None
     assert scores.preferences.tolist() == [[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]]
@@ -101,7 +69,7 @@ def test_intransitive_preferences_are_legal_and_rounding_is_mended() -> None:
 
 
 def test_an_evaluation_is_never_a_comparison() -> None:
-    with pytest.raises(ScorerError, match="as for every evaluation"):
+    with pytest.raises(ScorerError, match="as in every evaluation"):
         base.checked("judge", request("a"), [[0.5]])
     assert rewards(base.checked("judge", request("a"), [1.0])) == [1.0]
 
@@ -153,21 +121,39 @@ def test_reasoning_gym_scores_its_own_entries() -> None:
     assert rules.reasoning_gym_score("", ["84", "85"], data)[1] < 1.0
 
 
-def test_an_import_string_finds_a_users_function() -> None:
-    scorer = base.InlineScorer(f"{__name__}:by_length")
+def test_a_users_function_is_found_by_its_import_string_and_never_imported_here() -> None:
+    scorer = base.InlineScorer(f"{MINE}:by_length")
     assert rewards(scorer.score_now(request("a", "bcd"))) == [1.0, 3.0]
+    assert MINE not in sys.modules
 
 
-@pytest.mark.parametrize("name", ["nope", "no.such.module:f", f"{__name__}:nope", f"{__name__}:pytest"])
+@pytest.mark.parametrize("name", ["nope", "no.such.module:f", f"{MINE}:nope", f"{MINE}:time"])
 def test_an_unknown_scorer_is_named(name: str) -> None:
     with pytest.raises(ConfigError, match=r"scorer\.name"):
-        base.find(name)
+        base.InlineScorer(name).score_now(request("a"))
 
 
-@pytest.mark.parametrize("function", ["refuses", "one_short", "not_a_number", "too_large", "out_of_float32", "awkward"])
+BAD_ANSWERS = ["refuses", "one_short", "not_a_number", "too_large", "out_of_float32", "texts"]
+
+
+@pytest.mark.parametrize("function", BAD_ANSWERS)
 def test_a_bad_answer_names_the_scorer_and_the_group(function: str) -> None:
     with pytest.raises(ScorerError, match=f"{function}.*train-7"):
-        base.InlineScorer(f"{__name__}:{function}").score_now(request("a", "b"))
+        base.InlineScorer(f"{MINE}:{function}").score_now(request("a", "b"))
+
+
+def test_tensors_and_arrays_are_numbers() -> None:
+    import numpy as np
+    import torch
+
+    for made in (torch.ones(2, requires_grad=True), np.ones(2, np.float16), [np.float32(1), torch.tensor(1)]):
+        assert rewards(base.checked("mine", request("a", "b"), made)) == [1.0, 1.0]
+
+
+def test_an_error_of_a_rule_of_ours_would_come_again() -> None:
+    bad = ScoreRequest(uid="train-7", question="q", completions=["1"], data={"answer": "none"})
+    with pytest.raises(ScorerRefused, match=r"train-7.*holds no number"):
+        base.InlineScorer("last-number").score_now(bad)
 
 
 @pytest.fixture
@@ -196,7 +182,7 @@ def test_the_service_scores_what_the_rule_scores(service: Service) -> None:
 
 
 def test_the_service_compares_what_the_function_compares() -> None:
-    running = Service(f"{__name__}:rock_paper_scissors", token="")
+    running = Service(f"{MINE}:rock_paper_scissors", token="")
     running.start()
     try:
         scores = ask(running.url, "", "rock", "paper")
@@ -218,21 +204,13 @@ def test_the_service_describes_itself(service: Service) -> None:
 
 
 def test_a_scorer_that_fails_behind_http_is_a_refusal_with_its_reason() -> None:
-    running = Service(f"{__name__}:refuses", token="")
+    running = Service(f"{MINE}:refuses", token="")
     running.start()
     try:
         with pytest.raises(ScorerError, match="out of opinions"):
             ask(running.url, "", "a")
     finally:
         running.stop()
-
-
-def test_a_probe_says_why_a_service_cannot_be_used(service: Service) -> None:
-    probe(service.url, request("-3"), token="sesame", timeout_s=5)
-    with pytest.raises(ScorerError, match="SPPO_SCORER__TOKEN"):
-        probe(service.url, request("-3"), token="guess", timeout_s=5)
-    with pytest.raises(ScorerError, match="is the service running"):
-        probe("http://127.0.0.1:1", request("-3"), token="", timeout_s=5)
 
 
 def test_a_service_that_comes_late_is_waited_for() -> None:
@@ -259,36 +237,98 @@ def test_no_token_beyond_loopback_is_refused() -> None:
 
 
 def stuck(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    """Takes its time."""
+    """A rule that takes its time."""
     time.sleep(1.0)
     return [0.0] * len(completions)
 
 
-def test_a_function_that_takes_too_long_refuses_the_group_and_holds_nobody_else_up() -> None:
+@pytest.fixture
+def slow_rule(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(base.SCORERS, "stuck", stuck)
+    return "stuck"
+
+
+def test_a_rule_that_takes_too_long_refuses_the_group_and_holds_nobody_else_up(slow_rule: str) -> None:
     async def several() -> float:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))  # as on a small machine
-        scorer = base.InlineScorer(f"{__name__}:stuck", timeout_s=0.3)
+        scorer = base.InlineScorer(slow_rule, timeout_s=0.3)
         started = time.monotonic()
-        scoring = asyncio.gather(*(scorer.score(request("a")) for _ in range(base.THREADS - 1)), return_exceptions=True)
+        scoring = asyncio.gather(*(scorer.score(request("a")) for _ in range(THREADS - 1)), return_exceptions=True)
         await asyncio.sleep(0.05)
         await asyncio.to_thread(int)  # the pool that heartbeats use
         free_after = time.monotonic() - started
         found = await scoring
-        assert all(isinstance(e, ScorerError) and "scorer.timeout_s = 0" in str(e) for e in found)
+        assert all(isinstance(e, ScorerError) and "scorer.timeout_s = 0.3" in str(e) for e in found)
         await scorer.close()
         return free_after
 
     assert asyncio.run(several()) < 0.8
 
 
-def test_a_process_whose_every_thread_is_stuck_says_so_and_ends() -> None:
+def test_a_process_whose_every_thread_is_stuck_says_so_and_ends(slow_rule: str) -> None:
     async def all_of_them() -> list[Any]:
-        scorer = base.InlineScorer(f"{__name__}:stuck", timeout_s=0.2)
-        calls = (scorer.score(request("a")) for _ in range(base.THREADS))
+        scorer = base.InlineScorer(slow_rule, timeout_s=0.2)
+        calls = (scorer.score(request("a")) for _ in range(THREADS))
         found = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(scorer.fault, RoleDiedError)
         await scorer.close()
         return list(found)
 
     found = asyncio.run(all_of_them())
-    assert [type(e) for e in found].count(RoleDiedError) == 1
-    assert [type(e) for e in found].count(ScorerError) == base.THREADS - 1
+    assert {type(e) for e in found} <= {RoleDiedError, ScorerError}
+    assert RoleDiedError in {type(e) for e in found}
+
+
+def test_a_service_whose_rule_never_returns_shows_no_progress(slow_rule: str) -> None:
+    running = Service(slow_rule, token="", timeout_s=0.2)
+    running.start()
+    try:
+        assert running.answers()
+        with pytest.raises(ScorerError, match=r"no answer within scorer\.timeout_s = 0\.2"):
+            ask(running.url, "", "a")
+        assert not running.answers()
+        health = httpx.get(f"{running.url}/health")
+        assert (health.status_code, "do not return" in health.text) == (503, True)
+    finally:
+        running.stop()
+
+
+def test_a_service_of_a_function_that_cannot_be_imported_has_a_fault() -> None:
+    running = Service(f"{MINE}:nope", token="")
+    running.start()
+    try:
+        with pytest.raises(ScorerRefused, match="cannot be imported"):
+            ask(running.url, "", "a")
+        assert isinstance(running.fault, ConfigError)
+    finally:
+        running.stop()
+
+
+def test_a_service_with_enough_in_hand_says_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "QUEUE", 0)
+    running = Service("last-number", token="")
+    running.start()
+    try:
+        body = {"uid": "u", "question": "", "completions": ["1"], "data": {"answer": "1"}}
+        reply = httpx.post(f"{running.url}/score", json=body)
+        assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
+    finally:
+        running.stop()
+
+
+def test_many_groups_at_once_are_scored_by_a_users_function_behind_http() -> None:
+    running = Service(f"{MINE}:awaited", token="")
+    running.start()
+
+    async def many() -> list[Scores]:
+        scorer = HttpScorer(lambda: [running.url], token="", timeout_s=20)
+        try:
+            return await asyncio.gather(*(scorer.score(request("x" * (i % 7))) for i in range(150)))
+        finally:
+            await scorer.close()
+
+    try:
+        assert [rewards(s) for s in asyncio.run(many())] == [[float(i % 7)] for i in range(150)]
+        assert running.scored == 150
+    finally:
+        running.stop()

@@ -1,0 +1,126 @@
+"""The checks before a run: the scorer answers for real questions with made-up completions, as it will be asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import IO
+
+from sppo.config import RunConfig
+from sppo.errors import ConfigError, ScorerError
+from sppo.scorer.base import InlineScorer, check_kind, check_name
+from sppo.scorer.client import HttpScorer
+from sppo.tasks.questions import Question, Questions
+from sppo.types import ScoreRequest, Scores
+
+PROBES = 3
+
+
+def check_scorer(config: RunConfig, found: Questions) -> None:
+    """Have the scorer score a group as training asks it to, and one as an evaluation does.
+
+    A user's function runs in a process of its own, as in the run, and is called once for each if it answers; what it
+    prints is not shown. Its import has `pool.LOAD_S`, and so has its first call beyond `scorer.timeout_s`, as both may
+    load a model. A question that is refused is followed by another, `PROBES` at most: a single bad one costs a dead
+    letter, not the run.
+
+    Raises ConfigError with the scorer's own words if it answers for none of them.
+    """
+    settings = config.scorer
+    if not settings.url:
+        check_name(settings.name)
+        if config.launch.ray_address and settings.gpus:
+            return  # where it will run there is a GPU, here there may be none
+    with tempfile.TemporaryFile() as printed:
+        asyncio.run(_check(config, found, printed))
+
+
+async def _check(config: RunConfig, found: Questions, printed: IO[bytes]) -> None:
+    settings = config.scorer
+    name = f"scorer.url = {settings.url!r}" if settings.url else f"scorer.name = {settings.name!r}"
+    with_mend = "; return one number for a single completion, or set task.held_out = 0"
+    scorer = _Asked(config, printed.fileno())
+    try:
+        if refusal := await _refusal(scorer, found.train, config.sampling.completions):
+            raise ConfigError(f"{name}: {refusal}{_last_words(printed, refusal)}")
+        if refusal := await _refusal(scorer, found.held_out, 1):
+            mend = with_mend if config.sampling.completions > 1 else ""
+            raise ConfigError(f"{name}, for an evaluation: {refusal}{_last_words(printed, refusal)}{mend}")
+    finally:
+        await scorer.close()
+
+
+class _Asked:
+    """The scorer of a configuration, wherever it is."""
+
+    def __init__(self, config: RunConfig, output: int) -> None:
+        self._config = config
+        settings = config.scorer
+        token = settings.token.get_secret_value()
+        self._http: HttpScorer | None = None
+        self._inline: InlineScorer | None = None
+        if settings.url:
+            self._http = HttpScorer(lambda: [settings.url], token=token, timeout_s=settings.timeout_s)
+        else:
+            self._inline = InlineScorer(settings.name, timeout_s=settings.timeout_s, output=output)
+
+    async def score(self, request: ScoreRequest) -> None:
+        """Raises ScorerError unless the answer is one that the run can use, or `later`."""
+        scores: Scores | None = None
+        if self._inline is not None:
+            scores = await self._inline.score(request)
+        elif self._http is not None:
+            scores = await self._http.probe(request)
+        if scores is not None and len(request.completions) > 1:
+            check_kind(scores, self._config.learner, "the scorer")
+
+    async def close(self) -> None:
+        for scorer in (self._http, self._inline):
+            if scorer is not None:
+                await scorer.close()
+
+
+async def _refusal(scorer: _Asked, questions: Sequence[Question], completions: int) -> str:
+    """Why the scorer answers for none of the first questions; empty if it does, or there are none."""
+    first, started = "", time.monotonic()
+    for question in questions[:PROBES]:
+        request = ScoreRequest(
+            uid="probe", question=question.text, completions=made_up(question, completions), data=question.data
+        )
+        try:
+            await scorer.score(request)
+            return ""
+        except ScorerError as error:
+            first = first or _explained(str(error), question)
+        if time.monotonic() - started > PROBES:  # one that is slow to refuse is not asked again
+            break
+    return first
+
+
+def made_up(question: Question, count: int) -> list[str]:
+    """Completions as a model might write them, the first with the answer, all of different lengths."""
+    right = [f"The answer is {question.data['answer']}."] if "answer" in question.data else []
+    return [*right, *("I add it up and get " + " + ".join(map(str, range(n))) + "." for n in range(1, count + 1))][
+        :count
+    ]
+
+
+def _explained(refusal: str, question: Question) -> str:
+    for head in ("group probe: ", "the scorer: "):
+        _, _, rest = refusal.partition(head)
+        refusal = rest or refusal
+    if "KeyError" in refusal:
+        refusal += f"; the data of a question holds {', '.join(sorted(question.data))}"
+    return refusal
+
+
+def _last_words(printed: IO[bytes], refusal: str) -> str:
+    """The last line that a process printed before it died."""
+    if "process" not in refusal:
+        return ""
+    printed.seek(0)
+    lines = printed.read().decode(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"; the last that it printed: {last[:300]}" if last else ""

@@ -1,0 +1,157 @@
+"""A user's scorers, as processes of their own import them: only the standard library, so that these start fast."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def by_length(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    return [float(len(c)) for c in completions]
+
+
+def rock_paper_scissors(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[list[float]]:
+    """A comparison of which no reward is the cause."""
+    beats = {("rock", "scissors"), ("scissors", "paper"), ("paper", "rock")}
+    return [[0.5 if a == b else float((a, b) in beats) for b in completions] for a in completions]
+
+
+def in_one_order(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[list[float]]:
+    """A judge that favours what it reads first, and has no answer for a single completion."""
+    return [[0.5 if a is b else 0.6 for b in completions] for a in completions]
+
+
+def never_single(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[list[float]]:
+    return [[0.5] * len(completions) for _ in completions]
+
+
+def refuses(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    raise RuntimeError("out of\nopinions")
+
+
+def misses_a_column(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    return [float(data["solution"] in text) for text in completions]
+
+
+def misspelt(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    return scroe(completions)  # type: ignore[name-defined,no-any-return]  # noqa: F821
+
+
+def one_short(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    return [1.0] * (len(completions) - 1)
+
+
+def not_a_number(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    return [float("nan")] * len(completions)
+
+
+def texts(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[Any]:
+    return ["1.0"] * len(completions)
+
+
+def too_large(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[Any]:
+    return [10**400] * len(completions)
+
+
+def out_of_float32(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    return [1e39] * len(completions)
+
+
+def verdicts(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> Any:
+    return (text == data["answer"] for text in completions)  # a generator of bools
+
+
+def alarmed(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """What graders do that bring a time-out: possible in a main thread only."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError("parsed for too long")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    try:
+        return [float(threading.current_thread() is threading.main_thread())] * len(completions)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+async def awaited(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """A judge elsewhere: it takes a while, and never answers for some."""
+    await asyncio.sleep(3600 if "never" in completions else 0.2)
+    if "die" in completions:
+        os._exit(5)
+    return by_length(question, completions, data)
+
+
+async def blocks(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """Called async and is not: nothing else is awaited meanwhile."""
+    time.sleep(3600 if "never" in completions else 0.1)
+    return by_length(question, completions, data)
+
+
+class Judge:
+    """An object that is called."""
+
+    async def __call__(self, question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+        await asyncio.sleep(0)
+        return by_length(question, completions, data)
+
+
+judge = Judge()
+
+
+def decorated(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> Any:
+    """Does not look async."""
+    return judge(question, completions, data)
+
+
+def waits(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    time.sleep(0.1)
+    return [float(os.getpid())] * len(completions)
+
+
+def runs_code(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """Runs what the model wrote, as a first attempt would."""
+    for text in completions:
+        exec(text, {"os": os, "sys": sys, "time": time, "subprocess": subprocess})
+    return [1.0] * len(completions)
+
+
+loaded_at: list[float] = []
+
+
+def loads_first(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """Its first call takes longer than any other may."""
+    if not loaded_at:
+        time.sleep(1.0)
+        loaded_at.append(time.monotonic())
+    if "loop" in completions:
+        while True:
+            pass
+    return [1.0] * len(completions)
+
+
+def loops_once(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """Hangs in the first call of the first process alone."""
+    mark = Path(data["mark"])
+    if not mark.exists():
+        mark.touch()
+        while True:
+            pass
+    return [1.0] * len(completions)
+
+
+def seen(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """Keeps a record of its calls."""
+    with Path(data["log"]).open("a") as file:
+        file.write(f"{len(completions)} {len(set(completions))} {threading.current_thread().name} {data}\n")
+    return [0.0] * len(completions)
