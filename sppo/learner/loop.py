@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sppo import compute, models
+from sppo import compute, families, models
 from sppo.config import RunConfig, cpu_threads, is_loopback, resolve_transport, to_json
 from sppo.errors import ConfigError, RoleDiedError, SppoError, WeightSyncError
 from sppo.faults import point
@@ -68,6 +68,7 @@ def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
     config = compute.resolved(config, cuda=pick_device(config.learner.device) == "cuda")
     with _locked(run_dir), Pulse(broker) as pulse:
         with pulse.busy():
+            config = families.settled(config, models.resolve(config.model))
             team = _make_team(config, broker, run_dir)
         try:
             with pulse.busy():

@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sppo import families
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
+from sppo.families import Family
 from sppo.kernels import Backend, linear_logprob, pick_backend
+from sppo.learner import masks
 from sppo.learner.batching import MicroBatch
 from sppo.learner.ranks import Alone, fill
 
@@ -65,16 +68,17 @@ class Policy:
     ) -> None:  # fmt: skip
         """Load from a folder in Hugging Face format; `on_forward` is called after each micro-batch.
 
-        Raises ConfigError for a model without a language-model head.
+        Raises ConfigError for a model of a family that is not computed exactly (`sppo.families`).
         """
         from transformers import AutoModelForCausalLM
 
         self.device = device
+        self.family = families.read(path)
         self._logprobs = logprobs
         self._team = Alone()
         self._on_forward = on_forward
         self.module: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=compute, attn_implementation="sdpa", trust_remote_code=False
+            path, dtype=compute, attn_implementation=self.family.attention, trust_remote_code=False
         ).to(device)
         self.module.eval()  # dropout off: log-probs must be those of the policy
         check_head(self.module, path)
@@ -105,6 +109,7 @@ class Policy:
 
     def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         """Log-probs [T] of the completion tokens at the sampling temperature, float32, and the entropy if asked for."""
+        check_rows(self.family, batch)
         found = completion_logprobs(self.module, batch, self._logprobs, entropy=entropy)
         self._on_forward()
         return found
@@ -215,12 +220,7 @@ def completion_logprobs(
     module: Any, batch: MicroBatch, options: Logprobs, *, entropy: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probs [T] of the completion tokens, and the entropy [T] if asked for, by a causal language model."""
-    hidden_BLH = module.base_model(
-        input_ids=batch.tokens_BL,
-        position_ids=batch.positions_BL.clamp(min=0),
-        attention_mask=batch.mask_BLL[:, None],
-        use_cache=False,
-    ).last_hidden_state
+    hidden_BLH = _hidden(trunk(module), batch)
     head = module.get_output_embeddings()
     logprob_T, entropy_T, _ = linear_logprob(
         hidden_BLH.flatten(0, 1)[batch.select_T],
@@ -234,6 +234,29 @@ def completion_logprobs(
         backend=options.kernels,
     )
     return logprob_T, entropy_T
+
+
+def check_rows(family: Family, batch: MicroBatch) -> None:
+    """Raises ValueError for rows that share a prompt and a family that must not (`families.settled` comes first)."""
+    if batch.shared and not family.shares:
+        raise ValueError(f"{family.name} takes one row a completion")
+
+
+def trunk(module: Any) -> Any:
+    """The model without its head."""
+    return module.model if module.base_model is module else module.base_model
+
+
+def _hidden(model: Any, batch: MicroBatch) -> Tensor:
+    """Hidden states [B, L, H]. Rows of one completion are given as they are: padding comes after what is looked at."""
+    if not batch.shared:
+        return cast(Tensor, model(input_ids=batch.tokens_BL, use_cache=False).last_hidden_state)
+    with masks.rows(batch):
+        hidden: Tensor = model(
+            input_ids=batch.tokens_BL, position_ids=batch.positions_BL.clamp(min=0), attention_mask=masks.ones(batch),
+            use_cache=False,
+        ).last_hidden_state  # fmt: skip
+    return hidden
 
 
 def pick_device(setting: str) -> str:

@@ -21,9 +21,13 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
+from sppo import families
 from sppo.errors import ConfigError
+from sppo.families import Family
 from sppo.learner.batching import MicroBatch
-from sppo.learner.model import Logprobs, Snapshot, check_head, completion_logprobs, stored_dtype
+from sppo.learner.model import (
+    Logprobs, Snapshot, check_head, check_rows, completion_logprobs, stored_dtype, trunk,
+)  # fmt: skip
 from sppo.learner.ranks import Team, fill, local, whole
 
 
@@ -43,7 +47,8 @@ class ShardedPolicy:
         self._team = team
         self._compute = compute
         self._on_forward = on_forward
-        self._module = _skeleton(path)
+        self.family = families.read(path)
+        self._module = _skeleton(path, self.family)
         check_head(self._module, path)
         self._scorer: Any = _Scorer(self._module, logprobs)
         dtypes = MixedPrecisionPolicy(
@@ -71,6 +76,7 @@ class ShardedPolicy:
     # called by every rank in the course of an order ----------------------------------------------------------------
     def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         """See `Policy.logprobs`. Every rank must call it equally often, with gradients or without."""
+        check_rows(self.family, batch)
         found: tuple[Tensor, Tensor | None] = self._scorer(batch, entropy)
         self._on_forward()
         return found
@@ -223,13 +229,13 @@ class _Scorer(nn.Module):
         return completion_logprobs(self._model, batch, self._logprobs, entropy=entropy)
 
 
-def _skeleton(path: str) -> Any:
+def _skeleton(path: str, family: Family) -> Any:
     """The model of a Hugging Face folder without weights; buffers, which no file holds, are computed as ever."""
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     with _parameters_on_meta():
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=family.attention)
     model.tie_weights()
     if (Path(path) / "generation_config.json").exists():  # stop tokens among it: the export passes it on
         model.generation_config = GenerationConfig.from_pretrained(path)
@@ -255,7 +261,7 @@ def _parameters_on_meta() -> Iterator[None]:
 def _layers(model: Any, path: str) -> nn.ModuleList:
     """The list of modules under the base model that is as long as the configuration says."""
     count = model.config.get_text_config().num_hidden_layers
-    found = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    found = [m for m in trunk(model).modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if not found:
         raise ConfigError(f"model.name: {path} has no list of {count} decoder layers, so learner.ranks must be 1")
     return found[0]
