@@ -26,7 +26,13 @@ from sppo.errors import ConfigError
 from sppo.families import Family
 from sppo.learner.batching import MicroBatch
 from sppo.learner.model import (
-    Logprobs, Snapshot, check_head, check_rows, completion_logprobs, stored_dtype, trunk,
+    Logprobs,
+    Snapshot,
+    check_head,
+    check_rows,
+    completion_logprobs,
+    stored_dtype,
+    trunk,
 )  # fmt: skip
 from sppo.learner.ranks import Team, fill, local, whole
 
