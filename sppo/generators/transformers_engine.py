@@ -24,6 +24,7 @@ from sppo import compute
 from sppo.config import RunConfig, cpu_threads
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
 from sppo.weights.gloo import GlooReceiver
+from sppo.weights.names import as_parameters
 
 PAGE = 32
 STEP_TOKENS = 1024
@@ -237,11 +238,15 @@ class TransformersEngine:
         await asyncio.to_thread(self._receiver.join, rank=join["rank_offset"], own_host=host, **arguments)
 
     async def load_weights(self, update: dict[str, Any], version: Version) -> None:
-        """Receive everything, then copy it in between two steps; what is in flight goes on from its cache."""
-        weights = await asyncio.to_thread(lambda: self._receiver.receive(**update))
+        """Receive everything, then copy it in between two steps; what is in flight goes on from its cache.
+
+        Raises ValueError, before anything is copied, unless these are the model's weights, all of them.
+        """
+        received = await asyncio.to_thread(lambda: self._receiver.receive(**update))
+        weights = await asyncio.to_thread(as_parameters, self._model, received)
         hold = _Hold(self._manager)
         await hold.enter()
-        copying = asyncio.ensure_future(asyncio.to_thread(_copy, weights, dict(self._model.named_parameters())))
+        copying = asyncio.ensure_future(asyncio.to_thread(_copy, weights, self._model))
         try:
             await asyncio.shield(copying)
             self._begin(version)
@@ -315,15 +320,9 @@ class _Hold:
 
 
 @torch.no_grad()
-def _copy(weights: Sequence[tuple[str, Tensor]], parameters: dict[str, Tensor]) -> None:
-    """Raises ValueError, before anything is copied, unless these are the model's weights, all of them."""
-    sent = {name: tuple(weight.shape) for name, weight in weights}
-    there = {name: tuple(p.shape) for name, p in parameters.items()}
-    if sent != there:
-        wrong = sorted(name for name in sent.keys() | there.keys() if sent.get(name) != there.get(name))
-        raise ValueError(f"the learner's weights are not this model's: {', '.join(wrong[:3])}")
-    for name, weight in weights:
-        parameters[name].copy_(weight)
+def _copy(weights: dict[str, Tensor], model: Any) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.copy_(weights[name])
 
 
 def _attends_to_all(model: Any) -> bool:

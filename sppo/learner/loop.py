@@ -482,7 +482,7 @@ class Learner:
             epoch=self._version.epoch,
             model=self._policy.masters(),
             optimizer=self._optimizer.state(),
-            anchor=self._policy.weights("anchor") if self._published != self._version else (),
+            anchor=self._policy.kept("anchor") if self._published != self._version else (),
             state={
                 "published": self._published.n,
                 "parent": self._parent,

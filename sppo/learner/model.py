@@ -28,6 +28,7 @@ from sppo.kernels import Backend, linear_logprob, pick_backend
 from sppo.learner import masks
 from sppo.learner.batching import MicroBatch
 from sppo.learner.ranks import Alone, fill
+from sppo.weights import names
 
 Snapshot = Literal["anchor", "reference", "probe"]
 _STORED = {"BF16": torch.bfloat16, "F16": torch.float16}
@@ -127,7 +128,11 @@ class Policy:
                 parameter.copy_(self.master[name])
 
     def weights(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
-        """(name, computing weights) in Hugging Face's naming, tied ones once: what generators receive."""
+        """(name, computing weights) as the model's files name and lay them out, tied ones once: what generators get."""
+        return names.as_stored(self.module, self.kept(snapshot))
+
+    def kept(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
+        """(name, computing weights) by the model's own parameters, as `keep` reads them from a file."""
         for name, parameter in self.module.named_parameters():
             yield name, parameter.detach() if snapshot is None else self._snapshots[snapshot][name]
 
@@ -145,7 +150,7 @@ class Policy:
 
     def keep(self, snapshot: Snapshot, *, device: str, file: Path | None = None) -> None:
         """Remember the computing weights, or those of a checkpoint's file, under this name on `device`."""
-        source = dict(self.weights()) if file is None else load_file(file)
+        source = dict(self.kept()) if file is None else load_file(file)
         self._snapshots[snapshot] = {k: v.to(device, self._compute, copy=True) for k, v in source.items()}
 
     def drop(self, snapshot: Snapshot) -> None:

@@ -144,6 +144,9 @@ class ShardedPolicy:
         self._team.order("weights", snapshot=snapshot or "")
         yield from self.join_weights(snapshot)
 
+    kept = weights
+    """See `Policy.kept`: parameters are named as in the files, or the model was refused."""
+
     @torch.no_grad()
     def join_weights(self, snapshot: Snapshot | None) -> Iterator[tuple[str, Tensor]]:
         """Every rank's part of `weights`: all get them, rank 0 has use for them."""
@@ -196,7 +199,10 @@ class ShardedPolicy:
                     fill(self.master[name], tensors.get_slice(name), self._team)
                     missing.discard(name)
         if missing:
-            raise ConfigError(f"{files[0].parent if files else 'the model'} lacks the weights {sorted(missing)[:3]}")
+            raise ConfigError(
+                f"model.name: {files[0].parent if files else 'the folder'} holds no {sorted(missing)[0]!r}; a model "
+                "whose files name their weights otherwise than Transformers does needs learner.ranks = 1"
+            )
 
     def _like(self, p: Any, shard: Tensor) -> Tensor:
         made: Tensor = DTensor.from_local(
