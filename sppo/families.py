@@ -114,10 +114,10 @@ def settled(config: RunConfig, path: str) -> RunConfig:
 
 
 def _needs_eager(config: Any) -> bool:
-    """Where `sdpa` would leave out a cap of the attention logits, or a family has no such implementation."""
+    """Where `sdpa` would leave out a cap of the attention logits or a bias, or a family has no such implementation."""
     from transformers import AutoModelForCausalLM
 
-    if getattr(config, "attn_logit_softcapping", None):
+    if getattr(config, "attn_logit_softcapping", None) or getattr(config, "alibi", False):
         return True
     return not AutoModelForCausalLM._model_mapping[type(config)]._supports_sdpa
 

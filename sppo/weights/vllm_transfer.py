@@ -105,6 +105,12 @@ def _engine_class() -> type:
         def receive_weights(self, update_info: GlooUpdateInfo) -> None:
             assert self._fetched is not None, "fetch() comes first"
             weights, self._fetched = self._fetched, None
+            for module in self.model.modules():
+                # A CPU packs experts for its kernel when that is first set up. At a reload vLLM 0.32 finds the kernel
+                # there and leaves out the packing: unpacked weights would be read as packed ones.
+                method = getattr(module, "quant_method", None)
+                if torch.device(self.device).type == "cpu" and getattr(method, "moe_kernel", None) is not None:
+                    method.moe_kernel = None
             initialize_layerwise_reload(self.model)
             self.model.load_weights((name, w.to(torch.device(self.device))) for name, w in weights)
 

@@ -1,0 +1,228 @@
+"""Tiny models of every family, and how far learner and engines are from the model's own forward, in nats.
+
+The reference is plain Transformers with eager attention, float32, one completion at a time. Weights are random and
+large enough that attention, windows and caps matter; prompt and completions are longer than the windows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sppo import families
+from sppo.learner import batching
+from sppo.learner.model import Logprobs, Policy
+from sppo.types import Completion, Group, SamplingParams, Version
+from tests.makers import completion, run_config, tiny_tokenizer
+
+VOCABULARY = 97
+WINDOW = 12
+PROMPT, LENGTHS = 24, (9, 20, 5)
+VERSION = Version(epoch="e", n=0)
+
+_SMALL = {
+    "vocab_size": VOCABULARY, "vocab_size_per_layer_input": VOCABULARY,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "hidden_size": 128, "n_embd": 128, "d_model": 128, "word_embed_proj_dim": 128, "lru_width": 128, "block_dim": 128,
+    "intermediate_size": 96, "ffn_dim": 96, "n_inner": 96, "ffn_hidden_size": 96, "intermediate_size_mlp": 96,
+    "num_hidden_layers": 4, "n_layer": 4, "n_layers": 4, "num_layers": 4,
+    "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+    "global_head_dim": 32, "query_pre_attn_scalar": 32, "rotary_dim": 8,
+    "max_position_embeddings": 256, "n_positions": 256, "n_ctx": 256, "max_seq_len": 256,
+    "sliding_window": WINDOW, "attention_chunk_size": WINDOW, "window_size": WINDOW,
+    "num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4,
+    "num_experts_per_tok": 2, "moe_topk": 2, "moe_k": 2, "n_group": 1, "topk_group": 1, "n_shared_experts": 1,
+    "moe_num_shared_experts": 1, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
+    "first_k_dense_replace": 1, "moe_layer_start_index": 1,
+    "q_lora_rank": 16, "kv_lora_rank": 16,
+    "mamba_n_heads": 8, "mamba_d_head": 32, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_d_conv": 4,
+    "mamba_expand": 2, "mamba_chunk_size": 8, "mamba_num_heads": 8, "mamba_head_dim": 32, "mamba_d_ssm": 256, "conv_dim": 128,
+    "ssm_state_size": 8, "n_groups": 1, "chunk_size": 8, "num_heads": 8, "state_size": 8, "expand": 2,
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+    "attention_hidden_size": 128, "hidden_size_per_layer_input": 8, "laurel_rank": 4, "num_kv_shared_layers": 0,
+}  # fmt: skip
+_WINDOWED = ["sliding_attention", "full_attention"] * 2
+_OWN: dict[str, dict[str, Any]] = {
+    "gemma3_text": {"layer_types": _WINDOWED},
+    "gemma3n_text": {"layer_types": _WINDOWED},
+    "gemma2": {"attn_logit_softcapping": 0.5},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
+    "zaya": {"num_experts_per_tok": 1},
+}
+"""Where a family wants something else than others do."""
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "falcon, alibi": ("falcon", {"alibi": True}),
+    "mistral, no window": ("mistral", {"sliding_window": None}),
+    "qwen2, window": ("qwen2", {"use_sliding_window": True, "max_window_layers": 2}),
+    "qwen3, window": ("qwen3", {"use_sliding_window": True, "max_window_layers": 2}),
+    "llama, tied": ("llama", {"tie_word_embeddings": True}),
+}
+"""Settings of a configuration that change what is exact."""
+
+SLOW = {"kimi_linear"}
+LARGE = {"hy_v4"}
+"""Families whose smallest model takes long, or whose sizes do not shrink together; measured by hand."""
+
+
+def tiny(name: str) -> Any:
+    """The configuration of a small model of a family, or of a variant of one."""
+    from transformers import CONFIG_MAPPING
+
+    family, changes = VARIANTS.get(name, (name, {}))
+    kind = CONFIG_MAPPING[family]
+    default = kind()
+    known = set(default.to_dict()) | set(getattr(default, "attribute_map", {}))
+    values = {key: value for key, value in _SMALL.items() if key in known}
+    if "kv_lora_rank" in known:  # latent attention: heads have parts of unequal sizes
+        values.pop("head_dim", None)
+        values["num_key_value_heads"] = 4
+    return kind(**values | _OWN.get(family, {}) | changes)
+
+
+def save(name: str, folder: Path) -> str:
+    """A small model with lively weights and a tokenizer."""
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny(name), attn_implementation="eager")
+    with torch.no_grad():
+        for part, p in model.named_parameters():
+            if p.ndim >= 2:
+                p.mul_(6.0 if any(k in part for k in ("q_proj", "k_proj", "qkv", "query")) else 3.0)
+            elif "bias" in part or "sink" in part:
+                p.add_(torch.randn_like(p) * 0.3)
+    model.save_pretrained(str(folder))
+    tiny_tokenizer(folder, vocabulary=VOCABULARY)
+    return str(folder)
+
+
+def group() -> Group:
+    """One prompt and completions of unequal lengths, of random tokens."""
+    rng = np.random.default_rng(0)
+    return Group(
+        gid="g",
+        uid="train-000000000",
+        stream="train",
+        prompt_ids=rng.integers(3, VOCABULARY, PROMPT).astype(np.int32),
+        completions=tuple(completion(rng.integers(3, VOCABULARY, n).tolist(), version=VERSION) for n in LENGTHS),
+        rewards=np.arange(len(LENGTHS), dtype=np.float32),
+        generator="g",
+    )
+
+
+def plain(model: Any, found: Group) -> Tensor:
+    """Log-probs of the completions' tokens by the model's own forward, each completion alone."""
+    parts = []
+    for one in found.completions:
+        ids = torch.tensor(np.concatenate([found.prompt_ids, one.token_ids]).astype(np.int64))[None]
+        logprobs = model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
+        at = len(found.prompt_ids)
+        parts.append(logprobs[at - 1 : -1].gather(-1, ids[0, at:, None])[:, 0])
+    return torch.cat(parts)
+
+
+def load(path: str) -> Any:
+    """The model as a reference: eager attention, float32."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Largest differences from the reference."""
+
+    logprobs: float
+    """In nats, over the log-probs' standard deviation where that is above 1."""
+    gradients: float
+    """Of a weighted sum of log-probs, over the largest entry of each weight's gradient."""
+
+
+def learner_gap(path: str) -> Gap:
+    """The learner's log-probs and the gradient of every weight, against the reference."""
+    found = group()
+    policy, reference = Policy(path, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.float32), load(path)
+    own_T, _ = policy.logprobs(batching.collate([found], [0], share_prompt=policy.family.shares, device="cpu"))
+    true_T = plain(reference, found)
+    weights_T = torch.linspace(-1, 1, len(true_T))
+    (own_T * weights_T).sum().backward()  # type: ignore[no-untyped-call]
+    (true_T * weights_T).sum().backward()  # type: ignore[no-untyped-call]
+    gap = float((own_T - true_T).detach().abs().max()) / max(1.0, float(true_T.detach().std()))
+    gradients = [0.0]
+    for name, p in reference.named_parameters():
+        if p.grad is not None and float(p.grad.abs().max()) > 1e-5:
+            own = policy.master[name].grad
+            assert own is not None, name
+            gradients.append(float((own - p.grad).abs().max() / p.grad.abs().max()))
+    return Gap(gap, max(gradients))
+
+
+def engine_gap(path: str, engine_class: Any, **generator: Any) -> float:
+    """What an engine samples, after a sync of moved weights: its log-probs against the reference, largest difference."""
+    run = run_config(
+        task={"max_prompt_tokens": 64},
+        sampling={"max_tokens": 24, "completions": 3},
+        generator={"max_groups": 4, **generator},
+        compute="float32",
+    )
+    return asyncio.run(_engine_gap(run, path, engine_class))
+
+
+async def _engine_gap(run: Any, path: str, engine_class: Any) -> float:
+    policy = Policy(path, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.float32)
+    reference = load(path)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, p in reference.named_parameters():
+            p.mul_(1 + 0.3 * torch.rand_like(p))
+            policy.master[name].copy_(p)
+    engine = engine_class(run, path, transport="gloo", on_cpu=True)
+    await engine.start()
+    try:
+        await publish(policy, engine)
+        sampling = SamplingParams(completions=3, temperature=1.0, max_tokens=24, seed=0)
+        prompts = [group().prompt_ids[:n].tolist() for n in (PROMPT, 5)]
+        answers = await asyncio.gather(*(engine.sample(p, sampling, f"r{i}") for i, p in enumerate(prompts)))
+    finally:
+        await engine.close()
+    gaps = [_sampled_gap(reference, p, c) for p, made in zip(prompts, answers, strict=True) for c in made]
+    return max(gaps)
+
+
+@torch.no_grad()
+def _sampled_gap(reference: Any, prompt: list[int], made: Completion) -> float:
+    ids = torch.tensor([*prompt, *made.token_ids.tolist()])[None]
+    logprobs = reference(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
+    true = logprobs[len(prompt) - 1 : -1].gather(-1, ids[0, len(prompt) :, None])[:, 0]
+    return float((true - torch.from_numpy(made.behavior_logprobs)).abs().max())
+
+
+async def publish(policy: Policy, engine: Any) -> None:
+    """One weight sync over gloo, in this process."""
+    import threading
+
+    from sppo.weights.gloo import GlooSender
+
+    sender = GlooSender("127.0.0.1")
+    update = sender.stage(policy.weights())
+    join = sender.open(2, 60)
+    sending = threading.Thread(target=sender.transfer(meet=True))
+    sending.start()
+    await engine.join_group(join | {"rank_offset": 1})
+    await engine.load_weights(update, VERSION)
+    sending.join()
+    sender.close()
+
+
+def measured() -> list[str]:
+    """Families and variants that the quick tests measure."""
+    return sorted((families.SHARED | families.SEPARATE) - SLOW - LARGE) + sorted(VARIANTS)
