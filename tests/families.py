@@ -42,7 +42,8 @@ _SMALL = {
     "first_k_dense_replace": 1, "moe_layer_start_index": 1,
     "q_lora_rank": 16, "kv_lora_rank": 16,
     "mamba_n_heads": 8, "mamba_d_head": 32, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_d_conv": 4,
-    "mamba_expand": 2, "mamba_chunk_size": 8, "mamba_num_heads": 8, "mamba_head_dim": 32, "mamba_d_ssm": 256, "conv_dim": 128,
+    "mamba_expand": 2, "mamba_chunk_size": 8, "mamba_num_heads": 8, "mamba_head_dim": 32, "mamba_d_ssm": 256,
+    "conv_dim": 128,
     "ssm_state_size": 8, "n_groups": 1, "chunk_size": 8, "num_heads": 8, "state_size": 8, "expand": 2,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
     "attention_hidden_size": 128, "hidden_size_per_layer_input": 8, "laurel_rank": 4, "num_kv_shared_layers": 0,
@@ -137,6 +138,11 @@ def load(path: str) -> Any:
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
 
 
+def learner(path: str) -> Policy:
+    """The learner's model, float32."""
+    return Policy(path, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.float32)
+
+
 @dataclass(frozen=True)
 class Gap:
     """Largest differences from the reference."""
@@ -150,7 +156,7 @@ class Gap:
 def learner_gap(path: str) -> Gap:
     """The learner's log-probs and the gradient of every weight, against the reference."""
     found = group()
-    policy, reference = Policy(path, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.float32), load(path)
+    policy, reference = learner(path), load(path)
     own_T, _ = policy.logprobs(batching.collate([found], [0], share_prompt=policy.family.shares, device="cpu"))
     true_T = plain(reference, found)
     weights_T = torch.linspace(-1, 1, len(true_T))
@@ -167,7 +173,7 @@ def learner_gap(path: str) -> Gap:
 
 
 def engine_gap(path: str, engine_class: Any, **generator: Any) -> float:
-    """What an engine samples, after a sync of moved weights: its log-probs against the reference, largest difference."""
+    """An engine's log-probs of what it samples after a sync of moved weights, against the reference; the largest gap."""
     run = run_config(
         task={"max_prompt_tokens": 64},
         sampling={"max_tokens": 24, "completions": 3},
@@ -178,8 +184,7 @@ def engine_gap(path: str, engine_class: Any, **generator: Any) -> float:
 
 
 async def _engine_gap(run: Any, path: str, engine_class: Any) -> float:
-    policy = Policy(path, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.float32)
-    reference = load(path)
+    policy, reference = learner(path), load(path)
     torch.manual_seed(1)
     with torch.no_grad():
         for name, p in reference.named_parameters():

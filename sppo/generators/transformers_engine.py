@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sppo import compute, families
+from sppo import compute, families, models
 from sppo.config import RunConfig, cpu_threads
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
 from sppo.weights.gloo import GlooReceiver
@@ -79,8 +79,7 @@ class TransformersEngine:
         self._model = AutoModelForCausalLM.from_pretrained(
             self._path, dtype=compute.dtype(self._config), attn_implementation=family.attention, trust_remote_code=False
         ).to(self._device)
-        eos = self._model.generation_config.eos_token_id
-        self._eos: list[int] = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        self._eos = list(models.stop_ids(self._path, self._tokenizer))
         most = settings.max_groups * self._config.sampling.completions
         self._manager = self._model.init_continuous_batching(
             # A temperature that is not 1 makes the manager apply temperatures at all; each request brings its own. No
@@ -197,6 +196,7 @@ class TransformersEngine:
 
     def _complete(self, output: Any, flight: _InFlight) -> Completion:
         tokens = output.generated_tokens
+        stopped = tokens[-1] in self._eos
         ends = [start for start, _ in flight.starts[1:]] + [len(tokens)]
         return Completion(
             token_ids=np.asarray(tokens, np.int32),
@@ -206,8 +206,8 @@ class TransformersEngine:
                 for (start, version), end in zip(flight.starts, ends, strict=True)
                 if start < end
             ),
-            finish_reason="stop" if tokens[-1] in self._eos else "length",
-            text=self._tokenizer.decode(tokens, skip_special_tokens=True),
+            finish_reason="stop" if stopped else "length",
+            text=self._tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=True),
         )
 
     def _forget(self, name: str) -> None:
@@ -328,4 +328,3 @@ class _Hold:
 def _copy(weights: dict[str, Tensor], model: Any) -> None:
     for name, parameter in model.named_parameters():
         parameter.copy_(weights[name])
-

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sppo import compute
+from sppo import compute, models
 from sppo.config import RunConfig, cpu_threads
 from sppo.errors import TransferAborted
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
@@ -26,6 +26,7 @@ class VllmEngine:
         self._engine: Any = None
         self._sampling: Any = None
         self._final_only: Any = None
+        self._stop: tuple[int, ...] = ()
         self._version = "base"
 
     @property
@@ -53,6 +54,7 @@ class VllmEngine:
         from sppo.weights import vllm_transfer
 
         vllm_transfer.register()
+        self._stop = models.stop_ids(self._model_path, models.load_tokenizer(self._model_path))
         self._sampling, self._final_only = VllmSamplingParams, RequestOutputKind.FINAL_ONLY
         limits = self._config.task.max_prompt_tokens + self._config.sampling.max_tokens
         # The CPU's default block of 128 tokens shares no prefix of a short prompt among its K completions.
@@ -88,6 +90,7 @@ class VllmEngine:
             temperature=sampling.temperature,
             max_tokens=sampling.max_tokens,
             seed=self._seed(sampling),
+            stop_token_ids=list(self._stop),
             logprobs=0,  # the sampled token's own
             output_kind=self._final_only,  # with n > 1 partial outputs hold some of the completions only
         )

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sppo import families
+from sppo import families, models
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
 from sppo.families import Family
@@ -74,6 +74,7 @@ class Policy:
         from transformers import AutoModelForCausalLM
 
         self.device = device
+        self._path = path
         self.family = families.read(path)
         self._logprobs = logprobs
         self._team = Alone()
@@ -180,8 +181,12 @@ class Policy:
 
     def export(self, folder: Path, tokenizer: Any, dtype: torch.dtype) -> None:
         """Write the weights in `dtype`, and the tokenizer, as a plain Hugging Face folder."""
+        from transformers import GenerationConfig
+
+        self.module.generation_config = GenerationConfig()  # written, it may be refused; the model's own file follows
         with self._holding({name: p.detach().to(dtype) for name, p in self.master.items()}):
             self.module.save_pretrained(str(folder))
+        models.copy_generation_config(self._path, folder)
         tokenizer.save_pretrained(str(folder))
 
 

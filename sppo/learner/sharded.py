@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
-from sppo import families
+from sppo import families, models
 from sppo.errors import ConfigError
-from sppo.families import Family
 from sppo.learner.batching import MicroBatch
 from sppo.learner.model import (
     Logprobs,
@@ -35,6 +34,7 @@ from sppo.learner.model import (
     trunk,
 )  # fmt: skip
 from sppo.learner.ranks import Team, fill, local, whole
+from sppo.learner.skeleton import skeleton
 
 
 class ShardedPolicy:
@@ -49,12 +49,13 @@ class ShardedPolicy:
         Raises ConfigError for a model without a linear head or without a list of decoder layers.
         """
         self.device = device
+        self._path = path
         self.base_dtype = stored_dtype(path)
         self._team = team
         self._compute = compute
         self._on_forward = on_forward
         self.family = families.read(path)
-        self._module = _skeleton(path, self.family)
+        self._module = skeleton(families.read_config(path), self.family)
         check_head(self._module, path)
         self._scorer: Any = _Scorer(self._module, logprobs)
         dtypes = MixedPrecisionPolicy(
@@ -183,8 +184,7 @@ class ShardedPolicy:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         self._module.config.dtype = dtype
         self._module.config.save_pretrained(str(folder))
-        if self._module.generation_config is not None:
-            self._module.generation_config.save_pretrained(str(folder))
+        models.copy_generation_config(self._path, folder)
         tokenizer.save_pretrained(str(folder))
 
     # inside --------------------------------------------------------------------------------------------------------
@@ -239,35 +239,6 @@ class _Scorer(nn.Module):
 
     def forward(self, batch: MicroBatch, entropy: bool) -> tuple[Tensor, Tensor | None]:
         return completion_logprobs(self._model, batch, self._logprobs, entropy=entropy)
-
-
-def _skeleton(path: str, family: Family) -> Any:
-    """The model of a Hugging Face folder without weights; buffers, which no file holds, are computed as ever."""
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
-    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    with _parameters_on_meta():
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=family.attention)
-    model.tie_weights()
-    if (Path(path) / "generation_config.json").exists():  # stop tokens among it: the export passes it on
-        model.generation_config = GenerationConfig.from_pretrained(path)
-    return model.eval()
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    plain = nn.Module.register_parameter
-
-    def register(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        if param is not None and not param.is_meta:
-            param = nn.Parameter(param.data.to("meta"), requires_grad=param.requires_grad)
-        plain(self, name, param)
-
-    nn.Module.register_parameter = register  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = plain  # type: ignore[method-assign]
 
 
 def _layers(model: Any, path: str) -> nn.ModuleList:

@@ -108,7 +108,7 @@ def _engine_class() -> type:
             for module in self.model.modules():
                 # A CPU packs experts for its kernel when that is first set up. At a reload vLLM 0.32 finds the kernel
                 # there and leaves out the packing: unpacked weights would be read as packed ones.
-                method = getattr(module, "quant_method", None)
+                method: Any = getattr(module, "quant_method", None)
                 if torch.device(self.device).type == "cpu" and getattr(method, "moe_kernel", None) is not None:
                     method.moe_kernel = None
             initialize_layerwise_reload(self.model)
