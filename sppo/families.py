@@ -51,6 +51,14 @@ REFUSED = {
 }
 """Looked at, and not exact."""
 
+UNPAGED = _names(
+    """
+    axk1 codegen deepseek_v2 deepseek_v3 diffllama doge falcon gemma4_text glm4_moe_lite gpt_bigcode gpt_neox_japanese
+    gptj hrm_text jetmoe llama4_text longcat_flash mimo_v2_flash minicpm3 nemotron phimoe stablelm xglm youtu
+    """
+)
+"""Families of `SHARED` that Transformers' continuous batching computes otherwise, or not at all."""
+
 _KINDS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 
 
@@ -104,6 +112,15 @@ def read_config(path: str, where: str = "") -> Any:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"model.name = {where or path!r}: {Path(path) / 'config.json'}: {reason[:300]}") from error
+
+
+def check_engine(family: Family, engine: str, where: str) -> None:
+    """Raises ConfigError for an engine that does not compute this family right, with one that does."""
+    if engine == "transformers" and (family.name in UNPAGED or not family.shares):
+        raise ConfigError(
+            f"generator.engine = 'transformers': its continuous batching does not compute {family.name!r} "
+            f"(model.name = {where!r}) exactly; use generator.engine = 'vllm'"
+        )
 
 
 def settled(config: RunConfig, path: str) -> RunConfig:

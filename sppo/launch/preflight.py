@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sppo.config import RunConfig
 from sppo.errors import BrokerError, ConfigError, ScorerError
+from sppo.launch import model_check
 from sppo.tasks.questions import Question, Questions
 from sppo.transport.redis_broker import connect
 from sppo.types import ScoreRequest
@@ -35,7 +36,9 @@ def preflight(config: RunConfig) -> None:
     else:
         base.find(config.scorer.name)
     path = models.resolve(config.model)
-    TicketFactory(config, found, models.load_tokenizer(path)).check_lengths()
+    tokenizer = models.load_tokenizer(path)
+    model_check.check(config, path, tokenizer)
+    TicketFactory(config, found, tokenizer).check_lengths()
 
 
 def _check_reach(config: RunConfig) -> None:
