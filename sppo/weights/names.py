@@ -10,15 +10,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
-
-
-def are_stored_names(module: Any) -> bool:
-    """Whether the model's parameters have the names and shapes that its files give them."""
-    with torch.device("meta"):
-        own = {name: torch.empty(p.shape) for name, p in module.named_parameters()}
-    return {n: p.shape for n, p in _reverted(module, own).items()} == {n: p.shape for n, p in own.items()}
 
 
 def as_stored(module: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
