@@ -12,7 +12,7 @@ LOCK := requirements/cpu.txt
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 NO_TORCH := torch 2.13.0+cpu cannot be found: PyPI does not serve it. Run `make $(MAKECMDGOALS) TORCH_INDEX=URL` with the CPU wheel index of PyTorch, the address that pytorch.org shows under Start Locally, Pip, CPU.
 
-.PHONY: demo test test-unit test-kernels faults test-faults check lint types imports setup docs lock clean
+.PHONY: demo test test-unit test-kernels faults test-faults check lint types imports setup docs families lock clean
 
 demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
@@ -66,6 +66,10 @@ $(STAMP): $(LOCK) pyproject.toml
 docs: setup
 	$(BIN)/python -c "from pathlib import Path; from sppo.config import reference; p = Path('docs/configuration.md'); \
 	  t = p.read_text(); p.write_text(t[:t.index('| setting |')] + reference())"
+
+# Measure learner and engines on tiny models of every family, and write docs/families.md. vLLM starts anew for each.
+families: setup
+	$(BIN)/python -m tests.families --vllm
 
 # Renew the lock from the environment in .venv, after changing it by hand.
 lock:

@@ -9,12 +9,15 @@ positions count tokens of the row, so those take one row a completion. The names
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 def _names(text: str) -> frozenset[str]:
@@ -58,6 +61,9 @@ UNPAGED = _names(
     """
 )
 """Families of `SHARED` that Transformers' continuous batching computes otherwise, or not at all."""
+
+UNSYNCED = _names("gpt_oss")
+"""Families into which vLLM 0.32 does not load weights again, experts above all."""
 
 _KINDS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 
@@ -121,12 +127,21 @@ def check_engine(family: Family, engine: str, where: str) -> None:
             f"generator.engine = 'transformers': its continuous batching does not compute {family.name!r} "
             f"(model.name = {where!r}) exactly; use generator.engine = 'vllm'"
         )
+    if engine == "vllm" and family.name in UNSYNCED:
+        raise ConfigError(
+            f"generator.engine = 'vllm' does not take new weights of {family.name!r} (model.name = {where!r}); "
+            "use generator.engine = 'transformers'"
+        )
 
 
 def settled(config: RunConfig, path: str) -> RunConfig:
     """The run's settings with `learner.share_prompt` off where the family's rows cannot be shared."""
-    if not config.learner.share_prompt or read(path, config.model.name).shares:
+    if not config.learner.share_prompt:
         return config
+    family = read(path, config.model.name)
+    if family.shares:
+        return config
+    log.info("learner.share_prompt is off: %s takes one row a completion", family.name)
     return config.model_copy(update={"learner": config.learner.model_copy(update={"share_prompt": False})})
 
 

@@ -7,6 +7,9 @@ large enough that attention, windows and caps matter; prompt and completions are
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sppo import families
+from sppo.errors import ConfigError
 from sppo.learner import batching
 from sppo.learner.model import Logprobs, Policy
 from sppo.types import Completion, Group, SamplingParams, Version
@@ -177,7 +181,7 @@ def engine_gap(path: str, engine_class: Any, **generator: Any) -> float:
     run = run_config(
         task={"max_prompt_tokens": 64},
         sampling={"max_tokens": 24, "completions": 3},
-        generator={"max_groups": 4, **generator},
+        generator={"max_groups": 4, "threads": 1, **generator},
         compute="float32",
     )
     return asyncio.run(_engine_gap(run, path, engine_class))
@@ -231,3 +235,102 @@ async def publish(policy: Policy, engine: Any) -> None:
 def measured() -> list[str]:
     """Families and variants that the quick tests measure."""
     return sorted((families.SHARED | families.SEPARATE) - SLOW - LARGE) + sorted(VARIANTS)
+
+
+# the page ---------------------------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parent.parent / "docs" / "families.md"
+VLLM = Path(__file__).parent / "families_vllm.json"
+"""What the last `make families` measured of vLLM on a CPU: a family's gap in nats, or how it failed."""
+
+_HEAD = """# Model families
+
+A test writes this page (`tests/integration/test_families.py` fails when it is out of date; `make families` measures
+everything and writes it). Measured on tiny models with random weights, in float32, on a CPU, against plain
+Transformers with eager attention, one completion at a time; prompts are longer than the sliding windows.
+
+- **learner**: log-probs within 2e-5 nats and the gradient of every weight within 1e-3 of the reference. *shared*: a
+  prompt is run once for all its completions (`learner.share_prompt`); *one a row*: the learner turns that off itself,
+  since recurrent layers, convolutions or positions counted along the row would make it inexact. Measured by
+  `pytest tests/integration/test_families.py`.
+- **transformers**, **vllm**: after a weight sync, the log-probs of what the engine samples are within {engine} nats of
+  the reference. *no*: they are not, or the engine does not run the family; `sppo-cli up` refuses the pair before
+  anything starts. A dash: not measured; the parity check of a run decides. Measured by `make families`; the test
+  measures a choice of them again.
+
+A family that is not in the table is refused by name. Parameters travel under the names of the model's files, mixtures
+of experts included; where Transformers names them otherwise than the files do, `learner.ranks` must be 1. Attention
+is `eager` where `sdpa` would leave out a cap, sinks or ALiBi. Contexts above the original length of longrope are
+refused: its factors change with what is read.
+
+| family | learner | attention | transformers | vllm (CPU) |
+|---|---|---|---|---|
+"""
+_FOOT = """
+Looked at and refused: {refused}; encoders with a decoder (T5, BART); models with parts for images (their text-only
+versions, where there is one, are in the table).
+"""
+LEARNER_NATS, LEARNER_GRADIENTS, ENGINE_NATS = 2e-5, 1e-3, 1e-3
+
+
+def page() -> str:
+    """The page as the tables of `sppo.families` and the measurements of vLLM have it."""
+    vllm = json.loads(VLLM.read_text())
+    rows = [_row(name, vllm) for name in sorted(families.SHARED | families.SEPARATE)]
+    refused = ", ".join(f"`{name}` ({reason})" for name, reason in sorted(families.REFUSED.items()))
+    return _HEAD.format(engine=ENGINE_NATS) + "\n".join(rows) + "\n" + _FOOT.format(refused=refused)
+
+
+def _row(name: str, vllm: dict[str, float | str]) -> str:
+    family = families.of(tiny(name), name)
+    measured = vllm.get(name)
+    right = isinstance(measured, float) and measured < ENGINE_NATS
+    cells = [
+        f"`{name}`",
+        "shared" if family.shares else "one a row",
+        family.attention,
+        "yes" if _accepted(family, "transformers") else "no",
+        "no" if not _accepted(family, "vllm") else "–" if measured is None else "yes" if right else "no",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _accepted(family: families.Family, engine: str) -> bool:
+    try:
+        families.check_engine(family, engine, family.name)
+    except ConfigError:
+        return False
+    return True
+
+
+def main(arguments: list[str]) -> None:
+    """Measure families (all, or those named), with `--vllm` that engine too; write the page."""
+    from sppo.generators.transformers_engine import TransformersEngine
+    from sppo.generators.vllm_engine import VllmEngine
+
+    with_vllm = "--vllm" in arguments
+    names = [a for a in arguments if a != "--vllm"] or measured()
+    vllm: dict[str, float | str] = json.loads(VLLM.read_text()) if VLLM.exists() else {}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            path = save(name, Path(folder))
+            gap, family = learner_gap(path), families.read(path)
+            wrong = gap.logprobs > LEARNER_NATS or gap.gradients > LEARNER_GRADIENTS
+            paged = _outcome(path, TransformersEngine, engine="transformers")
+            wrong |= (isinstance(paged, float) and paged < ENGINE_NATS) != _accepted(family, "transformers")
+            if with_vllm:
+                vllm[name] = _outcome(path, VllmEngine)
+                VLLM.write_text(json.dumps(dict(sorted(vllm.items())), indent=1) + "\n")
+            print(f"{name:22} {gap} transformers {paged} vllm {vllm.get(name)}" + " WRONG" * wrong, flush=True)
+    PAGE.write_text(page())
+
+
+def _outcome(path: str, engine_class: Any, **generator: Any) -> float | str:
+    try:
+        return engine_gap(path, engine_class, **generator)
+    except Exception as error:  # noqa: BLE001 - whatever an engine raises for a family it does not run
+        return f"{type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else ''}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
