@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 LOCK := requirements/cpu.txt
 
-.PHONY: demo test test-unit test-kernels faults test-faults check lint types imports setup docs lock clean
+.PHONY: demo test test-unit test-kernels faults test-faults check lint types imports setup docs families lock clean
 
 demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
@@ -60,6 +60,10 @@ $(STAMP): $(LOCK) pyproject.toml
 docs: setup
 	$(BIN)/python -c "from pathlib import Path; from sppo.config import reference; p = Path('docs/configuration.md'); \
 	  t = p.read_text(); p.write_text(t[:t.index('| setting |')] + reference())"
+
+# Measure learner and engines on tiny models of every family, and write docs/families.md. vLLM starts anew for each.
+families: setup
+	$(BIN)/python -m tests.families --vllm
 
 # Renew the lock from the environment in .venv, after changing it by hand.
 lock:

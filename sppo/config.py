@@ -182,7 +182,8 @@ class LearnerConfig(_Settings):
     micro_batch_tokens: Positive = 4096
     """Tokens, padding included, in one forward and backward; a single larger group goes alone."""
     share_prompt: bool = True
-    """Run the prompt of a group once instead of once per completion."""
+    """Run the prompt of a group once instead of once per completion; off by itself for families where that is not exact
+    (`docs/families.md`)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the learner runs."""
     kernels: Literal["auto", "triton", "torch"] = "auto"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import os
 import shutil
 import tempfile
@@ -60,6 +61,49 @@ def load_tokenizer(path: str) -> Any:
     if not tokenizer.chat_template:
         raise ConfigError(f"model.name: {path} has no chat template; use an instruction-tuned model")
     return tokenizer
+
+
+def stop_ids(path: str, tokenizer: Any) -> tuple[int, ...]:
+    """Tokens that end a completion, in order of their ids: what the model's files call its end of sequence, and the
+    token with which the chat template ends an assistant's turn. Both engines stop at each of them.
+    """
+    found: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        file = Path(path) / name
+        eos = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+        found.update([eos] if isinstance(eos, int) else eos or ())
+    if tokenizer.eos_token_id is not None:
+        found.add(tokenizer.eos_token_id)
+    if (end := _turn_end(tokenizer)) is not None:
+        found.add(end)
+    return tuple(sorted(found))
+
+
+def _turn_end(tokenizer: Any) -> int | None:
+    """The added token that follows an assistant's answer in the chat template, if one does."""
+    from jinja2 import TemplateError
+
+    marker = "an answer"
+    messages = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": marker}]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+    except (TemplateError, TypeError, KeyError):  # a template for other roles or contents
+        return None
+    rest = text.rpartition(marker)[2].lstrip()
+    starts = [token for token in tokenizer.get_added_vocab() if rest.startswith(token)]
+    return int(tokenizer.get_added_vocab()[max(starts, key=len)]) if starts else None
+
+
+def copy_generation_config(path: str, folder: Path) -> None:
+    """Give an export the model's own generation_config.json as it is, or none where the model has none.
+
+    Transformers refuses to write some that it reads (a temperature without `do_sample`).
+    """
+    source, target = Path(path) / "generation_config.json", folder / "generation_config.json"
+    if source.is_file():
+        shutil.copyfile(source, target)
+    else:
+        target.unlink(missing_ok=True)
 
 
 def _from_hub(config: ModelConfig) -> str:

@@ -20,12 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sppo import compute
+from sppo import compute, families, models
 from sppo.config import RunConfig, cpu_threads
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
 from sppo.weights.gloo import GlooReceiver
+from sppo.weights.names import as_parameters
 
 PAGE = 32
+SPARE_PAGES = 16
 STEP_TOKENS = 1024
 STOP_TIMEOUT_S = 10.0
 
@@ -72,12 +74,12 @@ class TransformersEngine:
         settings = self._config.generator
         if self._device == "cpu":
             torch.set_num_threads(cpu_threads(settings.threads))
+        family = families.read(self._path)
         self._tokenizer = AutoTokenizer.from_pretrained(self._path, trust_remote_code=False)
         self._model = AutoModelForCausalLM.from_pretrained(
-            self._path, dtype=compute.dtype(self._config), attn_implementation="sdpa", trust_remote_code=False
+            self._path, dtype=compute.dtype(self._config), attn_implementation=family.attention, trust_remote_code=False
         ).to(self._device)
-        eos = self._model.generation_config.eos_token_id
-        self._eos: list[int] = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        self._eos = list(models.stop_ids(self._path, self._tokenizer))
         most = settings.max_groups * self._config.sampling.completions
         self._manager = self._model.init_continuous_batching(
             # A temperature that is not 1 makes the manager apply temperatures at all; each request brings its own. No
@@ -85,7 +87,7 @@ class TransformersEngine:
             GenerationConfig(do_sample=True, temperature=0.5, top_k=0, top_p=1.0, eos_token_id=self._eos or -1),
             ContinuousBatchingConfig(
                 page_size=PAGE,
-                num_blocks=self._blocks(settings.kv_cache_gib),
+                num_blocks=self._blocks(settings.kv_cache_gib, most),
                 max_batch_tokens=max(STEP_TOKENS, most),
                 max_requests_per_batch=most,
                 allow_block_sharing=False,  # a cached prefix would outlive the weights that computed it
@@ -97,7 +99,7 @@ class TransformersEngine:
                 seed=self._config.seed,
             ),
         )
-        if self._device == "cpu" and _attends_to_all(self._model):
+        if self._device == "cpu" or family.attention == "eager":
             from sppo.generators import paged_attention
 
             paged_attention.install(self._model)
@@ -105,11 +107,14 @@ class TransformersEngine:
         self._manager.batch_processor.model_runner._sample = self._sample_step
         self._manager.start()
 
-    def _blocks(self, gib: float) -> int:
-        config = self._model.config.get_text_config()
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        token = config.num_hidden_layers * 2 * config.num_key_value_heads * head * self._model.dtype.itemsize
-        return int(gib * 2**30 // (token * PAGE))
+    def _blocks(self, gib: float, requests: int) -> int:
+        """Pages of the cache: what the memory holds, or what so many requests can need if that is less."""
+        from transformers.generation.continuous_batching.utils import find_head_dim, find_num_key_value_heads
+
+        config = self._model.config
+        numbers = config.num_hidden_layers * 2 * find_num_key_value_heads(config) * find_head_dim(config)
+        token = numbers * self._model.dtype.itemsize
+        return min(int(gib * 2**30 // (token * PAGE)), requests * (self._limit // PAGE + 1) + SPARE_PAGES)
 
     def _sample_step(self, scores: Tensor, output_ids: Tensor) -> None:
         """In place of the manager's own: each request draws from its own random numbers, or takes the likeliest token.
@@ -191,6 +196,7 @@ class TransformersEngine:
 
     def _complete(self, output: Any, flight: _InFlight) -> Completion:
         tokens = output.generated_tokens
+        stopped = tokens[-1] in self._eos
         ends = [start for start, _ in flight.starts[1:]] + [len(tokens)]
         return Completion(
             token_ids=np.asarray(tokens, np.int32),
@@ -200,8 +206,8 @@ class TransformersEngine:
                 for (start, version), end in zip(flight.starts, ends, strict=True)
                 if start < end
             ),
-            finish_reason="stop" if tokens[-1] in self._eos else "length",
-            text=self._tokenizer.decode(tokens, skip_special_tokens=True),
+            finish_reason="stop" if stopped else "length",
+            text=self._tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=True),
         )
 
     def _forget(self, name: str) -> None:
@@ -237,11 +243,15 @@ class TransformersEngine:
         await asyncio.to_thread(self._receiver.join, rank=join["rank_offset"], own_host=host, **arguments)
 
     async def load_weights(self, update: dict[str, Any], version: Version) -> None:
-        """Receive everything, then copy it in between two steps; what is in flight goes on from its cache."""
-        weights = await asyncio.to_thread(lambda: self._receiver.receive(**update))
+        """Receive everything, then copy it in between two steps; what is in flight goes on from its cache.
+
+        Raises ValueError, before anything is copied, unless these are the model's weights, all of them.
+        """
+        received = await asyncio.to_thread(lambda: self._receiver.receive(**update))
+        weights = await asyncio.to_thread(as_parameters, self._model, received)
         hold = _Hold(self._manager)
         await hold.enter()
-        copying = asyncio.ensure_future(asyncio.to_thread(_copy, weights, dict(self._model.named_parameters())))
+        copying = asyncio.ensure_future(asyncio.to_thread(_copy, weights, self._model))
         try:
             await asyncio.shield(copying)
             self._begin(version)
@@ -315,21 +325,6 @@ class _Hold:
 
 
 @torch.no_grad()
-def _copy(weights: Sequence[tuple[str, Tensor]], parameters: dict[str, Tensor]) -> None:
-    """Raises ValueError, before anything is copied, unless these are the model's weights, all of them."""
-    sent = {name: tuple(weight.shape) for name, weight in weights}
-    there = {name: tuple(p.shape) for name, p in parameters.items()}
-    if sent != there:
-        wrong = sorted(name for name in sent.keys() | there.keys() if sent.get(name) != there.get(name))
-        raise ValueError(f"the learner's weights are not this model's: {', '.join(wrong[:3])}")
-    for name, weight in weights:
-        parameters[name].copy_(weight)
-
-
-def _attends_to_all(model: Any) -> bool:
-    """Whether every layer sees the whole past: a sliding window needs Transformers' own masks."""
-    config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        return getattr(config, "sliding_window", None) is None
-    return set(kinds) == {"full_attention"}
+def _copy(weights: dict[str, Tensor], model: Any) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.copy_(weights[name])

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from sppo import compute
+from sppo import compute, models
 from sppo.config import RunConfig, cpu_threads
 from sppo.errors import TransferAborted
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
+
+BATCHED_TOKENS = 2048
+"""The least that vLLM takes for `max_num_batched_tokens` by itself."""
 
 
 class VllmEngine:
@@ -26,6 +29,7 @@ class VllmEngine:
         self._engine: Any = None
         self._sampling: Any = None
         self._final_only: Any = None
+        self._stop: tuple[int, ...] = ()
         self._version = "base"
 
     @property
@@ -35,15 +39,7 @@ class VllmEngine:
 
     async def start(self) -> None:
         """Start vLLM's engine process and load the model."""
-        settings = self._config.generator
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-        os.environ["VLLM_HOST_IP"] = "127.0.0.1"  # one engine lives on one machine: nothing beyond loopback
-        os.environ["VLLM_NO_USAGE_STATS"] = "1"
-        if self._on_cpu:
-            threads = cpu_threads(settings.threads)
-            os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
-            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-            os.environ["OMP_NUM_THREADS"] = str(max(1, threads // self.world_size))
+        set_environment(self._config, on_cpu=self._on_cpu)
         from vllm import SamplingParams as VllmSamplingParams
         from vllm.config.weight_transfer import WeightTransferConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -53,31 +49,13 @@ class VllmEngine:
         from sppo.weights import vllm_transfer
 
         vllm_transfer.register()
+        self._stop = models.stop_ids(self._model_path, models.load_tokenizer(self._model_path))
         self._sampling, self._final_only = VllmSamplingParams, RequestOutputKind.FINAL_ONLY
-        limits = self._config.task.max_prompt_tokens + self._config.sampling.max_tokens
-        # The CPU's default block of 128 tokens shares no prefix of a short prompt among its K completions.
-        arguments: dict[str, Any] = (
-            {"block_size": 32} if self._on_cpu else {"gpu_memory_utilization": settings.gpu_memory_utilization}
-        )
         backend = vllm_transfer.NCCL if self._transport == "nccl" else self._transport
         self._engine = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
-                model=self._model_path,
-                dtype=str(compute.dtype(self._config)).removeprefix("torch."),
-                seed=self._config.seed,
-                max_model_len=limits,
-                max_num_seqs=settings.max_groups * self._config.sampling.completions,
-                enforce_eager=settings.enforce_eager,
-                logprobs_mode="processed_logprobs",  # those of the distribution that is sampled from
+                **engine_arguments(self._config, self._model_path, on_cpu=self._on_cpu),
                 weight_transfer_config=WeightTransferConfig(backend=backend),
-                generation_config="vllm",  # the model's own sampling defaults must not truncate the distribution
-                disable_log_stats=True,
-                trust_remote_code=False,
-                tensor_parallel_size=self.world_size,
-                # In a Ray actor with a placement group vLLM would have Ray start the other ranks, elsewhere.
-                distributed_executor_backend="mp" if self.world_size > 1 else None,
-                worker_extension_cls="sppo.weights.vllm_transfer.Steps",
-                **arguments,
             )
         )
 
@@ -88,6 +66,7 @@ class VllmEngine:
             temperature=sampling.temperature,
             max_tokens=sampling.max_tokens,
             seed=self._seed(sampling),
+            stop_token_ids=list(self._stop),
             logprobs=0,  # the sampled token's own
             output_kind=self._final_only,  # with n > 1 partial outputs hold some of the completions only
         )
@@ -140,6 +119,44 @@ class VllmEngine:
         if self._engine is not None:
             await asyncio.to_thread(self._engine.shutdown)
             self._engine = None
+
+
+def set_environment(config: RunConfig, *, on_cpu: bool) -> None:
+    """What vLLM takes from the environment; before it is imported."""
+    settings = config.generator
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ["VLLM_HOST_IP"] = "127.0.0.1"  # one engine lives on one machine: nothing beyond loopback
+    os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    if on_cpu:
+        threads = cpu_threads(settings.threads)
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        os.environ["OMP_NUM_THREADS"] = str(max(1, threads // settings.tensor_parallel))
+
+
+def engine_arguments(config: RunConfig, path: str, *, on_cpu: bool) -> dict[str, Any]:
+    """vLLM's arguments for a run whose `compute` is decided, but for the weight transfer."""
+    settings = config.generator
+    at_once = settings.max_groups * config.sampling.completions
+    return {
+        "model": path,
+        "dtype": str(compute.dtype(config)).removeprefix("torch."),
+        "seed": config.seed,
+        "max_model_len": config.task.max_prompt_tokens + config.sampling.max_tokens,
+        "max_num_seqs": at_once,
+        **({"max_num_batched_tokens": at_once} if at_once > BATCHED_TOKENS else {}),  # each takes one in a step
+        "enforce_eager": settings.enforce_eager,
+        "logprobs_mode": "processed_logprobs",  # those of the distribution that is sampled from
+        "generation_config": "vllm",  # the model's own sampling defaults must not truncate the distribution
+        "disable_log_stats": True,
+        "trust_remote_code": False,
+        "tensor_parallel_size": settings.tensor_parallel,
+        # In a Ray actor with a placement group vLLM would have Ray start the other ranks, elsewhere.
+        "distributed_executor_backend": "mp" if settings.tensor_parallel > 1 else None,
+        "worker_extension_cls": "sppo.weights.vllm_transfer.Steps",
+        # The CPU's default block of 128 tokens shares no prefix of a short prompt among its K completions.
+        **({"block_size": 32} if on_cpu else {"gpu_memory_utilization": settings.gpu_memory_utilization}),
+    }
 
 
 def _check(answers: Sequence[str]) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+from contextlib import AbstractContextManager, nullcontext
+
+from sppo import compute
 from sppo.config import RunConfig
 from sppo.errors import BrokerError, ConfigError
+from sppo.launch import model_check
 from sppo.tasks.questions import Questions
 from sppo.transport.redis_broker import connect
 
@@ -14,11 +19,19 @@ def preflight(config: RunConfig) -> Questions:
     Returns the questions that the run will have. Raises ConfigError.
     """
     from sppo import models
+
+    _check_reach(config)
+    path = models.resolve(config.model)
+    with _engine_check(config, path):
+        return _check_parts(config, path)
+
+
+def _check_parts(config: RunConfig, path: str) -> Questions:
+    from sppo import models
     from sppo.scorer import rules
     from sppo.scorer.check import check_scorer
     from sppo.tasks import check, questions
 
-    _check_reach(config)
     found = questions.load(config.task, config.seed)
     if config.broker.url:
         try:
@@ -28,10 +41,26 @@ def preflight(config: RunConfig) -> Questions:
         except BrokerError as error:
             raise ConfigError(str(error)) from error
     rules.check_answers("" if config.scorer.url else config.scorer.name, (*found.train, *found.held_out))
+    tokenizer = models.load_tokenizer(path)
+    model_check.check(config, path, tokenizer)
     check_scorer(config, found)
-    path = models.resolve(config.model)
-    check.check(config, found, models.load_tokenizer(path))
+    check.check(config, found, tokenizer)
     return found
+
+
+def _engine_check(config: RunConfig, path: str) -> AbstractContextManager[None]:
+    """vLLM's own parser at work beside the other checks. Raises ConfigError, at once where vLLM is missing."""
+    if config.generator.engine != "vllm" or config.launch.ray_address:  # a cluster's engines live on other machines
+        return nullcontext()
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            "generator.engine = 'vllm': vLLM is not installed; install the extra `cpu` (on a GPU machine `vllm`), or "
+            "use generator.engine = 'transformers'"
+        )
+    from sppo.generators import vllm_check
+    from sppo.learner.model import pick_device
+
+    return vllm_check.beside(compute.resolved(config, cuda=pick_device(config.learner.device) == "cuda"), path)
 
 
 def _check_reach(config: RunConfig) -> None:

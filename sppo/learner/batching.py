@@ -34,8 +34,10 @@ class MicroBatch:
     """Positions of its groups in the batch, in order."""
     tokens_BL: Tensor
     positions_BL: Tensor
-    mask_BLL: Tensor
-    """True where a query (first L) may see a key (second L)."""
+    segments_BL: Tensor
+    """0 for the prompt, 1.. for the row's completions, -1 for padding: what each token may see (`masks`)."""
+    shared: bool
+    """Whether a row may hold more than one completion; otherwise it is what the model is fed when it is alone."""
     select_T: Tensor
     """Index into the flattened [B·L] hidden states of the state that predicts each completion token."""
     target_T: Tensor
@@ -48,7 +50,7 @@ class MicroBatch:
 
     @property
     def padding(self) -> int:
-        """Padding tokens. A padding query sees itself alone, so that its softmax is defined."""
+        """Padding tokens, all at the ends of rows."""
         return int((self.positions_BL < 0).sum())
 
 
@@ -100,7 +102,8 @@ def collate(groups: Sequence[Group], members: Sequence[int], *, share_prompt: bo
         groups=tuple(members),
         tokens_BL=torch.from_numpy(tokens).to(device),
         positions_BL=torch.from_numpy(positions).to(device),
-        mask_BLL=_mask(torch.from_numpy(segments).to(device)),
+        segments_BL=torch.from_numpy(segments).to(device),
+        shared=share_prompt,
         select_T=torch.tensor(select, device=device),
         target_T=torch.from_numpy(np.concatenate([c.token_ids for c in completions]).astype(np.int64)).to(device),
         behavior_T=torch.from_numpy(np.concatenate([c.behavior_logprobs for c in completions])).to(device),
@@ -118,7 +121,8 @@ def empty(device: str) -> MicroBatch:
         groups=(),
         tokens_BL=zero[None],
         positions_BL=zero[None],
-        mask_BLL=torch.ones(1, 1, 1, dtype=torch.bool, device=device),
+        segments_BL=zero[None],
+        shared=False,
         select_T=none,
         target_T=none,
         behavior_T=none.float(),
@@ -149,11 +153,3 @@ class _Row:
             found += [last, *range(at, at + len(fed))]
             at += len(fed)
         return found
-
-
-def _mask(segments_BL: Tensor) -> Tensor:
-    length = segments_BL.shape[1]
-    causal_LL = torch.ones(length, length, dtype=torch.bool, device=segments_BL.device).tril()
-    query, key = segments_BL[:, :, None], segments_BL[:, None, :]
-    allowed = causal_LL & (query >= 0) & ((key == query) | (key == 0))
-    return allowed | torch.eye(length, dtype=torch.bool, device=segments_BL.device)

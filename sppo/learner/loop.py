@@ -21,7 +21,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from sppo import compute, models, stop
+from sppo import compute, families, models, stop
 from sppo.config import RunConfig, cpu_threads, is_loopback, resolve_transport, to_json
 from sppo.errors import ConfigError, RoleDiedError, ScorerError, SppoError, WeightSyncError
 from sppo.faults import point
@@ -68,6 +68,7 @@ def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
     config = compute.resolved(config, cuda=pick_device(config.learner.device) == "cuda")
     with _locked(run_dir), Pulse(broker) as pulse:
         with pulse.busy():
+            config = families.settled(config, models.resolve(config.model))
             team = _make_team(config, broker, run_dir)
         try:
             with pulse.busy():
@@ -487,7 +488,7 @@ class Learner:
             epoch=self._version.epoch,
             model=self._policy.masters(),
             optimizer=self._optimizer.state(),
-            anchor=self._policy.weights("anchor") if self._published != self._version else (),
+            anchor=self._policy.kept("anchor") if self._published != self._version else (),
             state={
                 "published": self._published.n,
                 "parent": self._parent,

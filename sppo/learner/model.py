@@ -13,18 +13,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sppo import families, models
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
+from sppo.families import Family
 from sppo.kernels import Backend, linear_logprob, pick_backend
+from sppo.learner import masks
 from sppo.learner.batching import MicroBatch
 from sppo.learner.ranks import Alone, fill
+from sppo.weights import names
 
 Snapshot = Literal["anchor", "reference", "probe"]
 _STORED = {"BF16": torch.bfloat16, "F16": torch.float16}
@@ -65,16 +69,18 @@ class Policy:
     ) -> None:  # fmt: skip
         """Load from a folder in Hugging Face format; `on_forward` is called after each micro-batch.
 
-        Raises ConfigError for a model without a language-model head.
+        Raises ConfigError for a model of a family that is not computed exactly (`sppo.families`).
         """
         from transformers import AutoModelForCausalLM
 
         self.device = device
+        self._path = path
+        self.family = families.read(path)
         self._logprobs = logprobs
         self._team = Alone()
         self._on_forward = on_forward
         self.module: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=compute, attn_implementation="sdpa", trust_remote_code=False
+            path, dtype=compute, attn_implementation=self.family.attention, trust_remote_code=False
         ).to(device)
         self.module.eval()  # dropout off: log-probs must be those of the policy
         check_head(self.module, path)
@@ -105,6 +111,7 @@ class Policy:
 
     def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         """Log-probs [T] of the completion tokens at the sampling temperature, float32, and the entropy if asked for."""
+        check_rows(self.family, batch)
         found = completion_logprobs(self.module, batch, self._logprobs, entropy=entropy)
         self._on_forward()
         return found
@@ -122,7 +129,11 @@ class Policy:
                 parameter.copy_(self.master[name])
 
     def weights(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
-        """(name, computing weights) in Hugging Face's naming, tied ones once: what generators receive."""
+        """(name, computing weights) as the model's files name and lay them out, tied ones once: what generators get."""
+        return names.as_stored(self.module, self.kept(snapshot))
+
+    def kept(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
+        """(name, computing weights) by the model's own parameters, as `keep` reads them from a file."""
         for name, parameter in self.module.named_parameters():
             yield name, parameter.detach() if snapshot is None else self._snapshots[snapshot][name]
 
@@ -140,7 +151,7 @@ class Policy:
 
     def keep(self, snapshot: Snapshot, *, device: str, file: Path | None = None) -> None:
         """Remember the computing weights, or those of a checkpoint's file, under this name on `device`."""
-        source = dict(self.weights()) if file is None else load_file(file)
+        source = dict(self.kept()) if file is None else load_file(file)
         self._snapshots[snapshot] = {k: v.to(device, self._compute, copy=True) for k, v in source.items()}
 
     def drop(self, snapshot: Snapshot) -> None:
@@ -170,8 +181,12 @@ class Policy:
 
     def export(self, folder: Path, tokenizer: Any, dtype: torch.dtype) -> None:
         """Write the weights in `dtype`, and the tokenizer, as a plain Hugging Face folder."""
+        from transformers import GenerationConfig
+
+        self.module.generation_config = GenerationConfig()  # written, it may be refused; the model's own file follows
         with self._holding({name: p.detach().to(dtype) for name, p in self.master.items()}):
             self.module.save_pretrained(str(folder))
+        models.copy_generation_config(self._path, folder)
         tokenizer.save_pretrained(str(folder))
 
 
@@ -215,12 +230,7 @@ def completion_logprobs(
     module: Any, batch: MicroBatch, options: Logprobs, *, entropy: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probs [T] of the completion tokens, and the entropy [T] if asked for, by a causal language model."""
-    hidden_BLH = module.base_model(
-        input_ids=batch.tokens_BL,
-        position_ids=batch.positions_BL.clamp(min=0),
-        attention_mask=batch.mask_BLL[:, None],
-        use_cache=False,
-    ).last_hidden_state
+    hidden_BLH = _hidden(trunk(module), batch)
     head = module.get_output_embeddings()
     logprob_T, entropy_T, _ = linear_logprob(
         hidden_BLH.flatten(0, 1)[batch.select_T],
@@ -234,6 +244,29 @@ def completion_logprobs(
         backend=options.kernels,
     )
     return logprob_T, entropy_T
+
+
+def check_rows(family: Family, batch: MicroBatch) -> None:
+    """Raises ValueError for rows that share a prompt and a family that must not (`families.settled` comes first)."""
+    if batch.shared and not family.shares:
+        raise ValueError(f"{family.name} takes one row a completion")
+
+
+def trunk(module: Any) -> Any:
+    """The model without its head."""
+    return module.model if module.base_model is module else module.base_model
+
+
+def _hidden(model: Any, batch: MicroBatch) -> Tensor:
+    """Hidden states [B, L, H]. Rows of one completion are given as they are: padding comes after what is looked at."""
+    if not batch.shared:
+        return cast(Tensor, model(input_ids=batch.tokens_BL, use_cache=False).last_hidden_state)
+    with masks.rows(batch):
+        hidden: Tensor = model(
+            input_ids=batch.tokens_BL, position_ids=batch.positions_BL.clamp(min=0), attention_mask=masks.ones(batch),
+            use_cache=False,
+        ).last_hidden_state  # fmt: skip
+    return hidden
 
 
 def pick_device(setting: str) -> str:

@@ -21,10 +21,20 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
+from sppo import families, models
 from sppo.errors import ConfigError
 from sppo.learner.batching import MicroBatch
-from sppo.learner.model import Logprobs, Snapshot, check_head, completion_logprobs, stored_dtype
+from sppo.learner.model import (
+    Logprobs,
+    Snapshot,
+    check_head,
+    check_rows,
+    completion_logprobs,
+    stored_dtype,
+    trunk,
+)  # fmt: skip
 from sppo.learner.ranks import Team, fill, local, whole
+from sppo.learner.skeleton import skeleton
 
 
 class ShardedPolicy:
@@ -39,11 +49,13 @@ class ShardedPolicy:
         Raises ConfigError for a model without a linear head or without a list of decoder layers.
         """
         self.device = device
+        self._path = path
         self.base_dtype = stored_dtype(path)
         self._team = team
         self._compute = compute
         self._on_forward = on_forward
-        self._module = _skeleton(path)
+        self.family = families.read(path)
+        self._module = skeleton(families.read_config(path), self.family)
         check_head(self._module, path)
         self._scorer: Any = _Scorer(self._module, logprobs)
         dtypes = MixedPrecisionPolicy(
@@ -71,6 +83,7 @@ class ShardedPolicy:
     # called by every rank in the course of an order ----------------------------------------------------------------
     def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         """See `Policy.logprobs`. Every rank must call it equally often, with gradients or without."""
+        check_rows(self.family, batch)
         found: tuple[Tensor, Tensor | None] = self._scorer(batch, entropy)
         self._on_forward()
         return found
@@ -132,6 +145,9 @@ class ShardedPolicy:
         self._team.order("weights", snapshot=snapshot or "")
         yield from self.join_weights(snapshot)
 
+    kept = weights
+    """See `Policy.kept`: parameters are named as in the files, or the model was refused."""
+
     @torch.no_grad()
     def join_weights(self, snapshot: Snapshot | None) -> Iterator[tuple[str, Tensor]]:
         """Every rank's part of `weights`: all get them, rank 0 has use for them."""
@@ -168,8 +184,7 @@ class ShardedPolicy:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         self._module.config.dtype = dtype
         self._module.config.save_pretrained(str(folder))
-        if self._module.generation_config is not None:
-            self._module.generation_config.save_pretrained(str(folder))
+        models.copy_generation_config(self._path, folder)
         tokenizer.save_pretrained(str(folder))
 
     # inside --------------------------------------------------------------------------------------------------------
@@ -184,7 +199,10 @@ class ShardedPolicy:
                     fill(self.master[name], tensors.get_slice(name), self._team)
                     missing.discard(name)
         if missing:
-            raise ConfigError(f"{files[0].parent if files else 'the model'} lacks the weights {sorted(missing)[:3]}")
+            raise ConfigError(
+                f"model.name: {files[0].parent if files else 'the folder'} holds no {sorted(missing)[0]!r}; a model "
+                "whose files name their weights otherwise than Transformers does needs learner.ranks = 1"
+            )
 
     def _like(self, p: Any, shard: Tensor) -> Tensor:
         made: Tensor = DTensor.from_local(
@@ -223,39 +241,10 @@ class _Scorer(nn.Module):
         return completion_logprobs(self._model, batch, self._logprobs, entropy=entropy)
 
 
-def _skeleton(path: str) -> Any:
-    """The model of a Hugging Face folder without weights; buffers, which no file holds, are computed as ever."""
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
-    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    with _parameters_on_meta():
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-    model.tie_weights()
-    if (Path(path) / "generation_config.json").exists():  # stop tokens among it: the export passes it on
-        model.generation_config = GenerationConfig.from_pretrained(path)
-    return model.eval()
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    plain = nn.Module.register_parameter
-
-    def register(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        if param is not None and not param.is_meta:
-            param = nn.Parameter(param.data.to("meta"), requires_grad=param.requires_grad)
-        plain(self, name, param)
-
-    nn.Module.register_parameter = register  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = plain  # type: ignore[method-assign]
-
-
 def _layers(model: Any, path: str) -> nn.ModuleList:
     """The list of modules under the base model that is as long as the configuration says."""
     count = model.config.get_text_config().num_hidden_layers
-    found = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    found = [m for m in trunk(model).modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if not found:
         raise ConfigError(f"model.name: {path} has no list of {count} decoder layers, so learner.ranks must be 1")
     return found[0]

@@ -6,6 +6,7 @@ vLLM loads `register` in each of its processes through the `vllm.general_plugins
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,7 @@ def _engine_class() -> type:
         update_info_cls = GlooUpdateInfo
         _receiver: GlooReceiver | None = None
         _fetched: list[tuple[str, Tensor]] | None = None
+        _unpacked: Sequence[Any] = ()
 
         def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
             self._receiver = GlooReceiver()
@@ -82,11 +84,19 @@ def _engine_class() -> type:
 
         def finish_weight_update(self) -> None:
             finalize_layerwise_reload(self.model, self.model_config)
+            if any(method.moe_kernel is None for method in self._unpacked):
+                raise RuntimeError(f"vLLM loaded no experts into its {type(self.model).__name__}")
             # A CPU keeps a packed copy of the head for its product. A tied head receives no weights of its own, so vLLM
             # 0.32 leaves the copy as it was: the engine would sample with the head of the base model for ever.
             for module in self.model.modules():
                 if isinstance(module, ParallelLMHead):
                     module.quant_method.process_weights_after_loading(module)
+
+        def _packed_experts(self) -> list[Any]:
+            if torch.device(self.device).type != "cpu":
+                return []
+            methods = [getattr(module, "quant_method", None) for module in self.model.modules()]
+            return [method for method in methods if getattr(method, "moe_kernel", None) is not None]
 
         def update_weights(self, update_info: dict[str, Any]) -> None:
             # vLLM's version ends with an accelerator synchronisation, which a CPU has not.
@@ -105,6 +115,11 @@ def _engine_class() -> type:
         def receive_weights(self, update_info: GlooUpdateInfo) -> None:
             assert self._fetched is not None, "fetch() comes first"
             weights, self._fetched = self._fetched, None
+            # A CPU packs experts for its kernel when that is first set up. At a reload vLLM 0.32 finds the kernel there
+            # and leaves out the packing: unpacked weights would be read as packed ones.
+            self._unpacked = self._packed_experts()
+            for method in self._unpacked:
+                method.moe_kernel = None
             initialize_layerwise_reload(self.model)
             self.model.load_weights((name, w.to(torch.device(self.device))) for name, w in weights)
 

@@ -1,0 +1,88 @@
+"""vLLM's own verdict on a run's engine arguments, in a process of its own: importing vLLM takes seconds.
+
+    python -m sppo.generators.vllm_check MODEL_FOLDER < configuration.json
+
+prints why vLLM refuses them, in one line, or nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sppo import config as settings
+from sppo.config import RunConfig
+from sppo.errors import ConfigError
+
+DEADLINE_S = 60.0
+
+
+@contextmanager
+def beside(config: RunConfig, path: str) -> Iterator[None]:
+    """Check a configuration whose `compute` is decided while something else is done, and wait for the verdict after it.
+
+    Raises ConfigError if vLLM refuses the arguments. A check that takes longer than a minute is given up: the engine
+    will say the same.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-m", "sppo.generators.vllm_check", path],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        assert child.stdin is not None
+        with suppress(BrokenPipeError):
+            child.stdin.write(settings.to_json(config))
+            child.stdin.close()
+        child.stdin = None
+        yield
+        with suppress(subprocess.TimeoutExpired):
+            said, _ = child.communicate(timeout=DEADLINE_S)
+            if reason := said.strip():
+                raise ConfigError(f"generator.engine = 'vllm': {reason}")
+    finally:
+        child.kill()
+        child.wait()
+
+
+def refusal(config: RunConfig, path: str) -> str:
+    """Why vLLM refuses the arguments of a run's engine, or nothing."""
+    import torch
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    from sppo.generators.vllm_engine import engine_arguments, set_environment
+
+    on_cpu = not torch.cuda.is_available()
+    set_environment(config, on_cpu=on_cpu)
+    try:
+        AsyncEngineArgs(**engine_arguments(config, path, on_cpu=on_cpu)).create_engine_config()
+    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+        return in_one_line(str(error), config.model.name)
+    return ""
+
+
+def in_one_line(said: str, name: str) -> str:
+    """The reason in what vLLM raises, without pydantic's frame around it."""
+    lines = [line.strip() for line in said.strip().splitlines() if line.strip()]
+    reason = next((line for line in lines if line.startswith(("Value error,", "Assertion failed,"))), lines[0])
+    reason = reason.partition(", ")[2] if reason.startswith(("Value error,", "Assertion failed,")) else reason
+    if reason.startswith("Model architectures"):
+        architectures = reason.partition("[")[2].partition("]")[0]
+        return f"it does not know {architectures} (model.name = {name!r}); try generator.engine = 'transformers'"
+    return reason.partition(" [type=")[0][:400]
+
+
+def main() -> None:
+    """See the module."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what vLLM prints is no answer
+    os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
+    answer.write(refusal(settings.from_json(sys.stdin.read()), str(Path(sys.argv[1]))))
+    answer.close()
+
+
+if __name__ == "__main__":
+    main()

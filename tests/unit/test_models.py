@@ -1,0 +1,44 @@
+"""What a model's folder says about the end of a completion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sppo import models
+from tests.makers import tiny_tokenizer
+
+TURNS = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} w7 {% endfor %}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_tokenizer(tmp_path, vocabulary=20)  # its end of sequence is w1
+    (tmp_path / "config.json").write_text('{"eos_token_id": 2}')
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [3, 4]}')
+    return tmp_path
+
+
+def test_a_completion_ends_with_any_end_that_files_and_tokenizer_name(folder: Path) -> None:
+    assert models.stop_ids(str(folder), models.load_tokenizer(str(folder))) == (1, 2, 3, 4)
+
+
+def test_the_token_that_ends_a_turn_of_the_template_ends_a_completion(folder: Path) -> None:
+    tokenizer = models.load_tokenizer(str(folder))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["w7"]})
+    tokenizer.chat_template = TURNS
+    assert models.stop_ids(str(folder), tokenizer) == (1, 2, 3, 4, 7)
+
+
+def test_a_template_without_answers_is_no_error(folder: Path) -> None:
+    tokenizer = models.load_tokenizer(str(folder))
+    tokenizer.chat_template = "{% if messages | length > 1 %}{{ raise_exception('one only') }}{% endif %}w5"
+    assert models.stop_ids(str(folder), tokenizer) == (1, 2, 3, 4)
+
+
+def test_files_that_name_no_end_leave_the_tokenizers(folder: Path) -> None:
+    for name in ("config.json", "generation_config.json"):
+        (folder / name).write_text(json.dumps({"eos_token_id": None}))
+    assert models.stop_ids(str(folder), models.load_tokenizer(str(folder))) == (1,)
