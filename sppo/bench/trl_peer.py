@@ -8,6 +8,7 @@ FOLDER gets `metrics.jsonl` (`step`, `wall_s`) and `events.jsonl`, with the name
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -24,6 +25,8 @@ from sppo.scorer.base import SCORERS
 from sppo.tasks import questions
 from sppo.tasks.questions import Question, Questions
 
+TRAINED_TOGETHER = 16
+"""Completions in one forward and backward: no slower than all 64 of a step, in half of the memory."""
 EVALUATED_TOGETHER = 64
 """Held-out prompts in one call of `generate`."""
 
@@ -75,15 +78,19 @@ def arguments(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:
     and its colocated mode wants an engine in the trainer's process, which vLLM on a CPU is not.
     """
     learner, sampling = config.learner, config.sampling
+    completions = learner.groups_per_step * sampling.completions
+    together = math.gcd(completions, TRAINED_TOGETHER)
     return {
         "output_dir": str(folder / "out"),
-        "model_init_kwargs": {"dtype": config.compute, "attn_implementation": "sdpa"},
+        # Weights stay float32, as our master weights do: 98 in 100 of the default model's would not be changed by an
+        # update of 1e-5 if they were bf16.
+        "model_init_kwargs": {"dtype": "float32", "attn_implementation": "sdpa"},
         "use_cpu": True,
-        "bf16": False,
+        "bf16": config.compute == "bfloat16",
         "fp16": False,
         "gradient_checkpointing": False,
-        "per_device_train_batch_size": learner.groups_per_step * sampling.completions,
-        "gradient_accumulation_steps": 1,
+        "per_device_train_batch_size": together,
+        "gradient_accumulation_steps": completions // together,
         "num_generations": sampling.completions,
         "max_completion_length": sampling.max_tokens,
         "temperature": sampling.temperature,

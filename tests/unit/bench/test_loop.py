@@ -149,7 +149,13 @@ def test_trl_gets_the_same_batch_sampling_and_optimizer() -> None:
     same = ("num_generations", "max_completion_length", "temperature", "learning_rate", "max_grad_norm", "max_steps")
     assert [given[k] for k in same] == [8, 16, 0.7, 1e-5, 1.0, 9]
     assert (given["adam_beta1"], given["adam_beta2"], given["weight_decay"]) == (0.9, 0.95, 0.0)
-    assert (given["bf16"], given["model_init_kwargs"]["dtype"]) == (False, "float32")
+
+
+@pytest.mark.parametrize(("compute", "autocast"), [("float32", False), ("bfloat16", True)])
+def test_trl_computes_in_the_runs_format_over_float32_weights(compute: str, autocast: bool) -> None:
+    config = CONFIG.model_copy(update={"compute": compute})
+    given = trl_peer.arguments(config, 9, Path("out"))
+    assert (given["bf16"], given["model_init_kwargs"]["dtype"]) == (autocast, "float32")
 
 
 def test_trl_gets_the_same_questions_in_the_same_order_and_the_same_rule() -> None:
