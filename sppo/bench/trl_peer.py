@@ -74,8 +74,8 @@ def arguments(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:
     """Of GRPOConfig: the run's settings, and what makes the trainer fast on a CPU.
 
     One optimizer step is the run's whole batch, sampled at once; there is no KL term, so no reference model; no layer
-    is computed twice, and nothing is logged or saved. vLLM stays off: TRL's server mode refuses a trainer without CUDA,
-    and its colocated mode wants an engine in the trainer's process, which vLLM on a CPU is not.
+    is computed twice, and nothing is logged or saved. Sampling is Transformers' plain `generate`; its continuous
+    batching is slower on a CPU, and vLLM under TRL does not work there (docs/bench.md).
     """
     learner, sampling = config.learner, config.sampling
     completions = learner.groups_per_step * sampling.completions
