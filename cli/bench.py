@@ -177,7 +177,7 @@ def loop(
         checks = bench.checks(found)
         if out is not None:
             (folder / "loop.json").write_text(
-                json.dumps(asdict(found) | {"checks": [asdict(c) for c in checks]}, indent=1)
+                json.dumps(asdict(found) | {"checks": [asdict(c) for c in checks]}, indent=1), encoding="utf-8"
             )
     if not as_json:
         _show_loop(found)

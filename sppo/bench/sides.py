@@ -6,6 +6,7 @@ Both write a run directory's `metrics.jsonl` (a line a step, with `wall_s`) and 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from sppo import config as settings
+from sppo import stop
 from sppo.bench import trl_peer
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, SppoError
@@ -120,12 +122,16 @@ class Side:
     def _run(self, command: list[str], until: float | None) -> None:
         log = self._folder / "output.log"
         self._began = time.time()
-        with log.open("w") as file:
+        with log.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        undo = stop.catch(_interrupt)
         try:
             code = self._watch(process, log, until)
         finally:
             _end(process)
+            undo()
+            for large in ("checkpoints", "export"):  # gigabytes that nobody will look at
+                shutil.rmtree(self._folder / large, ignore_errors=True)
         if code:
             error = ConfigError if code == ConfigError.exit_code else SppoError
             raise error(f"{TITLES[self._name]} ended with exit code {code}; its last lines:\n{_tail(log)}")
@@ -178,7 +184,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Stop it if it is up, and wait for all that it started."""
     if process.poll() is not None:
         return
-    process.send_signal(signal.SIGTERM)
+    process.terminate()
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:
@@ -186,5 +192,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def _interrupt(_: str) -> None:
+    raise KeyboardInterrupt
+
+
 def _tail(path: Path, lines: int = 15) -> str:
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

@@ -44,12 +44,12 @@ class Job:
 
 def write(job: Job, path: Path) -> None:
     """For the process that reads it."""
-    path.write_text(json.dumps(asdict(job)))
+    path.write_text(json.dumps(asdict(job)), encoding="utf-8")
 
 
 def main(folder: Path) -> None:
     """Train as the folder's job says."""
-    job = Job(**json.loads((folder / "job.json").read_text()))
+    job = Job(**json.loads((folder / "job.json").read_text(encoding="utf-8")))
     config = settings.from_json(job.config)
     threads = cpu_threads(config.learner.threads)
     # Before torch is imported.
@@ -136,7 +136,7 @@ def reward(config: RunConfig) -> Any:
 
 
 def _conversation(question: Question) -> list[dict[str, str]]:
-    return [{"role": "user", "content": question.text}]
+    return [{"role": role, "content": content} for role, content in question.messages]
 
 
 def _diary(folder: Path, job: Job, config: RunConfig, found: Questions) -> Any:
