@@ -31,7 +31,7 @@ def test_help_and_version() -> None:
 @pytest.mark.parametrize(
     "command",
     ["up", "learner", "generator", "scorer", "broker", "scale", "status", "down", "chaos", "config show", "config diff",
-     "config schema", "bench objective", "bench transport", "bench sync", "bench kernels"],
+     "config schema", "bench objective", "bench transport", "bench sync", "bench kernels", "bench loop"],
 )  # fmt: skip
 def test_every_command_shows_an_example(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
