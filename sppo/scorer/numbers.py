@@ -53,6 +53,8 @@ def number(text: str) -> Fraction | None:
     """The number that a text is, its units left out; None if it is not exactly one."""
     if len(text) > MAX_LENGTH:
         return None
+    if text.isdecimal():
+        return Fraction(int(text))
     text = _TEXT_UNIT.sub("", _plain(text).strip())
     text = _DEGREES.sub("", text.translate(_SIGNS).translate(_VULGAR_TABLE))
     found = _NUMBER.fullmatch(text.strip().rstrip("."))
@@ -62,8 +64,8 @@ def number(text: str) -> Fraction | None:
     words = (found["units"] or "").lower().split()
     if value is None or _CHANGES & {word.rstrip("^23²³") for word in words}:
         return None
-    factor = _FACTORS.get(words[0], 1) if words else 1
-    return value * factor * (-1 if "-" in (found["sign"], found["sign2"]) else 1)
+    value = -value if "-" in (found["sign"], found["sign2"]) else value
+    return value * _FACTORS[words[0]] if words and words[0] in _FACTORS else value
 
 
 def _plain(text: str) -> str:
@@ -90,7 +92,7 @@ def _value(found: re.Match[str]) -> Fraction | None:
         under = _decimal(found["under"])
         return _decimal(found["over"]) / under if under else None
     digits = Fraction(1) if found["power"] else _decimal(found["plain"])
-    return digits * Fraction(10) ** exponent
+    return digits * Fraction(10) ** exponent if exponent else digits
 
 
 def _decimal(digits: str) -> Fraction:
@@ -116,6 +118,8 @@ _KEPT_BEFORE, _KEPT_BEHIND = "+-.$€£¥₹√±<>≤≥≠\\^/!|", "!%°€£�
 
 def box(text: str) -> str | None:
     """What stands in the last closed \\boxed{...} or \\fbox{...}, its braces balanced; None if there is none."""
+    if "box" not in text:
+        return None
     last: tuple[int, int] | None = None
     opened: list[tuple[int, bool]] = []
     text = text.replace("\\fbox", "\\boxed")
@@ -141,7 +145,7 @@ def stated(text: str) -> Fraction | None:
         return whole
     if "\\boxed" in text or "\\fbox" in text:
         return None  # a box that was never closed: the answer was cut off
-    text = _TAG.sub(" ", _CALCULATION.sub("", text))
+    text = _TAG.sub(" ", _CALCULATION.sub("", text)) if "<" in text else text
     _, mark, behind = text.rpartition("####")
     if mark:
         return _last(behind.strip().partition("\n")[0])

@@ -111,7 +111,7 @@ def test_boxes_are_equal_as_numbers_or_as_text(completion: str, answer: str, rew
 def test_an_empty_answer_is_matched_by_nothing() -> None:
     assert exact_match("", ["", " ", "a"], {"answer": " "}) == [0, 0, 0]
     assert exact_match("", [" a ", "A"], {"answer": "a"}) == [1, 0]
-    with pytest.raises(ValueError, match="None"):
+    with pytest.raises(ValueError, match="null"):
         exact_match("", ["None"], {"answer": None})
 
 
@@ -148,6 +148,6 @@ def test_a_row_whose_answer_a_rule_cannot_read_is_named_before_the_run() -> None
         ConfigError, match=r"q\.jsonl:2: scorer\.name = 'last-number': the answer '2 or 3' holds no number"
     ):
         check_answers("last-number", rows)
-    with pytest.raises(ConfigError, match=r"q\.jsonl:3: scorer\.name = 'exact-match': the answer is None"):
+    with pytest.raises(ConfigError, match=r"q\.jsonl:3: scorer\.name = 'exact-match': the answer is null"):
         check_answers("exact-match", rows)
     check_answers("mine:score", rows)
