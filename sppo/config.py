@@ -596,7 +596,8 @@ class _Environment(EnvSettingsSource):
             raise ConfigError(
                 f"{variable} in the environment: {error}; sections, tables and lists are written as JSON"
             ) from error
-        wrong = [f"{field_name}.{key}" for key in found] if field_name in _sections() else []
+        section = field_name in _sections() and isinstance(found, dict)
+        wrong = [f"{field_name}.{key}" for key in found] if section else []
         for key in set(wrong) - set(_keys()):  # the source itself would match a key whatever its case
             raise ConfigError(f"{key} (from {ENVIRONMENT}): no such setting{_nearest_setting(key)}")
         return found

@@ -14,7 +14,6 @@ from fractions import Fraction
 MAX_LENGTH = 200
 """Characters of the longest text that is taken for a number."""
 MAX_EXPONENT = 300
-_WINDOW = 2 * MAX_LENGTH
 
 _SIGNS = str.maketrans("−－﹣–＋．／％＄￥٫٬", "----+./%$¥.,")
 _VULGAR = {
@@ -45,8 +44,8 @@ _FACTORS = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**
 _CJK_DIGITS = frozenset("十百千万亿萬億兆分点點")
 _CHANGES = frozenset(  # words behind a number that make another one of it
     """pi sqrt squared cubed factorial half halves third thirds quarter quarters fifth fifths tenth tenths hundredth
-    hundredths over divided times multiplied minus plus choose mod modulo root power and or to through less more
-    hundreds thousands millions billions""".split()  # noqa: SIM905
+    hundredths over divided multiplied minus plus choose mod modulo root power hundreds thousands millions
+    billions""".split()  # noqa: SIM905
 )
 
 
@@ -54,6 +53,8 @@ def number(text: str) -> Fraction | None:
     """The number that a text is, its units left out; None if it is not exactly one."""
     if len(text) > MAX_LENGTH:
         return None
+    if text.isdecimal():
+        return Fraction(int(text))
     text = _TEXT_UNIT.sub("", _plain(text).strip())
     text = _DEGREES.sub("", text.translate(_SIGNS).translate(_VULGAR_TABLE))
     found = _NUMBER.fullmatch(text.strip().rstrip("."))
@@ -63,8 +64,8 @@ def number(text: str) -> Fraction | None:
     words = (found["units"] or "").lower().split()
     if value is None or _CHANGES & {word.rstrip("^23²³") for word in words}:
         return None
-    factor = _FACTORS.get(words[0], 1) if words else 1
-    return value * factor * (-1 if "-" in (found["sign"], found["sign2"]) else 1)
+    value = -value if "-" in (found["sign"], found["sign2"]) else value
+    return value * _FACTORS[words[0]] if words and words[0] in _FACTORS else value
 
 
 def _plain(text: str) -> str:
@@ -91,7 +92,7 @@ def _value(found: re.Match[str]) -> Fraction | None:
         under = _decimal(found["under"])
         return _decimal(found["over"]) / under if under else None
     digits = Fraction(1) if found["power"] else _decimal(found["plain"])
-    return digits * Fraction(10) ** exponent
+    return digits * Fraction(10) ** exponent if exponent else digits
 
 
 def _decimal(digits: str) -> Fraction:
@@ -109,16 +110,16 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？\n]")
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _CJK_EDGE = re.compile(rf"(?<=[{_CJK}])(?=[^{_CJK}])|(?<=[^{_CJK}])(?=[{_CJK}])")
 _SPACE = re.compile(r"[ \t\r\u3000—…]+")  # without the spaces that group digits
-_OPERATORS = frozenset(  # words before or behind a number that make another one of it, or no equation
-    r"""+ - * / × ÷ ^ · x \times \cdot \div < > ≤ ≥ ≠ \le \ge \ne ± \pm √ \sqrt not negative minus plus times log ln
-    sin cos tan sqrt""".split()  # noqa: SIM905
-)
+_SYMBOLS = frozenset(r"+ - * / × ÷ ^ · x \times \cdot \div < > ≤ ≥ ≠ \le \ge \ne ± \pm √ \sqrt".split())  # noqa: SIM905
+_BEFORE = _SYMBOLS | {"not", "negative", "minus", "plus", "times", "log", "ln", "sin", "cos", "tan", "sqrt"}
 _LISTING = frozenset(("and", "or", "to", "&", "through"))
 _KEPT_BEFORE, _KEPT_BEHIND = "+-.$€£¥₹√±<>≤≥≠\\^/!|", "!%°€£¥₹²³^√/\\+-|"
 
 
 def box(text: str) -> str | None:
     """What stands in the last closed \\boxed{...} or \\fbox{...}, its braces balanced; None if there is none."""
+    if "box" not in text:
+        return None
     last: tuple[int, int] | None = None
     opened: list[tuple[int, bool]] = []
     text = text.replace("\\fbox", "\\boxed")
@@ -144,7 +145,7 @@ def stated(text: str) -> Fraction | None:
         return whole
     if "\\boxed" in text or "\\fbox" in text:
         return None  # a box that was never closed: the answer was cut off
-    text = _TAG.sub(" ", _CALCULATION.sub("", text))
+    text = _TAG.sub(" ", _CALCULATION.sub("", text)) if "<" in text else text
     _, mark, behind = text.rpartition("####")
     if mark:
         return _last(behind.strip().partition("\n")[0])
@@ -169,20 +170,17 @@ def _read(earlier: str, previous: str, word: str, following: str) -> Fraction | 
     core, before = _bare(word), _bare(previous)
     if previous in ("×", "x", "*", "\\times", "\\cdot") and core.startswith("10"):
         return number(f"{_bare(earlier)} {previous} {core}")  # 1.5 × 10^3
-    listed = previous.endswith((",", ";")) and _has_digit(previous)
-    joined = previous.lower() in _LISTING and _has_digit(earlier)
-    grouped = re.fullmatch(r"\d{1,3}", before) and re.match(r"\d{3}\b", core)  # 1 000: one number or two
-    if (
-        listed
-        or joined
-        or grouped
-        or {previous.lower(), following.lower()} & _OPERATORS
-        or following[:1] in _CJK_DIGITS
-    ):
+    doubts = (
+        previous.lower() in _BEFORE or following.lower() in _SYMBOLS or following[:1] in _CJK_DIGITS,
+        previous.endswith((",", ";")) and _has_digit(previous),  # 2, 3
+        previous.lower() in _LISTING and _has_digit(earlier),  # 2 or 3
+        re.fullmatch(r"\d{1,3}", before) and re.match(r"\d{3}\b", core),  # 1 000: one number or two
+    )
+    if any(doubts):
         return None
     if re.fullmatch(r"[+-]?\d+", before) and re.fullmatch(r"\d+/\d+", core.translate(_VULGAR_TABLE).strip()):
         core = f"{before} {core}"  # 2 1/2
-    if word[-1:].isalnum() and _bare(following).lower() in _FACTORS.keys() | _CHANGES - _LISTING:
+    if word[-1:].isalnum() and _bare(following).lower() in _FACTORS.keys() | _CHANGES:
         core = f"{core} {_bare(following)}"  # 5 million
     return number(core)
 

@@ -18,6 +18,7 @@ from sppo.transport import codec
 from sppo.types import SamplingParams, Ticket
 
 BATCH = 2000
+_JSON = json.JSONEncoder(allow_nan=False)
 MAX_TICKET = 16 * 2**20
 """Bytes of one ticket: a prompt and its row."""
 
@@ -93,7 +94,7 @@ def _check_travel(question: Question) -> None:
     try:
         packed = codec.pack_ticket(ticket)
         same = codec.unpack_ticket(packed) == ticket
-        json.dumps(question.data, allow_nan=False)
+        _JSON.encode(question.data)
     except (ValueError, OverflowError, TypeError, RecursionError, BadFrame) as error:
         raise ConfigError(f"{question.where}: cannot be sent to a scorer: {error}") from error
     if not same:

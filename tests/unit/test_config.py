@@ -149,6 +149,7 @@ def test_two_cases_of_one_section_are_not_merged(tmp_path: Path) -> None:
         ("SPPO_SEED__X", "5", "did you mean SPPO_SEED"),
         ("SPPO_LEARNER", '{"LR": 1}', r"learner\.LR \(from environment\): no such setting; did you mean learner\.lr\?"),
         ("SPPO_LEARNER", '{"lr": 1, "lr": 2}', "SPPO_LEARNER in the environment: the key 'lr' stands twice"),
+        ("SPPO_LEARNER", "5", "learner = 5: .*dictionary"),
         ("SPPO_LEARNER", "lr=1", "SPPO_LEARNER in the environment: .*written as JSON"),
     ],
 )

@@ -13,6 +13,7 @@ from sppo.scorer.rules import boxed_answer, check_answers, closest_number, exact
 from sppo.tasks.questions import Question
 
 RIGHT = [
+    ("She needs 5 more apples.", "5"), ("He ran 5 times.", "5"), ("13 - 77 is -64.", "-64"), ("2^{10} = 1,024", "1024"),
     ("1,234", "1234"), ("$1,234.50", "1234.5"), ("That makes $18.", "18"), ("42%", "42"), ("50%", "50%"),
     ("€5", "5"),
     ("5€", "5"), (r"\$5", "5"), (r"5\%", "5"), ("-$5", "-5"), ("$-5", "-5"), ("\u22125", "-5"), ("–5", "-5"),
@@ -35,6 +36,7 @@ RIGHT = [
 ]  # fmt: skip
 
 WRONG = [
+    ("5 apples + 3 pears", "3"), ("= - 64", "64"), ("5 over 2", "5"), ("2 hundredths", "2"),
     ("123456789012345679", "123456789012345678"), ("0.30000000000000004", "0.3"), ("5", "-5"), ("-5", "5"),
     ("5", ".5"),
     ("3/2", "1/2"), ("3/2", "2"), ("2 1/2", "1/2"), ("2½", "1/2"), (r"\frac{1}{2}", "2"), ("5/0", "0"),
@@ -109,7 +111,7 @@ def test_boxes_are_equal_as_numbers_or_as_text(completion: str, answer: str, rew
 def test_an_empty_answer_is_matched_by_nothing() -> None:
     assert exact_match("", ["", " ", "a"], {"answer": " "}) == [0, 0, 0]
     assert exact_match("", [" a ", "A"], {"answer": "a"}) == [1, 0]
-    with pytest.raises(ValueError, match="None"):
+    with pytest.raises(ValueError, match="null"):
         exact_match("", ["None"], {"answer": None})
 
 
@@ -146,6 +148,6 @@ def test_a_row_whose_answer_a_rule_cannot_read_is_named_before_the_run() -> None
         ConfigError, match=r"q\.jsonl:2: scorer\.name = 'last-number': the answer '2 or 3' holds no number"
     ):
         check_answers("last-number", rows)
-    with pytest.raises(ConfigError, match=r"q\.jsonl:3: scorer\.name = 'exact-match': the answer is None"):
+    with pytest.raises(ConfigError, match=r"q\.jsonl:3: scorer\.name = 'exact-match': the answer is null"):
         check_answers("exact-match", rows)
     check_answers("mine:score", rows)

@@ -44,12 +44,12 @@ def test_other_data_is_refused_with_what_changed(tmp_path: Path, now: Questions,
 
 
 def test_the_same_data_is_no_change_wherever_its_rows_stand(tmp_path: Path) -> None:
-    fingerprint.keep(tmp_path, questions("a", "b"))
+    fingerprint.settle(tmp_path, questions("a", "b"), trained=False, accept=False)
     moved = Questions(
         train=(Question(source="b", text="b", data={"answer": 1}, where="q.jsonl:9"),),
         held_out=(Question(source="a", text="a", data={"answer": 1}),),
     )
-    assert fingerprint.changes(tmp_path, moved) == ""
+    assert not fingerprint.settle(tmp_path, moved, trained=True, accept=False)
 
 
 def test_a_run_that_has_trained_nothing_begins_anew(tmp_path: Path) -> None:
