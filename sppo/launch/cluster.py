@@ -1,4 +1,4 @@
-"""Role processes as Ray actors, each in a placement group of its own. The only module that imports Ray.
+"""Role processes as Ray actors, each in a placement group of its own. This module and `own_ray` alone import Ray.
 
 Ray is started on this machine for one run, on loopback addresses, with token authentication; or `launch.ray_address`
 names a cluster that is up, whose machines share the run directory.
@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent import futures
@@ -22,45 +20,16 @@ from typing import Any
 import psutil
 
 from sppo import config as settings
-from sppo import faults, marks, stop
+from sppo import faults, marks
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, RoleDiedError, RoleFailedError, SppoError
+from sppo.launch import own_ray
 from sppo.launch import run_dir as run_dirs
 
 log = logging.getLogger(__name__)
 
-OBJECT_STORE_BYTES = 80 << 20
 SWEEP_TIMEOUT_S = 30.0
 PLACE_TIMEOUT_S = 30.0
-_ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_enable_worker_prestart": "0",
-    "RAY_prestart_worker_first_driver": "0",
-    "RAY_enable_metrics_collection": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_memory_monitor_refresh_ms": "0",  # it kills workers at 95 % of the machine's memory, whoever uses it
-    "RAY_worker_niceness": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-    # This Ray starts a handful of actors and watches them: no looking several times a second, no record of events.
-    "RAY_raylet_report_resources_period_milliseconds": "1000",
-    "RAY_object_manager_timer_freq_ms": "1000",
-    "RAY_raylet_check_gc_period_milliseconds": "5000",
-    "RAY_kill_idle_workers_interval_ms": "5000",
-    "RAY_report_worker_backlog_interval_ms": "5000",
-    "RAY_gcs_pull_resource_loads_period_milliseconds": "10000",
-    "RAY_free_objects_period_milliseconds": "10000",
-    "RAY_raylet_check_for_unexpected_worker_disconnect_interval_ms": "10000",
-    "RAY_local_fs_monitor_interval_ms": "10000",
-    "RAY_io_context_monitor_probe_interval_ms": "60000",
-    "RAY_metrics_report_interval_ms": "100000",
-    "RAY_ray_events_report_interval_ms": "60000",
-    "RAY_debug_dump_period_milliseconds": "0",
-    "RAY_event_stats": "0",
-    "RAY_task_events_report_interval_ms": "0",
-    "RAY_io_context_event_loop_lag_collection_interval_ms": "0",
-    "RAY_enable_timeline": "0",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +83,7 @@ class Cluster:
         self._started: set[str] = set()
         self._places: dict[str, Any] = {}
         """Placement groups that are reserved for processes to come."""
-        os.environ.update(_ENVIRONMENT)
+        os.environ.update(own_ray.ENVIRONMENT)
         import ray
 
         self._ray = ray
@@ -122,8 +91,7 @@ class Cluster:
         if address:
             self._join(address)
         else:
-            with stop.kept_from_children():
-                self._begin()
+            own_ray.begin()
         self._node = ray.get_runtime_context().get_node_id()
 
     def _join(self, address: str) -> None:
@@ -134,27 +102,6 @@ class Cluster:
                 f"launch.ray_address = {address!r}: {str(error).splitlines()[0]}; is the cluster up, and is its token "
                 "in RAY_AUTH_TOKEN?"
             ) from error
-
-    def _begin(self) -> None:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        from ray._private import node, services, worker
-
-        # Ray turns 127.0.0.1 into the host's address and then listens there; this run is on one machine (ADR 0005).
-        services.resolve_ip_for_localhost = lambda host: host
-        # The supervisor says which role died and why; Ray's own notice on the terminal says less in more words.
-        worker.print_to_stdstream = lambda *_, **__: None
-        # Nobody reads roles' logs through Ray, adds machines to it, or asks it for jobs: three processes fewer.
-        for part in ("start_log_monitor", "start_monitor", "start_api_server"):
-            setattr(node.Node, part, lambda *_, **__: None)
-        self._ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(Path(tempfile.gettempdir()) / "ray"),
-        )
 
     def resources(self) -> Demand:
         """What all machines of this Ray have, used or not."""

@@ -80,19 +80,23 @@ def _damage(folder: Path) -> str:
         raise ConfigError(f"{folder} has checkpoint format {given}, this version reads {UNVERIFIED} and {FORMAT}")
     try:
         files = json.loads((folder / NAME).read_bytes())
-        return next((wrong for name in sorted(files) if (wrong := _compare(folder / name, files[name]))), "")
+        checks = ((folder / name, files[name], check) for check in (_size, _content) for name in sorted(files))
+        return next((wrong for path, written, check in checks if (wrong := check(path, written))), "")
     except (OSError, ValueError, TypeError, KeyError) as error:
         return f"{folder / NAME} is damaged: {_reason(error)}"
 
 
-def _compare(path: Path, written: dict[str, Any]) -> str:
+def _size(path: Path, written: dict[str, Any]) -> str:
+    """Looked at first, for all files: it takes no time."""
     if not path.is_file():
         return f"{path} is missing"
     if path.stat().st_size != written["bytes"]:
         return f"{path} is damaged: {path.stat().st_size} bytes, {written['bytes']} were written"
-    if _describe(path) != written:
-        return f"{path} is damaged: its content is not what was written"
     return ""
+
+
+def _content(path: Path, written: dict[str, Any]) -> str:
+    return "" if _describe(path) == written else f"{path} is damaged: its content is not what was written"
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -188,6 +188,7 @@ class EmbeddedServer:
                 "appendonly yes",
                 "appendfsync always",
                 "auto-aof-rewrite-min-size 512mb",
+                "hz 2",  # rounds of housekeeping a second: there are few keys that expire, and few clients
                 f"maxmemory {2 * self._max_bytes}",
                 "maxmemory-policy noeviction",
                 "",
