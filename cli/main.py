@@ -170,8 +170,11 @@ def _train(
             from sppo.launch.preflight import preflight
             from sppo.tasks import fingerprint
 
-            found = preflight(config)
-            print(found.describe(), file=stream, flush=True)
+            def tell(words: str) -> None:
+                print(words, file=stream, flush=True)
+
+            found = preflight(config, tell)
+            tell(found.describe())
             anew = fingerprint.settle(folder, found, trained=run_dirs.has_progress(folder), accept=accept)
         reports.print_run(folder, start(run_dirs.claim(folder, config, anew=anew)), again)
 

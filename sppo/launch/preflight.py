@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from sppo import compute
@@ -13,20 +14,20 @@ from sppo.tasks.questions import Questions
 from sppo.transport.redis_broker import connect
 
 
-def preflight(config: RunConfig) -> Questions:
+def preflight(config: RunConfig, tell: Callable[[str], None]) -> Questions:
     """Find every mistake that can be found before anything starts: model, task, prompts, scorer, broker.
 
-    Returns the questions that the run will have. Raises ConfigError.
+    Returns the questions that the run will have; `tell` shows what is being waited for. Raises ConfigError.
     """
     from sppo import models
 
     _check_reach(config)
     path = models.resolve(config.model)
     with _engine_check(config, path):
-        return _check_parts(config, path)
+        return _check_parts(config, path, tell)
 
 
-def _check_parts(config: RunConfig, path: str) -> Questions:
+def _check_parts(config: RunConfig, path: str, tell: Callable[[str], None]) -> Questions:
     from sppo import models
     from sppo.scorer import rules
     from sppo.scorer.check import check_scorer
@@ -43,7 +44,7 @@ def _check_parts(config: RunConfig, path: str) -> Questions:
     rules.check_answers("" if config.scorer.url else config.scorer.name, (*found.train, *found.held_out))
     tokenizer = models.load_tokenizer(path)
     model_check.check(config, path, tokenizer)
-    check_scorer(config, found)
+    check_scorer(config, found, tell)
     check.check(config, found, tokenizer)
     return found
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO
 
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, ScorerError
 from sppo.scorer.base import InlineScorer, check_kind, check_name
 from sppo.scorer.client import HttpScorer
+from sppo.scorer.pool import LOAD_S
 from sppo.tasks.questions import Question, Questions
 from sppo.types import ScoreRequest, Scores
 
 PROBES = 3
+SLOW_S = 5.0
 
 
-def check_scorer(config: RunConfig, found: Questions) -> None:
+def check_scorer(config: RunConfig, found: Questions, tell: Callable[[str], None]) -> None:
     """Have the scorer score a group as training asks it to, and one as an evaluation does.
 
     A user's function runs in a process of its own, as in the run, and is called once for each if it answers; what it
     prints is not shown. Its import has `pool.LOAD_S`, and so has its first call beyond `scorer.timeout_s`, as both may
     load a model. A question that is refused is followed by another, `PROBES` at most: a single bad one costs a dead
-    letter, not the run.
+    letter, not the run. One that takes its time is waited for in so many words (`tell`).
 
     Raises ConfigError with the scorer's own words if it answers for none of them.
     """
@@ -34,13 +36,16 @@ def check_scorer(config: RunConfig, found: Questions) -> None:
         if config.launch.ray_address and settings.gpus:
             return  # where it will run there is a GPU, here there may be none
     with tempfile.TemporaryFile() as printed:
-        asyncio.run(_check(config, found, printed))
+        asyncio.run(_check(config, found, printed, tell))
 
 
-async def _check(config: RunConfig, found: Questions, printed: IO[bytes]) -> None:
+async def _check(config: RunConfig, found: Questions, printed: IO[bytes], tell: Callable[[str], None]) -> None:
     settings = config.scorer
     name = f"scorer.url = {settings.url!r}" if settings.url else f"scorer.name = {settings.name!r}"
     with_mend = "; return one number for a single completion, or set task.held_out = 0"
+    most_s = settings.timeout_s + (0 if settings.url else LOAD_S)
+    words = f"waiting for {name}, which has {most_s:.0f} s for its first answer ..."
+    slow = asyncio.get_running_loop().call_later(SLOW_S, tell, words)
     scorer = _Asked(config, printed.fileno())
     try:
         if refusal := await _refusal(scorer, found.train, config.sampling.completions):
@@ -49,6 +54,7 @@ async def _check(config: RunConfig, found: Questions, printed: IO[bytes]) -> Non
             mend = with_mend if config.sampling.completions > 1 else ""
             raise ConfigError(f"{name}, for an evaluation: {refusal}{_last_words(printed, refusal)}{mend}")
     finally:
+        slow.cancel()
         await scorer.close()
 
 

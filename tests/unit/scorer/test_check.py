@@ -25,10 +25,13 @@ def questions(held_out: int = 2, **data: Any) -> Questions:
     return Questions(train=made(5), held_out=made(held_out))
 
 
-def check(name: str, found: Questions | None = None, *, completions: int = 4, **sections: Any) -> None:
+def check(name: str, found: Questions | None = None, *, completions: int = 4, **sections: Any) -> list[str]:
+    """Returns what was told meanwhile."""
     scorer = {"name": name if name[0] != ":" else f"{HERE}{name}", "timeout_s": 5, **sections.pop("scorer", {})}
     config = makers.run_config(scorer=scorer, sampling={"completions": completions}, **sections)
-    check_scorer(config, found or questions())
+    told: list[str] = []
+    check_scorer(config, found or questions(), told.append)
+    return told
 
 
 def test_a_function_is_called_as_training_and_evaluation_would_and_no_more(tmp_path: Path) -> None:
@@ -42,6 +45,13 @@ def test_a_function_is_called_as_training_and_evaluation_would_and_no_more(tmp_p
     log.unlink()
     check(":seen", questions(0, log=str(log)))
     assert len(log.read_text().splitlines()) == 1
+
+
+def test_one_that_takes_its_time_is_said_to_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sppo.scorer.check.SLOW_S", 0.0)
+    assert check(":by_length") == [
+        "waiting for scorer.name = 'tests.unit.scorer.functions:by_length', which has 245 s for its first answer ..."
+    ]
 
 
 @pytest.mark.parametrize("name", ["last-number", ":by_length", ":awaited", ":alarmed", ":decorated"])
