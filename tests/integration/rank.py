@@ -80,8 +80,8 @@ def script(name: str, folder: Path, policy: Any, team: Alone) -> dict[str, Any]:
     records = list(trainer.train(groups(), makers.V0))
     for record in records:
         figures |= {f"{record['step']}.{k}": v for k, v in record.items() if isinstance(v, int | float)}
-    figures["mismatch"] = trainer.mismatch(groups(), makers.V0)
-    figures["mismatch.probe"] = trainer.mismatch(groups(), makers.V0, "probe")
+    figures["mismatch"] = trainer.mismatch(groups(), makers.V0).mean
+    figures["mismatch.probe"] = trainer.mismatch(groups(), makers.V0, "probe").mean
     policy.drop("probe")
     size = team.size
     save_file(optimizer.kept, folder / f"gradients-{name}-{size}.safetensors")
