@@ -47,7 +47,7 @@ class DeadLetters:
             self._known.add(letter.uid)
             self.last = f"{letter.uid}: {letter.reason}"
             if not said:
-                self._tell("dead", uid=letter.uid, reason=letter.reason, count=len(self._known))
+                self._tell("dead", uid=letter.uid, reason=letter.reason)
         # Groups and letters are looked at in turns, so the order within one turn is not known.
         self._in_a_row = 0 if self._scored or said else self._in_a_row + len(new)
         self._scored = False
@@ -59,7 +59,10 @@ class DeadLetters:
 
 
 class Refusals:
-    """Attempts that were refused and will be made again, as the generators' heartbeats tell of them."""
+    """Attempts that were refused and will be made again, as the generators' heartbeats tell of them.
+
+    The `count` of an event is how many it stands for.
+    """
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -69,7 +72,8 @@ class Refusals:
     def hear(self, members: Iterable[Member]) -> None:
         """Tell the newest reason of each generator that has refused more than before."""
         for member in members:
-            if member.refusals > self._counts.get(member.life, 0):
+            more = member.refusals - self._counts.get(member.life, 0)
+            if more > 0:
                 self._counts[member.life] = member.refusals
                 uid, _, reason = member.refusal.partition(": ")
-                self._tell("refusal", uid=uid, reason=f"{member.name}: {reason}", count=sum(self._counts.values()))
+                self._tell("refusal", uid=uid, reason=f"{member.name}: {reason}", count=more)

@@ -20,15 +20,15 @@ def letters(start: int, end: int) -> list[DeadLetter]:
     return [DeadLetter(uid=f"train-{i:09d}", stream="train", reason=f"scorer mine: no {i}") for i in range(start, end)]
 
 
-def test_each_dead_letter_is_told_once_with_its_reason_and_the_count() -> None:
+def test_each_dead_letter_is_told_once_with_its_reason() -> None:
     heard = Heard()
     dead = DeadLetters(heard)
     assert len(dead.note(letters(0, 2), said=True)) == 2  # an earlier life has told of them
     assert [n.uid for n in dead.note(letters(0, 4))] == ["train-000000002", "train-000000003"]
     assert dead.note(letters(0, 4)) == []
     assert heard == [
-        {"kind": "dead", "uid": "train-000000002", "reason": "scorer mine: no 2", "count": 3},
-        {"kind": "dead", "uid": "train-000000003", "reason": "scorer mine: no 3", "count": 4},
+        {"kind": "dead", "uid": "train-000000002", "reason": "scorer mine: no 2"},
+        {"kind": "dead", "uid": "train-000000003", "reason": "scorer mine: no 3"},
     ]
     assert "train-000000000" in dead
     assert dead.last == "train-000000003: scorer mine: no 3"
@@ -72,5 +72,5 @@ def test_refusals_are_told_with_the_newest_reason_and_counted_over_generators() 
     refusals.hear([member("a", 1)])
     assert heard == [
         {"kind": "refusal", "uid": "train-7", "reason": "generator-b: scorer mine: no 2", "count": 2},
-        {"kind": "refusal", "uid": "train-7", "reason": "generator-a: scorer mine: no 1", "count": 3},
+        {"kind": "refusal", "uid": "train-7", "reason": "generator-a: scorer mine: no 1", "count": 1},
     ]
