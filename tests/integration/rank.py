@@ -98,7 +98,7 @@ def script(name: str, folder: Path, policy: Any, team: Alone) -> dict[str, Any]:
             moments = {k: v.clone() for k, v in optimizer.state()}
             save_file(loaded | moments, folder / f"loaded-{name}-{other}-by-{size}.safetensors")
     if size > 1:
-        policy.export(folder / f"export-{name}-{size}", Tokenizer())
+        policy.export(folder / f"export-{name}-{size}", Tokenizer(), torch.float32)
     return figures
 
 
