@@ -149,7 +149,7 @@ def kernels(
 
 @app.command(epilog="Examples: sppo-cli bench loop --json | sppo-cli bench loop --to-accuracy --out bench/loop")
 def loop(
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Counted steps of each side in each round.")] = 8,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Counted steps of each side in each round.")] = 12,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each side runs, by turns.")] = 2,
     accuracy_steps: Annotated[
         int, typer.Option("--accuracy-steps", min=0, help="At most so many steps to an accuracy of 0.35; 0: not tried.")

@@ -47,7 +47,7 @@ class Plan:
 
     overrides: tuple[str, ...] = ()
     """`section.setting=value`, for both sides as far as TRL has such a setting."""
-    steps: int = 8
+    steps: int = 12
     """Counted steps of each side in each round."""
     rounds: int = 2
     accuracy_steps: int = 60
