@@ -33,7 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Post-train language models with Self-Play Preference Optimization, asynchronously.",
     epilog="Example: sppo-cli up quickstart. Exit codes: 0 done, or stopped on request; 1 other; 2 something you can "
-    "mend; 3 a role died for good; 4 the broker; 5 a weight sync; 6 engine and learner disagree on log-probs.",
+    "mend; 3 a role died for good; 4 the broker; 5 a weight sync; 6 engine and learner disagree on log-probs; "
+    "7 a scorer that scores nothing.",
 )
 
 app.add_typer(bench.app, name="bench")
