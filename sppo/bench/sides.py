@@ -134,7 +134,8 @@ class Side:
                 shutil.rmtree(self._folder / large, ignore_errors=True)
         if code:
             error = ConfigError if code == ConfigError.exit_code else SppoError
-            raise error(f"{TITLES[self._name]} ended with exit code {code}; its last lines:\n{_tail(log)}")
+            how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
+            raise error(f"{TITLES[self._name]} ended with {how}; its last lines:\n{_tail(log)}")
 
     def _watch(self, process: subprocess.Popen[bytes], log: Path, until: float | None) -> int:
         """Wait for its end, and return the exit code, or 0 once `until` is reached."""

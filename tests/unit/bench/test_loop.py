@@ -134,11 +134,20 @@ def test_our_run_gets_the_users_settings_and_ends_with_what_was_planned(tmp_path
     assert 0 <= run.startup_s < 20
 
 
-@pytest.mark.parametrize(("code", "kind"), [(1, SppoError), (2, ConfigError)])
-def test_a_side_that_fails_ends_the_benchmark_with_its_last_words(code: int, kind: type, tmp_path: Path) -> None:
-    fails = f"import sys; print('no room left'); sys.exit({code})"
+@pytest.mark.parametrize(
+    ("end", "said", "kind"),
+    [
+        ("sys.exit(1)", "exit code 1", SppoError),
+        ("sys.exit(2)", "exit code 2", ConfigError),
+        ("os.kill(os.getpid(), 9)", "SIGKILL", SppoError),
+    ],
+)
+def test_a_side_that_fails_ends_the_benchmark_with_its_last_words(
+    end: str, said: str, kind: type, tmp_path: Path
+) -> None:
+    fails = f"import os, sys; print('no room left', flush=True); {end}"
     run = Side("sppo", CONFIG, [], [sys.executable, "-c", fails], tmp_path / "run")
-    with pytest.raises(SppoError, match=rf"exit code {code}.*\n.*no room left") as found:
+    with pytest.raises(SppoError, match=rf"ended with {said};.*\n.*no room left") as found:
         run.train(3)
     assert type(found.value) is kind
 
