@@ -174,7 +174,7 @@ def _train(
             def tell(words: str) -> None:
                 print(words, file=stream, flush=True)
 
-            found = preflight(config, tell)
+            found = preflight(config, tell, alone=again[0] == "learner")
             tell(found.describe())
             anew = fingerprint.settle(folder, found, trained=run_dirs.has_progress(folder), accept=accept)
         reports.print_run(folder, start(run_dirs.claim(folder, config, anew=anew)), again)
@@ -298,9 +298,14 @@ def down(run_dir: RunDir = Path("runs/quickstart")) -> None:
 role_commands.register(app)
 
 
+def begin() -> None:
+    """Entry point of `sppo-cli`."""
+    _begin_alike()
+    run()
+
+
 def run() -> None:
-    """Entry point of `sppo-cli`: a user's mistake is one message and an exit code, never a traceback."""
-    _read_utf8()
+    """The command of this process's arguments: a user's mistake is one message and an exit code, never a traceback."""
     terminal.make_usable()
     try:
         sys.path.insert(0, os.getcwd())  # a user's scorer may lie beside the configuration
@@ -317,8 +322,12 @@ def run() -> None:
         sys.exit(1)
 
 
-def _read_utf8() -> None:
-    """Files are UTF-8 whatever the locale says, in this process and in those that it starts."""
-    if not sys.flags.utf8_mode and locale.getpreferredencoding(False).lower() not in ("utf-8", "utf8"):
-        os.environ["PYTHONUTF8"] = "1"
+def _begin_alike() -> None:
+    """In this process and in those that it starts files are UTF-8 whatever the locale says, and sets of texts have one
+    order: some tasks draw their questions from such a set, and every role must draw the same."""
+    utf8 = sys.flags.utf8_mode or locale.getpreferredencoding(False).lower() in ("utf-8", "utf8")
+    if not utf8 or os.environ.get("PYTHONHASHSEED") != "0":
+        os.environ["PYTHONHASHSEED"] = "0"
+        if not utf8:
+            os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

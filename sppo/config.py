@@ -468,7 +468,13 @@ OTHER_VARIABLES = ("SPPO_CACHE", "SPPO_CRASH_POINT", "SPPO_CHAOS_DIR")
 # Settings that a second `up` on the same run directory may change: they say how long or where, not what is learned.
 RESUME_MAY_CHANGE = {
     *("learner.steps", "learner.threads", "learner.ranks", "learner.cpus", "learner.keep_checkpoints"),
-    *("learner.snapshot", "learner.micro_batch_tokens", "learner.batch_timeout_s", "learner.kernels"),
+    *(
+        "learner.parity_threshold",
+        "learner.snapshot",
+        "learner.micro_batch_tokens",
+        "learner.batch_timeout_s",
+        "learner.kernels",
+    ),
     *("generator.replicas", "generator.tensor_parallel", "generator.cpus", "generator.threads", "generator.host"),
     *("generator.max_groups", "generator.kv_cache_gib", "generator.gpu_memory_utilization"),
     *("generator.enforce_eager", "generator.start_timeout_s", "eval.timeout_s"),
@@ -612,6 +618,8 @@ def _read_environment() -> dict[str, Any]:
             raise ConfigError(f"{variable} in the environment: no such setting{_nearest(variable, _variables())}")
     found = dict(_Environment(_FromEnvironment)())
     for section, name in (key.split(".") for key in _tables()):
+        if not isinstance(found.get(section, {}), dict) or not isinstance(found.get(section, {}).get(name, {}), dict):
+            continue  # what it is instead is said where everything is checked
         table = found.get(section, {}).get(name, {})
         table |= {key: _json_or_text(text) for key, text in table.items() if isinstance(text, str)}
     return found
@@ -706,7 +714,8 @@ def _merge(base: dict[str, Any], update: dict[str, Any]) -> None:
 def _validate(values: dict[str, Any], source: str, layers: Sequence[tuple[str, dict[str, Any]]] = ()) -> RunConfig:
     for key, value in flatten(values).items():
         if isinstance(value, str) and not value.isascii() and value != value.encode(errors="replace").decode():
-            raise ConfigError(f"{key} = {value!r}: not UTF-8; check the terminal's locale")
+            shown = "" if key in SECRETS else f" = {value!r}"
+            raise ConfigError(f"{key}{shown}: not UTF-8; check the terminal's locale")
     try:
         return RunConfig(**values)
     except ValidationError as error:
@@ -719,7 +728,8 @@ def _explain(error: Any, source: str, layers: Sequence[tuple[str, dict[str, Any]
         origins = [name for name, layer in layers if where in flatten(layer) or where in layer]
         return f"{where} (from {origins[-1] if origins else source}): no such setting{_nearest_setting(where)}"
     message = error["msg"].removeprefix("Value error, ")
-    hidden = isinstance(error["input"], dict) or not where or where in SECRETS
+    credentials = where in ("broker.url", "scorer.url") and any(c in str(error["input"]) for c in "@?")
+    hidden = isinstance(error["input"], dict) or not where or where in SECRETS or credentials
     value = "" if hidden else f" = {error['input']!r:.200}"
     quote = ", in quotes" if error["type"] == "string_type" else ""
     return f"{where or source}{value}: {message}{quote}"

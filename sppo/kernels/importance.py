@@ -93,4 +93,5 @@ def log_cap(mode: str, cap: float | None) -> float:
 def effective_sample_size(weights_N: Tensor) -> float:
     """(Σw)² / (N Σw²), the share of the completions that count: 1 when all weights are equal, 0 when all are 0."""
     squares = float((weights_N**2).sum())
-    return float(weights_N.sum()) ** 2 / (len(weights_N) * squares) if squares else 0.0
+    share = float(weights_N.sum()) ** 2 / (len(weights_N) * squares) if squares else 0.0
+    return min(share, 1.0)  # equal weights may round to a little more

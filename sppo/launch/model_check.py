@@ -173,7 +173,8 @@ def check_vocabulary(module: Any, tokenizer: Any, stop: tuple[int, ...], name: s
     """Raises ConfigError for tokens that the model has no row for, and where nothing would end a completion."""
     where = f"model.name = {name!r}"
     rows = min(int(part.weight.shape[0]) for part in (module.get_input_embeddings(), module.get_output_embeddings()))
-    highest = max(tokenizer.get_vocab().values(), default=0)
+    added = set(tokenizer.added_tokens_decoder)  # a family's tokenizer may know tokens of its larger members
+    highest = max(set(tokenizer.get_vocab().values()) - added, default=0)
     if highest >= rows:
         raise ConfigError(f"{where}: its tokenizer knows tokens up to {highest}, the model has {rows} rows; "
                           "the tokenizer is another model's")  # fmt: skip

@@ -14,22 +14,24 @@ from sppo.tasks.questions import Questions
 from sppo.transport.redis_broker import connect
 
 
-def preflight(config: RunConfig, tell: Callable[[str], None]) -> Questions:
+def preflight(config: RunConfig, tell: Callable[[str], None], *, alone: bool = False) -> Questions:
     """Find every mistake that can be found before anything starts: model, task, prompts, scorer, broker.
 
-    Returns the questions that the run will have; `tell` shows what is being waited for. Raises ConfigError.
+    Returns the questions that the run will have; `tell` shows what is being waited for. A learner `alone` is not judged
+    by what generators and scorers have on machines of their own: neither vLLM nor a user's function is tried here.
+    Raises ConfigError.
     """
     from sppo import models
 
     _check_reach(config)
     path = models.resolve(config.model)
-    with _engine_check(config, path):
-        return _check_parts(config, path, tell)
+    with nullcontext() if alone else _engine_check(config, path):
+        return _check_parts(config, path, tell, alone)
 
 
-def _check_parts(config: RunConfig, path: str, tell: Callable[[str], None]) -> Questions:
+def _check_parts(config: RunConfig, path: str, tell: Callable[[str], None], alone: bool) -> Questions:
     from sppo import models
-    from sppo.scorer import rules
+    from sppo.scorer import base, rules
     from sppo.scorer.check import check_scorer
     from sppo.tasks import check, questions
 
@@ -44,7 +46,8 @@ def _check_parts(config: RunConfig, path: str, tell: Callable[[str], None]) -> Q
     rules.check_answers("" if config.scorer.url else config.scorer.name, (*found.train, *found.held_out))
     tokenizer = models.load_tokenizer(path)
     model_check.check(config, path, tokenizer)
-    check_scorer(config, found, tell)
+    if config.scorer.url or config.scorer.name in base.SCORERS or not alone:
+        check_scorer(config, found, tell)
     check.check(config, found, tokenizer)
     return found
 

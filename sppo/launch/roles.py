@@ -208,10 +208,11 @@ def own_name(role: str) -> str:
 
 
 async def _generate(name: str, config: RunConfig, broker: Broker, leave: threading.Event) -> None:
-    from sppo import models
+    from sppo import families, models
     from sppo.generators.loop import Generator, make_scorer
 
     path = models.resolve(config.model)
+    families.check_engine(families.read(path, config.model.name), config.generator.engine, config.model.name)
     generator = Generator(config, broker, _engine(config, path), make_scorer(config, broker), name)
 
     async def watch() -> None:

@@ -395,7 +395,8 @@ class Learner:
         self._probe, self._probed = gaps.mean, None
         self._policy.drop("probe")
         log.info("probe: mean |engine − learner| log-prob %.2g nats at step %d", gaps.mean, version.n)
-        self._judge(gaps)
+        if version != self._published:  # else the step sees the same tokens, and is judged by them
+            self._judge(gaps)
 
     # evaluation ---------------------------------------------------------------------------------------------------
     def _evaluate(self) -> None:

@@ -168,7 +168,7 @@ def test_nothing_listens_beyond_loopback(story: dict[str, Any]) -> None:
 def test_each_role_has_its_log_and_no_secret_is_written(story: dict[str, Any]) -> None:
     run_dir = story["run_dir"]
     assert sorted(p.name for p in (run_dir / "logs").iterdir()) == [
-        "generator-0.log", "learner-0.log", "scorer-0.log"
+        "generator-0.log", "learner-0.log", "scorer-0.log", "up.log"
     ]  # fmt: skip
     resolved = (run_dir / "config.toml").read_text()
     assert "password" not in resolved
@@ -221,7 +221,7 @@ def test_plain_transformers_gives_the_exported_model_the_same_accuracy(story: di
 
 def test_a_role_that_dies_at_start_ends_up_with_its_last_lines(tmp_path: Path) -> None:
     done = subprocess.run(
-        [CLI, "up", "quickstart", "--run-dir", str(tmp_path / "run"), "--set", "generator.kv_cache_gib=100000"],
+        [CLI, "up", "quickstart", "--run-dir", str(tmp_path / "run"), "--set", "generator.kv_cache_gib=60000"],
         capture_output=True, text=True, check=False, timeout=3 * MINUTES,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr

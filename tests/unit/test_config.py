@@ -150,6 +150,7 @@ def test_two_cases_of_one_section_are_not_merged(tmp_path: Path) -> None:
         ("SPPO_LEARNER", '{"LR": 1}', r"learner\.LR \(from environment\): no such setting; did you mean learner\.lr\?"),
         ("SPPO_LEARNER", '{"lr": 1, "lr": 2}', "SPPO_LEARNER in the environment: the key 'lr' stands twice"),
         ("SPPO_LEARNER", "5", "learner = 5: .*dictionary"),
+        ("SPPO_TASK", "[1]", "task = .*dictionary"),
         ("SPPO_LEARNER", "lr=1", "SPPO_LEARNER in the environment: .*written as JSON"),
     ],
 )
@@ -159,6 +160,23 @@ def test_a_variable_that_is_no_setting_is_refused(
     monkeypatch.setenv(variable, text)
     with pytest.raises(ConfigError, match=words):
         config.load("quickstart")
+
+
+def test_no_password_is_shown_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, text in (
+        ("SPPO_BROKER__URL", "redis://:hunter2@127.0.0.1:6379"),
+        ("SPPO_SCORER__URL", "http://me:hunter2@127.0.0.1"),
+        ("SPPO_BROKER__PASSWORD", "hunter2\udce9"),
+    ):
+        monkeypatch.setenv(variable, text)
+        with pytest.raises(ConfigError) as caught:
+            config.load("quickstart")
+        assert "hunter2" not in str(caught.value)
+        monkeypatch.delenv(variable)
+
+
+def test_a_check_may_change_on_resume_as_its_message_says() -> None:
+    assert {"learner.parity_threshold", "compute"} <= config.RESUME_MAY_CHANGE
 
 
 def test_variables_set_sections_tables_lists_and_single_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,15 @@ def test_what_is_wrong_with_the_files_is_named(damage: Callable[[Path], None], s
     assert said in refusal(str(model))
 
 
+def test_an_added_token_beyond_the_rows_is_no_reason_to_refuse(model: Path) -> None:
+    from tokenizers import Tokenizer
+
+    made = Tokenizer.from_file(str(model / "tokenizer.json"))
+    made.add_special_tokens([f"<for_images_{i}>" for i in range(tiny.VOCABULARY)])
+    made.save(str(model / "tokenizer.json"))
+    check(str(model))
+
+
 def test_an_expert_that_is_missing_is_found(tmp_path: Path) -> None:
     path = Path(tiny.save("qwen3_moe", tmp_path))
     drop("model.layers.2.mlp.experts.1.up_proj.weight")(path)
