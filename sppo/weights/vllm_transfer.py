@@ -6,7 +6,7 @@ vLLM loads `register` in each of its processes through the `vllm.general_plugins
 
 from __future__ import annotations
 
-import inspect
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,8 @@ from sppo.weights.protocol import ABORTED
 
 NCCL = "sppo_nccl"
 """vLLM's NCCL engine with deadlines, by its name in vLLM's registry."""
+NAP_S = 1e-3
+"""How long a waiting process of vLLM sleeps on a CPU before it looks again."""
 
 
 def register() -> None:
@@ -36,14 +38,14 @@ def register() -> None:
 def _wait_without_spinning() -> None:
     """On a CPU, have vLLM's processes sleep while they wait for each other.
 
-    Where the cores are the device, what vLLM 0.32 does for a second after each message (yield the core in a loop) takes
-    the time of those that compute. A message wakes a sleeper within a fraction of a step.
+    For a second after each message vLLM 0.32 yields the core in a loop: where the cores are the device, that takes the
+    time of those that compute. (Its other way, to wait for a notice, may miss one and then waits for seconds.)
     """
-    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+    from vllm.distributed.device_communicators import shm_broadcast
     from vllm.platforms import current_platform
 
-    if current_platform.is_cpu() and inspect.getfullargspec(SpinCondition.__init__).args[-1] == "busy_loop_s":
-        SpinCondition.__init__.__defaults__ = (0.0,)
+    if current_platform.is_cpu():
+        shm_broadcast.sched_yield = lambda: time.sleep(NAP_S)
 
 
 def _engine_class() -> type:
