@@ -65,6 +65,12 @@ UNPAGED = _names(
 UNSYNCED = _names("gpt_oss")
 """Families into which vLLM 0.32 does not load weights again, experts above all."""
 
+NO_CPU = _names("falcon_mamba jamba mamba")
+"""Families that vLLM 0.32 does not run on a CPU: it has no selective scan there."""
+
+BF16_ON_CPU = _names("olmo_hybrid qwen3_5_moe_text qwen3_5_text qwen3_next")
+"""Families that vLLM 0.32 runs on a CPU in bf16 only: gated delta rules."""
+
 _KINDS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 
 
@@ -120,8 +126,13 @@ def read_config(path: str, where: str = "") -> Any:
         raise ConfigError(f"model.name = {where or path!r}: {Path(path) / 'config.json'}: {reason[:300]}") from error
 
 
-def check_engine(family: Family, engine: str, where: str) -> None:
-    """Raises ConfigError for an engine that does not compute this family right, with one that does."""
+def check_engine(
+    family: Family, engine: str, where: str, *, on_cpu: bool = False, number_format: str = "bfloat16"
+) -> None:
+    """Raises ConfigError for an engine that does not compute this family right, with what does.
+
+    `on_cpu` and `number_format` (a `compute` that is decided) say how the engine will run.
+    """
     if engine == "transformers" and (family.name in UNPAGED or not family.shares):
         raise ConfigError(
             f"generator.engine = 'transformers': its continuous batching does not compute {family.name!r} "
@@ -131,6 +142,15 @@ def check_engine(family: Family, engine: str, where: str) -> None:
         raise ConfigError(
             f"generator.engine = 'vllm' does not take new weights of {family.name!r} (model.name = {where!r}); "
             "use generator.engine = 'transformers'"
+        )
+    if engine == "vllm" and on_cpu and family.name in NO_CPU:
+        raise ConfigError(
+            f"generator.engine = 'vllm' does not run {family.name!r} (model.name = {where!r}) on a CPU; it needs a GPU"
+        )
+    if engine == "vllm" and on_cpu and number_format == "float32" and family.name in BF16_ON_CPU:
+        raise ConfigError(
+            f"compute = 'float32': on a CPU generator.engine = 'vllm' runs {family.name!r} (model.name = {where!r}) in "
+            "bf16 only; use compute = 'bfloat16'"
         )
 
 

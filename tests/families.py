@@ -47,7 +47,6 @@ _SMALL = {
     "q_lora_rank": 16, "kv_lora_rank": 16,
     "mamba_n_heads": 8, "mamba_d_head": 32, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_d_conv": 4,
     "mamba_expand": 2, "mamba_chunk_size": 8, "mamba_num_heads": 8, "mamba_head_dim": 32, "mamba_d_ssm": 256,
-    "conv_dim": 128,
     "ssm_state_size": 8, "n_groups": 1, "chunk_size": 8, "num_heads": 8, "state_size": 8, "expand": 2,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
     "attention_hidden_size": 128, "hidden_size_per_layer_input": 8, "laurel_rank": 4, "num_kv_shared_layers": 0,
@@ -58,7 +57,8 @@ _OWN: dict[str, dict[str, Any]] = {
     "gemma3n_text": {"layer_types": _WINDOWED},
     "gemma2": {"attn_logit_softcapping": 0.5},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
-    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "falcon": {"ffn_hidden_size": 512},
+    "lfm2": {"conv_dim": 128, "layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
     "zaya": {"num_experts_per_tok": 1},
 }
@@ -182,7 +182,7 @@ def engine_gap(path: str, engine_class: Any, **generator: Any) -> float:
         task={"max_prompt_tokens": 64},
         sampling={"max_tokens": 24, "completions": 3},
         generator={"max_groups": 4, "threads": 1, **generator},
-        compute="float32",
+        compute="bfloat16" if families.read(path).name in families.BF16_ON_CPU else "float32",
     )
     return asyncio.run(_engine_gap(run, path, engine_class))
 
@@ -270,7 +270,7 @@ _FOOT = """
 Looked at and refused: {refused}; encoders with a decoder (T5, BART); models with parts for images (their text-only
 versions, where there is one, are in the table).
 """
-LEARNER_NATS, LEARNER_GRADIENTS, ENGINE_NATS = 2e-5, 1e-3, 1e-3
+LEARNER_NATS, LEARNER_GRADIENTS, ENGINE_NATS, BF16_NATS = 2e-5, 1e-3, 1e-3, 0.5
 
 
 def page() -> str:
@@ -284,20 +284,29 @@ def page() -> str:
 def _row(name: str, vllm: dict[str, float | str]) -> str:
     family = families.of(tiny(name), name)
     measured = vllm.get(name)
-    right = isinstance(measured, float) and measured < ENGINE_NATS
     cells = [
         f"`{name}`",
         "shared" if family.shares else "one a row",
         family.attention,
         "yes" if _accepted(family, "transformers") else "no",
-        "no" if not _accepted(family, "vllm") else "–" if measured is None else "yes" if right else "no",
+        _vllm_cell(family, measured),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _accepted(family: families.Family, engine: str) -> bool:
+def _vllm_cell(family: families.Family, measured: float | str | None) -> str:
+    if not _accepted(family, "vllm", on_cpu=True):
+        return "no"
+    if measured is None:
+        return "–"
+    in_bf16 = family.name in families.BF16_ON_CPU
+    right = isinstance(measured, float) and measured < (BF16_NATS if in_bf16 else ENGINE_NATS)
+    return ("in bf16" if in_bf16 else "yes") if right else "no"
+
+
+def _accepted(family: families.Family, engine: str, *, on_cpu: bool = False) -> bool:
     try:
-        families.check_engine(family, engine, family.name)
+        families.check_engine(family, engine, family.name, on_cpu=on_cpu)
     except ConfigError:
         return False
     return True

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sppo import families, models
+from sppo import compute, families, models
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
 from sppo.families import Family
@@ -33,7 +33,7 @@ def check(config: RunConfig, path: str, tokenizer: Any) -> Family:
         raise ConfigError(f"model.name = {name!r} holds quantised weights ({method}), which cannot be trained; "
                           "name the model that it was made from")  # fmt: skip
     family = families.of(found, name)
-    families.check_engine(family, config.generator.engine, name)
+    _check_engine(config, family)
     check_context(config, found)
     shapes = headers(path, name)
     module = _skeleton(found, family, name)
@@ -41,6 +41,17 @@ def check(config: RunConfig, path: str, tokenizer: Any) -> Family:
     check_vocabulary(module, tokenizer, models.stop_ids(path, tokenizer), name)
     _check_export(found, tokenizer, name)
     return family
+
+
+def _check_engine(config: RunConfig, family: Family) -> None:
+    """A cluster's engines are taken to be on GPUs. Raises ConfigError."""
+    from sppo.learner.model import pick_device
+
+    cuda = bool(config.launch.ray_address) or pick_device(config.learner.device) == "cuda"
+    families.check_engine(
+        family, config.generator.engine, config.model.name, on_cpu=not cuda,
+        number_format=compute.resolve(config, cuda=cuda),
+    )  # fmt: skip
 
 
 def context(found: Any) -> tuple[int, str] | None:

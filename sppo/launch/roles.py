@@ -212,7 +212,10 @@ async def _generate(name: str, config: RunConfig, broker: Broker, leave: threadi
     from sppo.generators.loop import Generator, make_scorer
 
     path = models.resolve(config.model)
-    families.check_engine(families.read(path, config.model.name), config.generator.engine, config.model.name)
+    families.check_engine(
+        families.read(path, config.model.name), config.generator.engine, config.model.name,
+        on_cpu=not _on_gpu(config), number_format=config.compute,
+    )  # fmt: skip
     generator = Generator(config, broker, _engine(config, path), make_scorer(config, broker), name)
 
     async def watch() -> None:

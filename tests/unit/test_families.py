@@ -75,6 +75,19 @@ def test_an_engine_that_computes_a_family_otherwise_is_refused_with_the_other(na
         families.check_engine(family, "transformers", name)
 
 
+def test_vllm_on_a_cpu_is_refused_for_what_it_does_not_run_there() -> None:
+    mamba, delta = (families.of(tiny.tiny(name), name) for name in ("mamba", "qwen3_next"))
+    with pytest.raises(ConfigError, match=r"'mamba'.*needs a GPU"):
+        families.check_engine(mamba, "vllm", "m", on_cpu=True)
+    with pytest.raises(ConfigError, match="use compute = 'bfloat16'"):
+        families.check_engine(delta, "vllm", "m", on_cpu=True, number_format="float32")
+    families.check_engine(delta, "vllm", "m", on_cpu=True, number_format="bfloat16")
+    families.check_engine(mamba, "vllm", "m")
+    gpt_oss = families.of(tiny.tiny("gpt_oss"), "m")
+    with pytest.raises(ConfigError, match="does not take new weights of 'gpt_oss'"):
+        families.check_engine(gpt_oss, "vllm", "m")
+
+
 def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
     with pytest.raises(ConfigError, match=r"config\.json.*no-such-model"):
