@@ -19,15 +19,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 @app.command(epilog="Example: sppo-cli config show quickstart --set learner.lr=1e-6")
 def show(
     source: Annotated[
-        str, typer.Argument(help="A preset, a TOML file, or a run directory; without one, defaults.")
+        str,
+        typer.Argument(help="A preset, a TOML file, or a run directory; without one, defaults."),
     ] = "",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="As for `up`. Repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="As for `up`. Repeatable.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print each setting's value and where it came from: default, file, environment or --set. Secrets stay hidden."""
+    """Print each setting's value and where it came from: default, file, environment or --set.
+    Secrets stay hidden.
+    """
     found = settings.origins(_file(source), set_)
     if as_json:
-        typer.echo(json.dumps({key: {"value": value, "from": origin} for key, (value, origin) in found.items()}))
+        typer.echo(
+            json.dumps(
+                {key: {"value": value, "from": origin} for key, (value, origin) in found.items()}
+            )
+        )
         return
     for key, (value, origin) in found.items():
         typer.echo(f"{key:32} {json.dumps(value):42} {origin}")
@@ -43,7 +52,11 @@ def schema() -> None:
 def diff(first: Source, second: Source, as_json: AsJson = False) -> None:
     """Print the settings in which two configurations differ. The environment counts for neither."""
     a, b = (_plain(source) for source in (first, second))
-    changed = {key: [a.get(key), b.get(key)] for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+    changed = {
+        key: [a.get(key), b.get(key)]
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
+    }
     if as_json:
         typer.echo(json.dumps(changed))
         return
@@ -63,4 +76,6 @@ def _file(source: str) -> str:
 def _plain(source: str) -> dict[str, Any]:
     import tomllib
 
-    return settings.flatten(tomllib.loads(settings.to_toml(settings.load(_file(source), environment=False))))
+    return settings.flatten(
+        tomllib.loads(settings.to_toml(settings.load(_file(source), environment=False)))
+    )

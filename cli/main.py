@@ -33,7 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Post-train language models with Self-Play Preference Optimization, asynchronously.",
     epilog="Example: sppo-cli up quickstart. Exit codes: 0 done, or stopped on request; 1 other; 2 something you can "
-    "mend; 3 a role died for good; 4 the broker; 5 a weight sync; 6 engine and learner disagree on log-probs; "
+    "mend; 3 a role died for good; 4 the broker; 5 a weight sync; 6 engine and learner disagree on "
+    "log-probs; "
     "7 a scorer that scores nothing.",
 )
 
@@ -42,7 +43,11 @@ app.add_typer(config_commands.app, name="config")
 
 RunDir = Annotated[Path, typer.Argument(help="The run directory.")]
 AcceptChangedData = Annotated[
-    bool, typer.Option("--accept-changed-data", help="Resume although the task's data is not what the run began with.")
+    bool,
+    typer.Option(
+        "--accept-changed-data",
+        help="Resume although the task's data is not what the run began with.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -56,39 +61,55 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Post-train language models with Self-Play Preference Optimization, asynchronously."""
 
 
-@app.command(epilog="Examples: sppo-cli up quickstart | sppo-cli up my.toml --set learner.lr=1e-6 --run-dir runs/a")
+@app.command(
+    epilog="Examples: sppo-cli up quickstart | sppo-cli up my.toml --set learner.lr=1e-6 --run-dir runs/a"
+)
 def up(
     config: Annotated[
         str,
-        typer.Argument(help="A TOML file, or a preset: quickstart, quickstart-preferences, math-7b, cluster, paper."),
+        typer.Argument(
+            help="A TOML file, or a preset: quickstart, quickstart-preferences, math-7b, cluster, paper."
+        ),
     ] = "",
     preset: Annotated[str, typer.Option("--preset", help="The same as the argument.")] = "",
     run_dir: Annotated[
         Path | None,
-        typer.Option("--run-dir", help="Where the run is kept; default runs/<name>. Resumes what is there."),
+        typer.Option(
+            "--run-dir", help="Where the run is kept; default runs/<name>. Resumes what is there."
+        ),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Override one setting: section.setting=value. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="Override one setting: section.setting=value. Repeatable."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be started, and start nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be started, and start nothing.")
+    ] = False,
     accept_changed_data: AcceptChangedData = False,
 ) -> None:
-    """Start a run, or resume one: broker, scorers, generators and learner, here or on a Ray cluster.
+    """Start a run, or resume one: broker, scorers, generators and learner, here or on a Ray
+    cluster.
 
-    Settings come from the file, then SPPO_<SECTION>__<SETTING> in the environment, then --set. All of them with their
-    meaning: docs/configuration.md. Ctrl-C saves a checkpoint and ends every role.
+    Settings come from the file, then SPPO_<SECTION>__<SETTING> in the environment, then --set. All
+    of them with their meaning: docs/configuration.md. Ctrl-C saves a checkpoint and ends every
+    role.
     """
     from sppo import config as settings
 
     config = config or preset
     if not config:
-        raise ConfigError(f"name what to run: a TOML file, or a preset ({', '.join(settings.presets())})")
+        raise ConfigError(
+            f"name what to run: a TOML file, or a preset ({', '.join(settings.presets())})"
+        )
     resolved = settings.load(config, set_)
     folder = run_dir or Path("runs") / resolved.name
     if dry_run:
@@ -105,20 +126,32 @@ def up(
             with Progress(resolved.learner.steps, stream) as progress:
                 return Supervisor(resolved, folder, run_key, progress).run()
 
-    _train(config, resolved, folder, start, again=["up", config, *_given(set_)], accept=accept_changed_data)
+    _train(
+        config,
+        resolved,
+        folder,
+        start,
+        again=["up", config, *_given(set_)],
+        accept=accept_changed_data,
+    )
 
 
-@app.command(epilog="Example: SPPO_BROKER__PASSWORD=... sppo-cli learner my.toml --run-dir runs/my-run")
+@app.command(
+    epilog="Example: SPPO_BROKER__PASSWORD=... sppo-cli learner my.toml --run-dir runs/my-run"
+)
 def learner(
     config: role_commands.Source,
-    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="As for `up`; default runs/<name>.")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="As for `up`; default runs/<name>.")
+    ] = None,
     set_: role_commands.Overrides = None,
     accept_changed_data: AcceptChangedData = False,
 ) -> None:
-    """Open a run on a broker and train it: the learner alone, for generators and scorers that are started by hand.
+    """Open a run on a broker and train it: the learner alone, for generators and scorers that are
+    started by hand.
 
-    Needs broker.url and SPPO_BROKER__PASSWORD. Ctrl-C, SIGTERM or `sppo-cli down` save a checkpoint; the others wait
-    for the learner to come back, and end when it is done.
+    Needs broker.url and SPPO_BROKER__PASSWORD. Ctrl-C, SIGTERM or `sppo-cli down` save a
+    checkpoint; the others wait for the learner to come back, and end when it is done.
     """
     from sppo import config as settings
     from sppo.launch import roles
@@ -132,7 +165,14 @@ def learner(
 
     roles.prepare()
 
-    _train(config, resolved, folder, start, again=["learner", config, *_given(set_)], accept=accept_changed_data)
+    _train(
+        config,
+        resolved,
+        folder,
+        start,
+        again=["learner", config, *_given(set_)],
+        accept=accept_changed_data,
+    )
 
 
 def _given(set_: list[str] | None) -> list[str]:
@@ -160,7 +200,10 @@ def _train(
         run_dirs.check(folder, config)
         done = run_dirs.read_json(folder / "summary.json")
         if done and done["finished"] and done["steps"] >= config.learner.steps:
-            typer.echo(f"{folder} is finished; to go on, raise it: --set learner.steps={2 * config.learner.steps}")
+            typer.echo(
+                f"{folder} is finished; to go on, raise it: --set "
+                f"learner.steps={2 * config.learner.steps}"
+            )
             reports.print_run(folder, done, again)
             return
         machine.check(config, again[0])
@@ -176,7 +219,9 @@ def _train(
 
             found = preflight(config, tell, alone=again[0] == "learner")
             tell(found.describe())
-            anew = fingerprint.settle(folder, found, trained=run_dirs.has_progress(folder), accept=accept)
+            anew = fingerprint.settle(
+                folder, found, trained=run_dirs.has_progress(folder), accept=accept
+            )
         reports.print_run(folder, start(run_dirs.claim(folder, config, anew=anew)), again)
 
 
@@ -206,10 +251,15 @@ def _one_line(error: Exception) -> str:
     return text if isinstance(error, OSError) else f"{type(error).__name__}: {text}"
 
 
-@app.command(epilog="Examples: sppo-cli chaos quickstart --seed 1 --minutes 10 --json | sppo-cli chaos runs/stopped")
+@app.command(
+    epilog="Examples: sppo-cli chaos quickstart --seed 1 --minutes 10 --json | sppo-cli chaos runs/stopped"
+)
 def chaos(
     target: Annotated[
-        str, typer.Argument(help="A preset, a TOML file, or the directory of a stopped run, which is resumed.")
+        str,
+        typer.Argument(
+            help="A preset, a TOML file, or the directory of a stopped run, which is resumed."
+        ),
     ] = "",
     preset: Annotated[str, typer.Option("--preset", help="The same as the argument.")] = "",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the plan of faults.")] = 0,
@@ -220,20 +270,28 @@ def chaos(
     kinds: Annotated[str, typer.Option("--faults", help="Which: kill, stop, delay, partition.")] = (
         "kill,stop,delay,partition"
     ),
-    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Default: runs/<name>-chaos-<seed>.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="As for `up`. Repeatable.")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Default: runs/<name>-chaos-<seed>.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="As for `up`. Repeatable.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Kill, stop, delay and cut off roles of a real run by a seeded plan, then count what became of every ticket.
+    """Kill, stop, delay and cut off roles of a real run by a seeded plan, then count what became of
+    every ticket.
 
-    Starts the run itself, with the embedded broker, and lets it go on to its end; exit code 1 if a check fails.
+    Starts the run itself, with the embedded broker, and lets it go on to its end; exit code 1 if a
+    check fails.
     """
     from sppo import config as settings
 
     source = target or preset
     folder = Path(source)
     if not source:
-        raise ConfigError("name what to run: a preset, a TOML file or the directory of a stopped run")
+        raise ConfigError(
+            "name what to run: a preset, a TOML file or the directory of a stopped run"
+        )
     if (folder / "config.toml").is_file():
         source, run_dir = str(folder / "config.toml"), folder
     from sppo.launch import chaos as tool
@@ -241,22 +299,40 @@ def chaos(
 
     wanted = [k.strip() for k in kinds.split(",") if k.strip()]
     if unknown := [k for k in wanted if k not in tool.KINDS]:
-        raise ConfigError(f"--faults {unknown[0]}: no such fault; there are {', '.join(tool.KINDS)}")
+        raise ConfigError(
+            f"--faults {unknown[0]}: no such fault; there are {', '.join(tool.KINDS)}"
+        )
     resolved = settings.load(source, set_)
     overrides = [*tool.overrides(resolved), *(set_ or [])]
     resolved = settings.load(source, overrides)
     if resolved.broker.url:
-        raise ConfigError(f"broker.url = {resolved.broker.url!r}: chaos kills the broker, so it wants the embedded one")
+        raise ConfigError(
+            f"broker.url = {resolved.broker.url!r}: chaos kills the broker, so it wants the "
+            f"embedded one"
+        )
     place = run_dir or Path("runs") / f"{resolved.name}-chaos-{seed}"
     if run_dirs.running(place) is not None:
         raise ConfigError(
-            f"{place}: the run is up; chaos starts it itself: first `{shlex.join(['sppo-cli', 'down', str(place)])}`"
+            f"{place}: the run is up; chaos starts it itself: first "
+            f"`{shlex.join(['sppo-cli', 'down', str(place)])}`"
         )
 
     faults = tool.plan(
-        seed, minutes, every, [*tool.role_names(resolved), "broker"], [k for k in tool.KINDS if k in wanted]
+        seed,
+        minutes,
+        every,
+        [*tool.role_names(resolved), "broker"],
+        [k for k in tool.KINDS if k in wanted],
     )
-    command = [sys.executable, sys.argv[0], "up", source, "--run-dir", str(place), *(f"--set={s}" for s in overrides)]
+    command = [
+        sys.executable,
+        sys.argv[0],
+        "up",
+        source,
+        "--run-dir",
+        str(place),
+        *(f"--set={s}" for s in overrides),
+    ]
     report = {"seed": seed, "minutes": minutes} | tool.Chaos(
         resolved, place, command, faults, lambda text: typer.echo(text, err=as_json)
     ).run()
@@ -281,7 +357,9 @@ def status(run_dir: RunDir = Path("runs/quickstart"), as_json: AsJson = False) -
         return
     for key, value in state.items():
         if key == "summary" and value:
-            reports.print_run(run_dir, value, [str(state.get("by", "up")), str(run_dir / "config.toml")])
+            reports.print_run(
+                run_dir, value, [str(state.get("by", "up")), str(run_dir / "config.toml")]
+            )
         elif value is not None and key != "summary":
             typer.echo(f"{key:18} {value}")
 
@@ -305,7 +383,9 @@ def begin() -> None:
 
 
 def run() -> None:
-    """The command of this process's arguments: a user's mistake is one message and an exit code, never a traceback."""
+    """The command of this process's arguments: a user's mistake is one message and an exit code,
+    never a traceback.
+    """
     terminal.make_usable()
     try:
         sys.path.insert(0, os.getcwd())  # a user's scorer may lie beside the configuration
@@ -323,8 +403,10 @@ def run() -> None:
 
 
 def _begin_alike() -> None:
-    """In this process and in those that it starts files are UTF-8 whatever the locale says, and sets of texts have one
-    order: some tasks draw their questions from such a set, and every role must draw the same."""
+    """In this process and in those that it starts files are UTF-8 whatever the locale says, and
+    sets of texts have one order: some tasks draw their questions from such a set, and every role
+    must draw the same.
+    """
     utf8 = sys.flags.utf8_mode or locale.getpreferredencoding(False).lower() in ("utf-8", "utf8")
     if not utf8 or os.environ.get("PYTHONHASHSEED") != "0":
         os.environ["PYTHONHASHSEED"] = "0"

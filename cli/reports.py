@@ -11,7 +11,9 @@ import typer
 
 
 def print_run(folder: Path, summary: dict[str, Any], again: Sequence[str]) -> None:
-    """How a run ended and what may follow. `again` is the command that started it, as its arguments."""
+    """How a run ended and what may follow. `again` is the command that started it, as its
+    arguments.
+    """
     tickets, syncs = summary["tickets"], summary["syncs"]
     busy = ", ".join(f"{role} {share:.0%}" for role, share in summary["busy"].items())
     lines = [
@@ -28,7 +30,8 @@ def print_run(folder: Path, summary: dict[str, Any], again: Sequence[str]) -> No
         *_time(summary.get("time")),
         f"tickets                   {tickets['issued']} issued, {tickets['trained']} trained, "
         f"{tickets['twice']} twice, {tickets['dead']} dead",
-        f"weight syncs              {syncs['count']}, mean {syncs['mean_s']} s, longest {syncs['max_s']} s",
+        f"weight syncs              {syncs['count']}, mean {syncs['mean_s']} s, longest "
+        f"{syncs['max_s']} s",
         f"checkpoints               {folder}/checkpoints",
     ]
     if summary["finished"]:
@@ -51,7 +54,9 @@ def _command(again: Sequence[str], folder: Path, steps: int = 0) -> str:
     """What goes on with the run of this folder, to `steps` if given."""
     words = ["sppo-cli", *again, "--run-dir", str(folder)]
     if steps:
-        words = [w for w in words if not w.startswith("--set=learner.steps=")] + [f"--set=learner.steps={steps}"]
+        words = [w for w in words if not w.startswith("--set=learner.steps=")] + [
+            f"--set=learner.steps={steps}"
+        ]
     return shlex.join(words)
 
 
@@ -66,7 +71,9 @@ def _accuracy(summary: dict[str, Any]) -> str:
 
 
 def _time(time: dict[str, float] | None) -> list[str]:
-    """Where a step's time went, by what the learner did; parts that round to nothing are left out."""
+    """Where a step's time went, by what the learner did; parts that round to nothing are left
+    out.
+    """
     if not time:
         return []
     names = {"wait": "waiting for groups", "sync": "weight sync"}
@@ -83,12 +90,20 @@ def print_chaos(report: dict[str, Any]) -> None:
     """What became of the tickets of a run that was hurt."""
     found = report["audit"]
     typer.echo(
-        f"\n{len(report['faults'])} faults in {report['seconds']:.0f} s; tickets: {found['issued']} issued, "
-        f"{found['trained']} trained, {len(found['twice'])} twice, {len(found['lost'])} lost, {len(found['dead'])} dead"
+        f"\n{len(report['faults'])} faults in {report['seconds']:.0f} s; tickets: "
+        f"{found['issued']} issued, "
+        f"{found['trained']} trained, {len(found['twice'])} twice, {len(found['lost'])} lost, "
+        f"{len(found['dead'])} dead"
     )
     for check in report["checks"]:
         verdict = "ok " if check["ok"] else "NOT"
-        typer.echo(f"  {verdict}  {check['name']} = {check['value']:g} {check['unit']} (at most {check['bar']:g})")
+        typer.echo(
+            f"  {verdict}  {check['name']} = {check['value']:g} {check['unit']} (at most "
+            f"{check['bar']:g})"
+        )
     accuracy = report["held_out_accuracy"]
     if accuracy:
-        typer.echo(f"held-out accuracy {_percent(accuracy['before'])} before, {_percent(accuracy['after'])} after")
+        typer.echo(
+            f"held-out accuracy {_percent(accuracy['before'])} before, "
+            f"{_percent(accuracy['after'])} after"
+        )

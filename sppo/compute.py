@@ -1,7 +1,9 @@
-"""The number format that a run computes in: `compute = "auto"` is decided once, by the processor, for every role.
+"""The number format that a run computes in: `compute = "auto"` is decided once, by the processor,
+for every role.
 
-bf16 where the processor multiplies it: on GPUs, and on CPUs with AVX512_BF16 or AMX. Elsewhere a CPU turns every bf16
-number into float32 and back, and a step takes three times as long as in float32.
+bf16 where the processor multiplies it: on GPUs, and on CPUs with AVX512_BF16 or AMX. Elsewhere a
+CPU turns every bf16 number into float32 and back, and a step takes three times as long as in
+float32.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 Compute = Literal["bfloat16", "float32"]
 
 MULTIPLIES_BF16 = {"avx512_bf16", "amx_bf16"}
-"""Flags of /proc/cpuinfo; what `torch.cpu._is_avx512_bf16_supported` and `_is_amx_tile_supported` look at."""
+"""Flags of /proc/cpuinfo; what `torch.cpu._is_avx512_bf16_supported` and `_is_amx_tile_supported`
+look at.
+"""
 
 
 def resolve(config: RunConfig, *, cuda: bool) -> Compute:

@@ -14,8 +14,8 @@
         ├── ScorerRefused          the same would happen again: the group's ticket is given up
         └── ScorerBusy             the scorer has no time for the group now
 
-A message for a user names the setting, the value and the mend. Errors cross process boundaries (Ray sends them as they
-are), so each is built from plain positional strings.
+A message for a user names the setting, the value and the mend. Errors cross process boundaries (Ray
+sends them as they are), so each is built from plain positional strings.
 """
 
 
@@ -72,7 +72,9 @@ class ParityError(SppoError):
 
 
 class ScorerError(SppoError):
-    """A scorer failed for one group, whose ticket is tried again; or, from the learner, for one group after another."""
+    """A scorer failed for one group, whose ticket is tried again; or, from the learner, for one
+    group after another.
+    """
 
     exit_code = 7
 
@@ -82,4 +84,6 @@ class ScorerRefused(ScorerError):  # noqa: N818 - what happened
 
 
 class ScorerBusy(ScorerError):  # noqa: N818 - what happened
-    """A scorer could not begin with the group in time: to be asked again later, no fault of the group."""
+    """A scorer could not begin with the group in time: to be asked again later, no fault of the
+    group.
+    """

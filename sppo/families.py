@@ -1,10 +1,12 @@
-"""Which model families the learner computes exactly, and how: decided by name, before any weight is read.
+"""Which model families the learner computes exactly, and how: decided by name, before any weight is
+read.
 
-Exact means: each token's log-prob is the one that the model's own forward gives for that completion alone. How that is
-reached differs. Where attention is all that joins tokens, a prompt is shared in a row with masks of positions
-(`sppo.learner.masks`); recurrent and convolutional layers carry siblings into each other, and ALiBi and some learned
-positions count tokens of the row, so those take one row a completion. The names below are those for which
-`tests/families.py` measured this; a family that is not among them is refused. `docs/families.md` is their list.
+Exact means: each token's log-prob is the one that the model's own forward gives for that completion
+alone. How that is reached differs. Where attention is all that joins tokens, a prompt is shared in
+a row with masks of positions (`sppo.learner.masks`); recurrent and convolutional layers carry
+siblings into each other, and ALiBi and some learned positions count tokens of the row, so those
+take one row a completion. The names below are those for which `tests/families.py` measured this; a
+family that is not among them is refused. `docs/families.md` is their list.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ SHARED = _names(
     qwen2_moe qwen3 qwen3_moe seed_oss smollm3 solar_open stablelm starcoder2 vaultgemma xglm youtu
     """
 )
-"""Attention alone joins tokens, and its masks and positions are those of the tokens: a prompt is shared in a row."""
+"""Attention alone joins tokens, and its masks and positions are those of the tokens: a prompt is
+shared in a row.
+"""
 
 SEPARATE = _names(
     """
@@ -44,7 +48,9 @@ SEPARATE = _names(
     rwkv zaya
     """
 )
-"""Recurrent or convolutional layers, keys chosen by score, or positions counted along the row: one row a completion."""
+"""Recurrent or convolutional layers, keys chosen by score, or positions counted along the row: one
+row a completion.
+"""
 
 REFUSED = {
     "inkling_text": "its logits are not those of a linear head",
@@ -93,11 +99,19 @@ def of(config: Any, where: str) -> Family:
     """
     name = config.model_type
     if config.is_encoder_decoder:
-        raise ConfigError(f"model.name = {where!r}: {name!r} is an encoder with a decoder; use a decoder-only model")
+        raise ConfigError(
+            f"model.name = {where!r}: {name!r} is an encoder with a decoder; use a decoder-only "
+            f"model"
+        )
     if config.get_text_config() is not config:
-        raise ConfigError(f"model.name = {where!r}: {name!r} is more than a language model (it has parts for images)")
+        raise ConfigError(
+            f"model.name = {where!r}: {name!r} is more than a language model (it has parts for "
+            f"images)"
+        )
     if name in REFUSED:
-        raise ConfigError(f"model.name = {where!r}: the family {name!r} is refused: {REFUSED[name]}")
+        raise ConfigError(
+            f"model.name = {where!r}: the family {name!r} is refused: {REFUSED[name]}"
+        )
     if name not in SHARED | SEPARATE:
         raise ConfigError(
             f"model.name = {where!r}: the family {name!r} is not known to give exact log-probs; "
@@ -105,7 +119,9 @@ def of(config: Any, where: str) -> Family:
         )
     return Family(
         name=name,
-        shares=name in SHARED and not getattr(config, "alibi", False) and _KINDS.issuperset(_layer_types(config)),
+        shares=name in SHARED
+        and not getattr(config, "alibi", False)
+        and _KINDS.issuperset(_layer_types(config)),
         attention="eager" if _needs_eager(config) else "sdpa",
     )
 
@@ -116,18 +132,27 @@ def read(path: str, where: str = "") -> Family:
 
 
 def read_config(path: str, where: str = "") -> Any:
-    """The configuration of such a folder. Raises ConfigError for one that cannot be read or whose type is unknown."""
+    """The configuration of such a folder. Raises ConfigError for one that cannot be read or whose
+    type is unknown.
+    """
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"model.name = {where or path!r}: {Path(path) / 'config.json'}: {reason[:300]}") from error
+        raise ConfigError(
+            f"model.name = {where or path!r}: {Path(path) / 'config.json'}: {reason[:300]}"
+        ) from error
 
 
 def check_engine(
-    family: Family, engine: str, where: str, *, on_cpu: bool = False, number_format: str = "bfloat16"
+    family: Family,
+    engine: str,
+    where: str,
+    *,
+    on_cpu: bool = False,
+    number_format: str = "bfloat16",
 ) -> None:
     """Raises ConfigError for an engine that does not compute this family right, with what does.
 
@@ -135,38 +160,48 @@ def check_engine(
     """
     if engine == "transformers" and (family.name in UNPAGED or not family.shares):
         raise ConfigError(
-            f"generator.engine = 'transformers': its continuous batching does not compute {family.name!r} "
+            f"generator.engine = 'transformers': its continuous batching does not compute "
+            f"{family.name!r} "
             f"(model.name = {where!r}) exactly; use generator.engine = 'vllm'"
         )
     if engine == "vllm" and family.name in UNSYNCED:
         raise ConfigError(
-            f"generator.engine = 'vllm' does not take new weights of {family.name!r} (model.name = {where!r}); "
+            f"generator.engine = 'vllm' does not take new weights of {family.name!r} (model.name = "
+            f"{where!r}); "
             "use generator.engine = 'transformers'"
         )
     if engine == "vllm" and on_cpu and family.name in NO_CPU:
         raise ConfigError(
-            f"generator.engine = 'vllm' does not run {family.name!r} (model.name = {where!r}) on a CPU; it needs a GPU"
+            f"generator.engine = 'vllm' does not run {family.name!r} (model.name = {where!r}) on a "
+            f"CPU; it needs a GPU"
         )
     if engine == "vllm" and on_cpu and number_format == "float32" and family.name in BF16_ON_CPU:
         raise ConfigError(
-            f"compute = 'float32': on a CPU generator.engine = 'vllm' runs {family.name!r} (model.name = {where!r}) in "
+            f"compute = 'float32': on a CPU generator.engine = 'vllm' runs {family.name!r} "
+            f"(model.name = {where!r}) in "
             "bf16 only; use compute = 'bfloat16'"
         )
 
 
 def settled(config: RunConfig, path: str) -> RunConfig:
-    """The run's settings with `learner.share_prompt` off where the family's rows cannot be shared."""
+    """The run's settings with `learner.share_prompt` off where the family's rows cannot be
+    shared.
+    """
     if not config.learner.share_prompt:
         return config
     family = read(path, config.model.name)
     if family.shares:
         return config
     log.info("learner.share_prompt is off: %s takes one row a completion", family.name)
-    return config.model_copy(update={"learner": config.learner.model_copy(update={"share_prompt": False})})
+    return config.model_copy(
+        update={"learner": config.learner.model_copy(update={"share_prompt": False})}
+    )
 
 
 def _needs_eager(config: Any) -> bool:
-    """Where `sdpa` would leave out a cap of the attention logits or a bias, or a family has no such implementation."""
+    """Where `sdpa` would leave out a cap of the attention logits or a bias, or a family has no such
+    implementation.
+    """
     from transformers import AutoModelForCausalLM
 
     if getattr(config, "attn_logit_softcapping", None) or getattr(config, "alibi", False):

@@ -64,7 +64,8 @@ _signal = signal.SIGKILL
 
 
 def arm(text: str) -> None:
-    """Have this process die at `label`, `label@times`, or stop at `label!stop`; an empty text disarms.
+    """Have this process die at `label`, `label@times`, or stop at `label!stop`; an empty text
+    disarms.
 
     Raises ConfigError for an unknown label.
     """
@@ -74,7 +75,9 @@ def arm(text: str) -> None:
     if (label and label not in POINTS) or not (count.isdigit() or not count):
         raise ConfigError(f"{VARIABLE}={text}: no such crash point; sppo/faults.py lists them")
     if action not in ("", "stop"):
-        raise ConfigError(f"{VARIABLE}: {action!r} is not something to do; leave it out, or write !stop")
+        raise ConfigError(
+            f"{VARIABLE}: {action!r} is not something to do; leave it out, or write !stop"
+        )
     _label, _left = label, int(count or 1)
     _signal = signal.SIGSTOP if action else signal.SIGKILL
 

@@ -1,4 +1,6 @@
-"""Metrics of an optimizer step: their names and meanings, the file they go to, and a clock for busy time."""
+"""Metrics of an optimizer step: their names and meanings, the file they go to, and a clock for busy
+time.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +129,9 @@ class Spent:
                 self._seconds[kind] = self._seconds.get(kind, 0.0) + piece.seconds
 
     def by_step(self, steps: int) -> dict[str, float]:
-        """Seconds a step, in all (`step`), by kind, and what no kind accounts for (`rest`); nothing without steps."""
+        """Seconds a step, in all (`step`), by kind, and what no kind accounts for (`rest`); nothing
+        without steps.
+        """
         if not steps:
             return {}
         whole = time.monotonic() - self._started

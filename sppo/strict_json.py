@@ -1,4 +1,6 @@
-"""JSON as RFC 8259 has it, read without losing anything: no key twice, no NaN, no number that overflows."""
+"""JSON as RFC 8259 has it, read without losing anything: no key twice, no NaN, no number that
+overflows.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from typing import Any
 def loads(text: str) -> Any:
     """The value of a JSON text. Raises ValueError saying what is wrong with it."""
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
+        return json.loads(
+            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -19,7 +23,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands twice in one object")
+        raise ValueError(
+            f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands twice in one object"
+        )
     return found
 
 

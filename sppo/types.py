@@ -1,7 +1,8 @@
 """What crosses a process boundary.
 
 Shape suffixes: T tokens of one completion, P tokens of a prompt, K completions of a group.
-Everything here is immutable, keyword-only and free of torch; `sppo.transport.codec` puts it on the wire.
+Everything here is immutable, keyword-only and free of torch; `sppo.transport.codec` puts it on the
+wire.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class Ticket:
     question: str
     """The text a scorer sees, before the chat template."""
     scorer_data: Mapping[str, Any]
-    """What the scorer needs besides the text, such as the reference answer. Plain msgpack types only."""
+    """What the scorer needs besides the text, such as the reference answer. Plain msgpack types
+    only.
+    """
     sampling: SamplingParams
     min_version: int
     """Oldest `n` that may begin sampling this ticket."""
@@ -106,7 +109,9 @@ class Group:
     rewards: NDArray[np.float32] | None = None
     """[K] scalar rewards; None if the scorer compared instead."""
     preferences: NDArray[np.float32] | None = None
-    """[K, K] probability that the row's completion is preferred to the column's; None if the scorer gave rewards."""
+    """[K, K] probability that the row's completion is preferred to the column's; None if the scorer
+    gave rewards.
+    """
 
     @property
     def tokens(self) -> int:

@@ -1,7 +1,9 @@
-"""Tiny models of every family, and how far learner and engines are from the model's own forward, in nats.
+"""Tiny models of every family, and how far learner and engines are from the model's own forward, in
+nats.
 
-The reference is plain Transformers with eager attention, float32, one completion at a time. Weights are random and
-large enough that attention, windows and caps matter; prompt and completions are longer than the windows.
+The reference is plain Transformers with eager attention, float32, one completion at a time. Weights
+are random and large enough that attention, windows and caps matter; prompt and completions are
+longer than the windows.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 SLOW = {"kimi_linear"}
 LARGE = {"hy_v4"}
-"""Families whose smallest model takes long, or whose sizes do not shrink together; measured by hand."""
+"""Families whose smallest model takes long, or whose sizes do not shrink together; measured by
+hand.
+"""
 
 
 def tiny(name: str) -> Any:
@@ -118,7 +122,9 @@ def group() -> Group:
         uid="train-000000000",
         stream="train",
         prompt_ids=rng.integers(3, VOCABULARY, PROMPT).astype(np.int32),
-        completions=tuple(completion(rng.integers(3, VOCABULARY, n).tolist(), version=VERSION) for n in LENGTHS),
+        completions=tuple(
+            completion(rng.integers(3, VOCABULARY, n).tolist(), version=VERSION) for n in LENGTHS
+        ),
         rewards=np.arange(len(LENGTHS), dtype=np.float32),
         generator="g",
     )
@@ -139,7 +145,9 @@ def load(path: str) -> Any:
     """The model as a reference: eager attention, float32."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
+    return AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
 
 
 def learner(path: str) -> Policy:
@@ -161,7 +169,9 @@ def learner_gap(path: str) -> Gap:
     """The learner's log-probs and the gradient of every weight, against the reference."""
     found = group()
     policy, reference = learner(path), load(path)
-    own_T, _ = policy.logprobs(batching.collate([found], [0], share_prompt=policy.family.shares, device="cpu"))
+    own_T, _ = policy.logprobs(
+        batching.collate([found], [0], share_prompt=policy.family.shares, device="cpu")
+    )
     true_T = plain(reference, found)
     weights_T = torch.linspace(-1, 1, len(true_T))
     (own_T * weights_T).sum().backward()  # type: ignore[no-untyped-call]
@@ -177,7 +187,9 @@ def learner_gap(path: str) -> Gap:
 
 
 def engine_gap(path: str, engine_class: Any, **generator: Any) -> float:
-    """An engine's log-probs of what it samples after a sync of moved weights, against the reference: the largest"""
+    """An engine's log-probs of what it samples after a sync of moved weights, against the
+    reference: the largest
+    """
     run = run_config(
         task={"max_prompt_tokens": 64},
         sampling={"max_tokens": 24, "completions": 3},
@@ -200,10 +212,16 @@ async def _engine_gap(run: Any, path: str, engine_class: Any) -> float:
         await publish(policy, engine)
         sampling = SamplingParams(completions=3, temperature=1.0, max_tokens=24, seed=0)
         prompts = [group().prompt_ids[:n].tolist() for n in (PROMPT, 5)]
-        answers = await asyncio.gather(*(engine.sample(p, sampling, f"r{i}") for i, p in enumerate(prompts)))
+        answers = await asyncio.gather(
+            *(engine.sample(p, sampling, f"r{i}") for i, p in enumerate(prompts))
+        )
     finally:
         await engine.close()
-    gaps = [_sampled_gap(reference, p, c) for p, made in zip(prompts, answers, strict=True) for c in made]
+    gaps = [
+        _sampled_gap(reference, p, c)
+        for p, made in zip(prompts, answers, strict=True)
+        for c in made
+    ]
     return max(gaps)
 
 
@@ -237,11 +255,13 @@ def measured() -> list[str]:
     return sorted((families.SHARED | families.SEPARATE) - SLOW - LARGE) + sorted(VARIANTS)
 
 
-# the page ---------------------------------------------------------------------------------------------------------
+# the page -----------------------------------------------------------------------------------------
 
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 VLLM = Path(__file__).parent / "families_vllm.json"
-"""What the last `make families` measured of vLLM on a CPU: a family's gap in nats, or how it failed."""
+"""What the last `make families` measured of vLLM on a CPU: a family's gap in nats, or how it
+failed.
+"""
 
 _HEAD = """# Model families
 
@@ -326,11 +346,16 @@ def main(arguments: list[str]) -> None:
             gap, family = learner_gap(path), families.read(path)
             wrong = gap.logprobs > LEARNER_NATS or gap.gradients > LEARNER_GRADIENTS
             paged = _outcome(path, TransformersEngine, engine="transformers")
-            wrong |= (isinstance(paged, float) and paged < ENGINE_NATS) != _accepted(family, "transformers")
+            wrong |= (isinstance(paged, float) and paged < ENGINE_NATS) != _accepted(
+                family, "transformers"
+            )
             if with_vllm:
                 vllm[name] = _outcome(path, VllmEngine)
                 VLLM.write_text(json.dumps(dict(sorted(vllm.items())), indent=1) + "\n")
-            print(f"{name:22} {gap} transformers {paged} vllm {vllm.get(name)}" + " WRONG" * wrong, flush=True)
+            print(
+                f"{name:22} {gap} transformers {paged} vllm {vllm.get(name)}" + " WRONG" * wrong,
+                flush=True,
+            )
     PAGE.write_text(page())
 
 

@@ -56,7 +56,9 @@ def group(
 
 
 def big_group(uid: str, *, nbytes: int, version: Version = V0) -> Group:
-    """A group of two completions whose frame has about `nbytes`, 4 for a token and 4 for its log-prob."""
+    """A group of two completions whose frame has about `nbytes`, 4 for a token and 4 for its
+    log-prob.
+    """
     length = nbytes // 16
     return Group(
         gid=f"{uid}.g.1",
@@ -69,7 +71,9 @@ def big_group(uid: str, *, nbytes: int, version: Version = V0) -> Group:
     )
 
 
-def random_groups(rng: np.random.Generator, count: int, *, vocabulary: int, version: Version = V0) -> list[Group]:
+def random_groups(
+    rng: np.random.Generator, count: int, *, vocabulary: int, version: Version = V0
+) -> list[Group]:
     """Groups of unequal sizes with prompts and completions of unequal lengths."""
     groups = []
     for g in range(count):

@@ -1,4 +1,6 @@
-"""What every benchmark answers: figures, and checks against a bar that a person or a machine can read."""
+"""What every benchmark answers: figures, and checks against a bar that a person or a machine can
+read.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""`sppo-cli bench kernels`: token log-probs of the chunked head against the full computation and against peers.
+"""`sppo-cli bench kernels`: token log-probs of the chunked head against the full computation and
+against peers.
 
 Shape suffixes: T tokens, H hidden, V vocabulary.
 
-All ways run in one process, by turns, so that whatever else the machine does falls on all of them. Forward is without a
-graph; backward is timed inside of full. Memory is what a call adds at its peak: of resident memory on a CPU, of the
-allocator on a GPU. The bars of the ratios of time are for a CPU with AMX bf16, and not judged without it; the GPU grid
-has none. Peers are compared with the path of their rounding, forward and full, and the least ratio counts.
+All ways run in one process, by turns, so that whatever else the machine does falls on all of them.
+Forward is without a graph; backward is timed inside of full. Memory is what a call adds at its
+peak: of resident memory on a CPU, of the allocator on a GPU. The bars of the ratios of time are for
+a CPU with AMX bf16, and not judged without it; the GPU grid has none. Peers are compared with the
+path of their rounding, forward and full, and the least ratio counts.
 """
 
 from __future__ import annotations
@@ -34,14 +36,18 @@ Logprob = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(hidden_TH, weight_VH, target_T) to log-probs [T]."""
 MODES = ("forward", "backward", "full")
 MOST_ERROR = 1e-4
-"""Mean |Δ| in nats of what counts as exact: float32 logits reach it, logits rounded to bf16 do not."""
+"""Mean |Δ| in nats of what counts as exact: float32 logits reach it, logits rounded to bf16 do
+not.
+"""
 MOST_SECONDS = 60
 """After so many a slow way is timed no further."""
 SAMPLED_TOKENS = 64
 """Tokens whose log-probs are compared with float64."""
 GPU_NEEDS = (
-    "the grid of `sppo-cli bench kernels --device cuda` needs an NVIDIA GPU of compute capability 8.0 or more, the "
-    "CUDA build of torch 2.13.0 and triton 3.7.1; what does not fit into its memory is reported as such"
+    "the grid of `sppo-cli bench kernels --device cuda` needs an NVIDIA GPU of compute capability "
+    "8.0 or more, the "
+    "CUDA build of torch 2.13.0 and triton 3.7.1; what does not fit into its memory is reported as "
+    "such"
 )
 
 
@@ -107,7 +113,9 @@ class Measured:
 
 
 def measure(device: Device, rounds: int, *, quick: bool, say: Callable[[str], None]) -> Measured:
-    """Every way at every size of the device. Raises SppoError where `cuda` is asked for and there is no GPU."""
+    """Every way at every size of the device. Raises SppoError where `cuda` is asked for and there
+    is no GPU.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise SppoError(f"torch sees no GPU: {GPU_NEEDS}")
     if device == "auto":
@@ -163,7 +171,7 @@ def checks(found: Measured, *, quick: bool) -> list[Check]:
     return [*of_time, at_most("memory_share", memory, 0.2, "share"), *judged]
 
 
-# ways -----------------------------------------------------------------------------------------------------------------
+# ways ---------------------------------------------------------------------------------------------
 
 ACCURATE, FAST, TORCH = "sppo", "sppo, fast", "sppo, torch"
 FULL_FLOAT32, FULL_BF16 = "log_softmax, float32 logits", "log_softmax, bf16 logits"
@@ -187,7 +195,9 @@ def _full_float32(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Ten
 
 
 def _full_bf16(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
-    return torch.log_softmax(hidden_TH @ weight_VH.T, -1).gather(-1, target_T[:, None])[:, 0].float()
+    return (
+        torch.log_softmax(hidden_TH @ weight_VH.T, -1).gather(-1, target_T[:, None])[:, 0].float()
+    )
 
 
 def _torch_fused() -> Logprob:
@@ -202,7 +212,9 @@ def _torch_fused() -> Logprob:
 
 
 def _liger() -> Logprob:
-    base: Any = importlib.import_module("liger_kernel.chunked_loss.fused_linear_ppo").LigerFusedLinearPPOBase
+    base: Any = importlib.import_module(
+        "liger_kernel.chunked_loss.fused_linear_ppo"
+    ).LigerFusedLinearPPOBase
 
     def logprob(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
         logprob_1T: Tensor = base.chunk_forward(hidden_TH[None], weight_VH, target_T[None])
@@ -237,8 +249,11 @@ def _ways(device: str) -> tuple[list[Way], dict[str, str]]:
     """Ours, the full computations and the peers that are installed; and why others are missing."""
     ways = [
         Way(name=ACCURATE, kind="ours", logprob=_accurate),
-        # On a GPU Triton is the first: it does not round logits, and the torch path is the alternative to it.
-        Way(name=FAST, kind="ours", logprob=_fast) if device == "cpu" else Way(name=TORCH, kind="ours", logprob=_torch),
+        # On a GPU Triton is the first: it does not round logits, and the torch path is the
+        # alternative to it.
+        Way(name=FAST, kind="ours", logprob=_fast)
+        if device == "cpu"
+        else Way(name=TORCH, kind="ours", logprob=_torch),
         Way(name=FULL_FLOAT32, kind="full", logprob=_full_float32),
         Way(name=FULL_BF16, kind="full", logprob=_full_bf16),
     ]
@@ -251,7 +266,7 @@ def _ways(device: str) -> tuple[list[Way], dict[str, str]]:
     return ways, missing
 
 
-# measuring ------------------------------------------------------------------------------------------------------------
+# measuring ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +295,9 @@ def _measure_size(
             say(f"  {'warm-up' if number == 0 else f'round {number} of {rounds}'}: {way.name}")
             try:
                 for mode, taken, mib, logprob_T in _run(way, inputs):
-                    errors[way.name] = float((logprob_T[inputs.sample_S].double() - inputs.exact_S).abs().mean())
+                    errors[way.name] = float(
+                        (logprob_T[inputs.sample_S].double() - inputs.exact_S).abs().mean()
+                    )
                     if number:
                         seconds[way.name, mode].append(taken)
                         if mib is not None:
@@ -289,7 +306,10 @@ def _measure_size(
                 if way.kind == "ours":
                     raise
                 reason = (str(error).strip().splitlines() or [""])[0][:200]
-                failed[way.name] = f"failed at T = {size.tokens}, H = {size.hidden}: {type(error).__name__}: {reason}"
+                failed[way.name] = (
+                    f"failed at T = {size.tokens}, H = {size.hidden}: {type(error).__name__}: "
+                    f"{reason}"
+                )
     products = {"forward": 2, "backward": 4, "full": 6}
     rows = []
     for way in [w for w in ways if w.name not in failed]:
@@ -317,7 +337,9 @@ def _inputs(device: str, size: Size) -> _Inputs:
     """Logits of standard deviation 2; targets at random, so that rare tokens are among them."""
     generator = torch.Generator().manual_seed(0)
     hidden_TH = torch.randn(size.tokens, size.hidden, generator=generator).bfloat16()
-    weight_VH = (torch.randn(size.vocabulary, size.hidden, generator=generator) * 2 / size.hidden**0.5).bfloat16()
+    weight_VH = (
+        torch.randn(size.vocabulary, size.hidden, generator=generator) * 2 / size.hidden**0.5
+    ).bfloat16()
     target_T = torch.randint(size.vocabulary, (size.tokens,), generator=generator)
     sample_S = torch.linspace(0, size.tokens - 1, min(SAMPLED_TOKENS, size.tokens)).long()
     exact_SV = (hidden_TH[sample_S].double() @ weight_VH.double().T).log_softmax(-1)
@@ -329,7 +351,9 @@ def _inputs(device: str, size: Size) -> _Inputs:
 
 
 def _run(way: Way, inputs: _Inputs) -> Iterator[tuple[str, float, float | None, Tensor]]:
-    """(mode, seconds, extra MiB, log-probs) of one forward without and one forward and backward with a graph."""
+    """(mode, seconds, extra MiB, log-probs) of one forward without and one forward and backward
+    with a graph.
+    """
     clock, memory = _Clock(inputs.hidden_TH.is_cuda), _Memory(inputs.hidden_TH.is_cuda)
     memory.reset()
     with torch.no_grad():
@@ -337,7 +361,9 @@ def _run(way: Way, inputs: _Inputs) -> Iterator[tuple[str, float, float | None, 
         logprob_T = way.logprob(inputs.hidden_TH, inputs.weight_VH, inputs.target_T)
         forward_s = clock.lap()
     yield "forward", forward_s, memory.extra_mib(), logprob_T
-    hidden_TH, weight_VH = (t.detach().requires_grad_() for t in (inputs.hidden_TH, inputs.weight_VH))
+    hidden_TH, weight_VH = (
+        t.detach().requires_grad_() for t in (inputs.hidden_TH, inputs.weight_VH)
+    )
     memory.reset()
     clock.start()
     logprob_T = way.logprob(hidden_TH, weight_VH, inputs.target_T)
@@ -380,7 +406,9 @@ class _Memory:
             self._before = torch.cuda.memory_allocated() / 2**20
             return
         try:
-            ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier calls left behind would hide what this one needs
+            ctypes.CDLL("libc.so.6").malloc_trim(
+                0
+            )  # what earlier calls left behind would hide what this one needs
             Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
             self._before = _resident_mib("VmRSS")
         except OSError:

@@ -1,9 +1,10 @@
 """`sppo-cli bench loop`: the whole loop of a run against TRL's GRPOTrainer, by turns.
 
-Both sides train the quickstart preset: the same model, questions in the same order, batch, sampling, optimizer and
-rule, in the number format that the run computes in, on all the threads that the run would use. Ours is `sppo-cli up` as
-a user runs it: supervisor, broker, scorer service, vLLM, learner. Each run has the machine for itself; they alternate,
-so that a slow hour of the machine falls on both. A step is timed from the end of the one before it.
+Both sides train the quickstart preset: the same model, questions in the same order, batch,
+sampling, optimizer and rule, in the number format that the run computes in, on all the threads that
+the run would use. Ours is `sppo-cli up` as a user runs it: supervisor, broker, scorer service,
+vLLM, learner. Each run has the machine for itself; they alternate, so that a slow hour of the
+machine falls on both. A step is timed from the end of the one before it.
 
 Not counted: start-up, which is stated apart; the first `WARM_UP` steps of each side; and the last
 `learner.lookahead_steps` steps of ours, in which nothing is left to generate.
@@ -104,11 +105,13 @@ class Measured:
     to_accuracy: list[Reached]
 
 
-def measure(plan: Plan, command: Sequence[str], folder: Path, say: Callable[[str], None]) -> Measured:
+def measure(
+    plan: Plan, command: Sequence[str], folder: Path, say: Callable[[str], None]
+) -> Measured:
     """Both sides by turns, then the runs to `ACCURACY`. Everything they write is kept in `folder`.
 
-    `command` is how `sppo-cli` is called. Raises ConfigError where TRL is missing or a setting does not fit, SppoError
-    where a side does not take its steps.
+    `command` is how `sppo-cli` is called. Raises ConfigError where TRL is missing or a setting does
+    not fit, SppoError where a side does not take its steps.
     """
     needs_trl()
     config = resolved(plan.overrides)
@@ -120,14 +123,31 @@ def measure(plan: Plan, command: Sequence[str], folder: Path, say: Callable[[str
     rounds = []
     for number in range(1, plan.rounds + 1):
         for name in SIDES:
-            run, others, steps = side(name, f"{name}-{number}"), _others(say), _planned(name, plan.steps, config)
+            run, others, steps = (
+                side(name, f"{name}-{number}"),
+                _others(say),
+                _planned(name, plan.steps, config),
+            )
             say(f"round {number} of {plan.rounds}: {TITLES[name]}, {steps} steps ...")
             run.train(steps)
-            rounds.append(Round(side=name, startup_s=run.startup_s, step_s=run.counted(plan.steps), others=others))
-            say(f"  {statistics.mean(rounds[-1].step_s):.2f} s a step, start-up {run.startup_s:.0f} s")
+            rounds.append(
+                Round(
+                    side=name,
+                    startup_s=run.startup_s,
+                    step_s=run.counted(plan.steps),
+                    others=others,
+                )
+            )
+            say(
+                f"  {statistics.mean(rounds[-1].step_s):.2f} s a step, start-up "
+                f"{run.startup_s:.0f} s"
+            )
     reached = []
     for name in SIDES[: 1 + plan.peer_to_accuracy] if plan.accuracy_steps else ():
-        say(f"{TITLES[name]} to a held-out accuracy of {ACCURACY}, at most {plan.accuracy_steps} steps ...")
+        say(
+            f"{TITLES[name]} to a held-out accuracy of {ACCURACY}, at most {plan.accuracy_steps} "
+            f"steps ..."
+        )
         run = side(name, f"{name}-accuracy")
         run.train_to_accuracy(plan.accuracy_steps)
         reached.append(run.reached())
@@ -135,14 +155,18 @@ def measure(plan: Plan, command: Sequence[str], folder: Path, say: Callable[[str
 
 
 def checks(found: Measured) -> list[Check]:
-    """The ratio, judged for the preset as it is in the processor's own format; seconds to accuracy against TRL's."""
+    """The ratio, judged for the preset as it is in the processor's own format; seconds to accuracy
+    against TRL's.
+    """
     ratio = at_least("loop_vs_trl", found.ratio, RATIO_BAR, f"x TRL's samples/s, {found.compute}")
     as_it_is = all(o.partition("=")[0] == "compute" for o in found.overrides)
     judged = [ratio if as_it_is and found.compute == found.fast_compute else unjudged(ratio)]
     seconds = {r.side: r.seconds for r in found.to_accuracy}
     ours, theirs = seconds.get("sppo"), seconds.get("trl")
     if ours is not None and theirs is not None:
-        judged.append(at_most("seconds_to_accuracy", ours, theirs, f"s to {ACCURACY}, against TRL's"))
+        judged.append(
+            at_most("seconds_to_accuracy", ours, theirs, f"s to {ACCURACY}, against TRL's")
+        )
     return judged
 
 
@@ -158,20 +182,26 @@ def summary(rounds: Sequence[Round], completions: int) -> Summary:
 
 
 def resolved(overrides: Sequence[str]) -> RunConfig:
-    """The preset with `compute` decided. Raises ConfigError for settings that the comparison cannot follow."""
+    """The preset with `compute` decided. Raises ConfigError for settings that the comparison cannot
+    follow.
+    """
     for override in overrides:
         if (key := override.partition("=")[0]) in OWN:
-            raise ConfigError(f"--set {override}: `bench loop` chooses {key} itself; its length is --steps")
+            raise ConfigError(
+                f"--set {override}: `bench loop` chooses {key} itself; its length is --steps"
+            )
     config = settings.load(PRESET, [*overrides, "learner.device=cpu"])
     rules = [name for name in SCORERS if name not in COMPARE]
     if config.scorer.name not in rules or config.scorer.url or config.learner.needs_preferences:
         raise ConfigError(
-            f"scorer.name = {config.scorer.name!r}: TRL's side takes a rule of ours that gives rewards: "
+            f"scorer.name = {config.scorer.name!r}: TRL's side takes a rule of ours that gives "
+            f"rewards: "
             f"{', '.join(rules)}"
         )
     if config.learner.mini_batches != 1:
         raise ConfigError(
-            f"learner.mini_batches = {config.learner.mini_batches}: `bench loop` compares whole batches; 1"
+            f"learner.mini_batches = {config.learner.mini_batches}: `bench loop` compares whole "
+            f"batches; 1"
         )
     return compute.resolved(config, cuda=False)
 
@@ -181,7 +211,8 @@ def needs_trl() -> None:
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"`bench loop` compares with TRL; not installed: {', '.join(missing)}; pip install 'sppo[bench]'"
+            f"`bench loop` compares with TRL; not installed: {', '.join(missing)}; pip install "
+            f"'sppo[bench]'"
         )
 
 
@@ -190,7 +221,9 @@ def _planned(name: Name, steps: int, config: RunConfig) -> int:
     return WARM_UP + steps + (config.learner.lookahead_steps if name == "sppo" else 0)
 
 
-def _measured(plan: Plan, config: RunConfig, rounds: list[Round], reached: list[Reached]) -> Measured:
+def _measured(
+    plan: Plan, config: RunConfig, rounds: list[Round], reached: list[Reached]
+) -> Measured:
     completions = config.learner.groups_per_step * config.sampling.completions
     sides = {name: summary([r for r in rounds if r.side == name], completions) for name in SIDES}
     flags = compute.cpu_flags()

@@ -2,9 +2,10 @@
 
 Shape suffixes: A arms (completions of one token), N completions of enumerated groups, G groups.
 
-Everything goes through the functions that the learner trains with. An exact expectation is an enumeration whose
-importance weights hold the probabilities: with behaviour log-probs chosen so that ρ = N · density, the mean of
-w · residual² over N enumerated completions is their expectation under that density.
+Everything goes through the functions that the learner trains with. An exact expectation is an
+enumeration whose importance weights hold the probabilities: with behaviour log-probs chosen so that
+ρ = N · density, the mean of w · residual² over N enumerated completions is their expectation under
+that density.
 """
 
 from __future__ import annotations
@@ -26,18 +27,26 @@ GROUP_SIZES = (2, 4, 8, 16, 32, 64)
 DELAYS = (0, 1, 4)
 
 
-# 1 ------------------------------------------------------------------------------------------------------------------
+# 1 ------------------------------------------------------------------------------------------------
 def fixed_point(seed: int) -> Finding:
-    """Minimise the expected loss under several samplers and compare the minimiser with π_a exp(η s) / Z."""
+    """Minimise the expected loss under several samplers and compare the minimiser with π_a exp(η s)
+    / Z.
+    """
     lab = _Lab(seed)
     best_A = lab.log_anchor_A + ETA * lab.score_A - lab.log_z
     errors: dict[str, dict[str, float]] = {}
     for name, log_sampler_A in lab.samplers().items():
         regression = partial(lab.expected_loss, log_nu_A=log_sampler_A)
         errors[name] = {
-            "exact partition": _gap(_minimise(partial(regression, target_A=lab.score_A - lab.log_z / ETA)), best_A),
-            "centered": _gap(_minimise(partial(lab.expected_centered_loss, log_nu_A=log_sampler_A, k=2)), best_A),
-            "1/2 for the partition": _gap(_minimise(partial(regression, target_A=lab.score_A - 0.5)), best_A),
+            "exact partition": _gap(
+                _minimise(partial(regression, target_A=lab.score_A - lab.log_z / ETA)), best_A
+            ),
+            "centered": _gap(
+                _minimise(partial(lab.expected_centered_loss, log_nu_A=log_sampler_A, k=2)), best_A
+            ),
+            "1/2 for the partition": _gap(
+                _minimise(partial(regression, target_A=lab.score_A - 0.5)), best_A
+            ),
         }
     worst = max(max(e["exact partition"], e["centered"]) for e in errors.values())
     return Finding(
@@ -47,9 +56,11 @@ def fixed_point(seed: int) -> Finding:
     )
 
 
-# 2 ------------------------------------------------------------------------------------------------------------------
+# 2 ------------------------------------------------------------------------------------------------
 def baseline_on_policy(seed: int) -> Finding:
-    """An error c of the baseline adds 2c E_ν[w ∇log π_θ]: nothing on-policy, something for a stale sampler."""
+    """An error c of the baseline adds 2c E_ν[w ∇log π_θ]: nothing on-policy, something for a stale
+    sampler.
+    """
     lab, c = _Lab(seed), 0.1
     shifts = [i / 10 for i in range(11)]
     added: dict[str, list[float]] = {"the sampler is stale": [], "the policy has moved": []}
@@ -62,7 +73,10 @@ def baseline_on_policy(seed: int) -> Finding:
             ("the policy has moved", lab.log_anchor_A, moved_A),
         ):
             right_A, wrong_A = (  # the residual of the second is higher by c
-                lab.gradient(partial(lab.expected_loss, log_nu_A=log_nu_A, target_A=lab.score_A - a / ETA), log_pi_A)
+                lab.gradient(
+                    partial(lab.expected_loss, log_nu_A=log_nu_A, target_A=lab.score_A - a / ETA),
+                    log_pi_A,
+                )
                 for a in (lab.log_z, lab.log_z + c)
             )
             formula_A = 2 * c * (log_nu_A.exp() - log_pi_A.exp())  # E_ν[∇θ log π] = ν − π
@@ -85,51 +99,76 @@ def baseline_on_policy(seed: int) -> Finding:
     return Finding(
         check=at_most("baseline_on_policy", max(on_policy, off), 1e-12, "gradient norm"),
         statement="A baseline wrong by c adds 2c E_ν[w ∇log π_θ] to the gradient: nothing only while ν w = π_θ.",
-        series={"distance between sampler and policy": shifts, "norm of what is added": added, "c": c},
+        series={
+            "distance between sampler and policy": shifts,
+            "norm of what is added": added,
+            "c": c,
+        },
     )
 
 
-# 3 ------------------------------------------------------------------------------------------------------------------
+# 3 ------------------------------------------------------------------------------------------------
 def weighted_partition(seed: int) -> Finding:
-    """log Ẑ and P̂ from K stale samples, with exact ρ and without, against their values under the anchor."""
+    """log Ẑ and P̂ from K stale samples, with exact ρ and without, against their values under the
+    anchor.
+    """
     lab = _Lab(seed)
     sizes = [2**i for i in range(1, 15)]
     game_AA = _random_game(ARMS, lab.generator)
     elsewhere_z = float(torch.logsumexp(lab.log_other_A + ETA * lab.score_A, -1))
     rate_A, elsewhere_A = game_AA @ lab.log_anchor_A.exp(), game_AA @ lab.log_other_A.exp()
-    errors: dict[str, list[float]] = {f"{q}, {w}": [] for q in ("log Z", "win rate") for w in ("with ρ", "without")}
+    errors: dict[str, list[float]] = {
+        f"{q}, {w}": [] for q in ("log Z", "win rate") for w in ("with ρ", "without")
+    }
     offs: dict[str, float] = {}
     for size in sizes:
         counts_GA = lab.draw(lab.log_other_A, size, groups=400)
         for name, weight_GA in (("with ρ", counts_GA * lab.ratio_A), ("without", counts_GA)):
             ids_N, flat_N = _flat(weight_GA)
             score_N = lab.score_A.repeat(len(weight_GA))
-            target_N = compute_targets("softmean", eta=ETA, group_ids_N=ids_N, rewards_N=score_N, weights_N=flat_N)
+            target_N = compute_targets(
+                "softmean", eta=ETA, group_ids_N=ids_N, rewards_N=score_N, weights_N=flat_N
+            )
             log_z_G = ETA * (score_N - target_N).view(-1, ARMS)[:, 0]
             rate_GA = win_rates([game_AA] * len(weight_GA), ids_N, flat_N).view(-1, ARMS)
             errors[f"log Z, {name}"].append(_rms(log_z_G - lab.log_z))
             errors[f"win rate, {name}"].append(_rms(rate_GA - rate_A))
-            limit_z, limit_A = (lab.log_z, rate_A) if name == "with ρ" else (elsewhere_z, elsewhere_A)
-            offs[f"log Z, {name}"] = abs(float(log_z_G.mean()) - limit_z) / abs(elsewhere_z - lab.log_z)
+            limit_z, limit_A = (
+                (lab.log_z, rate_A) if name == "with ρ" else (elsewhere_z, elsewhere_A)
+            )
+            offs[f"log Z, {name}"] = abs(float(log_z_G.mean()) - limit_z) / abs(
+                elsewhere_z - lab.log_z
+            )
             offs[f"win rate, {name}"] = _rms(rate_GA.mean(0) - limit_A) / _rms(elsewhere_A - rate_A)
     return Finding(
         check=at_most(
-            "weighted_partition", max(offs.values()), 0.1, f"of the distance between both limits, K = {sizes[-1]}"
+            "weighted_partition",
+            max(offs.values()),
+            0.1,
+            f"of the distance between both limits, K = {sizes[-1]}",
         ),
         statement="With exact ρ, log Ẑ and P̂ converge to their values under the anchor; without, to the sampler's.",
         series={"K": sizes, "root mean square error": errors, "off the limit": offs},
     )
 
 
-# 4 ------------------------------------------------------------------------------------------------------------------
+# 4 ------------------------------------------------------------------------------------------------
 def on_policy_gradient(seed: int) -> Finding:
-    """With w = ρ the expected gradient is the on-policy one; what K-sample targets and `centered` make of it."""
+    """With w = ρ the expected gradient is the on-policy one; what K-sample targets and `centered`
+    make of it.
+    """
     lab = _Lab(seed)
     exact_A = lab.score_A - lab.log_z / ETA
     wanted_A = lab.gradient(partial(lab.expected_loss, log_nu_A=lab.log_anchor_A, target_A=exact_A))
-    stale_A = lab.gradient(partial(lab.expected_loss, log_nu_A=lab.log_other_A, target_A=exact_A, ratio_A=lab.ratio_A))
+    stale_A = lab.gradient(
+        partial(lab.expected_loss, log_nu_A=lab.log_other_A, target_A=exact_A, ratio_A=lab.ratio_A)
+    )
     error = float((stale_A - wanted_A).norm() / wanted_A.norm())
-    weights = {"w = ρ": lab.ratio_A, "w geometric, c = 1.2": lab.ratio_A.clamp(1 / 1.2, 1.2), "w = 1": torch.ones(ARMS)}
+    weights = {
+        "w = ρ": lab.ratio_A,
+        "w geometric, c = 1.2": lab.ratio_A.clamp(1 / 1.2, 1.2),
+        "w = 1": torch.ones(ARMS),
+    }
     bias: dict[str, list[float]] = {name: [] for name in weights}
     for size in GROUP_SIZES:
         counts_GA = lab.draw(lab.log_other_A, size, groups=40_000)
@@ -137,13 +176,23 @@ def on_policy_gradient(seed: int) -> Finding:
             weight_GA = counts_GA * weight_A
             ids_N, flat_N = _flat(weight_GA)
             score_N = lab.score_A.repeat(len(counts_GA))
-            target_N = compute_targets("softmean", eta=ETA, group_ids_N=ids_N, rewards_N=score_N, weights_N=flat_N)
+            target_N = compute_targets(
+                "softmean", eta=ETA, group_ids_N=ids_N, rewards_N=score_N, weights_N=flat_N
+            )
             per_arm_A = (weight_GA * target_N.view(-1, ARMS)).mean(0) / size
-            bias[name].append(float((lab.score_gradient(-2 * ETA * per_arm_A) - wanted_A).norm() / wanted_A.norm()))
+            bias[name].append(
+                float(
+                    (lab.score_gradient(-2 * ETA * per_arm_A) - wanted_A).norm() / wanted_A.norm()
+                )
+            )
     sizes = (2, 3, 4, 5)
     short, shares, stray = [], [], []
     for size in sizes:
-        got_A = lab.gradient(partial(lab.expected_centered_loss, log_nu_A=lab.log_other_A, k=size, ratio_A=lab.ratio_A))
+        got_A = lab.gradient(
+            partial(
+                lab.expected_centered_loss, log_nu_A=lab.log_other_A, k=size, ratio_A=lab.ratio_A
+            )
+        )
         share = float(got_A @ wanted_A / (wanted_A @ wanted_A))
         shares.append(share)
         short.append(abs(share - (size - 1) / size))
@@ -162,9 +211,10 @@ def on_policy_gradient(seed: int) -> Finding:
     )
 
 
-# 5 ------------------------------------------------------------------------------------------------------------------
+# 5 ------------------------------------------------------------------------------------------------
 def duality_gap(seed: int) -> Finding:
-    """Self-play on a biased rock-paper-scissors, opponents d updates old, each update taken to its fixed point.
+    """Self-play on a biased rock-paper-scissors, opponents d updates old, each update taken to its
+    fixed point.
 
     The seed draws the policy that it begins with.
     """
@@ -184,20 +234,28 @@ def duality_gap(seed: int) -> Finding:
             "softmean", eta=eta, group_ids_N=ids_N, rewards_N=(opponents_D3 @ game_33.T).flatten(),
             weights_N=log_pi_D3.exp().flatten(),
         )  # fmt: skip
-        log_pi_D3 = log_pi_D3 + eta * target_N.view_as(log_pi_D3)  # the minimiser, see `fixed_point`
+        log_pi_D3 = log_pi_D3 + eta * target_N.view_as(
+            log_pi_D3
+        )  # the minimiser, see `fixed_point`
         history = [*history[1:], log_pi_D3]
         total_D3 += log_pi_D3.exp()
         if t in marks:
             for gap, average_3 in zip(gaps.values(), total_D3 / t, strict=True):
                 gap.append(2 * float((game_33 @ average_3).max() - 0.5))
     away = {
-        name: float((average_3 - nash_3).abs().max()) for name, average_3 in zip(gaps, total_D3 / steps, strict=True)
+        name: float((average_3 - nash_3).abs().max())
+        for name, average_3 in zip(gaps, total_D3 / steps, strict=True)
     }
     worst = max(g[-1] for g in gaps.values())
     return Finding(
         check=at_most("duality_gap", worst, 0.02, f"of the average iterate after {steps} updates"),
         statement="Self-play on an intransitive game approaches the Nash mixture in average, also with old opponents.",
-        series={"updates": marks, "duality gap": gaps, "nash": nash_3.tolist(), "average iterate from nash": away},
+        series={
+            "updates": marks,
+            "duality gap": gaps,
+            "nash": nash_3.tolist(),
+            "average iterate from nash": away,
+        },
     )
 
 
@@ -228,7 +286,12 @@ class _Lab:
         """Log-probabilities of full support."""
         reverse_A = torch.log_softmax(-2 * (self.log_anchor_A + ETA * self.score_A), -1)
         uniform_A = torch.full((ARMS,), -math.log(ARMS), dtype=torch.float64)
-        return {"the anchor": self.log_anchor_A, "uniform": uniform_A, "stale": self.log_other_A, "adverse": reverse_A}
+        return {
+            "the anchor": self.log_anchor_A,
+            "uniform": uniform_A,
+            "stale": self.log_other_A,
+            "adverse": reverse_A,
+        }
 
     def expected_loss(
         self, logprob_A: Tensor, log_nu_A: Tensor, target_A: Tensor, ratio_A: Tensor | None = None
@@ -249,11 +312,20 @@ class _Lab:
         arms_N = arms_GK.flatten()
         offsets = torch.arange(0, len(arms_N) + 1, k)
         return self._loss(
-            logprob_A[arms_N], self.log_anchor_A[arms_N], weight_GK.flatten(), self.score_A[arms_N], offsets
+            logprob_A[arms_N],
+            self.log_anchor_A[arms_N],
+            weight_GK.flatten(),
+            self.score_A[arms_N],
+            offsets,
         )
 
     def _loss(
-        self, logprob_N: Tensor, anchor_N: Tensor, weight_N: Tensor, target_N: Tensor, offsets: Tensor | None
+        self,
+        logprob_N: Tensor,
+        anchor_N: Tensor,
+        weight_N: Tensor,
+        target_N: Tensor,
+        offsets: Tensor | None,
     ) -> Tensor:
         return sppo_loss(
             logprob_N,
@@ -282,7 +354,9 @@ class _Lab:
 
     def draw(self, log_nu_A: Tensor, k: int, *, groups: int) -> Tensor:
         """[groups, A] how often each arm came up in k draws."""
-        arms_GK = torch.multinomial(log_nu_A.exp(), groups * k, replacement=True, generator=self.generator)
+        arms_GK = torch.multinomial(
+            log_nu_A.exp(), groups * k, replacement=True, generator=self.generator
+        )
         index_GK = arms_GK.view(groups, k)
         return torch.zeros(groups, ARMS, dtype=torch.float64).scatter_add_(
             1, index_GK, torch.ones(groups, k, dtype=torch.float64)
@@ -290,12 +364,19 @@ class _Lab:
 
 
 def _minimise(loss: Callable[[Tensor], Tensor]) -> Tensor:
-    """Log-probabilities at the minimum. Each round begins without the history that stalled the one before."""
+    """Log-probabilities at the minimum. Each round begins without the history that stalled the one
+    before.
+    """
     theta_A = torch.zeros(ARMS, dtype=torch.float64, requires_grad=True)
-    # The line search stops at the precision of the loss; steps by the gradient alone go on to that of the gradient.
+    # The line search stops at the precision of the loss; steps by the gradient alone go on to that
+    # of the gradient.
     for search in ("strong_wolfe", "strong_wolfe", None):
         optimizer = torch.optim.LBFGS(
-            [theta_A], max_iter=500, tolerance_grad=1e-16, tolerance_change=1e-20, line_search_fn=search
+            [theta_A],
+            max_iter=500,
+            tolerance_grad=1e-16,
+            tolerance_change=1e-20,
+            line_search_fn=search,
         )
 
         def closure(optimizer: torch.optim.LBFGS = optimizer) -> Tensor:

@@ -42,7 +42,9 @@ def _fixed_point(axes: Axes, series: Mapping[str, Any]) -> None:
 
 
 def _baseline(axes: Axes, series: Mapping[str, Any]) -> None:
-    for name, norms in series["norm of what is added"].items():  # the same lengths: ν − π_θ either way
+    for name, norms in series[
+        "norm of what is added"
+    ].items():  # the same lengths: ν − π_θ either way
         style = "o-" if "stale" in name else "s--"
         axes.plot(series["distance between sampler and policy"], norms, style, label=name)
     axes.set_xlabel("distance between sampler and policy (share of the way to another one)")
@@ -64,7 +66,9 @@ def _gradient(axes: Axes, series: Mapping[str, Any]) -> None:
     for name, bias in series["relative bias of softmean"].items():
         axes.loglog(series["K"], bias, marker="o", label=f"softmean, {name}")
     shares = series["centered share of the on-policy gradient"]
-    axes.loglog(series["centered K"], [1 - s for s in shares], "k^", label="centered, w = ρ (short by 1/K)")
+    axes.loglog(
+        series["centered K"], [1 - s for s in shares], "k^", label="centered, w = ρ (short by 1/K)"
+    )
     axes.set_xscale("log", base=2)
     axes.set_xlabel("K, completions in the group")
     axes.set_ylabel("|expected gradient − on-policy| / |on-policy|")
@@ -89,7 +93,9 @@ PLOTS: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
 
 
 def draw_kernels(rows: Sequence[Row], path: Path) -> None:
-    """Time and peak memory of every way, forward beside forward and backward, at the last size that was measured."""
+    """Time and peak memory of every way, forward beside forward and backward, at the last size that
+    was measured.
+    """
     rows = [row for row in rows if row.size == rows[-1].size]
     ways = list(dict.fromkeys(row.way for row in rows))
     figure = Figure(figsize=(10, 0.7 * len(ways) + 1.5), layout="constrained")
@@ -106,5 +112,7 @@ def draw_kernels(rows: Sequence[Row], path: Path) -> None:
     right.set_xlabel("extra memory at the peak, MiB")
     right.legend()
     size = rows[-1].size
-    figure.suptitle(f"T = {size.tokens}, H = {size.hidden}, V = {size.vocabulary}, bf16", fontsize=9)
+    figure.suptitle(
+        f"T = {size.tokens}, H = {size.hidden}, V = {size.vocabulary}, bf16", fontsize=9
+    )
     figure.savefig(path, dpi=120)

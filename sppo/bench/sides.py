@@ -1,6 +1,7 @@
 """The two sides of `sppo-cli bench loop` as processes, and what they have written.
 
-Both write a run directory's `metrics.jsonl` (a line a step, with `wall_s`) and `events.jsonl` (phases, evaluations).
+Both write a run directory's `metrics.jsonl` (a line a step, with `wall_s`) and `events.jsonl`
+(phases, evaluations).
 """
 
 from __future__ import annotations
@@ -64,9 +65,16 @@ class Side:
     """
 
     def __init__(
-        self, name: Name, config: RunConfig, overrides: Sequence[str], command: Sequence[str], folder: Path
+        self,
+        name: Name,
+        config: RunConfig,
+        overrides: Sequence[str],
+        command: Sequence[str],
+        folder: Path,
     ) -> None:
-        """`config` is what the preset and `overrides` come to, `command` how `sppo-cli` is called."""
+        """`config` is what the preset and `overrides` come to, `command` how `sppo-cli` is
+        called.
+        """
         self._name: Name = name
         self._config = config
         self._overrides = overrides
@@ -79,7 +87,9 @@ class Side:
         self._run(self._commanded(steps, evaluate=False), until=None)
 
     def train_to_accuracy(self, steps: int) -> None:
-        """Take at most so many steps, with evaluations, and stop at `ACCURACY`. Raises SppoError as `train`."""
+        """Take at most so many steps, with evaluations, and stop at `ACCURACY`. Raises SppoError as
+        `train`.
+        """
         self._run(self._commanded(steps, evaluate=True), until=ACCURACY)
 
     @property
@@ -88,11 +98,18 @@ class Side:
         return round(self._first_batch() - self._began, 1)
 
     def counted(self, steps: int) -> list[float]:
-        """Seconds of the `steps` steps after the first `WARM_UP`, each from the end of the one before."""
+        """Seconds of the `steps` steps after the first `WARM_UP`, each from the end of the one
+        before.
+        """
         ends = [float(record["wall_s"]) for record in read_lines(self._folder / "metrics.jsonl")]
-        seconds = [after - before for before, after in zip(ends[WARM_UP - 1 :], ends[WARM_UP:], strict=False)]
+        seconds = [
+            after - before
+            for before, after in zip(ends[WARM_UP - 1 :], ends[WARM_UP:], strict=False)
+        ]
         if len(seconds) < steps:
-            raise SppoError(f"{self._folder}: {len(ends)} steps instead of {WARM_UP + steps}; see its logs")
+            raise SppoError(
+                f"{self._folder}: {len(ends)} steps instead of {WARM_UP + steps}; see its logs"
+            )
         return [round(s, 3) for s in seconds[:steps]]
 
     def reached(self) -> Reached:
@@ -118,12 +135,14 @@ class Side:
                 return float(event["time"])
         raise SppoError(f"{self._folder}: it never began to train; see its logs")
 
-    # processes --------------------------------------------------------------------------------------------------------
+    # processes ------------------------------------------------------------------------------------
     def _run(self, command: list[str], until: float | None) -> None:
         log = self._folder / "output.log"
         self._began = time.time()
         with log.open("w", encoding="utf-8") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+            process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
         undo = stop.catch(_interrupt)
         try:
             code = self._watch(process, log, until)
@@ -145,7 +164,9 @@ class Side:
             if written != seen:
                 seen, at = written, time.monotonic()
             if time.monotonic() - at > SILENT_S:
-                raise SppoError(f"{TITLES[self._name]}: no step in {SILENT_S:.0f} s; its output: {log}")
+                raise SppoError(
+                    f"{TITLES[self._name]}: no step in {SILENT_S:.0f} s; its output: {log}"
+                )
             if until is not None and self._best_accuracy() >= until:
                 return 0
             time.sleep(0.5)
@@ -153,11 +174,15 @@ class Side:
 
     def _best_accuracy(self) -> float:
         events = read_lines(self._folder / "events.jsonl")
-        return max((float(e["record"]["accuracy"]) for e in events if e["kind"] == "eval"), default=0.0)
+        return max(
+            (float(e["record"]["accuracy"]) for e in events if e["kind"] == "eval"), default=0.0
+        )
 
     def _commanded(self, steps: int, *, evaluate: bool) -> list[str]:
         self._folder.mkdir(parents=True, mode=0o700)  # as `up` makes it
-        return self._ours(steps, evaluate) if self._name == "sppo" else self._theirs(steps, evaluate)
+        return (
+            self._ours(steps, evaluate) if self._name == "sppo" else self._theirs(steps, evaluate)
+        )
 
     def _ours(self, steps: int, evaluate: bool) -> list[str]:
         own = {
@@ -168,14 +193,25 @@ class Side:
             "compute": self._config.compute,
         } | ({} if evaluate else {"task.held_out": 0})
         sets = [*self._overrides, *(f"{key}={value}" for key, value in own.items())]
-        return [*self._command, "up", PRESET, "--run-dir", str(self._folder), *(f"--set={s}" for s in sets)]
+        return [
+            *self._command,
+            "up",
+            PRESET,
+            "--run-dir",
+            str(self._folder),
+            *(f"--set={s}" for s in sets),
+        ]
 
     def _theirs(self, steps: int, evaluate: bool) -> list[str]:
         config = self._config
         if not evaluate:
-            config = config.model_copy(update={"task": config.task.model_copy(update={"held_out": 0})})
+            config = config.model_copy(
+                update={"task": config.task.model_copy(update={"held_out": 0})}
+            )
         job = trl_peer.Job(
-            config=settings.to_json(config), steps=steps, every_steps=EVALUATE_EVERY if evaluate else NEVER
+            config=settings.to_json(config),
+            steps=steps,
+            every_steps=EVALUATE_EVERY if evaluate else NEVER,
         )
         trl_peer.write(job, self._folder / "job.json")
         return [sys.executable, "-m", trl_peer.__name__, str(self._folder)]

@@ -1,9 +1,11 @@
-"""`sppo-cli bench sync`: one weight sync of a real model by phase, against a copy of the same bytes in memory.
+"""`sppo-cli bench sync`: one weight sync of a real model by phase, against a copy of the same bytes
+in memory.
 
-The learner's end is here: a model's weights, `WeightPublisher`, gloo on loopback, a real broker. The other end is a
-process of its own, first with an engine that only keeps what it receives, then with vLLM, which also reloads. The bars
-hold for the first; what the second takes longer is stated as the engine's own share. Both engines are idle: what a step
-in progress adds before the pause is not in these figures.
+The learner's end is here: a model's weights, `WeightPublisher`, gloo on loopback, a real broker.
+The other end is a process of its own, first with an engine that only keeps what it receives, then
+with vLLM, which also reloads. The bars hold for the first; what the second takes longer is stated
+as the engine's own share. Both engines are idle: what a step in progress adds before the pause is
+not in these figures.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ def measure(name: str, syncs: int, *, with_vllm: bool, say: Callable[[str], None
 
     say(f"loading {name} ...")
     path = models.resolve(settings.ModelConfig(name=name))
-    module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16, trust_remote_code=False)
+    module = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.bfloat16, trust_remote_code=False
+    )
     weights = {k: p.detach() for k, p in module.named_parameters()}
     nbytes = sum(w.numel() * w.element_size() for w in weights.values())
     engines = [_with_engine("keeps the bytes", path, weights, syncs, say)]
@@ -114,7 +118,9 @@ def _memcpy_s(nbytes: int) -> float:
     return statistics.median(times)
 
 
-def _with_engine(engine: str, path: str, weights: dict[str, Tensor], syncs: int, say: Callable[[str], None]) -> Phases:
+def _with_engine(
+    engine: str, path: str, weights: dict[str, Tensor], syncs: int, say: Callable[[str], None]
+) -> Phases:
     say(f"{engine}: starting ...")
     folder = Path(tempfile.mkdtemp(prefix="sppo-bench-"))
     server = EmbeddedServer(folder / "broker", max_bytes=64 << 20)
@@ -123,7 +129,9 @@ def _with_engine(engine: str, path: str, weights: dict[str, Tensor], syncs: int,
     context = multiprocessing.get_context("spawn")
     pauses: Any = context.Queue()
     values = config.model_dump(mode="json") | {"password": config.password.get_secret_value()}
-    process = context.Process(target=_follow, args=(engine, path, values, pauses, marks.mark(folder, NAME)))
+    process = context.Process(
+        target=_follow, args=(engine, path, values, pauses, marks.mark(folder, NAME))
+    )
     process.start()
     publisher = WeightPublisher(broker, GlooSender("127.0.0.1"), phase_timeout_s=PHASE_TIMEOUT_S)
     try:

@@ -1,9 +1,10 @@
 """`sppo-cli bench transport`: scored groups through a real server, from one process to another.
 
-Four ways for the same groups through servers of the same kind, one after another: ours (frame, Lua commit, claim,
-fetch, decode, settle), pickled arrays and msgpack lists (both SET and a stream entry, read and deleted), and the limit:
-plain bytes of that size, which no one encodes or decodes. What a way is worth is the rate of groups that have arrived
-as arrays at the other end. Beside them SET alone by `redis-benchmark`, where it is installed.
+Four ways for the same groups through servers of the same kind, one after another: ours (frame, Lua
+commit, claim, fetch, decode, settle), pickled arrays and msgpack lists (both SET and a stream
+entry, read and deleted), and the limit: plain bytes of that size, which no one encodes or decodes.
+What a way is worth is the rate of groups that have arrived as arrays at the other end. Beside them
+SET alone by `redis-benchmark`, where it is installed.
 """
 
 from __future__ import annotations
@@ -49,48 +50,71 @@ class Rate:
     way: str
     nbytes: int
     durable: bool
-    """Whether the server wrote everything to its log before it answered, as the embedded one does."""
+    """Whether the server wrote everything to its log before it answered, as the embedded one
+    does.
+    """
     groups_per_s: float
     mb_per_s: float
 
 
 def measure(seconds: float, say: Callable[[str], None]) -> list[Rate]:
-    """Every way at every size for about `seconds`; the largest three times, also without a log: the median counts."""
+    """Every way at every size for about `seconds`; the largest three times, also without a log: the
+    median counts.
+    """
     rates = []
     for nbytes in SIZES:
         for durable in (True, False) if nbytes == BULK else (True,):
             rounds = ROUNDS if nbytes == BULK else 1
             found: dict[str, list[Rate]] = {}
-            for i in range(rounds):  # in turns, so that a busy moment of the machine hits all of them
-                say(f"groups of {nbytes >> 10} KiB{'' if durable else ', no log'}, round {i + 1} of {rounds} ...")
+            for i in range(
+                rounds
+            ):  # in turns, so that a busy moment of the machine hits all of them
+                say(
+                    f"groups of {nbytes >> 10} KiB{'' if durable else ', no log'}, round {i + 1} "
+                    f"of {rounds} ..."
+                )
                 for way in WAYS:
                     with _server(durable) as config:
-                        found.setdefault(way, []).append(_measure(config, way, nbytes, seconds, durable))
+                        found.setdefault(way, []).append(
+                            _measure(config, way, nbytes, seconds, durable)
+                        )
                 with _server(durable) as config:
                     if (rate := _redis_benchmark(config, nbytes, durable)) is not None:
                         found.setdefault(rate.way, []).append(rate)
-            rates += [sorted(each, key=lambda r: r.groups_per_s)[len(each) // 2] for each in found.values()]
+            rates += [
+                sorted(each, key=lambda r: r.groups_per_s)[len(each) // 2]
+                for each in found.values()
+            ]
     return rates
 
 
 def checks(rates: list[Rate]) -> list[Check]:
     """Ratios at the largest size, of rates of this run.
 
-    What a group costs besides the disk shows without a log. With it, every way waits for the same writes: there the
-    limit is what plain bytes reach.
+    What a group costs besides the disk shows without a log. With it, every way waits for the same
+    writes: there the limit is what plain bytes reach.
     """
     bulk = {(r.way, r.durable): r.groups_per_s for r in rates if r.nbytes == BULK}
     memory, durable = bulk["sppo", False], bulk["sppo", True]
     return [
-        at_least("transport_vs_msgpack_lists", memory / bulk["msgpack lists", False], 10.0, "x at 4 MiB, no log"),
+        at_least(
+            "transport_vs_msgpack_lists",
+            memory / bulk["msgpack lists", False],
+            10.0,
+            "x at 4 MiB, no log",
+        ),
         at_least("transport_vs_pickle", memory / bulk["pickle", False], 0.5, "x at 4 MiB, no log"),
-        at_least("transport_vs_limit", durable / bulk["plain bytes", True], 0.5, "x at 4 MiB, durable"),
+        at_least(
+            "transport_vs_limit", durable / bulk["plain bytes", True], 0.5, "x at 4 MiB, durable"
+        ),
     ]
 
 
 @contextmanager
 def _server(durable: bool) -> Iterator[BrokerConfig]:
-    """A server of its own on a private socket: with the durability of the embedded one, or without a log."""
+    """A server of its own on a private socket: with the durability of the embedded one, or without
+    a log.
+    """
     folder = Path(tempfile.mkdtemp(prefix="sppo-bench-"))
     process = subprocess.Popen(
         [executable(), "--port", "0", "--unixsocket", str(folder / "s"), "--unixsocketperm", "700", "--save", "",
@@ -109,7 +133,9 @@ def _server(durable: bool) -> Iterator[BrokerConfig]:
 
 
 def group(index: int, nbytes: int) -> Group:
-    """A group whose frame has about `nbytes`: 8 completions, for each token its id and its log-prob."""
+    """A group whose frame has about `nbytes`: 8 completions, for each token its id and its
+    log-prob.
+    """
     length = nbytes // 8 // COMPLETIONS
     rng = np.random.default_rng(index)
     completions = tuple(
@@ -158,12 +184,16 @@ def _measure(config: BrokerConfig, way: str, nbytes: int, seconds: float, durabl
         consume.take(0.1)
     producer.join()
     if producer.exitcode != 0 or count < 3:
-        raise BrokerError(f"{way}: the producer ended with {producer.exitcode} after {count} groups")
+        raise BrokerError(
+            f"{way}: the producer ended with {producer.exitcode} after {count} groups"
+        )
     while consume.take(0.1):
         pass
     operator.close()
     rate = count / took
-    return Rate(way=way, nbytes=nbytes, durable=durable, groups_per_s=rate, mb_per_s=rate * nbytes / 1e6)
+    return Rate(
+        way=way, nbytes=nbytes, durable=durable, groups_per_s=rate, mb_per_s=rate * nbytes / 1e6
+    )
 
 
 def _produce(values: dict[str, Any], way: str, nbytes: int, go: Any, stop: Any) -> None:
@@ -181,7 +211,9 @@ def _produce(values: dict[str, Any], way: str, nbytes: int, go: Any, stop: Any) 
         while broker.depths()["queued"] > 24 or int(client.xlen("sppo:bench-stream")) > 24:
             time.sleep(0.001)
         if way == "sppo":
-            broker.issue([_ticket(i) for i in range(index, index + 8)])  # the learner's part in a run
+            broker.issue(
+                [_ticket(i) for i in range(index, index + 8)]
+            )  # the learner's part in a run
         for _ in range(8):
             source = made[index % len(made)]
             if way == "sppo":
@@ -230,7 +262,9 @@ def _pickled(source: Group) -> bytes:
 def _listed(source: Group) -> bytes:
     completions = [[c.token_ids.tolist(), c.behavior_logprobs.tolist()] for c in source.completions]
     assert source.rewards is not None
-    packed: bytes = msgpack.packb([source.uid, source.prompt_ids.tolist(), completions, source.rewards.tolist()])
+    packed: bytes = msgpack.packb(
+        [source.uid, source.prompt_ids.tolist(), completions, source.rewards.tolist()]
+    )
     return packed
 
 
@@ -253,7 +287,11 @@ class _Consumer:
             self._broker.settle(entries)
             return len(entries)
         reply = self._client.xread({"sppo:bench-stream": "0"}, count=8, block=int(wait_s * 1000))
-        rows = reply[0][1] if isinstance(reply, list) and reply else [r for v in (reply or {}).values() for r in v[0]]
+        rows = (
+            reply[0][1]
+            if isinstance(reply, list) and reply
+            else [r for v in (reply or {}).values() for r in v[0]]
+        )
         for entry_id, fields in rows:
             name = f"sppo:bench-{int(fields[b'i'])}"
             self._decode(self._client.get(name))
@@ -284,5 +322,9 @@ def _redis_benchmark(config: BrokerConfig, nbytes: int, durable: bool) -> Rate |
     )  # fmt: skip
     rate = float(done.stdout.splitlines()[-1].split(",")[1].strip('"'))
     return Rate(
-        way="redis-benchmark SET", nbytes=nbytes, durable=durable, groups_per_s=rate, mb_per_s=rate * nbytes / 1e6
+        way="redis-benchmark SET",
+        nbytes=nbytes,
+        durable=durable,
+        groups_per_s=rate,
+        mb_per_s=rate * nbytes / 1e6,
     )

@@ -1,8 +1,10 @@
-"""TRL's side of `sppo-cli bench loop`: its GRPOTrainer on the same questions, in a process of its own.
+"""TRL's side of `sppo-cli bench loop`: its GRPOTrainer on the same questions, in a process of its
+own.
 
     python -m sppo.bench.trl_peer FOLDER        # FOLDER/job.json says what to do
 
-FOLDER gets `metrics.jsonl` (`step`, `wall_s`) and `events.jsonl`, with the names that a run directory of ours has.
+FOLDER gets `metrics.jsonl` (`step`, `wall_s`) and `events.jsonl`, with the names that a run
+directory of ours has.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from sppo.tasks import questions
 from sppo.tasks.questions import Question, Questions
 
 TRAINED_TOGETHER = 16
-"""Completions in one forward and backward: no slower than all 64 of a step, in half of the memory."""
+"""Completions in one forward and backward: no slower than all 64 of a step, in half of the
+memory.
+"""
 EVALUATED_TOGETHER = 64
 """Held-out prompts in one call of `generate`."""
 
@@ -36,7 +40,9 @@ class Job:
     """What the trainer is to do."""
 
     config: str
-    """A RunConfig as JSON, its `compute` decided: task, model, sampling, batch, optimizer, rule come from it."""
+    """A RunConfig as JSON, its `compute` decided: task, model, sampling, batch, optimizer, rule
+    come from it.
+    """
     steps: int
     every_steps: int
     """Steps between evaluations on the held-out questions, if the task has any."""
@@ -53,7 +59,11 @@ def main(folder: Path) -> None:
     config = settings.from_json(job.config)
     threads = cpu_threads(config.learner.threads)
     # Before torch is imported.
-    os.environ |= {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {
+        "OMP_NUM_THREADS": str(threads),
+        "CUDA_VISIBLE_DEVICES": "",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     import torch
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
@@ -73,17 +83,18 @@ def main(folder: Path) -> None:
 def arguments(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:
     """Of GRPOConfig: the run's settings, and what makes the trainer fast on a CPU.
 
-    One optimizer step is the run's whole batch, sampled at once; there is no KL term, so no reference model; no layer
-    is computed twice, and nothing is logged or saved. Sampling is Transformers' plain `generate`; its continuous
-    batching is slower on a CPU, and vLLM under TRL does not work there (docs/bench.md).
+    One optimizer step is the run's whole batch, sampled at once; there is no KL term, so no
+    reference model; no layer is computed twice, and nothing is logged or saved. Sampling is
+    Transformers' plain `generate`; its continuous batching is slower on a CPU, and vLLM under TRL
+    does not work there (docs/bench.md).
     """
     learner, sampling = config.learner, config.sampling
     completions = learner.groups_per_step * sampling.completions
     together = math.gcd(completions, TRAINED_TOGETHER)
     return {
         "output_dir": str(folder / "out"),
-        # Weights stay float32, as our master weights do: 98 in 100 of the default model's would not be changed by an
-        # update of 1e-5 if they were bf16.
+        # Weights stay float32, as our master weights do: 98 in 100 of the default model's would not
+        # be changed by an update of 1e-5 if they were bf16.
         "model_init_kwargs": {"dtype": "float32", "attn_implementation": "sdpa"},
         "use_cpu": True,
         "bf16": config.compute == "bfloat16",
@@ -126,7 +137,9 @@ def reward(config: RunConfig) -> Any:
     """The run's rule as TRL calls it: a reward for each of many prompts and completions."""
     rule: Any = SCORERS[config.scorer.name]
 
-    def score(prompts: Sequence[Any], completions: Sequence[Any], data: Sequence[str], **_: Any) -> list[float]:
+    def score(
+        prompts: Sequence[Any], completions: Sequence[Any], data: Sequence[str], **_: Any
+    ) -> list[float]:
         return [
             float(rule(prompt[-1]["content"], [completion[-1]["content"]], json.loads(about))[0])
             for prompt, completion, about in zip(prompts, completions, data, strict=True)
@@ -148,11 +161,17 @@ def _diary(folder: Path, job: Job, config: RunConfig, found: Questions) -> Any:
 
     class Diary(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            events.append({"time": time.time(), "kind": "phase", "phase": "waiting for the first batch"})
+            events.append(
+                {"time": time.time(), "kind": "phase", "phase": "waiting for the first batch"}
+            )
 
-        def on_step_end(self, args: Any, state: Any, control: Any, model: Any, processing_class: Any, **_: Any) -> None:
+        def on_step_end(
+            self, args: Any, state: Any, control: Any, model: Any, processing_class: Any, **_: Any
+        ) -> None:
             metrics.append({"step": state.global_step, "wall_s": time.monotonic() - started})
-            if found.held_out and (state.global_step % job.every_steps == 0 or state.global_step == job.steps):
+            if found.held_out and (
+                state.global_step % job.every_steps == 0 or state.global_step == job.steps
+            ):
                 accuracy = evaluate(model, processing_class, config, found.held_out)
                 record = {"step": state.global_step, "accuracy": accuracy, "n": len(found.held_out)}
                 events.append({"time": time.time(), "kind": "eval", "record": record})
@@ -174,8 +193,12 @@ def evaluate(model: Any, tokenizer: Any, config: RunConfig, held_out: Sequence[Q
             padding=True, padding_side="left",
         )  # fmt: skip
         with torch.no_grad():
-            ids_BL = model.generate(**inputs, max_new_tokens=config.sampling.max_tokens, do_sample=False)
-        texts = tokenizer.batch_decode(ids_BL[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            ids_BL = model.generate(
+                **inputs, max_new_tokens=config.sampling.max_tokens, do_sample=False
+            )
+        texts = tokenizer.batch_decode(
+            ids_BL[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
         right += sum(rule(q.text, [t], q.data)[0] >= 1.0 for q, t in zip(batch, texts, strict=True))
     model.train()
     return right / len(held_out)

@@ -21,7 +21,9 @@ class Engine(WeightTarget, Protocol):
     async def start(self) -> None:
         """Load the base model and be ready to sample."""
 
-    async def sample(self, prompt_ids: Sequence[int], sampling: SamplingParams, request_id: str) -> list[Completion]:
+    async def sample(
+        self, prompt_ids: Sequence[int], sampling: SamplingParams, request_id: str
+    ) -> list[Completion]:
         """K completions with behaviour log-probs, version spans and text."""
 
     async def ping(self) -> None:

@@ -1,6 +1,7 @@
 """A deterministic engine for tests: no model, real weight sync over gloo.
 
-Tokens follow from the prompt, the ticket's seed and the completion's number. The text is the decimal sum of the tokens.
+Tokens follow from the prompt, the ticket's seed and the completion's number. The text is the
+decimal sum of the tokens.
 """
 
 from __future__ import annotations
@@ -34,12 +35,16 @@ class FakeEngine:
         """Ready at once."""
         self._running.set()
 
-    async def sample(self, prompt_ids: Sequence[int], sampling: SamplingParams, request_id: str) -> list[Completion]:
+    async def sample(
+        self, prompt_ids: Sequence[int], sampling: SamplingParams, request_id: str
+    ) -> list[Completion]:
         """K completions of 1 to `max_tokens` tokens."""
         completions = [self._complete(prompt_ids, sampling, k) for k in range(sampling.completions)]
         return list(await asyncio.gather(*completions))
 
-    async def _complete(self, prompt_ids: Sequence[int], sampling: SamplingParams, k: int) -> Completion:
+    async def _complete(
+        self, prompt_ids: Sequence[int], sampling: SamplingParams, k: int
+    ) -> Completion:
         rng = np.random.default_rng([sampling.seed, k, *prompt_ids])
         length = int(rng.integers(1, sampling.max_tokens + 1))
         tokens = rng.integers(0, VOCABULARY, length).astype(np.int32)

@@ -5,8 +5,8 @@ Consumes tickets; waits for the engine and for the scorer; unblocks the learner 
     lease ── sample K completions ── score ── push        many groups at a time
     heartbeats, lease renewal and weight syncs run beside it
 
-One that is asked to leave takes no more tickets and finishes those in hand; what takes longer than `DRAIN_S` is handed
-back.
+One that is asked to leave takes no more tickets and finishes those in hand; what takes longer than
+`DRAIN_S` is handed back.
 """
 
 from __future__ import annotations
@@ -47,13 +47,17 @@ class _Stopped(Exception):  # noqa: N818 - not an error
 class Generator:
     """One engine that works for one run until the run asks to stop."""
 
-    def __init__(self, config: RunConfig, broker: Broker, engine: Engine, scorer: Scorer, name: str) -> None:
+    def __init__(
+        self, config: RunConfig, broker: Broker, engine: Engine, scorer: Scorer, name: str
+    ) -> None:
         self._config = config
         self._broker = broker
         self._engine = engine
         self._scorer = scorer
         self._name = name
-        self._receiver = WeightReceiver(broker, engine, name, phase_timeout_s=config.weights.phase_timeout_s)
+        self._receiver = WeightReceiver(
+            broker, engine, name, phase_timeout_s=config.weights.phase_timeout_s
+        )
         self._leases: dict[str, Lease] = {}
         self._slots = asyncio.Semaphore(config.generator.max_groups)
         self._clock = BusyClock()
@@ -67,7 +71,9 @@ class Generator:
         """Whether the scorer gave preferences for the first group."""
 
     async def run(self) -> None:
-        """Start the engine and work until the run stops. Raises SppoError when something ends this generator."""
+        """Start the engine and work until the run stops. Raises SppoError when something ends this
+        generator.
+        """
         await self._take_name()
         await self._engine.start()
         await self._take_name()  # it takes long; who came first has the name
@@ -75,7 +81,13 @@ class Generator:
         log.info("engine ready")
         try:
             async with asyncio.TaskGroup() as tasks:
-                services = (self._heartbeat(), self._renew(), self._ask_engine(), self._receiver.run(), self._drain())
+                services = (
+                    self._heartbeat(),
+                    self._renew(),
+                    self._ask_engine(),
+                    self._receiver.run(),
+                    self._drain(),
+                )
                 for service in services:
                     tasks.create_task(service)
                 tasks.create_task(self._work(tasks))
@@ -106,13 +118,19 @@ class Generator:
         raise _Stopped
 
     async def _take_name(self) -> None:
-        """Wait for an earlier life of this name to be gone. Raises ConfigError if another process goes on using it."""
+        """Wait for an earlier life of this name to be gone. Raises ConfigError if another process
+        goes on using it.
+        """
         try:
             async with asyncio.timeout(HEARTBEAT_TTL_S + HEARTBEAT_S):
-                while any(m.name == self._name for m in await asyncio.to_thread(self._broker.members)):
+                while any(
+                    m.name == self._name for m in await asyncio.to_thread(self._broker.members)
+                ):
                     await asyncio.sleep(HEARTBEAT_S / 2)
         except TimeoutError:
-            raise ConfigError(f"another generator is at work as {self._name}: choose another --name") from None
+            raise ConfigError(
+                f"another generator is at work as {self._name}: choose another --name"
+            ) from None
 
     async def _leave(self) -> None:
         for uid in list(self._leases):
@@ -182,7 +200,8 @@ class Generator:
             self._leasing = applied is not None
             lease = await asyncio.to_thread(self._broker.lease, applied) if applied else None
             self._leasing = False
-            # A ticket whose lease expired may come back to us while we still work on it: one attempt is enough.
+            # A ticket whose lease expired may come back to us while we still work on it: one
+            # attempt is enough.
             if lease is not None and lease.ticket.uid not in self._leases:
                 self._leases[lease.ticket.uid] = lease
                 point("generator.leased")
@@ -199,9 +218,16 @@ class Generator:
                 await self._push(group)
         except (ScorerError, ValueError) as error:  # ValueError: the engine refused this prompt
             attempt, final = f"{self._name}.{lease.attempt}", isinstance(error, ScorerRefused)
-            dead = await asyncio.to_thread(self._broker.fail, uid, attempt, f"{self._name}: {error}", final)
+            dead = await asyncio.to_thread(
+                self._broker.fail, uid, attempt, f"{self._name}: {error}", final
+            )
             self._refusals, self._refusal = self._refusals + 1, f"{uid}: {error}"[:LONGEST_WORDS]
-            log.warning("ticket %s failed%s: %s", uid, " for good" if dead else ", will be tried again", error)
+            log.warning(
+                "ticket %s failed%s: %s",
+                uid,
+                " for good" if dead else ", will be tried again",
+                error,
+            )
         finally:
             self._slots.release()
         self._leases.pop(uid, None)
@@ -232,7 +258,9 @@ class Generator:
         )
 
     def _check_kind(self, scores: Scores, uid: str) -> None:
-        """One scorer, one kind of score: a batch of both could not be trained. Raises ScorerRefused."""
+        """One scorer, one kind of score: a batch of both could not be trained. Raises
+        ScorerRefused.
+        """
         scorer = self._config.scorer.url or self._config.scorer.name
         where = f"scorer {scorer}, group {uid}"
         check_kind(scores, self._config.learner, where)
@@ -264,7 +292,9 @@ class Generator:
 
 
 def make_scorer(config: RunConfig, broker: Broker) -> Scorer:
-    """The scorer that the configuration names: in this process, or the live services in the registry."""
+    """The scorer that the configuration names: in this process, or the live services in the
+    registry.
+    """
     if config.scorer.mode == "inline":
         return InlineScorer(config.scorer.name, timeout_s=config.scorer.timeout_s)
 

@@ -1,10 +1,12 @@
-"""Transformers as a generator's engine, with its own continuous batching: for machines without vLLM.
+"""Transformers as a generator's engine, with its own continuous batching: for machines without
+vLLM.
 
-A thread of Transformers steps the model; `pause` parks it between two steps, with everything in flight kept. Written
-against Transformers 5.19. Beyond its public interface it uses the batch processor's sampling step (to sample greedily
-beside sampled requests, and with a seed for each), its list of the requests in a step, the scheduler's requests (to
-know which token a new version begins with), `num_return_sequences` (K completions share one prefill), and the output
-router's handlers (to forget a cancelled request). Not run on a GPU.
+A thread of Transformers steps the model; `pause` parks it between two steps, with everything in
+flight kept. Written against Transformers 5.19. Beyond its public interface it uses the batch
+processor's sampling step (to sample greedily beside sampled requests, and with a seed for each),
+its list of the requests in a step, the scheduler's requests (to know which token a new version
+begins with), `num_return_sequences` (K completions share one prefill), and the output router's
+handlers (to forget a cancelled request). Not run on a GPU.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class _InFlight:
 
     done: asyncio.Future[Completion]
     starts: list[tuple[int, Version]] = field(default_factory=list)
-    """(first token, version) in order; one followed by another with the same start sampled nothing."""
+    """(first token, version) in order; one followed by another with the same start sampled
+    nothing.
+    """
 
 
 class TransformersEngine:
@@ -47,9 +51,13 @@ class TransformersEngine:
     world_size = 1
 
     def __init__(self, config: RunConfig, model_path: str, *, transport: str, on_cpu: bool) -> None:
-        """Raises ValueError for a transport other than gloo: weights are received in host memory."""
+        """Raises ValueError for a transport other than gloo: weights are received in host
+        memory.
+        """
         if transport != "gloo":
-            raise ValueError(f"generator.engine = 'transformers' receives weights over gloo, not {transport!r}")
+            raise ValueError(
+                f"generator.engine = 'transformers' receives weights over gloo, not {transport!r}"
+            )
         self._config = config
         self._path = model_path
         self._device = "cpu" if on_cpu else "cuda"
@@ -77,14 +85,19 @@ class TransformersEngine:
         family = families.read(self._path)
         self._tokenizer = AutoTokenizer.from_pretrained(self._path, trust_remote_code=False)
         self._model = AutoModelForCausalLM.from_pretrained(
-            self._path, dtype=compute.dtype(self._config), attn_implementation=family.attention, trust_remote_code=False
+            self._path,
+            dtype=compute.dtype(self._config),
+            attn_implementation=family.attention,
+            trust_remote_code=False,
         ).to(self._device)
         self._eos = list(models.stop_ids(self._path, self._tokenizer))
         most = settings.max_groups * self._config.sampling.completions
         self._manager = self._model.init_continuous_batching(
-            # A temperature that is not 1 makes the manager apply temperatures at all; each request brings its own. No
-            # top-k and no top-p: the distribution is not truncated.
-            GenerationConfig(do_sample=True, temperature=0.5, top_k=0, top_p=1.0, eos_token_id=self._eos or -1),
+            # A temperature that is not 1 makes the manager apply temperatures at all; each request
+            # brings its own. No top-k and no top-p: the distribution is not truncated.
+            GenerationConfig(
+                do_sample=True, temperature=0.5, top_k=0, top_p=1.0, eos_token_id=self._eos or -1
+            ),
             ContinuousBatchingConfig(
                 page_size=PAGE,
                 num_blocks=self._blocks(settings.kv_cache_gib, most),
@@ -108,19 +121,30 @@ class TransformersEngine:
         self._manager.start()
 
     def _blocks(self, gib: float, requests: int) -> int:
-        """Pages of the cache: what the memory holds, or what so many requests can need if that is less."""
-        from transformers.generation.continuous_batching.utils import find_head_dim, find_num_key_value_heads
+        """Pages of the cache: what the memory holds, or what so many requests can need if that is
+        less.
+        """
+        from transformers.generation.continuous_batching.utils import (
+            find_head_dim,
+            find_num_key_value_heads,
+        )
 
         config = self._model.config
-        numbers = config.num_hidden_layers * 2 * find_num_key_value_heads(config) * find_head_dim(config)
+        numbers = (
+            config.num_hidden_layers * 2 * find_num_key_value_heads(config) * find_head_dim(config)
+        )
         token = numbers * self._model.dtype.itemsize
-        return min(int(gib * 2**30 // (token * PAGE)), requests * (self._limit // PAGE + 1) + SPARE_PAGES)
+        return min(
+            int(gib * 2**30 // (token * PAGE)), requests * (self._limit // PAGE + 1) + SPARE_PAGES
+        )
 
     def _sample_step(self, scores: Tensor, output_ids: Tensor) -> None:
-        """In place of the manager's own: each request draws from its own random numbers, or takes the likeliest token.
+        """In place of the manager's own: each request draws from its own random numbers, or takes
+        the likeliest token.
 
-        `scores` [1, rows, V] are logits over the temperature; `output_ids` [2, rows] takes tokens and, as bits, their
-        float32 log-probs. A greedy request's log-prob is that of temperature 1, as with vLLM.
+        `scores` [1, rows, V] are logits over the temperature; `output_ids` [2, rows] takes tokens
+        and, as bits, their float32 log-probs. A greedy request's log-prob is that of temperature 1,
+        as with vLLM.
         """
         batch = self._manager.batch_processor.inputs_and_outputs.requests_in_batch
         rows = [self._draws.get(item.state.request_id) for item in batch if item.has_new_token]
@@ -128,23 +152,37 @@ class TransformersEngine:
             return
         logprob_NV = scores[0, : len(rows)].float().log_softmax(-1)
         cumulative_NV = logprob_NV.exp().cumsum(-1, dtype=torch.float64)
-        drawn_N = torch.tensor([[rng.random() if rng else 0.0] for rng in rows], dtype=torch.float64)
+        drawn_N = torch.tensor(
+            [[rng.random() if rng else 0.0] for rng in rows], dtype=torch.float64
+        )
         at_N = drawn_N.to(scores.device) * cumulative_NV[:, -1:]
-        token_N = torch.searchsorted(cumulative_NV, at_N, right=True).clamp_(max=logprob_NV.shape[1] - 1)
+        token_N = torch.searchsorted(cumulative_NV, at_N, right=True).clamp_(
+            max=logprob_NV.shape[1] - 1
+        )
         greedy_N = torch.tensor([[rng is None] for rng in rows], device=scores.device)
         token_N = torch.where(greedy_N, logprob_NV.argmax(-1, keepdim=True), token_N)
         output_ids[0, : len(rows)] = token_N[:, 0].to(output_ids.dtype)
         output_ids[1, : len(rows)] = logprob_NV.gather(-1, token_N)[:, 0].view(torch.int32)
 
-    async def sample(self, prompt_ids: Sequence[int], sampling: SamplingParams, request_id: str) -> list[Completion]:
+    async def sample(
+        self, prompt_ids: Sequence[int], sampling: SamplingParams, request_id: str
+    ) -> list[Completion]:
         """See `Engine.sample`. Raises ValueError for a prompt that does not fit."""
         if self._version is None:
             raise RuntimeError("no weight version: weights must be published before sampling")
         prompt, k = list(prompt_ids), sampling.completions
-        if not prompt or len(prompt) + sampling.max_tokens > self._limit:  # it would end the manager's thread
-            raise ValueError(f"a prompt of {len(prompt)} tokens and {sampling.max_tokens} exceed {self._limit}")
-        forks = k > 1 and len(prompt) > 1  # the prompt is run once; names of the others are the manager's
-        others = [f"{request_id}__child#{i}" if forks else f"{request_id}#{i}" for i in range(k - 1)]
+        if (
+            not prompt or len(prompt) + sampling.max_tokens > self._limit
+        ):  # it would end the manager's thread
+            raise ValueError(
+                f"a prompt of {len(prompt)} tokens and {sampling.max_tokens} exceed {self._limit}"
+            )
+        forks = (
+            k > 1 and len(prompt) > 1
+        )  # the prompt is run once; names of the others are the manager's
+        others = [
+            f"{request_id}__child#{i}" if forks else f"{request_id}#{i}" for i in range(k - 1)
+        ]
         names = [request_id, *others]
         for i, name in enumerate(names):
             seeded = random.Random(f"{sampling.seed} {request_id} {i}")
@@ -207,7 +245,9 @@ class TransformersEngine:
                 if start < end
             ),
             finish_reason="stop" if stopped else "length",
-            text=self._tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=True),
+            text=self._tokenizer.decode(
+                tokens[:-1] if stopped else tokens, skip_special_tokens=True
+            ),
         )
 
     def _forget(self, name: str) -> None:
@@ -240,12 +280,16 @@ class TransformersEngine:
         """See `WeightTarget.join_group`."""
         arguments = {k: v for k, v in join.items() if k != "rank_offset"}
         host = self._config.generator.host
-        await asyncio.to_thread(self._receiver.join, rank=join["rank_offset"], own_host=host, **arguments)
+        await asyncio.to_thread(
+            self._receiver.join, rank=join["rank_offset"], own_host=host, **arguments
+        )
 
     async def load_weights(self, update: dict[str, Any], version: Version) -> None:
-        """Receive everything, then copy it in between two steps; what is in flight goes on from its cache.
+        """Receive everything, then copy it in between two steps; what is in flight goes on from its
+        cache.
 
-        Raises ValueError, before anything is copied, unless these are the model's weights, all of them.
+        Raises ValueError, before anything is copied, unless these are the model's weights, all of
+        them.
         """
         received = await asyncio.to_thread(lambda: self._receiver.receive(**update))
         weights = await asyncio.to_thread(as_parameters, self._model, received)
@@ -256,7 +300,9 @@ class TransformersEngine:
             await asyncio.shield(copying)
             self._begin(version)
         finally:
-            await asyncio.wait([copying])  # a cancelled load must not let the engine go on with half of it
+            await asyncio.wait(
+                [copying]
+            )  # a cancelled load must not let the engine go on with half of it
             await hold.leave()
 
     def _begin(self, version: Version) -> None:
@@ -274,13 +320,16 @@ class TransformersEngine:
         await self.resume()
         if self._manager is not None:
             manager, self._manager = self._manager, None
-            await asyncio.to_thread(manager.stop, block=True, timeout=STOP_TIMEOUT_S, hard_stop=True)
+            await asyncio.to_thread(
+                manager.stop, block=True, timeout=STOP_TIMEOUT_S, hard_stop=True
+            )
         self._receiver.close()
 
 
 class _Hold:
-    """The manager's pause, held by a thread of its own: it must be left where it was entered, and one that waits for an
-    engine that has hung keeps no process alive."""
+    """The manager's pause, held by a thread of its own: it must be left where it was entered, and
+    one that waits for an engine that has hung keeps no process alive.
+    """
 
     def __init__(self, manager: Any) -> None:
         self._loop = asyncio.get_running_loop()
@@ -311,7 +360,9 @@ class _Hold:
             self._loop.call_soon_threadsafe(tell)
 
     async def enter(self) -> None:
-        """Returns once the engine stands still; one that is not waited for to the end is let go at once."""
+        """Returns once the engine stands still; one that is not waited for to the end is let go at
+        once.
+        """
         try:
             await self._entered
         except BaseException:

@@ -1,4 +1,5 @@
-"""vLLM's own verdict on a run's engine arguments, in a process of its own: importing vLLM takes seconds.
+"""vLLM's own verdict on a run's engine arguments, in a process of its own: importing vLLM takes
+seconds.
 
     python -m sppo.generators.vllm_check MODEL_FOLDER < configuration.json
 
@@ -23,10 +24,11 @@ DEADLINE_S = 60.0
 
 @contextmanager
 def beside(config: RunConfig, path: str) -> Iterator[None]:
-    """Check a configuration whose `compute` is decided while something else is done, and wait for the verdict after it.
+    """Check a configuration whose `compute` is decided while something else is done, and wait for
+    the verdict after it.
 
-    Raises ConfigError if vLLM refuses the arguments. A check that takes longer than a minute is given up: the engine
-    will say the same.
+    Raises ConfigError if vLLM refuses the arguments. A check that takes longer than a minute is
+    given up: the engine will say the same.
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "sppo.generators.vllm_check", path],
@@ -67,8 +69,14 @@ def refusal(config: RunConfig, path: str) -> str:
 def in_one_line(said: str, name: str) -> str:
     """The reason in what vLLM raises, without pydantic's frame around it."""
     lines = [line.strip() for line in said.strip().splitlines() if line.strip()]
-    reason = next((line for line in lines if line.startswith(("Value error,", "Assertion failed,"))), lines[0])
-    reason = reason.partition(", ")[2] if reason.startswith(("Value error,", "Assertion failed,")) else reason
+    reason = next(
+        (line for line in lines if line.startswith(("Value error,", "Assertion failed,"))), lines[0]
+    )
+    reason = (
+        reason.partition(", ")[2]
+        if reason.startswith(("Value error,", "Assertion failed,"))
+        else reason
+    )
     if reason.startswith("Model architectures"):
         architectures = reason.partition("[")[2].partition("]")[0]
         return f"it does not know {architectures} (model.name = {name!r}); try generator.engine = 'transformers'"

@@ -1,4 +1,6 @@
-"""vLLM as a generator's engine. This module, `sppo.weights.vllm_transfer` and `sppo.weights.nccl` alone import vLLM."""
+"""vLLM as a generator's engine. This module, `sppo.weights.vllm_transfer` and `sppo.weights.nccl`
+alone import vLLM.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class VllmEngine:
             )
         )
 
-    async def sample(self, prompt_ids: Sequence[int], sampling: SamplingParams, request_id: str) -> list[Completion]:
+    async def sample(
+        self, prompt_ids: Sequence[int], sampling: SamplingParams, request_id: str
+    ) -> list[Completion]:
         """See `Engine.sample`."""
         params = self._sampling(
             n=sampling.completions,
@@ -71,17 +75,21 @@ class VllmEngine:
             output_kind=self._final_only,  # with n > 1 partial outputs hold some of the completions only
         )
         final: Any = None
-        # The salt keeps prefixes apart that different weights computed. Emptying the cache instead would need every
-        # completion in flight to be computed again, or silently do nothing while there is one.
+        # The salt keeps prefixes apart that different weights computed. Emptying the cache instead
+        # would need every completion in flight to be computed again, or silently do nothing while
+        # there is one.
         prompt = {"prompt_token_ids": list(prompt_ids), "cache_salt": self._version}
         async for output in self._engine.generate(prompt, params, request_id):
             final = output
         assert final is not None, "vLLM ended a request without an output"
-        assert len(final.outputs) == sampling.completions, "vLLM returned a partial set of completions"
+        assert len(final.outputs) == sampling.completions, (
+            "vLLM returned a partial set of completions"
+        )
         return [_completion(output) for output in final.outputs]
 
     def _seed(self, sampling: SamplingParams) -> int | None:
-        # On a CPU vLLM 0.32 ends with "CPU Generator does not use offset" when a seeded request is prefilled in pieces.
+        # On a CPU vLLM 0.32 ends with "CPU Generator does not use offset" when a seeded request is
+        # prefilled in pieces.
         return None if self._on_cpu or sampling.temperature == 0 else sampling.seed
 
     async def pause(self) -> None:
@@ -99,7 +107,9 @@ class VllmEngine:
         _check(await self._engine.collective_rpc("sppo_join", args=(join,)))
 
     async def load_weights(self, update: dict[str, Any], version: Version) -> None:
-        """Receive and load; running completions go on under the new weights and carry one span more."""
+        """Receive and load; running completions go on under the new weights and carry one span
+        more.
+        """
         _check(await self._engine.collective_rpc("sppo_fetch", args=(update,)))
         await self._engine.collective_rpc("sppo_load", args=(update,))
         await self._engine.update_weight_version(str(version))
@@ -125,7 +135,9 @@ def set_environment(config: RunConfig, *, on_cpu: bool) -> None:
     """What vLLM takes from the environment; before it is imported."""
     settings = config.generator
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ["VLLM_HOST_IP"] = "127.0.0.1"  # one engine lives on one machine: nothing beyond loopback
+    os.environ["VLLM_HOST_IP"] = (
+        "127.0.0.1"  # one engine lives on one machine: nothing beyond loopback
+    )
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     if on_cpu:
         threads = cpu_threads(settings.threads)
@@ -144,18 +156,26 @@ def engine_arguments(config: RunConfig, path: str, *, on_cpu: bool) -> dict[str,
         "seed": config.seed,
         "max_model_len": config.task.max_prompt_tokens + config.sampling.max_tokens,
         "max_num_seqs": at_once,
-        **({"max_num_batched_tokens": at_once} if at_once > BATCHED_TOKENS else {}),  # each takes one in a step
+        **(
+            {"max_num_batched_tokens": at_once} if at_once > BATCHED_TOKENS else {}
+        ),  # each takes one in a step
         "enforce_eager": settings.enforce_eager,
         "logprobs_mode": "processed_logprobs",  # those of the distribution that is sampled from
         "generation_config": "vllm",  # the model's own sampling defaults must not truncate the distribution
         "disable_log_stats": True,
         "trust_remote_code": False,
         "tensor_parallel_size": settings.tensor_parallel,
-        # In a Ray actor with a placement group vLLM would have Ray start the other ranks, elsewhere.
+        # In a Ray actor with a placement group vLLM would have Ray start the other ranks,
+        # elsewhere.
         "distributed_executor_backend": "mp" if settings.tensor_parallel > 1 else None,
         "worker_extension_cls": "sppo.weights.vllm_transfer.Steps",
-        # The CPU's default block of 128 tokens shares no prefix of a short prompt among its K completions.
-        **({"block_size": 32} if on_cpu else {"gpu_memory_utilization": settings.gpu_memory_utilization}),
+        # The CPU's default block of 128 tokens shares no prefix of a short prompt among its K
+        # completions.
+        **(
+            {"block_size": 32}
+            if on_cpu
+            else {"gpu_memory_utilization": settings.gpu_memory_utilization}
+        ),
     }
 
 
@@ -168,10 +188,16 @@ def _check(answers: Sequence[str]) -> None:
 def _completion(output: Any) -> Completion:
     token_ids = np.asarray(output.token_ids, np.int32)
     logprobs = np.asarray(
-        [step[token].logprob for token, step in zip(output.token_ids, output.logprobs, strict=True)], np.float32
+        [
+            step[token].logprob
+            for token, step in zip(output.token_ids, output.logprobs, strict=True)
+        ],
+        np.float32,
     )
     if output.weight_versions is None:
-        raise RuntimeError("vLLM reported no weight version: weights must be published before sampling")
+        raise RuntimeError(
+            "vLLM reported no weight version: weights must be published before sampling"
+        )
     spans = tuple(
         VersionSpan(version=Version.parse(s.version), start=s.start, end=s.end)
         for s in output.weight_versions

@@ -1,6 +1,14 @@
-"""Fused operations, each beside its plain-torch reference. One signature each, dispatched by device."""
+"""Fused operations, each beside its plain-torch reference. One signature each, dispatched by
+device.
+"""
 
-from sppo.kernels.importance import CAPS, WEIGHTS, WeightStats, effective_sample_size, sequence_weights
+from sppo.kernels.importance import (
+    CAPS,
+    WEIGHTS,
+    WeightStats,
+    effective_sample_size,
+    sequence_weights,
+)
 from sppo.kernels.inputs import Backend, pick_backend
 from sppo.kernels.linear_logprob import linear_logprob, linear_logprob_reference
 from sppo.kernels.logits_logprob import logits_logprob, logits_logprob_reference

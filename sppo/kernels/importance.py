@@ -1,4 +1,5 @@
-"""Off-policy weights w of whole completions: one function per mode, one visible dict. Formulas: docs/objective.md.
+"""Off-policy weights w of whole completions: one function per mode, one visible dict. Formulas:
+docs/objective.md.
 
 Shape suffix: N completions. Weights are detached; ρ is the sequence importance ratio π_a / μ.
 """
@@ -19,12 +20,16 @@ def no_weights(log_rho_N: Tensor, length_N: Tensor, limit: float) -> tuple[Tenso
 
 
 def geometric_weights(log_rho_N: Tensor, length_N: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    """w = ρ^(1/|y|) clipped to [1/cap, cap]: the per-token geometric mean, of bounded variance at any length."""
+    """w = ρ^(1/|y|) clipped to [1/cap, cap]: the per-token geometric mean, of bounded variance at
+    any length.
+    """
     log_ratio_N = log_rho_N / length_N.clamp(min=1)
     return log_ratio_N.clamp(-limit, limit).exp(), log_ratio_N.abs() > limit
 
 
-def sequence_ratio_weights(log_rho_N: Tensor, length_N: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+def sequence_ratio_weights(
+    log_rho_N: Tensor, length_N: Tensor, limit: float
+) -> tuple[Tensor, Tensor]:
     """w = min(ρ, cap): exact up to truncation; its variance grows with the length."""
     return log_rho_N.clamp(max=limit).exp(), log_rho_N > limit
 
@@ -41,7 +46,9 @@ WEIGHTS: dict[str, Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]] = {
     "sequence": sequence_ratio_weights,
     "masked": masked_weights,
 }
-"""Mode to a function of (log ρ, tokens, log of the cap) that returns (w, True where the cap changed it)."""
+"""Mode to a function of (log ρ, tokens, log of the cap) that returns (w, True where the cap changed
+it).
+"""
 
 CAPS = {"none": math.inf, "geometric": 1.2, "sequence": 2.0, "masked": 1.2}
 """Each mode's own cap, where the caller names none."""
@@ -74,14 +81,18 @@ class WeightStats:
 def sequence_weights(
     mode: str, log_rho_N: Tensor, length_N: Tensor, *, cap: float | None = None
 ) -> tuple[Tensor, WeightStats]:
-    """Off-policy weights w [N], detached, and their statistics. Raises ValueError for an unknown mode or a cap ≤ 1."""
+    """Off-policy weights w [N], detached, and their statistics. Raises ValueError for an unknown
+    mode or a cap ≤ 1.
+    """
     limit = log_cap(mode, cap)
     weight_N, clipped_N = WEIGHTS[mode](log_rho_N.detach(), length_N, limit)
     return weight_N, WeightStats(weight_N=weight_N, clipped_N=clipped_N)
 
 
 def log_cap(mode: str, cap: float | None) -> float:
-    """log of the cap, by default the mode's own. Raises ValueError for an unknown mode or a cap ≤ 1."""
+    """log of the cap, by default the mode's own. Raises ValueError for an unknown mode or a cap ≤
+    1.
+    """
     if mode not in WEIGHTS:
         raise ValueError(f"weight {mode!r}: there are {', '.join(WEIGHTS)}")
     cap = CAPS[mode] if cap is None else cap
@@ -91,7 +102,9 @@ def log_cap(mode: str, cap: float | None) -> float:
 
 
 def effective_sample_size(weights_N: Tensor) -> float:
-    """(Σw)² / (N Σw²), the share of the completions that count: 1 when all weights are equal, 0 when all are 0."""
+    """(Σw)² / (N Σw²), the share of the completions that count: 1 when all weights are equal, 0
+    when all are 0.
+    """
     squares = float((weights_N**2).sum())
     share = float(weights_N.sum()) ** 2 / (len(weights_N) * squares) if squares else 0.0
     return min(share, 1.0)  # equal weights may round to a little more

@@ -1,8 +1,10 @@
 """The device code of `triton_linear`: Triton, which is not typed as Python is.
 
-Inside these kernels logits are in units of log 2. Softcap, bias and the rest are compiled in or out.
+Inside these kernels logits are in units of log 2. Softcap, bias and the rest are compiled in or
+out.
 
-Shape suffixes: T tokens, S splits of the vocabulary, C columns of a chunk; BM × BN × BK as in tiles.py.
+Shape suffixes: T tokens, S splits of the vocabulary, C columns of a chunk; BM × BN × BK as in
+tiles.py.
 """
 
 from __future__ import annotations
@@ -13,8 +15,18 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 LOWEST = tl.constexpr(-1e30)  # stands for −inf: the difference of two is 0, not NaN
-VARYING = ("tokens", "vocabulary", "columns", "first_column", "first_split", "splits", "ignore_index")
-"""Arguments that gain nothing from a kernel of their own for multiples of 16: batches of all sizes share one."""
+VARYING = (
+    "tokens",
+    "vocabulary",
+    "columns",
+    "first_column",
+    "first_split",
+    "splits",
+    "ignore_index",
+)
+"""Arguments that gain nothing from a kernel of their own for multiples of 16: batches of all sizes
+share one.
+"""
 
 GROUP = tl.constexpr(8)  # tiles of tokens that share columns of the weight in the L2 cache
 
@@ -39,7 +51,9 @@ def forward_kernel(
     scale = LOG2E / tl.load(temperature + rows, mask=inside, other=1.0)
     if not TMA:
         hidden = tl.make_tensor_descriptor(hidden, [tokens, width], [hidden_stride, 1], [BM, BK])
-        weight = tl.make_tensor_descriptor(weight, [vocabulary, width], [weight_stride, 1], [BN, BK])
+        weight = tl.make_tensor_descriptor(
+            weight, [vocabulary, width], [weight_stride, 1], [BN, BK]
+        )
     y = y.to(tl.int32)
     top = tl.full((BM,), LOWEST, tl.float32)
     total = tl.zeros((BM,), tl.float32)
@@ -49,7 +63,20 @@ def forward_kernel(
         acc = _product(hidden, weight, row, column, width, PRECISION, BM, BN, BK)
         if PARTS == 1:
             top, total, weighted, picked = _absorb(
-                acc, column, y, top, total, weighted, picked, scale, bias, vocabulary, SOFTCAP, HAS_ENTROPY, EVEN_V, BN
+                acc,
+                column,
+                y,
+                top,
+                total,
+                weighted,
+                picked,
+                scale,
+                bias,
+                vocabulary,
+                SOFTCAP,
+                HAS_ENTROPY,
+                EVEN_V,
+                BN,
             )
         else:
             left, right = _halves(acc, BM, BN)
@@ -91,7 +118,9 @@ def combine_kernel(
         decay = tl.exp2(shift)
         total += decay * part
         if HAS_ENTROPY:
-            weighted += decay * (tl.load(weighted_ST + place, mask=inside, other=0.0) + shift * part)
+            weighted += decay * (
+                tl.load(weighted_ST + place, mask=inside, other=0.0) + shift * part
+            )
         place += tokens
     y = tl.load(target + rows, mask=inside, other=ignore_index)
     keep = y != ignore_index
@@ -103,18 +132,24 @@ def combine_kernel(
     tl.store(logprob_T + rows, tl.where(keep, ((picked - top) - log_total) * LN2, 0.0), mask=inside)
     tl.store(lse_T + rows, tl.where(keep, (top + log_total) * LN2, 0.0), mask=inside)
     if HAS_ENTROPY:
-        tl.store(entropy_T + rows, tl.where(keep, (log_total - weighted / total) * LN2, 0.0), mask=inside)
+        tl.store(
+            entropy_T + rows, tl.where(keep, (log_total - weighted / total) * LN2, 0.0), mask=inside
+        )
 
 
 @triton.jit(do_not_specialize=VARYING)
 def gradient_kernel(
-    hidden, weight, bias, target, temperature, logprob_T, lse_T, entropy_T, grad_T, entropy_grad_T, gradient_TC,
-    tokens, columns, first_column, width, hidden_stride, weight_stride, gradient_stride, ignore_index,
+    hidden, weight, bias, target, temperature, logprob_T, lse_T, entropy_T, grad_T, entropy_grad_T,
+    gradient_TC,
+    tokens, columns, first_column, width, hidden_stride, weight_stride, gradient_stride,
+    ignore_index,
     SOFTCAP: tl.constexpr, HAS_ENTROPY: tl.constexpr, EVEN_V: tl.constexpr,
     PRECISION: tl.constexpr, TMA: tl.constexpr, PARTS: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """One tile of a chunk of the vocabulary: the gradient with respect to hidden · weightᵀ + bias."""
+    """One tile of a chunk of the vocabulary: the gradient with respect to hidden · weightᵀ +
+    bias.
+    """
     across, down = tl.cdiv(columns, BN), tl.cdiv(tokens, BM)
     program = tl.program_id(0)
     first = program // (GROUP * across) * GROUP
@@ -131,15 +166,21 @@ def gradient_kernel(
         weight = tl.make_tensor_descriptor(weight, [columns, width], [weight_stride, 1], [BN, BK])
     acc = _product(hidden, weight, row, column, steps, PRECISION, BM, BN, BK)
     inverse = 1.0 / tl.load(temperature + rows, mask=inside, other=1.0)
-    lse = tl.where(keep, tl.load(lse_T + rows, mask=inside, other=0.0) * LOG2E, -LOWEST)  # p = 0 where ignored
+    lse = tl.where(
+        keep, tl.load(lse_T + rows, mask=inside, other=0.0) * LOG2E, -LOWEST
+    )  # p = 0 where ignored
     miss = tl.where(keep, tl.load(grad_T + rows, mask=inside, other=0.0) * inverse, 0.0)
     entropy_grad = miss
     # The target's own entry comes from the log-prob, which is exact where p is nearly 1.
-    logprob = tl.maximum(tl.load(logprob_T + rows, mask=inside, other=0.0), LOWEST, propagate_nan=tl.PropagateNan.ALL)
+    logprob = tl.maximum(
+        tl.load(logprob_T + rows, mask=inside, other=0.0), LOWEST, propagate_nan=tl.PropagateNan.ALL
+    )
     p = tl.exp2(logprob * LOG2E)
     hit = miss * (1.0 - p)
     if HAS_ENTROPY:  # dH/dz_v = −p_v (log p_v + H)
-        entropy_grad = tl.where(keep, tl.load(entropy_grad_T + rows, mask=inside, other=0.0) * inverse, 0.0)
+        entropy_grad = tl.where(
+            keep, tl.load(entropy_grad_T + rows, mask=inside, other=0.0) * inverse, 0.0
+        )
         entropy = tl.load(entropy_T + rows, mask=inside, other=0.0)
         hit -= entropy_grad * p * (logprob + entropy)
         miss += entropy_grad * entropy
@@ -154,11 +195,13 @@ def gradient_kernel(
     else:
         left, right = _halves(acc, BM, BN)
         _store_gradient(
-            left, column, start, inside, y, scale, lse, hit, miss, entropy_grad * LN2, bias, columns,
+            left, column, start, inside, y, scale, lse, hit, miss, entropy_grad * LN2, bias,
+            columns,
             SOFTCAP, HAS_ENTROPY, EVEN_V, BN // 2,
         )  # fmt: skip
         _store_gradient(
-            right, column + BN // 2, start, inside, y, scale, lse, hit, miss, entropy_grad * LN2, bias, columns,
+            right, column + BN // 2, start, inside, y, scale, lse, hit, miss, entropy_grad * LN2,
+            bias, columns,
             SOFTCAP, HAS_ENTROPY, EVEN_V, BN // 2,
         )  # fmt: skip
 
@@ -171,7 +214,9 @@ def _product(
     """hidden · weightᵀ: one float32 tile."""
     acc = tl.zeros((BM, BN), tl.float32)
     for k in tl.range(0, width, BK):
-        acc = tl.dot(hidden.load([row, k]), weight.load([column, k]).T, acc, input_precision=PRECISION)
+        acc = tl.dot(
+            hidden.load([row, k]), weight.load([column, k]).T, acc, input_precision=PRECISION
+        )
     return acc
 
 
@@ -208,7 +253,9 @@ def _store_gradient(
     acc, column, start, inside, y, scale, lse, hit, miss, entropy_grad, bias, vocabulary,
     SOFTCAP: tl.constexpr, HAS_ENTROPY: tl.constexpr, EVEN_V: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """`hit` at the target, −p (grad + entropy_grad (log p + H)) elsewhere: in float32, rounded when it is stored."""
+    """`hit` at the target, −p (grad + entropy_grad (log p + H)) elsewhere: in float32, rounded when
+    it is stored.
+    """
     z, slope = _logits(acc, column, scale, bias, vocabulary, SOFTCAP, EVEN_V, N)
     if bias is not None:
         z = tl.maximum(z, LOWEST, propagate_nan=tl.PropagateNan.ALL)
@@ -232,10 +279,14 @@ def _logits(
     """Logits in units of log 2, LOWEST beyond the vocabulary, and the slope of the soft cap."""
     columns = column + tl.arange(0, N)
     if bias is not None:
-        acc += tl.load(bias + columns, mask=columns < vocabulary, other=-float("inf")).to(tl.float32)[None, :]
+        acc += tl.load(bias + columns, mask=columns < vocabulary, other=-float("inf")).to(
+            tl.float32
+        )[None, :]
     slope = 1.0
     if SOFTCAP is not None:
-        acc = 1.0 - 2.0 / (tl.exp2(acc * (2.0 * LOG2E / SOFTCAP)) + 1.0)  # tanh(acc / SOFTCAP), to about 1e-7
+        acc = 1.0 - 2.0 / (
+            tl.exp2(acc * (2.0 * LOG2E / SOFTCAP)) + 1.0
+        )  # tanh(acc / SOFTCAP), to about 1e-7
         slope = 1.0 - acc * acc
         acc *= SOFTCAP
     z = acc * scale[:, None]

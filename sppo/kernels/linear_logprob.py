@@ -5,8 +5,8 @@ Shape suffixes: T tokens, N kept tokens, H hidden, V vocabulary.
     z = softcap(hidden · weightᵀ + bias) / temperature
     logprob_t = z[t, target_t] − lse_t,   lse_t = log Σ_v exp z[t, v],   entropy_t = lse_t − Σ_v p_tv z_tv
 
-The vocabulary is walked in chunks; the backward pass computes the logits again. `torch_linear` and `triton_linear` do
-the work.
+The vocabulary is walked in chunks; the backward pass computes the logits again. `torch_linear` and
+`triton_linear` do the work.
 """
 
 from __future__ import annotations
@@ -48,19 +48,21 @@ def linear_logprob(
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Log-prob of each target, the entropy if asked for, and the log-sum-exp: float32 [T], in nats.
 
-    hidden_TH and weight_VH are of one floating dtype, target_T is int64, bias is [V], temperature a number or [T].
-    Tokens whose target is `ignore_index` are dropped before the product (on a GPU, which is not asked how many they
-    are, whole tiles of them): their log-prob, entropy, log-sum-exp and gradient are 0. Gradients flow through log-prob
-    and entropy to hidden, weight and bias. `fast` has the torch path round logits to the inputs' dtype; Triton has no
-    use for it.
+    hidden_TH and weight_VH are of one floating dtype, target_T is int64, bias is [V], temperature a
+    number or [T]. Tokens whose target is `ignore_index` are dropped before the product (on a GPU,
+    which is not asked how many they are, whole tiles of them): their log-prob, entropy, log-sum-exp
+    and gradient are 0. Gradients flow through log-prob and entropy to hidden, weight and bias.
+    `fast` has the torch path round logits to the inputs' dtype; Triton has no use for it.
 
-    With a `group` each of its ranks holds the rows of `weight_VH` and `bias` that follow those of the rank before; all
-    else, `target_T` over the whole vocabulary included, is the same on every rank, and so are the results and the
-    gradient of `hidden_TH`. Every rank makes the same calls; the torch path serves them.
+    With a `group` each of its ranks holds the rows of `weight_VH` and `bias` that follow those of
+    the rank before; all else, `target_T` over the whole vocabulary included, is the same on every
+    rank, and so are the results and the gradient of `hidden_TH`. Every rank makes the same calls;
+    the torch path serves them.
 
-    Raises ValueError naming the argument when shapes, dtypes or devices do not fit, and on a CPU for a target outside
-    the vocabulary, a temperature that is not above 0, and NaN. Triton does not wait for the GPU: there such a token's
-    results are NaN. float16 inputs need a scaled loss: gradients below 6e-8 vanish.
+    Raises ValueError naming the argument when shapes, dtypes or devices do not fit, and on a CPU
+    for a target outside the vocabulary, a temperature that is not above 0, and NaN. Triton does not
+    wait for the GPU: there such a token's results are NaN. float16 inputs need a scaled loss:
+    gradients below 6e-8 vanish.
     """
     _check(hidden_TH, weight_VH, bias, group)
     check_target(target_T, hidden_TH.shape[0], hidden_TH.device)
@@ -78,10 +80,14 @@ def linear_logprob(
         backend = "torch"
     path = pick_backend(backend, hidden_TH)
     if group is not None and path == "triton":
-        raise ValueError("backend 'triton' with a group: expected 'torch', which shards the vocabulary")
+        raise ValueError(
+            "backend 'triton' with a group: expected 'torch', which shards the vocabulary"
+        )
     logprob_T, entropy_T, lse_T = _forward(
-        hidden_TH, weight_VH, target_T.contiguous(), None if bias is None else bias.contiguous(), temperature_T,
-        softcap, ignore_index, return_entropy, fast, None if group is None else group.group_name, path,
+        hidden_TH, weight_VH, target_T.contiguous(), None if bias is None else bias.contiguous(),
+        temperature_T,
+        softcap, ignore_index, return_entropy, fast, None if group is None else group.group_name,
+        path,
     )  # fmt: skip
     return logprob_T, entropy_T if return_entropy else None, lse_T
 
@@ -153,14 +159,22 @@ def _forward(
         from sppo.kernels import triton_linear
 
         return triton_linear.forward(
-            hidden_TH, weight_VH, target_T, bias, temperature_T, softcap, ignore_index, return_entropy
+            hidden_TH,
+            weight_VH,
+            target_T,
+            bias,
+            temperature_T,
+            softcap,
+            ignore_index,
+            return_entropy,
         )
     shard = torch_linear.place(weight_VH, group)
     if target_T.device.type == "cpu":
         check_values(target_T, temperature_T, shard.vocabulary, ignore_index)
     kept_N = _kept(target_T, ignore_index)
     logprob_N, entropy_N, lse_N = torch_linear.forward(
-        hidden_TH[kept_N], weight_VH, target_T[kept_N], bias, temperature_T[kept_N], softcap, fast, shard,
+        hidden_TH[kept_N], weight_VH, target_T[kept_N], bias, temperature_T[kept_N], softcap, fast,
+        shard,
         return_entropy,
     )  # fmt: skip
     if lse_N.device.type == "cpu":
@@ -211,23 +225,32 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of hidden, weight and bias; an empty tensor stands for one that is not needed."""
     needs = need_hidden, need_weight, need_bias
-    grad_T, entropy_grad_T = grad_T.contiguous(), None if entropy_grad_T is None else entropy_grad_T.contiguous()
+    grad_T, entropy_grad_T = (
+        grad_T.contiguous(),
+        None if entropy_grad_T is None else entropy_grad_T.contiguous(),
+    )
     if backend == "triton":
         from sppo.kernels import triton_linear
 
         found = triton_linear.backward(
-            hidden_TH, weight_VH, target_T, bias, temperature_T, softcap, ignore_index, logprob_T, lse_T,
+            hidden_TH, weight_VH, target_T, bias, temperature_T, softcap, ignore_index, logprob_T,
+            lse_T,
             entropy_T, grad_T, entropy_grad_T, needs,
         )  # fmt: skip
     else:
         kept_N = _kept(target_T, ignore_index)
         d_hidden, d_weight, d_bias = torch_linear.backward(
-            hidden_TH[kept_N], weight_VH, target_T[kept_N], bias, temperature_T[kept_N], softcap, fast,
+            hidden_TH[kept_N], weight_VH, target_T[kept_N], bias, temperature_T[kept_N], softcap,
+            fast,
             torch_linear.place(weight_VH, group), logprob_T[kept_N], lse_T[kept_N],
             entropy_T[kept_N] if len(entropy_T) else entropy_T, grad_T[kept_N],
             None if entropy_grad_T is None else entropy_grad_T[kept_N], needs,
         )  # fmt: skip
-        found = None if d_hidden is None else _restore(d_hidden, kept_N, len(target_T)), d_weight, d_bias
+        found = (
+            None if d_hidden is None else _restore(d_hidden, kept_N, len(target_T)),
+            d_weight,
+            d_bias,
+        )
     empty = hidden_TH.new_empty
     d_hidden, d_weight, d_bias = (empty(0) if gradient is None else gradient for gradient in found)
     return d_hidden, d_weight, d_bias
@@ -268,10 +291,14 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
     ctx.softcap, ctx.ignore_index, return_entropy, *ctx.path = options
     ctx.mark_non_differentiable(*((lse_T,) if return_entropy else (entropy_T, lse_T)))
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(hidden_TH, weight_VH, target_T, bias, temperature_T, logprob_T, lse_T, entropy_T)
+    ctx.save_for_backward(
+        hidden_TH, weight_VH, target_T, bias, temperature_T, logprob_T, lse_T, entropy_T
+    )
 
 
-def _differentiate(ctx: Any, grad_T: Tensor | None, entropy_grad_T: Tensor | None, _: None) -> tuple[Any, ...]:
+def _differentiate(
+    ctx: Any, grad_T: Tensor | None, entropy_grad_T: Tensor | None, _: None
+) -> tuple[Any, ...]:
     hidden_TH, weight_VH, target_T, bias, temperature_T, *found = ctx.saved_tensors
     need_hidden, need_weight, _, need_bias, *_ = ctx.needs_input_grad
     if grad_T is None:
@@ -281,7 +308,8 @@ def _differentiate(ctx: Any, grad_T: Tensor | None, entropy_grad_T: Tensor | Non
         grad_T, entropy_grad_T, need_hidden, need_weight, need_bias, *ctx.path,
     )  # fmt: skip
     return (
-        d_hidden if need_hidden else None, d_weight if need_weight else None, None, d_bias if need_bias else None,
+        d_hidden if need_hidden else None, d_weight if need_weight else None, None,
+        d_bias if need_bias else None,
         *[None] * 7,
     )  # fmt: skip
 
@@ -303,7 +331,9 @@ def _restore(found_N: Tensor, kept_N: Any, tokens: int) -> Tensor:
 
 
 def _whole(shard_V: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """The shards of all ranks, this one's with its gradient: each rank then differentiates its own rows alone."""
+    """The shards of all ranks, this one's with its gradient: each rank then differentiates its own
+    rows alone.
+    """
     parts = []
     for rank, rows in enumerate(torch_linear.shard_rows(shard_V, group)):
         own = rank == dist.get_rank(group)
@@ -313,16 +343,27 @@ def _whole(shard_V: Tensor, group: dist.ProcessGroup) -> Tensor:
     return torch.cat(parts)
 
 
-def _check(hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor | None, group: dist.ProcessGroup | None) -> None:
+def _check(
+    hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor | None, group: dist.ProcessGroup | None
+) -> None:
     check_whole(hidden_TH=hidden_TH, weight_VH=weight_VH, bias=bias)
     if hidden_TH.ndim != 2 or hidden_TH.dtype not in DTYPES:
         raise ValueError(f"hidden_TH is {describe(hidden_TH)}: expected float [T, H]")
-    if weight_VH.ndim != 2 or weight_VH.shape[1] != hidden_TH.shape[1] or not (len(weight_VH) or group is not None):
-        raise ValueError(f"weight_VH is {describe(weight_VH)}: expected [V, {hidden_TH.shape[1]}], V above 0")
+    if (
+        weight_VH.ndim != 2
+        or weight_VH.shape[1] != hidden_TH.shape[1]
+        or not (len(weight_VH) or group is not None)
+    ):
+        raise ValueError(
+            f"weight_VH is {describe(weight_VH)}: expected [V, {hidden_TH.shape[1]}], V above 0"
+        )
     if weight_VH.dtype != hidden_TH.dtype or weight_VH.device != hidden_TH.device:
         raise ValueError(
-            f"weight_VH is {describe(weight_VH)}, hidden_TH {describe(hidden_TH)}: expected one dtype and device"
+            f"weight_VH is {describe(weight_VH)}, hidden_TH {describe(hidden_TH)}: expected one "
+            f"dtype and device"
         )
     expected = weight_VH.shape[:1], weight_VH.device
     if bias is not None and ((bias.shape, bias.device) != expected or not bias.is_floating_point()):
-        raise ValueError(f"bias is {describe(bias)}: expected float [{weight_VH.shape[0]}] on {weight_VH.device}")
+        raise ValueError(
+            f"bias is {describe(bias)}: expected float [{weight_VH.shape[0]}] on {weight_VH.device}"
+        )

@@ -16,8 +16,9 @@ def logits_forward_kernel(
     logits, target, temperature, logprob_T, entropy_T, lse_T, vocabulary, stride, ignore_index,
     SOFTCAP: tl.constexpr, HAS_ENTROPY: tl.constexpr, K: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """One token, K × N columns at a time. Each of N lanes keeps its own maximum, Σ e and Σ e·(z − maximum); they meet
-    at the end."""
+    """One token, K × N columns at a time. Each of N lanes keeps its own maximum, Σ e and Σ e·(z −
+    maximum); they meet at the end.
+    """
     row = tl.program_id(0).to(tl.int64)
     y = tl.load(target + row)
     keep = y != ignore_index
@@ -31,7 +32,18 @@ def logits_forward_kernel(
     full = end // (K * N) * (K * N)
     for start in tl.range(0, full, K * N):
         top, total, weighted = _absorb(
-            logits, start, vocabulary, top, total, weighted, scale, SOFTCAP, HAS_ENTROPY, False, K, N
+            logits,
+            start,
+            vocabulary,
+            top,
+            total,
+            weighted,
+            scale,
+            SOFTCAP,
+            HAS_ENTROPY,
+            False,
+            K,
+            N,
         )
     for start in tl.range(full, end, N):
         top, total, weighted = _absorb(
@@ -54,11 +66,16 @@ def logits_forward_kernel(
 @triton.jit
 def _absorb(
     logits, start, vocabulary, top, total, weighted, scale,
-    SOFTCAP: tl.constexpr, HAS_ENTROPY: tl.constexpr, MASKED: tl.constexpr, K: tl.constexpr, N: tl.constexpr,
+    SOFTCAP: tl.constexpr, HAS_ENTROPY: tl.constexpr, MASKED: tl.constexpr, K: tl.constexpr,
+    N: tl.constexpr,
 ):  # fmt: skip
     """The lanes' running values with K more columns each."""
     columns = start + tl.arange(0, K)[:, None] * N + tl.arange(0, N)[None, :]
-    raw = tl.load(logits + columns, mask=columns < vocabulary, other=0.0) if MASKED else tl.load(logits + columns)
+    raw = (
+        tl.load(logits + columns, mask=columns < vocabulary, other=0.0)
+        if MASKED
+        else tl.load(logits + columns)
+    )
     z, _ = _scaled(raw, scale, SOFTCAP)
     z = tl.maximum(z, LOWEST, propagate_nan=tl.PropagateNan.ALL)
     if MASKED:
@@ -78,7 +95,9 @@ def logits_gradient_kernel(
     vocabulary, stride, gradient_stride, ignore_index,
     SOFTCAP: tl.constexpr, HAS_ENTROPY: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """N columns of one token. `gradient` may be `logits`: a program reads each element before it writes it."""
+    """N columns of one token. `gradient` may be `logits`: a program reads each element before it
+    writes it.
+    """
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * N + tl.arange(0, N)
     inside = columns < vocabulary
@@ -102,7 +121,9 @@ def logits_gradient_kernel(
         miss += entropy_grad * (z * LN2 + entropy)
     d = tl.where(columns == y, hit, -tl.exp2(z) * miss)
     d *= slope
-    tl.store(gradient + row * gradient_stride + columns, d.to(gradient.dtype.element_ty), mask=inside)
+    tl.store(
+        gradient + row * gradient_stride + columns, d.to(gradient.dtype.element_ty), mask=inside
+    )
 
 
 @triton.jit
@@ -111,7 +132,9 @@ def _scaled(raw, scale, SOFTCAP: tl.constexpr):
     z = raw.to(tl.float32)
     slope = 1.0
     if SOFTCAP is not None:
-        z = 1.0 - 2.0 / (tl.exp2(z * (2.0 * LOG2E / SOFTCAP)) + 1.0)  # tanh(z / SOFTCAP), to about 1e-7
+        z = 1.0 - 2.0 / (
+            tl.exp2(z * (2.0 * LOG2E / SOFTCAP)) + 1.0
+        )  # tanh(z / SOFTCAP), to about 1e-7
         slope = 1.0 - z * z
         z *= SOFTCAP
     return z * scale, slope

@@ -5,7 +5,8 @@ Shape suffixes: T tokens, V vocabulary.
     z = softcap(logits) / temperature
     logprob_t = z[t, target_t] − lse_t,   lse_t = log Σ_v exp z[t, v],   entropy_t = lse_t − Σ_v p_tv z_tv
 
-`torch_logits` and `triton_logits` do the work. Where the logits come from a linear head, `linear_logprob` needs none.
+`torch_logits` and `triton_logits` do the work. Where the logits come from a linear head,
+`linear_logprob` needs none.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ def logits_logprob(
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Log-prob of each target, the entropy if asked for, and the log-sum-exp: float32 [T], in nats.
 
-    Tokens whose target is `ignore_index` get log-prob, entropy, log-sum-exp and gradient 0. Gradients flow through
-    log-prob and entropy to the logits. With `inplace_backward` the gradient overwrites the logits, which must have
-    contiguous rows: a second backward pass then raises autograd's RuntimeError. Compiled graphs do without it.
+    Tokens whose target is `ignore_index` get log-prob, entropy, log-sum-exp and gradient 0.
+    Gradients flow through log-prob and entropy to the logits. With `inplace_backward` the gradient
+    overwrites the logits, which must have contiguous rows: a second backward pass then raises
+    autograd's RuntimeError. Compiled graphs do without it.
 
     Raises ValueError as `linear_logprob` does.
     """
@@ -54,23 +56,31 @@ def logits_logprob(
     if logits_TV.ndim != 2 or logits_TV.dtype not in DTYPES or logits_TV.shape[1] == 0:
         raise ValueError(f"logits_TV is {describe(logits_TV)}: expected float [T, V], V above 0")
     tokens, vocabulary = logits_TV.shape
-    if inplace_backward and not (logits_TV.stride(1) == 1 and (tokens < 2 or logits_TV.stride(0) >= vocabulary)):
-        raise ValueError(f"logits_TV has strides {logits_TV.stride()}: inplace_backward expects contiguous rows")
+    if inplace_backward and not (
+        logits_TV.stride(1) == 1 and (tokens < 2 or logits_TV.stride(0) >= vocabulary)
+    ):
+        raise ValueError(
+            f"logits_TV has strides {logits_TV.stride()}: inplace_backward expects contiguous rows"
+        )
     if inplace_backward and logits_TV.is_leaf and logits_TV.requires_grad:
-        raise ValueError("logits_TV is a leaf: inplace_backward would overwrite it with its own gradient")
+        raise ValueError(
+            "logits_TV is a leaf: inplace_backward would overwrite it with its own gradient"
+        )
     check_target(target_T, tokens, logits_TV.device)
     check_softcap(softcap)
     temperature_T = spread_temperature(temperature, logits_TV)
     if backend == "reference":
         found = logits_logprob_reference(
-            logits_TV, target_T, temperature=temperature, softcap=softcap, ignore_index=ignore_index,
+            logits_TV, target_T, temperature=temperature, softcap=softcap,
+            ignore_index=ignore_index,
             return_entropy=return_entropy,
         )  # fmt: skip
         if not logits_TV.is_cuda:
             check_result(found[2], logits_TV=logits_TV)
         return found
     logprob_T, entropy_T, lse_T = _forward(
-        logits_TV, target_T.contiguous(), temperature_T, softcap, ignore_index, return_entropy, inplace_backward,
+        logits_TV, target_T.contiguous(), temperature_T, softcap, ignore_index, return_entropy,
+        inplace_backward,
         pick_backend(backend, logits_TV),
     )  # fmt: skip
     return logprob_T, entropy_T if return_entropy else None, lse_T
@@ -104,10 +114,14 @@ def _forward(
     if backend == "triton":
         from sppo.kernels import triton_logits
 
-        return triton_logits.forward(logits_TV, target_T, temperature_T, softcap, ignore_index, return_entropy)
+        return triton_logits.forward(
+            logits_TV, target_T, temperature_T, softcap, ignore_index, return_entropy
+        )
     if target_T.device.type == "cpu":
         check_values(target_T, temperature_T, logits_TV.shape[1], ignore_index)
-    found = torch_logits.forward(logits_TV, target_T, temperature_T, softcap, ignore_index, return_entropy)
+    found = torch_logits.forward(
+        logits_TV, target_T, temperature_T, softcap, ignore_index, return_entropy
+    )
     if target_T.device.type == "cpu":
         check_result(found[2], logits_TV=logits_TV)
     return found
@@ -143,7 +157,9 @@ def _backward(
     into_TV: Tensor,
     backend: str,
 ) -> None:
-    """Write the gradient into `into_TV`; without `logits_TV` that holds the logits, and is overwritten."""
+    """Write the gradient into `into_TV`; without `logits_TV` that holds the logits, and is
+    overwritten.
+    """
     logits_TV = into_TV if logits_TV is None else logits_TV
     path: Any = torch_logits
     if backend == "triton":
@@ -151,7 +167,8 @@ def _backward(
 
         path = triton_logits
     path.backward(
-        logits_TV, target_T, temperature_T, softcap, ignore_index, logprob_T, lse_T, entropy_T, grad_T, entropy_grad_T,
+        logits_TV, target_T, temperature_T, softcap, ignore_index, logprob_T, lse_T, entropy_T,
+        grad_T, entropy_grad_T,
         into_TV,
     )  # fmt: skip
 
@@ -165,14 +182,17 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
     ctx.save_for_backward(logits_TV, target_T, temperature_T, logprob_T, lse_T, entropy_T)
 
 
-def _differentiate(ctx: Any, grad_T: Tensor | None, entropy_grad_T: Tensor | None, _: None) -> tuple[Any, ...]:
+def _differentiate(
+    ctx: Any, grad_T: Tensor | None, entropy_grad_T: Tensor | None, _: None
+) -> tuple[Any, ...]:
     logits_TV, target_T, temperature_T, *found = ctx.saved_tensors
     if grad_T is None:
         grad_T = torch.zeros_like(temperature_T)
     inplace = ctx.inplace and not torch.compiler.is_compiling()
     into_TV = logits_TV.detach() if inplace else logits_TV.new_empty(logits_TV.shape)
     _backward(
-        None if inplace else logits_TV, target_T, temperature_T, ctx.softcap, ctx.ignore_index, *found,
+        None if inplace else logits_TV, target_T, temperature_T, ctx.softcap, ctx.ignore_index,
+        *found,
         grad_T, entropy_grad_T, into_TV, ctx.backend,
     )  # fmt: skip
     return into_TV, *[None] * 7

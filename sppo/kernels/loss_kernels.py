@@ -1,9 +1,10 @@
 """The device code of `triton_loss`: Triton, which is not typed as Python is.
 
-Suffixes: B one block of tokens, G groups, N completions, T tokens. A program reads the tokens of its completions once,
-stores what it finds of each, and then, once the mean of the group is known, its residuals and the gradient. No atomics:
-every number is written by one program, and the order of its sums does not depend on the device. Settings that
-are Python floats are constexpr, which never become float64.
+Suffixes: B one block of tokens, G groups, N completions, T tokens. A program reads the tokens of
+its completions once, stores what it finds of each, and then, once the mean of the group is known,
+its residuals and the gradient. No atomics: every number is written by one program, and the order of
+its sums does not depend on the device. Settings that are Python floats are constexpr, which never
+become float64.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import triton.language as tl
 
 
 @triton.jit
-def _segment_sums(logprob_T, anchor_T, behavior_T, mask, begin, end, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr):
+def _segment_sums(
+    logprob_T, anchor_T, behavior_T, mask, begin, end, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr
+):
     """(Δ, log ρ, tokens that count) of one completion, its tokens being [begin, end)."""
     delta_B = tl.zeros((BLOCK,), tl.float32)
     log_rho_B = tl.zeros((BLOCK,), tl.float32)
@@ -32,7 +35,9 @@ def _segment_sums(logprob_T, anchor_T, behavior_T, mask, begin, end, HAS_MASK: t
 
 @triton.jit
 def _weight(log_rho, length, MODE: tl.constexpr, LIMIT: tl.constexpr):
-    """(w, whether the cap changed it): `sppo.kernels.importance` for one completion; LIMIT is the log of the cap."""
+    """(w, whether the cap changed it): `sppo.kernels.importance` for one completion; LIMIT is the
+    log of the cap.
+    """
     if MODE == "none":
         clipped = False
         weight = 1.0
@@ -58,7 +63,9 @@ def sequence_log_ratios_kernel(
     i = tl.program_id(0)
     begin = tl.load(cu_seqlens + i).to(tl.int64)
     end = tl.load(cu_seqlens + i + 1).to(tl.int64)
-    delta, log_rho, length = _segment_sums(logprob_T, anchor_T, behavior_T, mask, begin, end, HAS_MASK, BLOCK)
+    delta, log_rho, length = _segment_sums(
+        logprob_T, anchor_T, behavior_T, mask, begin, end, HAS_MASK, BLOCK
+    )
     tl.store(delta_N + i, delta)
     tl.store(log_rho_N + i, log_rho)
     tl.store(length_N + i, length)
@@ -70,9 +77,12 @@ def sppo_loss_kernel(
     loss_G, gradient_T, residual_N, delta_N, shifted_N, weight_N, clipped_N, log_rho_N, length_N,
     normalizer,
     ETA: tl.constexpr, MODE: tl.constexpr, LIMIT: tl.constexpr, CENTERED: tl.constexpr,
-    LENGTH_NORMALIZED: tl.constexpr, HAS_MASK: tl.constexpr, WANT_GRADIENT: tl.constexpr, BLOCK: tl.constexpr,
+    LENGTH_NORMALIZED: tl.constexpr, HAS_MASK: tl.constexpr, WANT_GRADIENT: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program per group; `shifted_N` receives the targets, less their group's mean where CENTERED."""
+    """One program per group; `shifted_N` receives the targets, less their group's mean where
+    CENTERED.
+    """
     group = tl.program_id(0)
     first = tl.load(group_offsets + group).to(tl.int64)
     last = tl.load(group_offsets + group + 1).to(tl.int64)
@@ -81,7 +91,9 @@ def sppo_loss_kernel(
     for i in tl.range(first, last):
         begin = tl.load(cu_seqlens + i).to(tl.int64)
         end = tl.load(cu_seqlens + i + 1).to(tl.int64)
-        delta, log_rho, length = _segment_sums(logprob_T, anchor_T, behavior_T, mask, begin, end, HAS_MASK, BLOCK)
+        delta, log_rho, length = _segment_sums(
+            logprob_T, anchor_T, behavior_T, mask, begin, end, HAS_MASK, BLOCK
+        )
         weight, clipped = _weight(log_rho, length, MODE, LIMIT)
         target = tl.load(target_N + i)
         residual = delta

@@ -7,16 +7,22 @@ from torch import Tensor
 
 
 def owners(offsets: Tensor, total: int) -> Tensor:
-    """The segment of each of the `total` elements, int64. The total is given so that a GPU is not waited for."""
+    """The segment of each of the `total` elements, int64. The total is given so that a GPU is not
+    waited for.
+    """
     lengths_N = offsets.diff()
     index_N = torch.arange(len(lengths_N), device=offsets.device)
     return torch.repeat_interleave(index_N, lengths_N, output_size=total)
 
 
 def segment_sum(values_T: Tensor, offsets: Tensor) -> Tensor:
-    """[T] and offsets [N + 1] to the sum of each segment [N]. On a GPU the order of its sums is not fixed."""
+    """[T] and offsets [N + 1] to the sum of each segment [N]. On a GPU the order of its sums is not
+    fixed.
+    """
     owner_T = owners(offsets, len(values_T))
-    return torch.zeros(len(offsets) - 1, dtype=values_T.dtype, device=values_T.device).index_add(0, owner_T, values_T)
+    return torch.zeros(len(offsets) - 1, dtype=values_T.dtype, device=values_T.device).index_add(
+        0, owner_T, values_T
+    )
 
 
 def segment_mean(values_T: Tensor, offsets: Tensor) -> Tensor:

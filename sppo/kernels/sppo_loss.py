@@ -1,4 +1,5 @@
-"""From token log-probs to the SPPO loss, its gradient and its statistics: plain torch, and one Triton program a group.
+"""From token log-probs to the SPPO loss, its gradient and its statistics: plain torch, and one
+Triton program a group.
 
 Shape suffixes: T completion tokens of all sequences laid end to end, N completions, G groups.
 
@@ -8,9 +9,9 @@ Shape suffixes: T completion tokens of all sequences laid end to end, N completi
     residual = δ_i − mean of δ over the group, δ_i = Δ_i − η s_i   `centered`; the mean is detached
     loss     = Σ_i w_i residual_i² / (completions in the optimizer step)
 
-The reference functions are the specification and what runs on a CPU and in float64. The Triton forward writes the
-gradient with the loss, so the backward is one product, and there is no second derivative. Formulas and their sources:
-docs/objective.md.
+The reference functions are the specification and what runs on a CPU and in float64. The Triton
+forward writes the gradient with the loss, so the backward is one product, and there is no second
+derivative. Formulas and their sources: docs/objective.md.
 """
 
 from __future__ import annotations
@@ -53,11 +54,13 @@ def sequence_log_ratios(
     *,
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(Δ [N], log ρ [N], length [N] in tokens), nats; Δ carries the gradient of `logprob_T`, the others none.
+    """(Δ [N], log ρ [N], length [N] in tokens), nats; Δ carries the gradient of `logprob_T`, the
+    others none.
 
-    Tokens whose mask is 0 (bool, or 0 and 1 of any dtype) count in none of them, whatever their values are.
-    `cu_seqlens` [N + 1] are offsets into T. Raises ValueError naming the argument when shapes, dtypes, devices or
-    offsets do not fit; on a GPU the device itself asserts that the offsets do.
+    Tokens whose mask is 0 (bool, or 0 and 1 of any dtype) count in none of them, whatever their
+    values are. `cu_seqlens` [N + 1] are offsets into T. Raises ValueError naming the argument when
+    shapes, dtypes, devices or offsets do not fit; on a GPU the device itself asserts that the
+    offsets do.
     """
     _check_tokens(logprob_T, anchor_T, behavior_T, mask_T, cu_seqlens)
     if pick_backend(backend, logprob_T) == "torch":
@@ -84,12 +87,14 @@ def sppo_loss(
     normalizer: int | None = None,
     backend: Backend = "auto",
 ) -> tuple[Tensor, LossStats]:
-    """The loss of whole groups, a scalar that carries the gradient of `logprob_T` alone, and its statistics.
+    """The loss of whole groups, a scalar that carries the gradient of `logprob_T` alone, and its
+    statistics.
 
-    `targets_N` are the A of `compute_targets`, or the scores s where `centered`. `group_offsets` [G + 1] are offsets
-    into N; without them every completion is its own group. `normalizer` is the number of completions in the optimizer
-    step, N by default. NaN in a token that counts makes the loss NaN. Raises ValueError as `sequence_log_ratios` does,
-    and for an unknown weight mode, a cap ≤ 1, an eta that is not finite or a normalizer below 1.
+    `targets_N` are the A of `compute_targets`, or the scores s where `centered`. `group_offsets` [G
+    + 1] are offsets into N; without them every completion is its own group. `normalizer` is the
+    number of completions in the optimizer step, N by default. NaN in a token that counts makes the
+    loss NaN. Raises ValueError as `sequence_log_ratios` does, and for an unknown weight mode, a cap
+    ≤ 1, an eta that is not finite or a normalizer below 1.
     """
     _check_tokens(logprob_T, anchor_T, behavior_T, mask_T, cu_seqlens)
     if group_offsets is None:
@@ -100,7 +105,9 @@ def sppo_loss(
     if not math.isfinite(eta):
         raise ValueError(f"eta = {eta}: expected a finite number")
     if normalizer < 1:
-        raise ValueError(f"normalizer = {normalizer}: expected the completions of a step, 1 or more")
+        raise ValueError(
+            f"normalizer = {normalizer}: expected the completions of a step, 1 or more"
+        )
     options: dict[str, Any] = {
         "eta": eta,
         "mode": weight_mode,
@@ -111,38 +118,56 @@ def sppo_loss(
     }
     fixed = (anchor_T.detach(), behavior_T.detach())
     if pick_backend(backend, logprob_T) == "torch":
-        return sppo_loss_reference(logprob_T, *fixed, mask_T, cu_seqlens, targets_N.detach(), group_offsets, **options)
+        return sppo_loss_reference(
+            logprob_T, *fixed, mask_T, cu_seqlens, targets_N.detach(), group_offsets, **options
+        )
     loss, _, *stats = _loss_op(
-        _plain(logprob_T), *map(_plain, fixed), _bytes(mask_T), cu_seqlens.contiguous(), _plain(targets_N.detach()),
-        group_offsets.contiguous(), **options, want_gradient=torch.is_grad_enabled() and logprob_T.requires_grad,
+        _plain(logprob_T), *map(_plain, fixed), _bytes(mask_T), cu_seqlens.contiguous(),
+        _plain(targets_N.detach()),
+        group_offsets.contiguous(), **options,
+        want_gradient=torch.is_grad_enabled() and logprob_T.requires_grad,
     )  # fmt: skip
     return loss, LossStats(**dict(zip(LossStats.__slots__, stats, strict=True)))
 
 
-# references -----------------------------------------------------------------------------------------------------------
+# references ---------------------------------------------------------------------------------------
 
 
 def sequence_log_ratios_reference(
-    logprob_T: Tensor, anchor_T: Tensor, behavior_T: Tensor, mask_T: Tensor | None, cu_seqlens: Tensor
+    logprob_T: Tensor,
+    anchor_T: Tensor,
+    behavior_T: Tensor,
+    mask_T: Tensor | None,
+    cu_seqlens: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The specification of `sequence_log_ratios`, in plain torch. Sums are float32, or float64 for float64."""
+    """The specification of `sequence_log_ratios`, in plain torch. Sums are float32, or float64 for
+    float64.
+    """
     wide = torch.promote_types(logprob_T.dtype, torch.float32)
-    logprob_T, anchor_T, behavior_T = (values_T.to(wide) for values_T in (logprob_T, anchor_T, behavior_T))
+    logprob_T, anchor_T, behavior_T = (
+        values_T.to(wide) for values_T in (logprob_T, anchor_T, behavior_T)
+    )
     counts_T = torch.ones_like(logprob_T, dtype=torch.bool) if mask_T is None else mask_T != 0
     delta_T = torch.where(counts_T, logprob_T - anchor_T.detach(), 0.0)
     log_rho_T = torch.where(counts_T, (anchor_T - behavior_T).detach(), 0.0)
-    sums = (segment_sum(values_T, cu_seqlens) for values_T in (delta_T, log_rho_T, counts_T.to(logprob_T.dtype)))
+    sums = (
+        segment_sum(values_T, cu_seqlens)
+        for values_T in (delta_T, log_rho_T, counts_T.to(logprob_T.dtype))
+    )
     delta_N, log_rho_N, length_N = sums
     return delta_N, log_rho_N, length_N
 
 
 def sppo_loss_reference(
-    logprob_T: Tensor, anchor_T: Tensor, behavior_T: Tensor, mask_T: Tensor | None, cu_seqlens: Tensor,
+    logprob_T: Tensor, anchor_T: Tensor, behavior_T: Tensor, mask_T: Tensor | None,
+    cu_seqlens: Tensor,
     target_N: Tensor, group_offsets: Tensor, *, eta: float, mode: str, limit: float, centered: bool,
     length_normalized: bool, normalizer: int,
 ) -> tuple[Tensor, LossStats]:  # fmt: skip
     """The specification of `sppo_loss`; `limit` is the log of the cap."""
-    delta_N, log_rho_N, length_N = sequence_log_ratios_reference(logprob_T, anchor_T, behavior_T, mask_T, cu_seqlens)
+    delta_N, log_rho_N, length_N = sequence_log_ratios_reference(
+        logprob_T, anchor_T, behavior_T, mask_T, cu_seqlens
+    )
     weight_N, clipped_N = WEIGHTS[mode](log_rho_N, length_N, limit)
     regressed_N = delta_N / length_N.clamp(min=1) if length_normalized else delta_N
     residual_N = regressed_N - eta * target_N
@@ -161,12 +186,16 @@ def sppo_loss_reference(
     )
 
 
-# operations that autograd and torch.compile see as one ----------------------------------------------------------------
+# operations that autograd and torch.compile see as one --------------------------------------------
 
 
 @torch.library.custom_op("sppo::sequence_log_ratios", mutates_args=())
 def _ratios_op(
-    logprob_T: Tensor, anchor_T: Tensor, behavior_T: Tensor, mask_T: Tensor | None, cu_seqlens: Tensor
+    logprob_T: Tensor,
+    anchor_T: Tensor,
+    behavior_T: Tensor,
+    mask_T: Tensor | None,
+    cu_seqlens: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     from sppo.kernels import triton_loss
 
@@ -175,7 +204,11 @@ def _ratios_op(
 
 @_ratios_op.register_fake
 def _(
-    logprob_T: Tensor, anchor_T: Tensor, behavior_T: Tensor, mask_T: Tensor | None, cu_seqlens: Tensor
+    logprob_T: Tensor,
+    anchor_T: Tensor,
+    behavior_T: Tensor,
+    mask_T: Tensor | None,
+    cu_seqlens: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     delta_N, log_rho_N, length_N = (logprob_T.new_empty(len(cu_seqlens) - 1) for _ in range(3))
     return delta_N, log_rho_N, length_N
@@ -202,7 +235,8 @@ _ratios_op.register_autograd(_spread_to_tokens, setup_context=_save_segments)
 
 @torch.library.custom_op("sppo::sppo_loss", mutates_args=())
 def _loss_op(
-    logprob_T: Tensor, anchor_T: Tensor, behavior_T: Tensor, mask_T: Tensor | None, cu_seqlens: Tensor,
+    logprob_T: Tensor, anchor_T: Tensor, behavior_T: Tensor, mask_T: Tensor | None,
+    cu_seqlens: Tensor,
     target_N: Tensor, group_offsets: Tensor, eta: float, mode: str, limit: float, centered: bool,
     length_normalized: bool, normalizer: int, want_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
@@ -210,21 +244,28 @@ def _loss_op(
     from sppo.kernels import triton_loss
 
     loss, gradient_T, stats = triton_loss.sppo_loss(
-        logprob_T, anchor_T, behavior_T, mask_T, cu_seqlens, target_N, group_offsets, eta=eta, mode=mode, limit=limit,
-        centered=centered, length_normalized=length_normalized, normalizer=normalizer, want_gradient=want_gradient,
+        logprob_T, anchor_T, behavior_T, mask_T, cu_seqlens, target_N, group_offsets, eta=eta,
+        mode=mode, limit=limit,
+        centered=centered, length_normalized=length_normalized, normalizer=normalizer,
+        want_gradient=want_gradient,
     )  # fmt: skip
     return loss, gradient_T, *stats  # type: ignore[return-value]
 
 
 @_loss_op.register_fake
 def _(
-    logprob_T: Tensor, anchor_T: Tensor, behavior_T: Tensor, mask_T: Tensor | None, cu_seqlens: Tensor,
+    logprob_T: Tensor, anchor_T: Tensor, behavior_T: Tensor, mask_T: Tensor | None,
+    cu_seqlens: Tensor,
     target_N: Tensor, group_offsets: Tensor, eta: float, mode: str, limit: float, centered: bool,
     length_normalized: bool, normalizer: int, want_gradient: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     fields = [torch.empty_like(target_N) for _ in LossStats.__slots__]
     fields[LossStats.__slots__.index("clipped_N")] = torch.empty_like(target_N, dtype=torch.bool)
-    return logprob_T.new_empty(()), logprob_T.new_empty(len(logprob_T) if want_gradient else 0), *fields
+    return (
+        logprob_T.new_empty(()),
+        logprob_T.new_empty(len(logprob_T) if want_gradient else 0),
+        *fields,
+    )
 
 
 def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -250,11 +291,15 @@ def _bytes(mask_T: Tensor | None) -> Tensor | None:
     return None if mask_T is None else (mask_T != 0).to(torch.uint8)
 
 
-# checks ---------------------------------------------------------------------------------------------------------------
+# checks -------------------------------------------------------------------------------------------
 
 
 def _check_tokens(
-    logprob_T: Tensor, anchor_T: Tensor, behavior_T: Tensor, mask_T: Tensor | None, cu_seqlens: Tensor
+    logprob_T: Tensor,
+    anchor_T: Tensor,
+    behavior_T: Tensor,
+    mask_T: Tensor | None,
+    cu_seqlens: Tensor,
 ) -> None:
     expected = f"expected a floating [{logprob_T.numel()}] on {logprob_T.device}, as logprob_T"
     if logprob_T.ndim != 1 or not logprob_T.is_floating_point():
@@ -267,7 +312,9 @@ def _check_tokens(
     _check_offsets("cu_seqlens", cu_seqlens, len(logprob_T), logprob_T)
 
 
-def _check_groups(targets_N: Tensor, cu_seqlens: Tensor, group_offsets: Tensor, logprob_T: Tensor) -> None:
+def _check_groups(
+    targets_N: Tensor, cu_seqlens: Tensor, group_offsets: Tensor, logprob_T: Tensor
+) -> None:
     completions = len(cu_seqlens) - 1
     if (
         targets_N.shape != (completions,)
@@ -275,7 +322,8 @@ def _check_groups(targets_N: Tensor, cu_seqlens: Tensor, group_offsets: Tensor, 
         or not targets_N.is_floating_point()
     ):  # fmt: skip
         raise ValueError(
-            f"targets_N is {describe(targets_N)}: expected a floating [{completions}] on {logprob_T.device},"
+            f"targets_N is {describe(targets_N)}: expected a floating [{completions}] on "
+            f"{logprob_T.device},"
             " one for each completion of cu_seqlens"
         )
     _check_offsets("group_offsets", group_offsets, completions, logprob_T)
@@ -288,10 +336,14 @@ def _check_offsets(name: str, offsets: Tensor, total: int, like: Tensor) -> None
         or offsets.dtype not in (torch.int32, torch.int64)
         or offsets.device != like.device
     ):
-        raise ValueError(f"{name} is {describe(offsets)}: expected int32 or int64 offsets on {like.device}")
+        raise ValueError(
+            f"{name} is {describe(offsets)}: expected int32 or int64 offsets on {like.device}"
+        )
     if not torch.compiler.is_compiling():
         whole = (offsets[0] == 0) & (offsets[-1] == total) & (offsets.diff() >= 0).all()
-        require(whole, f"{name} {list(offsets.shape)}: expected offsets that rise from 0 to {total}")
+        require(
+            whole, f"{name} {list(offsets.shape)}: expected offsets that rise from 0 to {total}"
+        )
 
 
 def _unlike(values_T: Tensor, logprob_T: Tensor) -> bool:

@@ -1,4 +1,5 @@
-"""The tile tables of the Triton kernels, by architecture. tests/kernels compiles every row and holds it to no spills.
+"""The tile tables of the Triton kernels, by architecture. tests/kernels compiles every row and
+holds it to no spills.
 
 Imports without Triton.
 """
@@ -12,14 +13,19 @@ import torch
 from torch import Tensor
 
 SPLIT = 2048
-"""Vocabulary columns of one program of the forward pass: a multiple of every BN below. Fixed, and not chosen to fill
-the device, so that a token's log-prob has the same bits in every batch."""
+"""Vocabulary columns of one program of the forward pass: a multiple of every BN below. Fixed, and
+not chosen to fill the device, so that a token's log-prob has the same bits in every batch.
+"""
 
 CHUNK_BYTES = 256 * 2**20
-"""Most bytes of logit gradients in memory at once (as long as a chunk of one tile's width is no larger)."""
+"""Most bytes of logit gradients in memory at once (as long as a chunk of one tile's width is no
+larger).
+"""
 
 LANES = 2048
-"""Columns of a row of logits that a program of `logits_logprob` holds side by side; 16 bytes a thread at 8 warps."""
+"""Columns of a row of logits that a program of `logits_logprob` holds side by side; 16 bytes a
+thread at 8 warps.
+"""
 
 LANE_COLUMNS = 4
 """Columns a lane takes at a time in the forward pass."""
@@ -37,9 +43,13 @@ class Tile:
     num_warps: int
     num_stages: int
     parts: int = 1
-    """The element-wise part takes the columns in this many pieces, 1 or 2: fewer registers live at once."""
+    """The element-wise part takes the columns in this many pieces, 1 or 2: fewer registers live at
+    once.
+    """
     tma: bool = True
-    """Tiles are fetched through tensor descriptors made on the host; otherwise the kernel computes addresses."""
+    """Tiles are fetched through tensor descriptors made on the host; otherwise the kernel computes
+    addresses.
+    """
 
 
 FORWARD: dict[Architecture, Tile] = {
@@ -52,7 +62,9 @@ BACKWARD: dict[Architecture, Tile] = {
     90: Tile(128, 128, 64, num_warps=4, num_stages=3, parts=2),
     100: Tile(128, 128, 64, num_warps=4, num_stages=3, parts=2),
 }
-SOFTCAP_BACKWARD: dict[Architecture, Tile] = BACKWARD | {90: Tile(128, 128, 64, num_warps=8, num_stages=3, parts=2)}
+SOFTCAP_BACKWARD: dict[Architecture, Tile] = BACKWARD | {
+    90: Tile(128, 128, 64, num_warps=8, num_stages=3, parts=2)
+}
 FLOAT32: dict[Architecture, Tile] = {
     80: Tile(64, 64, 16, num_warps=4, num_stages=3, tma=False),
     90: Tile(64, 128, 32, num_warps=8, num_stages=2),
@@ -67,7 +79,8 @@ INTERPRETED = Tile(32, 64, 32, num_warps=4, num_stages=1, parts=2)
 def architecture(device: torch.device) -> tuple[Architecture, bool]:
     """The table of a CUDA device, and whether it has tensor descriptors in hardware.
 
-    Devices with less shared memory than the data-centre ones of their generation take the table of sm_80.
+    Devices with less shared memory than the data-centre ones of their generation take the table of
+    sm_80.
     """
     major, minor = torch.cuda.get_device_capability(device)
     if (major, minor) == (9, 0):

@@ -1,14 +1,16 @@
-"""The torch path of `linear_logprob`: chunks of the vocabulary, computed again in the backward pass. It runs on a CPU.
+"""The torch path of `linear_logprob`: chunks of the vocabulary, computed again in the backward
+pass. It runs on a CPU.
 
-Logits are float32 whatever the inputs are (float64 for float64): rounding them to bf16 costs 2e-3 to 2e-2 nats a
-token, too much for sums over sequences. `fast` rounds them all the same. Gradients of logits are rounded to the inputs'
-dtype, once 1[y] − p is formed; the products of the chunks are summed in float32.
+Logits are float32 whatever the inputs are (float64 for float64): rounding them to bf16 costs 2e-3
+to 2e-2 nats a token, too much for sums over sequences. `fast` rounds them all the same. Gradients
+of logits are rounded to the inputs' dtype, once 1[y] − p is formed; the products of the chunks are
+summed in float32.
 
-Each chunk leaves (max, Σ e^(z − max), Σ e^(z − max) (z − max)) for every token, and `_combine` joins them: those of
-chunks, and where the vocabulary is sharded over ranks those of ranks.
+Each chunk leaves (max, Σ e^(z − max), Σ e^(z − max) (z − max)) for every token, and `_combine`
+joins them: those of chunks, and where the vocabulary is sharded over ranks those of ranks.
 
-Shape suffixes: T tokens, B a few of them, H hidden, V vocabulary rows here, C one chunk of them, S statistics of chunks
-or ranks.
+Shape suffixes: T tokens, B a few of them, H hidden, V vocabulary rows here, C one chunk of them, S
+statistics of chunks or ranks.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Shard:
 
 
 def place(weight_VH: Tensor, group_name: str | None) -> Shard:
-    """Where this rank's rows lie: after those of the ranks before. Every rank of the group must call it."""
+    """Where this rank's rows lie: after those of the ranks before. Every rank of the group must
+    call it.
+    """
     if group_name is None:
         return Shard(first=0, vocabulary=len(weight_VH), group=None)
     resolve: Any = dist.distributed_c10d._resolve_process_group  # type: ignore[attr-defined]  # as torch's own operations do
@@ -69,14 +73,18 @@ def forward(
     shard: Shard,
     return_entropy: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(log-prob, entropy, log-sum-exp), float32 or float64 [T]; the entropy is empty unless it is asked for."""
+    """(log-prob, entropy, log-sum-exp), float32 or float64 [T]; the entropy is empty unless it is
+    asked for.
+    """
     scale_T, cap = 1 / temperature_T, _scalar(softcap, temperature_T)
     # An empty chunk first, for a rank that holds no rows.
     lowest = torch.finfo(temperature_T.dtype).min
     joined_3T = temperature_T.new_tensor([[lowest], [0.0], [0.0]]).expand(3, len(temperature_T))
     picked_T = torch.zeros_like(temperature_T)
     for rows, raw_TC in _chunks(hidden_TH, weight_VH, bias, fast):
-        joined_3T = _combine(torch.stack([joined_3T, _statistics(raw_TC, scale_T, cap, return_entropy)]))
+        joined_3T = _combine(
+            torch.stack([joined_3T, _statistics(raw_TC, scale_T, cap, return_entropy)])
+        )
         at_B, column_B = _targets_within(target_T - shard.first, rows)
         picked_T[at_B] = _shaped(raw_TC[at_B, column_B][:, None], scale_T[at_B], cap)[:, 0]
     if shard.group is not None:
@@ -115,13 +123,16 @@ def backward(
     scale_T, cap = 1 / temperature_T, _scalar(softcap, temperature_T)
     entropy_T = entropy_T if entropy_grad_T is not None else lse_T  # not read
     d_hidden = hidden_TH.new_zeros(hidden_TH.shape, dtype=wide) if needs[0] else None
-    d_weight = torch.empty_like(weight_VH, memory_format=torch.contiguous_format) if needs[1] else None
+    d_weight = (
+        torch.empty_like(weight_VH, memory_format=torch.contiguous_format) if needs[1] else None
+    )
     d_bias = torch.empty_like(bias) if needs[2] and bias is not None else None
     for rows, raw_TC in _chunks(hidden_TH, weight_VH, bias, fast):
         d_TC = _dlogits(raw_TC, scale_T, cap, lse_T, entropy_T, grad_T, entropy_grad_T, low)
         at_B, column_B = _targets_within(target_T - shard.first, rows)
         d_TC[at_B, column_B] = _target_dlogit(
-            raw_TC[at_B, column_B], scale_T[at_B], cap, logprob_T[at_B], entropy_T[at_B], grad_T[at_B],
+            raw_TC[at_B, column_B], scale_T[at_B], cap, logprob_T[at_B], entropy_T[at_B],
+            grad_T[at_B],
             None if entropy_grad_T is None else entropy_grad_T[at_B],
         ).to(low)  # fmt: skip
         if d_bias is not None:
@@ -161,13 +172,23 @@ def _shaped(raw_TC: Tensor, scale_T: Tensor, softcap: Tensor | None) -> Tensor:
     return z_TC * scale_T[:, None]
 
 
-def _plain_statistics(raw_TC: Tensor, scale_T: Tensor, softcap: Tensor | None, entropy: bool) -> Tensor:
-    """(max, Σ e^(z − max), Σ e^(z − max) (z − max)) [3, T] of one chunk; the last is 0 unless asked for."""
+def _plain_statistics(
+    raw_TC: Tensor, scale_T: Tensor, softcap: Tensor | None, entropy: bool
+) -> Tensor:
+    """(max, Σ e^(z − max), Σ e^(z − max) (z − max)) [3, T] of one chunk; the last is 0 unless asked
+    for.
+    """
     z_TC = _shaped(raw_TC, scale_T, softcap)
-    max_T = z_TC.amax(-1).clamp(min=torch.finfo(z_TC.dtype).min)  # a bias of −inf takes a token out of the vocabulary
+    max_T = z_TC.amax(-1).clamp(
+        min=torch.finfo(z_TC.dtype).min
+    )  # a bias of −inf takes a token out of the vocabulary
     shifted_TC = z_TC - max_T[:, None]
     e_TC = shifted_TC.exp()
-    weighted_T = torch.where(e_TC > 0, e_TC * shifted_TC, 0.0).sum(-1) if entropy else torch.zeros_like(max_T)
+    weighted_T = (
+        torch.where(e_TC > 0, e_TC * shifted_TC, 0.0).sum(-1)
+        if entropy
+        else torch.zeros_like(max_T)
+    )
     return torch.stack([max_T, e_TC.sum(-1), weighted_T])
 
 
@@ -181,13 +202,16 @@ def _plain_dlogits(
     entropy_grad_T: Tensor | None,
     low: torch.dtype,
 ) -> Tensor:
-    """Gradient of raw logits [T, C] that are not the target's: −grad p and, for the entropy H, −grad p (log p + H),
-    through the cap."""
+    """Gradient of raw logits [T, C] that are not the target's: −grad p and, for the entropy H,
+    −grad p (log p + H), through the cap.
+    """
     log_p_TC = _shaped(raw_TC, scale_T, softcap) - lse_T[:, None]
     p_TC = log_p_TC.exp()
     d_TC = -p_TC * grad_T[:, None]
     if entropy_grad_T is not None:
-        d_TC = d_TC - torch.where(p_TC > 0, entropy_grad_T[:, None] * p_TC * (log_p_TC + entropy_T[:, None]), 0.0)
+        d_TC = d_TC - torch.where(
+            p_TC > 0, entropy_grad_T[:, None] * p_TC * (log_p_TC + entropy_T[:, None]), 0.0
+        )
     if softcap is not None:
         d_TC = d_TC * (1 - torch.tanh(raw_TC.to(lse_T.dtype) / softcap) ** 2)
     return (d_TC * scale_T[:, None]).to(low)
@@ -202,7 +226,9 @@ def _target_dlogit(
     grad_B: Tensor,
     entropy_grad_B: Tensor | None,
 ) -> Tensor:
-    """The same for the targets' logits: grad (1 − p). From the log-prob, which is exact where p is nearly 1."""
+    """The same for the targets' logits: grad (1 − p). From the log-prob, which is exact where p is
+    nearly 1.
+    """
     logprob_B = logprob_B.clamp(min=torch.finfo(logprob_B.dtype).min)  # 0 × −inf would be NaN
     d_B = -torch.expm1(logprob_B) * grad_B
     if entropy_grad_B is not None:
@@ -215,8 +241,12 @@ def _target_dlogit(
 _statistics, _dlogits = Fused(_plain_statistics), Fused(_plain_dlogits)
 
 
-def _chunks(hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor | None, fast: bool) -> Iterator[tuple[slice, Tensor]]:
-    """(rows of the weight, raw logits [T, C]) for each chunk of the vocabulary; the next overwrites the logits."""
+def _chunks(
+    hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor | None, fast: bool
+) -> Iterator[tuple[slice, Tensor]]:
+    """(rows of the weight, raw logits [T, C]) for each chunk of the vocabulary; the next overwrites
+    the logits.
+    """
     low = hidden_TH.dtype
     left_TH = hidden_TH if fast else hidden_TH.to(torch.promote_types(low, torch.float32))
     tokens, vocabulary = len(hidden_TH), len(weight_VH)
@@ -234,12 +264,16 @@ def _chunks(hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor | None, fast: boo
 
 
 def _scalar(number: float | None, like: Tensor) -> Tensor | None:
-    return None if number is None else like.new_tensor(number)  # as a tensor it compiles once for all values
+    return (
+        None if number is None else like.new_tensor(number)
+    )  # as a tensor it compiles once for all values
 
 
 @contextmanager
 def _low_precision_products(dtype: torch.dtype) -> Iterator[None]:
-    """On a CPU, multiply float32 copies of bf16 numbers at bf16 speed; sums stay float32. A global flag: restored."""
+    """On a CPU, multiply float32 copies of bf16 numbers at bf16 speed; sums stay float32. A global
+    flag: restored.
+    """
     matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
     if dtype is torch.bfloat16:

@@ -1,4 +1,5 @@
-"""The torch path of `logits_logprob`: a block of tokens at a time, so that float32 copies stay small.
+"""The torch path of `logits_logprob`: a block of tokens at a time, so that float32 copies stay
+small.
 
 Shape suffixes: T tokens, V vocabulary, N kept tokens, B the tokens of a block.
 """
@@ -22,7 +23,9 @@ def forward(
     ignore_index: int,
     return_entropy: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(log-prob, entropy, log-sum-exp), float32 or float64 [T]; the entropy is empty unless it is asked for."""
+    """(log-prob, entropy, log-sum-exp), float32 or float64 [T]; the entropy is empty unless it is
+    asked for.
+    """
     logprob_T, lse_T = torch.zeros_like(temperature_T), torch.zeros_like(temperature_T)
     entropy_T = torch.zeros_like(temperature_T) if return_entropy else temperature_T.new_empty(0)
     for index_B, z_BV in _blocks(logits_TV, target_T, temperature_T, softcap, ignore_index):
@@ -72,7 +75,11 @@ def backward(
 
 
 def _blocks(
-    logits_TV: Tensor, target_T: Tensor, temperature_T: Tensor, softcap: float | None, ignore_index: int
+    logits_TV: Tensor,
+    target_T: Tensor,
+    temperature_T: Tensor,
+    softcap: float | None,
+    ignore_index: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(indices of kept tokens, their z [B, V])."""
     size = max(1, BLOCK_BYTES // (4 * logits_TV.shape[1]))

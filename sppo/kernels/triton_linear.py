@@ -1,13 +1,14 @@
-"""The Triton path of `linear_logprob`: logits live in registers, tile by tile, and in the backward pass as the
-low-precision gradient of one bounded chunk of the vocabulary.
+"""The Triton path of `linear_logprob`: logits live in registers, tile by tile, and in the backward
+pass as the low-precision gradient of one bounded chunk of the vocabulary.
 
-Forward: tiles of tokens × splits of the vocabulary. Each split keeps, for each of its tokens, the maximum, Σ e and
-Σ e·(z − maximum); the one split that holds the target keeps its logit; a small kernel combines the splits.
-Backward: for each chunk of the vocabulary a kernel computes the tiles again and writes their gradient in the inputs'
-dtype; two matrix products take it from there. No atomics: the same bits on every run.
+Forward: tiles of tokens × splits of the vocabulary. Each split keeps, for each of its tokens, the
+maximum, Σ e and Σ e·(z − maximum); the one split that holds the target keeps its logit; a small
+kernel combines the splits. Backward: for each chunk of the vocabulary a kernel computes the tiles
+again and writes their gradient in the inputs' dtype; two matrix products take it from there. No
+atomics: the same bits on every run.
 
-A tile of ignored tokens costs nothing, and nothing waits for the device: a target outside the vocabulary turns its
-log-prob, its log-sum-exp and the gradients to NaN instead.
+A tile of ignored tokens costs nothing, and nothing waits for the device: a target outside the
+vocabulary turns its log-prob, its log-sum-exp and the gradients to NaN instead.
 
 Shape suffixes: T tokens, H hidden, V vocabulary, S splits of the vocabulary, C columns of a chunk.
 """
@@ -43,7 +44,9 @@ def forward(
     *,
     tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(log-prob, entropy, log-sum-exp), float32 [T]; the entropy is empty unless it is asked for."""
+    """(log-prob, entropy, log-sum-exp), float32 [T]; the entropy is empty unless it is asked
+    for.
+    """
     tokens, width = hidden_TH.shape
     vocabulary = weight_VH.shape[0]
     tile = tile or forward_tile(hidden_TH)
@@ -58,11 +61,15 @@ def forward(
     hidden_TH, weight_VH = _aligned(hidden_TH), _aligned(weight_VH)
     matrices = _operands(hidden_TH, weight_VH, tile)
     with launching_on(hidden_TH):
-        for first, count in ((0, full), (full, splits - full)):  # all full splits, then the ragged one
+        for first, count in (
+            (0, full),
+            (full, splits - full),
+        ):  # all full splits, then the ragged one
             if count:
                 forward_kernel[(triton.cdiv(tokens, tile.BM), count)](
                     *matrices, bias, target_T, temperature_T, max_ST, sum_ST, weighted_ST, picked_T,
-                    tokens, vocabulary, width, hidden_TH.stride(0), weight_VH.stride(0), first, ignore_index,
+                    tokens, vocabulary, width, hidden_TH.stride(0), weight_VH.stride(0), first,
+                    ignore_index,
                     SPLIT=SPLIT, SOFTCAP=softcap, HAS_ENTROPY=return_entropy, EVEN_V=first < full,
                     **_options(tile, hidden_TH),
                 )  # fmt: skip
@@ -94,9 +101,17 @@ def backward(
     """Gradients of hidden, weight and bias, in their dtypes, where `needs` says so."""
     (tokens, width), vocabulary = hidden_TH.shape, weight_VH.shape[0]
     tile = tile or backward_tile(hidden_TH, softcap=softcap is not None)
-    hidden_TH = torch.where((target_T != ignore_index)[:, None], hidden_TH, 0.0)  # 0 × NaN of an ignored token is NaN
-    d_hidden_TH = torch.zeros(tokens, width, dtype=torch.float32, device=hidden_TH.device) if needs[0] else None
-    d_weight_VH = torch.empty_like(weight_VH, memory_format=torch.contiguous_format) if needs[1] else None
+    hidden_TH = torch.where(
+        (target_T != ignore_index)[:, None], hidden_TH, 0.0
+    )  # 0 × NaN of an ignored token is NaN
+    d_hidden_TH = (
+        torch.zeros(tokens, width, dtype=torch.float32, device=hidden_TH.device)
+        if needs[0]
+        else None
+    )
+    d_weight_VH = (
+        torch.empty_like(weight_VH, memory_format=torch.contiguous_format) if needs[1] else None
+    )
     d_bias = torch.empty_like(bias) if needs[2] and bias is not None else None
     columns = chunk_bytes // max(1, tokens * hidden_TH.element_size()) // CHUNK_STEP * CHUNK_STEP
     columns = max(min(columns, triton.cdiv(vocabulary, CHUNK_STEP) * CHUNK_STEP), CHUNK_STEP)
@@ -109,9 +124,11 @@ def backward(
             down, across = triton.cdiv(tokens, tile.BM), triton.cdiv(rows.stop - start, tile.BN)
             with launching_on(hidden_TH):
                 gradient_kernel[(down * across,)](
-                    *_operands(hidden, weight[rows], tile), None if bias is None else bias[rows], target_T,
+                    *_operands(hidden, weight[rows], tile), None if bias is None else bias[rows],
+                    target_T,
                     temperature_T, logprob_T, lse_T, entropy_T, grad_T, entropy_grad_T, chunk_TC,
-                    tokens, rows.stop - start, start, width, hidden.stride(0), weight.stride(0), columns, ignore_index,
+                    tokens, rows.stop - start, start, width, hidden.stride(0), weight.stride(0),
+                    columns, ignore_index,
                     SOFTCAP=softcap, HAS_ENTROPY=entropy_grad_T is not None,
                     EVEN_V=(rows.stop - start) % tile.BN == 0, **_options(tile, hidden_TH),
                 )  # fmt: skip
@@ -134,20 +151,36 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 
 @contextmanager
 def _sums_in_float32() -> Iterator[None]:
-    """Keep cuBLAS from adding up parts of a long sum in the inputs' dtype. Global flags: restored."""
+    """Keep cuBLAS from adding up parts of a long sum in the inputs' dtype. Global flags:
+    restored.
+    """
     matmul = torch.backends.cuda.matmul
-    before = matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction
-    matmul.allow_bf16_reduced_precision_reduction = matmul.allow_fp16_reduced_precision_reduction = False
+    before = (
+        matmul.allow_bf16_reduced_precision_reduction,
+        matmul.allow_fp16_reduced_precision_reduction,
+    )
+    matmul.allow_bf16_reduced_precision_reduction = (
+        matmul.allow_fp16_reduced_precision_reduction
+    ) = False
     try:
         yield
     finally:
-        matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction = before
+        (
+            matmul.allow_bf16_reduced_precision_reduction,
+            matmul.allow_fp16_reduced_precision_reduction,
+        ) = before
 
 
 def _aligned(matrix: Tensor) -> Tensor:
-    """The same numbers in rows that start at multiples of 16 bytes; copied only where they do not."""
+    """The same numbers in rows that start at multiples of 16 bytes; copied only where they do
+    not.
+    """
     each, (rows, width) = matrix.element_size(), matrix.shape
-    if matrix.stride(1) == 1 and matrix.stride(0) * each % 16 == 0 < matrix.stride(0) and matrix.data_ptr() % 16 == 0:
+    if (
+        matrix.stride(1) == 1
+        and matrix.stride(0) * each % 16 == 0 < matrix.stride(0)
+        and matrix.data_ptr() % 16 == 0
+    ):
         return matrix
     padded = matrix.new_empty(rows, triton.cdiv(width * each, 16) * 16 // each)
     return padded[:, :width].copy_(matrix)
@@ -163,7 +196,9 @@ def _operands(hidden_TH: Tensor, weight_VH: Tensor, tile: Tile) -> tuple[Any, An
 
 
 def _options(tile: Tile, inputs: Tensor) -> dict[str, Any]:
-    """float32 products are made of three tf32 ones: exact to about 1e-6, where one alone is to 1e-3."""
+    """float32 products are made of three tf32 ones: exact to about 1e-6, where one alone is to
+    1e-3.
+    """
     return {
         "PRECISION": "tf32x3" if inputs.dtype == torch.float32 else "tf32",
         "TMA": tile.tma, "PARTS": tile.parts, "BM": tile.BM, "BN": tile.BN, "BK": tile.BK,

@@ -1,7 +1,8 @@
-"""The Triton path of `logits_logprob`: one pass over the logits forward, one backward, nothing else of size [T, V].
+"""The Triton path of `logits_logprob`: one pass over the logits forward, one backward, nothing else
+of size [T, V].
 
-A target outside the vocabulary turns its log-prob, its log-sum-exp and its gradient to NaN; nothing waits for the
-device. Shape suffixes: T tokens, V vocabulary.
+A target outside the vocabulary turns its log-prob, its log-sum-exp and its gradient to NaN; nothing
+waits for the device. Shape suffixes: T tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def forward(
     ignore_index: int,
     return_entropy: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(log-prob, entropy, log-sum-exp), float32 [T]; the entropy is empty unless it is asked for."""
+    """(log-prob, entropy, log-sum-exp), float32 [T]; the entropy is empty unless it is asked
+    for.
+    """
     tokens, vocabulary = logits_TV.shape
     temperature_T = only_above_0(temperature_T)
     logprob_T, lse_T = torch.empty_like(temperature_T), torch.empty_like(temperature_T)
@@ -36,7 +39,8 @@ def forward(
             logits_forward_kernel[(tokens,)](
                 logits_TV, target_T, temperature_T, logprob_T, entropy_T, lse_T,
                 vocabulary, logits_TV.stride(0), ignore_index,
-                SOFTCAP=softcap, HAS_ENTROPY=return_entropy, K=LANE_COLUMNS, N=LANES, num_warps=NUM_WARPS,
+                SOFTCAP=softcap, HAS_ENTROPY=return_entropy, K=LANE_COLUMNS, N=LANES,
+                num_warps=NUM_WARPS,
             )  # fmt: skip
     return logprob_T, entropy_T, lse_T
 
@@ -54,16 +58,20 @@ def backward(
     entropy_grad_T: Tensor | None,
     into_TV: Tensor,
 ) -> None:
-    """Write the gradient of the logits into `into_TV`, which has contiguous rows and may be `logits_TV`."""
+    """Write the gradient of the logits into `into_TV`, which has contiguous rows and may be
+    `logits_TV`.
+    """
     tokens, vocabulary = logits_TV.shape
     logits_TV = row_major(logits_TV)
     if tokens:
         with launching_on(logits_TV):
             logits_gradient_kernel[(tokens, triton.cdiv(vocabulary, LANES))](
                 logits_TV, into_TV, target_T, temperature_T, logprob_T, lse_T, entropy_T,
-                grad_T.contiguous(), None if entropy_grad_T is None else entropy_grad_T.contiguous(),
+                grad_T.contiguous(),
+                None if entropy_grad_T is None else entropy_grad_T.contiguous(),
                 vocabulary, logits_TV.stride(0), into_TV.stride(0), ignore_index,
-                SOFTCAP=softcap, HAS_ENTROPY=entropy_grad_T is not None, N=LANES, num_warps=NUM_WARPS,
+                SOFTCAP=softcap, HAS_ENTROPY=entropy_grad_T is not None, N=LANES,
+                num_warps=NUM_WARPS,
             )  # fmt: skip
 
 

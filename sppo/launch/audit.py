@@ -1,4 +1,6 @@
-"""After a run: was every ticket trained once or given up with a reason, and is nothing left behind?"""
+"""After a run: was every ticket trained once or given up with a reason, and is nothing left
+behind?
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class Audit:
     trained: int
     twice: list[str]
     lost: list[str]
-    """Issued, but in no optimizer step and no dead letter. Of a run that has not finished: settled ones only."""
+    """Issued, but in no optimizer step and no dead letter. Of a run that has not finished: settled
+    ones only.
+    """
     dead: dict[str, str]
     """uid to reason."""
     dead_unexplained: list[str]
@@ -41,7 +45,9 @@ def audit(run_dir: Path) -> Audit:
     server = EmbeddedServer(run_dir / "broker", max_bytes=1 << 30)
     config = server.start(BrokerConfig())
     try:
-        broker = connect(config, f"{_name(run_dir)}-{(run_dir / 'run_id').read_text(encoding='utf-8')}")
+        broker = connect(
+            config, f"{_name(run_dir)}-{(run_dir / 'run_id').read_text(encoding='utf-8')}"
+        )
         summary = run_dirs.read_json(run_dir / "summary.json") or {}
         found = examine(run_dir, broker, finished=bool(summary.get("finished")))
         broker.close()
@@ -56,7 +62,10 @@ def examine(run_dir: Path, broker: RedisBroker, *, finished: bool) -> Audit:
     ledger = Ledger() if last is None else Ledger.restore(last.state["ledger"])
     step = 0 if last is None else last.step
     times = Counter(
-        uid for record in read_lines(run_dir / "metrics.jsonl") if record["step"] <= step for uid in record["tickets"]
+        uid
+        for record in read_lines(run_dir / "metrics.jsonl")
+        if record["step"] <= step
+        for uid in record["tickets"]
     )
     letters = {d.uid: d.reason for d in broker.dead_letters() if d.stream == "train"}
     uids = [training_uid(i) for i in range(ledger.next_index)]
@@ -64,18 +73,30 @@ def examine(run_dir: Path, broker: RedisBroker, *, finished: bool) -> Audit:
         issued=ledger.next_index,
         trained=len(times),
         twice=sorted(uid for uid, n in times.items() if n > 1),
-        lost=[uid for uid in uids if (finished or ledger.settled(uid)) and uid not in times and uid not in letters],
+        lost=[
+            uid
+            for uid in uids
+            if (finished or ledger.settled(uid)) and uid not in times and uid not in letters
+        ],
         dead=letters,
-        dead_unexplained=sorted(uid for uid, reason in letters.items() if not reason or reason.startswith("bad frame")),
+        dead_unexplained=sorted(
+            uid for uid, reason in letters.items() if not reason or reason.startswith("bad frame")
+        ),
         leftovers=broker.leftovers() if finished else [],
     )
 
 
 def orphans(run_dir: Path) -> list[str]:
-    """Processes that still work for this run: its roles and what they started, its broker, their shared memory."""
+    """Processes that still work for this run: its roles and what they started, its broker, their
+    shared memory.
+    """
     from sppo.launch.cluster import role_processes
 
-    found = {p.pid: p for path in (run_dir / "pids").glob("*.json") for p in role_processes(run_dir, path.stem)}
+    found = {
+        p.pid: p
+        for path in (run_dir / "pids").glob("*.json")
+        for p in role_processes(run_dir, path.stem)
+    }
     log = str(run_dir.resolve() / "broker")
     for process in psutil.process_iter():
         try:
@@ -84,8 +105,14 @@ def orphans(run_dir: Path) -> list[str]:
         except psutil.Error:
             continue
     roles = [path.stem for path in (run_dir / "pids").glob("*.json")]
-    memory = [f"/dev/shm/{name}" for role in roles for name in marks.left_shared_memory(marks.mark(run_dir, role))]
-    return [f"{p.pid} {' '.join(p.cmdline())[:80]}" for p in found.values() if p.is_running()] + memory
+    memory = [
+        f"/dev/shm/{name}"
+        for role in roles
+        for name in marks.left_shared_memory(marks.mark(run_dir, role))
+    ]
+    return [
+        f"{p.pid} {' '.join(p.cmdline())[:80]}" for p in found.values() if p.is_running()
+    ] + memory
 
 
 def _name(run_dir: Path) -> str:

@@ -1,7 +1,8 @@
 """`sppo-cli chaos`: hurt a real run by a seeded plan, then count what became of its tickets.
 
-Consumes what the run writes about itself (status.json, events.jsonl, logs); waits for each role to work again; the run
-is a plain `sppo-cli up` in a process of its own, which knows nothing of this but where the roles reach their broker.
+Consumes what the run writes about itself (status.json, events.jsonl, logs); waits for each role to
+work again; the run is a plain `sppo-cli up` in a process of its own, which knows nothing of this
+but where the roles reach their broker.
 
     kill        SIGKILL to the role's process
     stop        SIGSTOP for a few seconds, or for so long that the role is taken for hung and started again
@@ -69,23 +70,32 @@ class Outcome:
     fault: Fault
     restarted: bool
     recovery_s: float | None
-    """Seconds until the role worked again: from a kill, or a fault that led to a restart, the start-up of its engine
-    apart; from the end of one that led to none. None: it never did."""
+    """Seconds until the role worked again: from a kill, or a fault that led to a restart, the
+    start-up of its engine apart; from the end of one that led to none. None: it never did.
+    """
     engine_start_s: float = 0.0
     run_ended: bool = False
     """The run had ended before that could show."""
     began: float = 0.0
-    """Seconds since 1970 at which the fault was inflicted: later than planned where the one before took long."""
+    """Seconds since 1970 at which the fault was inflicted: later than planned where the one before
+    took long.
+    """
 
 
 def overrides(config: RunConfig) -> list[str]:
-    """Settings for a run that is hurt on purpose: it must not end because of it, nor wait long for what hangs."""
+    """Settings for a run that is hurt on purpose: it must not end because of it, nor wait long for
+    what hangs.
+    """
     hang_s = max(HANG_TIMEOUT_S, 3 * config.weights.phase_timeout_s)
     return ["launch.max_restarts=1000", f"launch.hang_timeout_s={hang_s:g}"]
 
 
-def plan(seed: int, minutes: float, every_s: float, roles: Sequence[str], kinds: Sequence[Kind]) -> list[Fault]:
-    """A kill every `every_s`, each role in turn, and half-way between two kills one of the other kinds."""
+def plan(
+    seed: int, minutes: float, every_s: float, roles: Sequence[str], kinds: Sequence[Kind]
+) -> list[Fault]:
+    """A kill every `every_s`, each role in turn, and half-way between two kills one of the other
+    kinds.
+    """
     rng = random.Random(seed)
     faults: list[Fault] = []
     others = [k for k in kinds if k != "kill"]
@@ -108,7 +118,9 @@ def plan(seed: int, minutes: float, every_s: float, roles: Sequence[str], kinds:
                 seconds = rng.uniform(*DISTURBANCE_S)
             if role == "broker" and kind != "stop":  # the proxies stand between it and the others
                 kind, seconds = "stop", rng.uniform(*SHORT_STOP_S)
-            faults.append(Fault(at_s=at + every_s / 2, kind=kind, role=role, seconds=round(seconds, 1)))
+            faults.append(
+                Fault(at_s=at + every_s / 2, kind=kind, role=role, seconds=round(seconds, 1))
+            )
         at += every_s
     return faults
 
@@ -129,11 +141,14 @@ class Chaos:
         self._folder = Path(tempfile.mkdtemp(prefix="sppo-chaos-"))
         server = private_folder(run_dir / "broker") / "broker.sock"
         self._proxies = {
-            name: Proxy(listen=self._folder / f"{name}.sock", server=server) for name in role_names(config)
+            name: Proxy(listen=self._folder / f"{name}.sock", server=server)
+            for name in role_names(config)
         }
 
     def run(self) -> dict[str, Any]:
-        """Start the run, hurt it, wait for its end, and report. Raises SppoError if it does not start."""
+        """Start the run, hurt it, wait for its end, and report. Raises SppoError if it does not
+        start.
+        """
         for proxy in self._proxies.values():
             proxy.start()
         started, self._since = time.monotonic(), time.time()
@@ -172,7 +187,7 @@ class Chaos:
             except subprocess.TimeoutExpired:
                 up.kill()
 
-    # hurting --------------------------------------------------------------------------------------------------------
+    # hurting --------------------------------------------------------------------------------------
     def _hurt(self, up: subprocess.Popen[bytes]) -> list[Outcome]:
         while up.poll() is None and not self._training():
             time.sleep(0.5)
@@ -199,7 +214,9 @@ class Chaos:
             before, process = self._life(fault.role), self._process(fault.role)
         at, wall = time.monotonic(), time.time()
         if process is None:
-            return Outcome(fault=fault, restarted=False, recovery_s=None, run_ended=up.poll() is not None)
+            return Outcome(
+                fault=fault, restarted=False, recovery_s=None, run_ended=up.poll() is not None
+            )
         if fault.kind == "kill":
             process.kill()
             return self._await(fault, before, at, wall, up)
@@ -209,12 +226,18 @@ class Chaos:
             if self._life(fault.role) not in ("", before):  # it was taken for hung
                 return self._await(fault, before, at, wall, up)
             if self._life(fault.role) == before and self._progress(fault.role) > progress:
-                return Outcome(fault=fault, restarted=False, recovery_s=round(time.monotonic() - healed, 1))
+                return Outcome(
+                    fault=fault, restarted=False, recovery_s=round(time.monotonic() - healed, 1)
+                )
             time.sleep(0.2)
-        return Outcome(fault=fault, restarted=False, recovery_s=None, run_ended=up.poll() is not None)
+        return Outcome(
+            fault=fault, restarted=False, recovery_s=None, run_ended=up.poll() is not None
+        )
 
     def _disturb(self, fault: Fault, process: psutil.Process, up: subprocess.Popen[bytes]) -> None:
-        """Stop, delay or cut off the role for as long as the plan says; it is healed whatever happens here."""
+        """Stop, delay or cut off the role for as long as the plan says; it is healed whatever
+        happens here.
+        """
         proxy = self._proxies.get(fault.role)
         try:
             if fault.kind == "stop":
@@ -231,7 +254,9 @@ class Chaos:
                 if fault.kind == "partition":
                     proxy.cut()
 
-    def _await(self, fault: Fault, before: str, at: float, wall: float, up: subprocess.Popen[bytes]) -> Outcome:
+    def _await(
+        self, fault: Fault, before: str, at: float, wall: float, up: subprocess.Popen[bytes]
+    ) -> Outcome:
         """Until the role has a new life that works."""
         outcome = Outcome(fault=fault, restarted=True, recovery_s=None)
         while time.monotonic() - at < RECOVERY_WAIT_S and up.poll() is None:
@@ -292,7 +317,7 @@ class Chaos:
                 continue
         return None
 
-    # what the run says of itself ------------------------------------------------------------------------------------
+    # what the run says of itself ------------------------------------------------------------------
     def _status(self) -> dict[str, Any]:
         return run_dirs.read_json(self._run_dir / "status.json") or {}
 
@@ -308,11 +333,13 @@ class Chaos:
         """Seconds from the process' begin to "engine ready", by the newest life's log."""
         if not role.startswith("generator"):
             return 0.0
-        text = (self._run_dir / "logs" / f"{role}.log").read_text(encoding="utf-8", errors="replace")
+        text = (self._run_dir / "logs" / f"{role}.log").read_text(
+            encoding="utf-8", errors="replace"
+        )
         times = [_stamps(text, what) for what in (f"{role} begins in process", "engine ready")]
         return max(0.0, times[1][-1] - times[0][-1]) if all(times) else 0.0
 
-    # the report -----------------------------------------------------------------------------------------------------
+    # the report -----------------------------------------------------------------------------------
     def _report(self, outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
         left = audits.orphans(self._run_dir)
         found = audits.audit(self._run_dir)
@@ -339,7 +366,9 @@ class Chaos:
 
 def role_names(config: RunConfig) -> list[str]:
     """Processes that a run of this configuration has, the broker apart."""
-    scorers = config.scorer.replicas if config.scorer.mode == "http" and not config.scorer.url else 0
+    scorers = (
+        config.scorer.replicas if config.scorer.mode == "http" and not config.scorer.url else 0
+    )
     generators = [f"generator-{i}" for i in range(config.generator.replicas)]
     return ["learner-0", *generators, *(f"scorer-{i}" for i in range(scorers))]
 
@@ -347,22 +376,29 @@ def role_names(config: RunConfig) -> list[str]:
 def hung_syncs(events: Sequence[dict[str, Any]], phase_timeout_s: float) -> list[dict[str, Any]]:
     """Weight syncs that took longer than their deadlines allow.
 
-    A sync may wait for one deadline per failure it reports, for its own phases, and for a generator to be there at all;
-    a broker that is away meanwhile may add its restart.
+    A sync may wait for one deadline per failure it reports, for its own phases, and for a generator
+    to be there at all; a broker that is away meanwhile may add its restart.
     """
     allowance_s = 20.0
     return [
         e
         for e in events
         if e["kind"] == "sync"
-        and e["ready_s"] + e["transfer_s"] - e["alone_s"] > (len(e["failures"]) + 2) * phase_timeout_s + allowance_s
+        and e["ready_s"] + e["transfer_s"] - e["alone_s"]
+        > (len(e["failures"]) + 2) * phase_timeout_s + allowance_s
     ]
 
 
-def hung_learners(events: Sequence[dict[str, Any]], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Restarts of a learner that stood still though no fault had made it: a sync that hangs would end so."""
+def hung_learners(
+    events: Sequence[dict[str, Any]], outcomes: Sequence[Outcome]
+) -> list[dict[str, Any]]:
+    """Restarts of a learner that stood still though no fault had made it: a sync that hangs would
+    end so.
+    """
     faults = [o for o in outcomes if o.fault.role == "learner-0" and o.fault.kind != "kill"]
-    explained = [(o.began, o.began + o.fault.seconds + RECOVERY_BAR_S + HANG_TIMEOUT_S) for o in faults]
+    explained = [
+        (o.began, o.began + o.fault.seconds + RECOVERY_BAR_S + HANG_TIMEOUT_S) for o in faults
+    ]
     return [
         e
         for e in events
@@ -373,16 +409,27 @@ def hung_learners(events: Sequence[dict[str, Any]], outcomes: Sequence[Outcome])
     ]
 
 
-def checks(found: Audit, outcomes: Sequence[Outcome], hung: int, left: Sequence[str]) -> list[dict[str, Any]]:
+def checks(
+    found: Audit, outcomes: Sequence[Outcome], hung: int, left: Sequence[str]
+) -> list[dict[str, Any]]:
     """The answers that a machine reads."""
-    times = [RECOVERY_WAIT_S if o.recovery_s is None else o.recovery_s for o in outcomes if not o.run_ended]
+    times = [
+        RECOVERY_WAIT_S if o.recovery_s is None else o.recovery_s
+        for o in outcomes
+        if not o.run_ended
+    ]
     return [
         _check("tickets_lost", len(found.lost), "tickets", 0),
         _check("tickets_trained_twice", len(found.twice), "tickets", 0),
         _check("tickets_dead_unexplained", len(found.dead_unexplained), "tickets", 0),
         _check("syncs_hung", hung, "syncs", 0),
         _check("max_recovery_s", max(times, default=0.0), "s", RECOVERY_BAR_S),
-        _check("orphans", len(left) + len(found.leftovers), "processes, shared memory, what the broker holds", 0),
+        _check(
+            "orphans",
+            len(left) + len(found.leftovers),
+            "processes, shared memory, what the broker holds",
+            0,
+        ),
     ]
 
 
@@ -400,7 +447,11 @@ def _line(outcome: Outcome) -> str:
         return what + f"not working again after {RECOVERY_WAIT_S:.0f} s"
     if not outcome.restarted:
         return what + f"went on {outcome.recovery_s:.1f} s after it was over"
-    engine = f" and {outcome.engine_start_s:.1f} s of the engine's own start" if outcome.engine_start_s else ""
+    engine = (
+        f" and {outcome.engine_start_s:.1f} s of the engine's own start"
+        if outcome.engine_start_s
+        else ""
+    )
     return what + f"started again, working after {outcome.recovery_s:.1f} s{engine}"
 
 
@@ -415,7 +466,9 @@ def _sleep(seconds: float, until: Callable[[], bool]) -> None:
 
 
 def _stamps(text: str, what: str) -> list[float]:
-    found = re.findall(rf"^(\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d,\d{{3}}) .*{re.escape(what)}", text, re.MULTILINE)
+    found = re.findall(
+        rf"^(\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d,\d{{3}}) .*{re.escape(what)}", text, re.MULTILINE
+    )
     return [datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S,%f").timestamp() for stamp in found]
 
 

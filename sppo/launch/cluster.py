@@ -1,7 +1,8 @@
-"""Role processes as Ray actors, each in a placement group of its own. This module and `own_ray` alone import Ray.
+"""Role processes as Ray actors, each in a placement group of its own. This module and `own_ray`
+alone import Ray.
 
-Ray is started on this machine for one run, on loopback addresses, with token authentication; or `launch.ray_address`
-names a cluster that is up, whose machines share the run directory.
+Ray is started on this machine for one run, on loopback addresses, with token authentication; or
+`launch.ray_address` names a cluster that is up, whose machines share the run directory.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class RoleProcess:
     result: Any
     """Reference to what the role returns."""
     ended: futures.Future[Any]
-    """Done when the role has ended, however. Waiting for it costs nothing, unlike asking Ray every second."""
+    """Done when the role has ended, however. Waiting for it costs nothing, unlike asking Ray every
+    second.
+    """
     place: Any
     """Its placement group, or None if it asks for nothing."""
 
@@ -72,7 +75,9 @@ class RoleProcess:
 class Cluster:
     """Ray, with the roles of one run."""
 
-    def __init__(self, run_dir: Path, *, address: str = "", spared: Callable[[], int | None] = lambda: None) -> None:
+    def __init__(
+        self, run_dir: Path, *, address: str = "", spared: Callable[[], int | None] = lambda: None
+    ) -> None:
         """`spared` names a child process that is not part of this Ray: the embedded broker.
 
         Raises ConfigError if there is no cluster at `address`.
@@ -99,7 +104,8 @@ class Cluster:
             self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             raise ConfigError(
-                f"launch.ray_address = {address!r}: {str(error).splitlines()[0]}; is the cluster up, and is its token "
+                f"launch.ray_address = {address!r}: {str(error).splitlines()[0]}; is the cluster "
+                f"up, and is its token "
                 "in RAY_AUTH_TOKEN?"
             ) from error
 
@@ -115,7 +121,9 @@ class Cluster:
         """
         again = name in self._started
         self._started.add(name)
-        marks.remove_shared_memory(marks.mark(self._run_dir, name))  # of a run that was killed as a whole
+        marks.remove_shared_memory(
+            marks.mark(self._run_dir, name)
+        )  # of a run that was killed as a whole
         wanted = demand(role, config)
         place = self._place(name, wanted)
         options = {"scheduling_strategy": place[1]} if place else {}
@@ -124,7 +132,9 @@ class Cluster:
             .options(num_cpus=wanted.cpus, num_gpus=wanted.gpus, max_restarts=0, **options)
             .remote()
         )
-        broker = config.broker.model_dump(mode="json") | {"password": config.broker.password.get_secret_value()}
+        broker = config.broker.model_dump(mode="json") | {
+            "password": config.broker.password.get_secret_value()
+        }
         result = actor.run.remote(
             role,
             name,
@@ -137,7 +147,11 @@ class Cluster:
             again,
         )
         self.roles[name] = RoleProcess(
-            name=name, actor=actor, result=result, ended=result.future(), place=place[0] if place else None
+            name=name,
+            actor=actor,
+            result=result,
+            ended=result.future(),
+            place=place[0] if place else None,
         )
 
     def reserve(self, name: str, wanted: Demand) -> bool:
@@ -167,7 +181,9 @@ class Cluster:
         while not self.reserve(name, wanted):
             if time.monotonic() > deadline:
                 self.release(name)
-                raise ConfigError(f"no machine of the cluster has room for {name} ({self.describe(wanted)})")
+                raise ConfigError(
+                    f"no machine of the cluster has room for {name} ({self.describe(wanted)})"
+                )
         place = self._places.pop(name)
         return place, PlacementGroupSchedulingStrategy(place)
 
@@ -194,8 +210,8 @@ class Cluster:
     def result(self, name: str) -> dict[str, Any]:
         """What an ended role returned; it is then forgotten.
 
-        Raises the role's own SppoError, RoleFailedError for another error in it, or RoleDiedError if its process is
-        gone; these two with its last log lines.
+        Raises the role's own SppoError, RoleFailedError for another error in it, or RoleDiedError
+        if its process is gone; these two with its last log lines.
         """
         process = self.roles.pop(name)
         try:
@@ -220,7 +236,9 @@ class Cluster:
             remove_placement_group(process.place)
 
     def sweep(self, name: str) -> None:
-        """End a role that has hung, or what a dead one has left running: an engine's processes, which init inherits."""
+        """End a role that has hung, or what a dead one has left running: an engine's processes,
+        which init inherits.
+        """
         node = run_dirs.role_node(self._run_dir, name)
         if self._own or node in ("", self._node):
             sweep_here(self._run_dir, name)
@@ -231,8 +249,12 @@ class Cluster:
         task = self._ray.remote(sweep_here).options(num_cpus=0, scheduling_strategy=there)
         try:
             self._ray.get(task.remote(self._run_dir, name), timeout=SWEEP_TIMEOUT_S)
-        except self._ray.exceptions.RayError as error:  # the machine is gone, and its processes with it
-            log.warning("%s was on a machine that cannot be reached: %s", name, type(error).__name__)
+        except (
+            self._ray.exceptions.RayError
+        ) as error:  # the machine is gone, and its processes with it
+            log.warning(
+                "%s was on a machine that cannot be reached: %s", name, type(error).__name__
+            )
 
     def shutdown(self) -> None:
         """End every process of this Ray."""
@@ -263,13 +285,16 @@ class _Role:
     """The actor: a thin shell around the functions of `sppo.launch.roles`."""
 
     def run(
-        self, role: str, name: str, run_key: str, config: str, broker: dict[str, Any], scorer_token: str, run_dir: str,
+        self, role: str, name: str, run_key: str, config: str, broker: dict[str, Any],
+        scorer_token: str, run_dir: str,
         working_dir: str, again: bool,
     ) -> dict[str, Any]:  # fmt: skip
         from sppo.launch import roles
 
         sys.path.insert(0, working_dir)  # a user's scorer may lie beside the configuration
-        os.environ[marks.VARIABLE] = marks.mark(Path(run_dir), name)  # seen in the processes that this one starts
+        os.environ[marks.VARIABLE] = marks.mark(
+            Path(run_dir), name
+        )  # seen in the processes that this one starts
         import ray
 
         run_dirs.write_pid(Path(run_dir), name, ray.get_runtime_context().get_node_id())
@@ -277,7 +302,9 @@ class _Role:
             faults.arm("")  # a crash point is passed once
         roles.redirect_output(Path(run_dir) / "logs" / f"{name}.log")
         run = settings.with_secrets(
-            settings.from_json(config), broker=settings.BrokerConfig(**broker), scorer_token=scorer_token
+            settings.from_json(config),
+            broker=settings.BrokerConfig(**broker),
+            scorer_token=scorer_token,
         )
         try:
             if role == "learner":
@@ -320,7 +347,9 @@ def sweep_here(run_dir: Path, name: str) -> None:
 
 
 def check_room(have: Demand, config: RunConfig, counts: Mapping[str, int]) -> None:
-    """Raises ConfigError saying what there is and what was asked, if so many processes of each role do not fit."""
+    """Raises ConfigError saying what there is and what was asked, if so many processes of each role
+    do not fit.
+    """
     each = {role: demand(role, config) for role in counts}
     for unit, mend in (
         ("GPU", "lower generator.replicas, or set learner.device = 'cpu'"),
@@ -335,7 +364,8 @@ def check_room(have: Demand, config: RunConfig, counts: Mapping[str, int]) -> No
                 if n
             )
             raise ConfigError(
-                f"the run asks for {sum(asked.values()):g} {unit}s ({parts}) and Ray has {there:g}: {mend}"
+                f"the run asks for {sum(asked.values()):g} {unit}s ({parts}) and Ray has "
+                f"{there:g}: {mend}"
             )
 
 

@@ -1,4 +1,6 @@
-"""What happened in a run: the learner's events from the broker, and the supervisor's own, in RUN/events.jsonl."""
+"""What happened in a run: the learner's events from the broker, and the supervisor's own, in
+RUN/events.jsonl.
+"""
 
 from __future__ import annotations
 

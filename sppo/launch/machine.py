@@ -1,4 +1,6 @@
-"""What this machine must offer before anything starts: a temporary folder that sockets fit into, and shared memory."""
+"""What this machine must offer before anything starts: a temporary folder that sockets fit into,
+and shared memory.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,15 @@ PLAIN = re.compile(r"[A-Za-z0-9/._+=@,~-]")
 
 SHARED_MEMORY = Path("/dev/shm")
 QUEUE_MIB = 240
-"""vLLM's executor of several processes makes two queues of at most so much, of which it touches little; it asks for the
-free space of each when it makes it."""
+"""vLLM's executor of several processes makes two queues of at most so much, of which it touches
+little; it asks for the free space of each when it makes it.
+"""
 
 
 def check(config: RunConfig, role: str = "up") -> None:
-    """Raises ConfigError for a machine on which this role of the run, or all of them, could not work."""
+    """Raises ConfigError for a machine on which this role of the run, or all of them, could not
+    work.
+    """
     own_ray = role == "up" and not config.launch.ray_address
     _check_temporary_folder(RAYS_SOCKET if own_ray else OWN_SOCKET)
     if role == "generator" or own_ray:
@@ -35,7 +40,9 @@ def check(config: RunConfig, role: str = "up") -> None:
 
 
 def check_disk(config: RunConfig, run_dir: Path) -> None:
-    """Raises ConfigError if the embedded broker would not start for want of room in the run directory."""
+    """Raises ConfigError if the embedded broker would not start for want of room in the run
+    directory.
+    """
     free = shutil.disk_usage(run_dir).free
     if not config.broker.url and free < MIN_FREE_BYTES:
         raise ConfigError(
@@ -56,12 +63,15 @@ def _check_temporary_folder(longest: str) -> None:
     size = len(os.fsencode(folder))
     if odd := sorted({c for c in folder if not PLAIN.fullmatch(c)}):
         raise ConfigError(
-            f"TMPDIR = {folder!r} has {odd[0]!r} in it, and Ray, vLLM and compilers put that path into command lines "
-            "and addresses: use a folder of ASCII letters, digits and _./+=@,~- alone, such as TMPDIR=/tmp"
+            f"TMPDIR = {folder!r} has {odd[0]!r} in it, and Ray, vLLM and compilers put that path "
+            f"into command lines "
+            "and addresses: use a folder of ASCII letters, digits and _./+=@,~- alone, such as "
+            "TMPDIR=/tmp"
         )
     if size > room:
         raise ConfigError(
-            f"TMPDIR = {folder!r} is {size} bytes long: sockets are made in it, whose paths end at {SOCKET_BYTES} "
+            f"TMPDIR = {folder!r} is {size} bytes long: sockets are made in it, whose paths end at "
+            f"{SOCKET_BYTES} "
             f"bytes, so it may have {room}; use a shorter one, such as TMPDIR=/tmp"
         )
 
@@ -75,6 +85,7 @@ def _check_shared_memory(config: RunConfig) -> None:
     there = shutil.disk_usage(SHARED_MEMORY).free >> 20 if SHARED_MEMORY.is_dir() else 0
     if there < QUEUE_MIB:
         raise ConfigError(
-            f"{SHARED_MEMORY} has {there} MiB free and vLLM needs {QUEUE_MIB}: enlarge it (docker run --shm-size=1g, "
+            f"{SHARED_MEMORY} has {there} MiB free and vLLM needs {QUEUE_MIB}: enlarge it (docker "
+            f"run --shm-size=1g, "
             f"mount -o remount,size=1g {SHARED_MEMORY}), or set generator.engine = 'transformers'"
         )

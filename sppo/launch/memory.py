@@ -12,9 +12,11 @@ GROWTH = 1.01
 
 
 class Peak:
-    """The largest sum of proportional set sizes so far: a page that n processes share counts 1/n for each.
+    """The largest sum of proportional set sizes so far: a page that n processes share counts 1/n
+    for each.
 
-    Resident sizes are cheap to read and tell when there may be a new peak; only then are the pages looked at.
+    Resident sizes are cheap to read and tell when there may be a new peak; only then are the pages
+    looked at.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +34,9 @@ class Peak:
         resident = sum(_read(p, lambda p: p.memory_info().rss) for p in family)
         if resident > self._resident * GROWTH:
             self._resident = resident
-            self.nbytes = max(self.nbytes, sum(_read(p, lambda p: p.memory_full_info().pss) for p in family))
+            self.nbytes = max(
+                self.nbytes, sum(_read(p, lambda p: p.memory_full_info().pss) for p in family)
+            )
 
 
 def _family() -> list[psutil.Process]:

@@ -1,7 +1,8 @@
 """Checks of a model's files before anything starts: the headers of its weights, not the weights.
 
-Whatever a role would find at its start is found here: a family that is not exact, files that are short or lack a part,
-a context that is too small, a vocabulary that does not fit, an export that could not be written.
+Whatever a role would find at its start is found here: a family that is not exact, files that are
+short or lack a part, a context that is too small, a vocabulary that does not fit, an export that
+could not be written.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ def check(config: RunConfig, path: str, tokenizer: Any) -> Family:
     name = config.model.name
     found = families.read_config(path, name)
     if (quantised := getattr(found, "quantization_config", None)) is not None:
-        method = quantised.get("quant_method", "?") if isinstance(quantised, dict) else quantised.quant_method
+        method = (
+            quantised.get("quant_method", "?")
+            if isinstance(quantised, dict)
+            else quantised.quant_method
+        )
         raise ConfigError(f"model.name = {name!r} holds quantised weights ({method}), which cannot be trained; "
                           "name the model that it was made from")  # fmt: skip
     family = families.of(found, name)
@@ -55,7 +60,9 @@ def _check_engine(config: RunConfig, family: Family) -> None:
 
 
 def context(found: Any) -> tuple[int, str] | None:
-    """The most tokens that a configuration allows, and the name of that limit; None where there is none."""
+    """The most tokens that a configuration allows, and the name of that limit; None where there is
+    none.
+    """
     if found.model_type in _RELATIVE or getattr(found, "alibi", False):
         return None
     name = next((n for n in _LIMITS if isinstance(getattr(found, n, None), int)), None)
@@ -63,10 +70,17 @@ def context(found: Any) -> tuple[int, str] | None:
         return None
     limit = int(getattr(found, name))
     for rope in _ropes(found):
-        kind, original = rope.get("rope_type", "default"), rope.get("original_max_position_embeddings")
-        if kind == "longrope":  # its factors change with the length of what is read, engines' with their settings
+        kind, original = (
+            rope.get("rope_type", "default"),
+            rope.get("original_max_position_embeddings"),
+        )
+        if (
+            kind == "longrope"
+        ):  # its factors change with the length of what is read, engines' with their settings
             original = original or getattr(found, "original_max_position_embeddings", None)
-            return int(original or limit), "original_max_position_embeddings of longrope, where its factors change"
+            return int(
+                original or limit
+            ), "original_max_position_embeddings of longrope, where its factors change"
         if kind not in _UNSCALED:
             limit = int(limit * float(rope.get("factor") or 1))
     return limit, name
@@ -78,7 +92,8 @@ def check_context(config: RunConfig, found: Any) -> None:
     limit = context(found)
     if limit is not None and prompt + answer > limit[0]:
         raise ConfigError(
-            f"task.max_prompt_tokens = {prompt} and sampling.max_tokens = {answer} need {prompt + answer} tokens; "
+            f"task.max_prompt_tokens = {prompt} and sampling.max_tokens = {answer} need "
+            f"{prompt + answer} tokens; "
             f"model.name = {config.model.name!r} reads {limit[0]} ({limit[1]}): lower them"
         )
 
@@ -110,7 +125,8 @@ def headers(path: str, name: str) -> dict[str, tuple[int, ...]]:
         kinds = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
         other = next((f.name for kind in kinds for f in sorted(folder.glob(kind))), "")
         raise ConfigError(
-            f"model.name = {name!r}: the folder holds no model.safetensors" + (f", but {other}" if other else "")
+            f"model.name = {name!r}: the folder holds no "
+            f"model.safetensors" + (f", but {other}" if other else "")
             + "; save the model with save_pretrained of Transformers"
         )  # fmt: skip
     shapes: dict[str, tuple[int, ...]] = {}
@@ -120,7 +136,9 @@ def headers(path: str, name: str) -> dict[str, tuple[int, ...]]:
                 shapes |= {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             what = "is missing" if not file.is_file() else f"cannot be read ({error})"
-            raise ConfigError(f"model.name = {name!r}: {file} {what}; fetch the model again") from error
+            raise ConfigError(
+                f"model.name = {name!r}: {file} {what}; fetch the model again"
+            ) from error
     if lacking := sorted(set(listed) - set(shapes)):
         raise ConfigError(f"model.name = {name!r}: {index.name} lists {lacking[0]!r}, which no file holds; "
                           "fetch the model again")  # fmt: skip
@@ -128,7 +146,9 @@ def headers(path: str, name: str) -> dict[str, tuple[int, ...]]:
 
 
 def check_weights(module: Any, shapes: dict[str, tuple[int, ...]], config: RunConfig) -> None:
-    """Raises ConfigError unless every parameter is in the files, with its shape: a missing one would be made up."""
+    """Raises ConfigError unless every parameter is in the files, with its shape: a missing one
+    would be made up.
+    """
     where = f"model.name = {config.model.name!r}"
     own = {name: tuple(p.shape) for name, p in module.state_dict(keep_vars=True).items()}
     required = {name for name, _ in module.named_parameters()}
@@ -141,17 +161,27 @@ def check_weights(module: Any, shapes: dict[str, tuple[int, ...]], config: RunCo
                           f"{lacking[0]!r} among them; fetch the model again")  # fmt: skip
     for name in sorted(set(sources) & set(own)):
         given = [shapes[source] for source in sources[name]]
-        short = sum(map(math.prod, given)) < math.prod(own[name]) if name in converted else given != [own[name]]
+        short = (
+            sum(map(math.prod, given)) < math.prod(own[name])
+            if name in converted
+            else given != [own[name]]
+        )
         if short:
             raise ConfigError(f"{where}: {sources[name][0]!r} is {list(given[0])} in its files, and {name!r} is "
-                              f"{list(own[name])} by config.json; fetch the model again")  # fmt: skip
+                              f"{list(own[name])} by config.json; fetch the model "
+                              f"again")  # fmt: skip
     if config.learner.ranks > 1 and (apart := sorted(required - set(shapes))):
         raise ConfigError(f"learner.ranks = {config.learner.ranks}: the files of {where} name {apart[0]!r} otherwise "
-                          "than Transformers does, which ranks do not read; use learner.ranks = 1")  # fmt: skip
+                          "than Transformers does, which ranks do not read; use learner.ranks = "
+                          "1")  # fmt: skip
 
 
-def _sources(module: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[dict[str, list[str]], set[str]]:
-    """What Transformers would fill each parameter from, by names in the files; and which parameters it converts."""
+def _sources(
+    module: Any, shapes: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, list[str]], set[str]]:
+    """What Transformers would fill each parameter from, by names in the files; and which parameters
+    it converts.
+    """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -181,17 +211,25 @@ def _targets(name: str, converter: Any) -> list[str]:
 
 
 def check_vocabulary(module: Any, tokenizer: Any, stop: tuple[int, ...], name: str) -> None:
-    """Raises ConfigError for tokens that the model has no row for, and where nothing would end a completion."""
+    """Raises ConfigError for tokens that the model has no row for, and where nothing would end a
+    completion.
+    """
     where = f"model.name = {name!r}"
-    rows = min(int(part.weight.shape[0]) for part in (module.get_input_embeddings(), module.get_output_embeddings()))
-    added = set(tokenizer.added_tokens_decoder)  # a family's tokenizer may know tokens of its larger members
+    rows = min(
+        int(part.weight.shape[0])
+        for part in (module.get_input_embeddings(), module.get_output_embeddings())
+    )
+    added = set(
+        tokenizer.added_tokens_decoder
+    )  # a family's tokenizer may know tokens of its larger members
     highest = max(set(tokenizer.get_vocab().values()) - added, default=0)
     if highest >= rows:
         raise ConfigError(f"{where}: its tokenizer knows tokens up to {highest}, the model has {rows} rows; "
                           "the tokenizer is another model's")  # fmt: skip
     if not stop:
         raise ConfigError(f"{where}: neither generation_config.json, config.json, tokenizer nor chat template names a "
-                          "token that ends a completion; give generation_config.json an eos_token_id")  # fmt: skip
+                          "token that ends a completion; give generation_config.json an "
+                          "eos_token_id")  # fmt: skip
     if stop[-1] >= rows:
         raise ConfigError(f"{where}: eos_token_id {stop[-1]} is beyond the model's {rows} rows; mend the "
                           "eos_token_id of its generation_config.json and config.json")  # fmt: skip
@@ -203,7 +241,14 @@ def _skeleton(found: Any, family: Family, name: str) -> Any:
 
     try:
         module = skeleton(found, family)
-    except (ValueError, TypeError, AttributeError, RuntimeError, KeyError, ZeroDivisionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        KeyError,
+        ZeroDivisionError,
+    ) as error:
         raise ConfigError(f"model.name = {name!r}: Transformers cannot make a {family.name} of its config.json: "
                           f"{_first_line(error)}") from error  # fmt: skip
     check_head(module, name)
@@ -217,7 +262,9 @@ def _check_export(found: Any, tokenizer: Any, name: str) -> None:
             found.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         except Exception as error:
-            raise ConfigError(f"model.name = {name!r}: an export could not be written: {_first_line(error)}") from error
+            raise ConfigError(
+                f"model.name = {name!r}: an export could not be written: {_first_line(error)}"
+            ) from error
 
 
 def _json(file: Path, name: str) -> Any:

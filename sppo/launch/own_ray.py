@@ -1,4 +1,6 @@
-"""A Ray of one run's own: on loopback addresses, with a token, and without what nobody here asks for (ADR 0005)."""
+"""A Ray of one run's own: on loopback addresses, with a token, and without what nobody here asks
+for (ADR 0005).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ ENVIRONMENT = {
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
-    # This Ray starts a handful of actors and watches them: no looking several times a second, no record of events.
+    # This Ray starts a handful of actors and watches them: no looking several times a second, no
+    # record of events.
     "RAY_raylet_report_resources_period_milliseconds": "1000",
     "RAY_object_manager_timer_freq_ms": "1000",
     "RAY_raylet_check_gc_period_milliseconds": "5000",
@@ -48,11 +51,14 @@ def begin() -> None:
     import ray
     from ray._private import node, services, worker
 
-    # Ray turns 127.0.0.1 into the host's address and then listens there; this run is on one machine.
+    # Ray turns 127.0.0.1 into the host's address and then listens there; this run is on one
+    # machine.
     services.resolve_ip_for_localhost = lambda host: host
-    # The supervisor says which role died and why; Ray's own notice on the terminal says less in more words.
+    # The supervisor says which role died and why; Ray's own notice on the terminal says less in
+    # more words.
     worker.print_to_stdstream = lambda *_, **__: None
-    # Nobody reads roles' logs through Ray, adds machines to it, or asks it for jobs: three processes fewer.
+    # Nobody reads roles' logs through Ray, adds machines to it, or asks it for jobs: three
+    # processes fewer.
     for part in ("start_log_monitor", "start_monitor", "start_api_server"):
         setattr(node.Node, part, lambda *_, **__: None)
     with stop.kept_from_children():

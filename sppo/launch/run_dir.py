@@ -1,4 +1,5 @@
-"""The run directory: what is in it, whether a configuration may use it, and what it says about a run.
+"""The run directory: what is in it, whether a configuration may use it, and what it says about a
+run.
 
 RUN/config.toml       the resolved configuration, without secrets
 RUN/metrics.jsonl     one line per optimizer step (names: sppo/metrics.py)
@@ -42,20 +43,27 @@ DOWN_TIMEOUT_S = 180.0
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the directory for one `up`. Raises ConfigError when it cannot be written or another `up` holds it."""
+    """Hold the directory for one `up`. Raises ConfigError when it cannot be written or another `up`
+    holds it.
+    """
     try:
         if not run_dir.exists():
-            run_dir.mkdir(parents=True, mode=0o700)  # prompts, groups and weights are this user's alone
+            run_dir.mkdir(
+                parents=True, mode=0o700
+            )  # prompts, groups and weights are this user's alone
         (run_dir / "logs").mkdir(exist_ok=True)
         lock = (run_dir / "up.lock").open("a", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--run-dir {run_dir} cannot be written: {error.strerror}; choose another") from error
+        raise ConfigError(
+            f"--run-dir {run_dir} cannot be written: {error.strerror}; choose another"
+        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"--run-dir {run_dir}: a run is up here; `sppo-cli down {quote(str(run_dir))}` ends it"
+                f"--run-dir {run_dir}: a run is up here; `sppo-cli down {quote(str(run_dir))}` "
+                f"ends it"
             ) from None
         yield
 
@@ -64,7 +72,9 @@ def check(run_dir: Path, config: RunConfig) -> None:
     """Raises ConfigError when the directory holds a run that was trained under other settings."""
     changed = _changes(run_dir, config)
     if changed and has_progress(run_dir):
-        shown = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(changed.items())[:5])
+        shown = "; ".join(
+            f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(changed.items())[:5]
+        )
         raise ConfigError(
             f"--run-dir {run_dir} belongs to another configuration: {shown}; "
             "choose another directory, or put the settings back to resume"
@@ -79,8 +89,9 @@ def check_checkpoint(run_dir: Path) -> None:
 def claim(run_dir: Path, config: RunConfig, *, anew: bool = False) -> str:
     """Write config.toml; returns the name of this run's keys in the broker.
 
-    The name is kept as long as the run may be resumed. A directory whose run never took a step under other settings
-    begins anew, so that no group of those settings can be trained; so does one whose data is new (`anew`).
+    The name is kept as long as the run may be resumed. A directory whose run never took a step
+    under other settings begins anew, so that no group of those settings can be trained; so does one
+    whose data is new (`anew`).
     """
     identity = run_dir / "run_id"
     if anew or _changes(run_dir, config) or not identity.exists():
@@ -100,7 +111,10 @@ def _changes(run_dir: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]:
     existing = run_dir / "config.toml"
     if not existing.exists():
         return {}
-    before, after = (flatten(tomllib.loads(text)) for text in (existing.read_text(encoding="utf-8"), to_toml(config)))
+    before, after = (
+        flatten(tomllib.loads(text))
+        for text in (existing.read_text(encoding="utf-8"), to_toml(config))
+    )
     return {
         key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())
@@ -115,7 +129,10 @@ def running(run_dir: Path) -> int | None:
         return None
     try:
         process = psutil.Process(status["pid"])
-        alive = abs(process.create_time() - status["pid_created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        alive = (
+            abs(process.create_time() - status["pid_created"]) < 1
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
     except psutil.NoSuchProcess:
         return None
     return int(status["pid"]) if alive else None
@@ -124,7 +141,10 @@ def running(run_dir: Path) -> int | None:
 def write_status(run_dir: Path, status: dict[str, Any]) -> None:
     """Renew status.json with this process as the owner."""
     process = psutil.Process(os.getpid())
-    _write(run_dir / "status.json", json.dumps(status | {"pid": process.pid, "pid_created": process.create_time()}))
+    _write(
+        run_dir / "status.json",
+        json.dumps(status | {"pid": process.pid, "pid_created": process.create_time()}),
+    )
 
 
 def write_pid(run_dir: Path, role: str, node: str = "") -> None:
@@ -132,7 +152,10 @@ def write_pid(run_dir: Path, role: str, node: str = "") -> None:
     process = psutil.Process()
     folder = run_dir / "pids"
     folder.mkdir(exist_ok=True)
-    _write(folder / f"{role}.json", json.dumps({"pid": process.pid, "created": process.create_time(), "node": node}))
+    _write(
+        folder / f"{role}.json",
+        json.dumps({"pid": process.pid, "created": process.create_time(), "node": node}),
+    )
 
 
 def role_node(run_dir: Path, role: str) -> str:
@@ -147,7 +170,10 @@ def role_process(run_dir: Path, role: str) -> psutil.Process | None:
         return None
     try:
         process = psutil.Process(found["pid"])
-        same = abs(process.create_time() - found["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        same = (
+            abs(process.create_time() - found["created"]) < 1
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
     except psutil.NoSuchProcess:
         return None
     return process if same else None
@@ -169,12 +195,25 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def describe(run_dir: Path) -> dict[str, Any]:
     """A running or finished run as one object. Raises ConfigError where there is no run."""
     if not (run_dir / "config.toml").exists():
-        raise ConfigError(f"{run_dir} holds no run; `sppo-cli up CONFIG --run-dir {quote(str(run_dir))}` starts one")
+        raise ConfigError(
+            f"{run_dir} holds no run; `sppo-cli up CONFIG --run-dir {quote(str(run_dir))}` starts "
+            f"one"
+        )
     pid = running(run_dir)
-    status = {k: v for k, v in (read_json(run_dir / "status.json") or {}).items() if not k.startswith("pid")}
+    status = {
+        k: v
+        for k, v in (read_json(run_dir / "status.json") or {}).items()
+        if not k.startswith("pid")
+    }
     summary = read_json(run_dir / "summary.json")
     state = "running" if pid else ("finished" if summary and summary["finished"] else "stopped")
-    return {"run_dir": str(run_dir), "state": state, "pid": pid, **status, "summary": None if pid else summary}
+    return {
+        "run_dir": str(run_dir),
+        "state": state,
+        "pid": pid,
+        **status,
+        "summary": None if pid else summary,
+    }
 
 
 def end(run_dir: Path) -> bool:
@@ -189,7 +228,9 @@ def end(run_dir: Path) -> bool:
     deadline = time.monotonic() + DOWN_TIMEOUT_S
     while running(run_dir) is not None:
         if time.monotonic() > deadline:
-            raise ConfigError(f"process {pid} has not stopped after {DOWN_TIMEOUT_S:.0f} s; see {run_dir}/logs")
+            raise ConfigError(
+                f"process {pid} has not stopped after {DOWN_TIMEOUT_S:.0f} s; see {run_dir}/logs"
+            )
         time.sleep(0.2)
     return True
 

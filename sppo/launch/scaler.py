@@ -1,7 +1,7 @@
 """The supervisor's side of `sppo-cli scale`: newcomers and leavers, a little in each round.
 
-Room for all newcomers is reserved before any is started, and who is to go is told after that: a request that cannot be
-carried out changes nothing.
+Room for all newcomers is reserved before any is started, and who is to go is told after that: a
+request that cannot be carried out changes nothing.
 """
 
 from __future__ import annotations
@@ -46,8 +46,12 @@ class Scaler:
         """For status.json."""
         return self.answer | {"leaving": sorted(self.leaving)}
 
-    def round(self, cluster: Cluster, broker: Broker, start: Callable[[str], None], due: dict[str, float]) -> None:
-        """Go on with what is under way. `due` are the roles that died and wait to be started again."""
+    def round(
+        self, cluster: Cluster, broker: Broker, start: Callable[[str], None], due: dict[str, float]
+    ) -> None:
+        """Go on with what is under way. `due` are the roles that died and wait to be started
+        again.
+        """
         self._end_late(cluster)
         if self._growing:
             self._grow(cluster, start)
@@ -70,7 +74,11 @@ class Scaler:
         self.newcomers.discard(name)
         self._set_target(role, len(self._names(role)))
         self.answer["refused"] = f"{name} did not come to work: {error}"
-        self._tell("scale", f"{name} did not come to work and is given up: {str(error).splitlines()[0]}", role=name)
+        self._tell(
+            "scale",
+            f"{name} did not come to work and is given up: {str(error).splitlines()[0]}",
+            role=name,
+        )
 
     def _take_request(self, cluster: Cluster) -> None:
         asked = scaling.read(self._run_dir)
@@ -83,7 +91,9 @@ class Scaler:
         except ConfigError as error:
             self._refuse(str(error))
             return
-        self._tell("scale", ", ".join(f"{r}s: {n}" for r, n in self._wanted.items()), wanted=self._wanted)
+        self._tell(
+            "scale", ", ".join(f"{r}s: {n}" for r, n in self._wanted.items()), wanted=self._wanted
+        )
         self._growing, self._since = self._newcomers(), time.monotonic()
         if not self._growing:
             self._commit()
@@ -92,24 +102,33 @@ class Scaler:
         """Raises ConfigError for what cannot be."""
         if "scorer" in self._wanted and not self._names("scorer"):
             raise ConfigError(
-                "scorers: none is this run's own (scorer.mode = 'inline', or scorer.url names yours), so there is "
+                "scorers: none is this run's own (scorer.mode = 'inline', or scorer.url names "
+                "yours), so there is "
                 "nothing to scale"
             )
         staying = {role: len(self._names(role)) for role in ("learner", "scorer", "generator")}
-        leaving = {role: sum(self._plan[name][0] == role for name in self.leaving) for role in staying}
+        leaving = {
+            role: sum(self._plan[name][0] == role for name in self.leaving) for role in staying
+        }
         counts = {role: self._wanted.get(role, n) + leaving[role] for role, n in staying.items()}
         check_room(cluster.resources(), self._config, counts)
 
     def _newcomers(self) -> list[str]:
         names = []
         for role, count in self._wanted.items():
-            free = (f"{role}-{i}" for i in range(len(self._plan) + count) if f"{role}-{i}" not in self._plan)
+            free = (
+                f"{role}-{i}"
+                for i in range(len(self._plan) + count)
+                if f"{role}-{i}" not in self._plan
+            )
             names += [next(free) for _ in range(count - len(self._names(role)))]
         return names
 
     def _grow(self, cluster: Cluster, start: Callable[[str], None]) -> None:
         config = self._config
-        there = [cluster.reserve(name, demand(name.rsplit("-", 1)[0], config)) for name in self._growing]  # ask for all
+        there = [
+            cluster.reserve(name, demand(name.rsplit("-", 1)[0], config)) for name in self._growing
+        ]  # ask for all
         if all(there):
             names, self._growing = self._growing, []
             self._commit()
@@ -147,7 +166,11 @@ class Scaler:
 
     def _end_late(self, cluster: Cluster) -> None:
         for name in [name for name, by in self.leaving.items() if time.monotonic() > by]:
-            self._tell("scale", f"{name} did not leave within {LEAVING_TIMEOUT_S:.0f} s and is ended", role=name)
+            self._tell(
+                "scale",
+                f"{name} did not leave within {LEAVING_TIMEOUT_S:.0f} s and is ended",
+                role=name,
+            )
             self.leaving[name] = float("inf")
             cluster.sweep(name)
 
@@ -157,7 +180,9 @@ class Scaler:
 
     def _names(self, role: str) -> list[str]:
         """Processes of a role that are to stay, by number."""
-        names = [name for name, (of, _) in self._plan.items() if of == role and name not in self.leaving]
+        names = [
+            name for name, (of, _) in self._plan.items() if of == role and name not in self.leaving
+        ]
         return sorted(names, key=lambda name: int(name.rsplit("-", 1)[1]))
 
     @property

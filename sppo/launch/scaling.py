@@ -18,7 +18,9 @@ from sppo.launch import run_dir as run_dirs
 POLL_S = 0.3
 ANSWER_TIMEOUT_S = 60.0
 SYNC_PATIENCE_S = 300.0
-"""How long `follow` gives a newcomer for its first weight sync, which waits for the step at hand."""
+"""How long `follow` gives a newcomer for its first weight sync, which waits for the step at
+hand.
+"""
 ROLES = ("generator", "scorer")
 
 
@@ -39,13 +41,18 @@ def parse(items: Sequence[str]) -> dict[str, int]:
 
 
 def request(run_dir: Path, wanted: dict[str, int]) -> str:
-    """Ask the supervisor of a running job; returns the request's id. Raises ConfigError if none is running."""
+    """Ask the supervisor of a running job; returns the request's id. Raises ConfigError if none is
+    running.
+    """
     run_dirs.describe(run_dir)
     if run_dirs.running(run_dir) is None:
-        raise ConfigError(f"{run_dir}: nothing is running; `--set generator.replicas=N` says how many `up` starts")
+        raise ConfigError(
+            f"{run_dir}: nothing is running; `--set generator.replicas=N` says how many `up` starts"
+        )
     if (run_dirs.read_json(run_dir / "status.json") or {}).get("by") == "learner":
         raise ConfigError(
-            f"{run_dir}: the roles of this run were started by hand; start more with `sppo-cli generator` or `sppo-cli "
+            f"{run_dir}: the roles of this run were started by hand; start more with `sppo-cli "
+            f"generator` or `sppo-cli "
             "scorer`, and end one with SIGTERM"
         )
     identity = uuid.uuid4().hex
@@ -59,11 +66,17 @@ def read(run_dir: Path) -> dict[str, Any]:
 
 
 def follow(
-    run_dir: Path, identity: str, wanted: dict[str, int], tell: Callable[[str], None], *, timeout_s: float
+    run_dir: Path,
+    identity: str,
+    wanted: dict[str, int],
+    tell: Callable[[str], None],
+    *,
+    timeout_s: float,
 ) -> None:
     """Wait until as many as were asked for are at work and nobody is leaving.
 
-    Raises ConfigError with the supervisor's reason if it refuses, or if the run ends first or time is over.
+    Raises ConfigError with the supervisor's reason if it refuses, or if the run ends first or time
+    is over.
     """
     began, said = time.monotonic(), ""
     while True:
@@ -74,18 +87,25 @@ def follow(
             raise ConfigError(f"{run_dir}: the run has ended meanwhile")
         if answer.get("id") != identity:
             if elapsed > ANSWER_TIMEOUT_S:
-                raise ConfigError(f"{run_dir}: the run gave no answer within {ANSWER_TIMEOUT_S:.0f} s; see its logs")
+                raise ConfigError(
+                    f"{run_dir}: the run gave no answer within {ANSWER_TIMEOUT_S:.0f} s; see its "
+                    f"logs"
+                )
         elif answer["refused"]:
             raise ConfigError(answer["refused"])
         else:
             at_work = {role: _at_work(status, role) for role in wanted}
-            news = ", ".join(f"{n} of {wanted[role]} {role}s at work" for role, n in at_work.items())
+            news = ", ".join(
+                f"{n} of {wanted[role]} {role}s at work" for role, n in at_work.items()
+            )
             if answer["leaving"]:
                 news += f"; leaving: {', '.join(answer['leaving'])}"
             if news != said:
                 said = news
                 tell(news)
-            enough = all(at_work[role] >= count for role, count in wanted.items())  # others may have come by hand
+            enough = all(
+                at_work[role] >= count for role, count in wanted.items()
+            )  # others may have come by hand
             if enough and not answer["leaving"]:
                 return
             if elapsed > timeout_s:

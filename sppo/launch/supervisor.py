@@ -1,7 +1,7 @@
 """`sppo-cli up`: check, start every role, watch, and leave nothing behind.
 
-Consumes the learner's events, heartbeats, and the end of any role or of the embedded broker; waits for the learner;
-unblocks the person in front of it. Who dies or hangs is started again.
+Consumes the learner's events, heartbeats, and the end of any role or of the embedded broker; waits
+for the learner; unblocks the person in front of it. Who dies or hangs is started again.
 """
 
 from __future__ import annotations
@@ -47,13 +47,16 @@ CHAOS_VARIABLE = "SPPO_CHAOS_DIR"
 def _check_reach_of_others(config: RunConfig) -> None:
     """Raises ConfigError for an address that means another machine on every machine."""
     own = urlsplit(config.broker.url)
-    hosts = {section: getattr(config, section).host for section in ("weights", "generator", "scorer")}
+    hosts = {
+        section: getattr(config, section).host for section in ("weights", "generator", "scorer")
+    }
     local = [f"{section}.host = {host!r}" for section, host in hosts.items() if is_loopback(host)]
     if own.scheme == "unix" or is_loopback(own.hostname or ""):
         local.insert(0, f"broker.url = {config.broker.url!r}")
     if local:
         raise ConfigError(
-            f"{local[0]}: the Ray cluster has several machines, and the others do not reach that; name an address that "
+            f"{local[0]}: the Ray cluster has several machines, and the others do not reach that; "
+            f"name an address that "
             "they do (`auto` for a host)"
         )
 
@@ -85,7 +88,9 @@ class Supervisor:
         self._journal: Journal | None = None
 
     def run(self) -> dict[str, Any]:
-        """Run to the end or until interrupted; returns the summary. Raises SppoError; nothing is left running."""
+        """Run to the end or until interrupted; returns the summary. Raises SppoError; nothing is
+        left running.
+        """
         with self._interruptible(), self._broker() as (config, broker):
             broker.request_stop("learner", "")
             broker.request_stop("workers", "")
@@ -114,12 +119,18 @@ class Supervisor:
         settings = self._config.broker
         try:
             if not settings.url:
-                self._server = EmbeddedServer(self._run_dir / "broker", max_bytes=settings.max_bytes)
+                self._server = EmbeddedServer(
+                    self._run_dir / "broker", max_bytes=settings.max_bytes
+                )
                 settings = self._server.start(settings)
                 self._answered_at = time.monotonic()
             token = self._config.scorer.token.get_secret_value() or secrets.token_hex(32)
             # This process mends an embedded broker, so it must not wait for one.
-            own = settings.model_copy(update={"outage_s": CLIENT_PATIENCE_S}) if self._server else settings
+            own = (
+                settings.model_copy(update={"outage_s": CLIENT_PATIENCE_S})
+                if self._server
+                else settings
+            )
             broker = connect(own, self._run_key)
             yield with_secrets(self._config, broker=settings, scorer_token=token), broker
             broker.close()
@@ -128,7 +139,9 @@ class Supervisor:
                 self._server.stop()
 
     def _start_roles(self, cluster: Cluster, broker: Broker, config: RunConfig) -> None:
-        gpus = config.learner.device == "cuda" or (config.learner.device == "auto" and cluster.resources().gpus > 0)
+        gpus = config.learner.device == "cuda" or (
+            config.learner.device == "auto" and cluster.resources().gpus > 0
+        )
         transport = resolve_transport(config, cuda=gpus)
         found = compute.resolve(config, cuda=gpus)
         self._progress.note(f"computing in {found}: {compute.reason(config, found, cuda=gpus)}")
@@ -142,7 +155,11 @@ class Supervisor:
         own_scorers = config.scorer.mode == "http" and not config.scorer.url
         if cluster.machines > 1:
             _check_reach_of_others(config)
-        counts = {"scorer": config.scorer.replicas * own_scorers, "generator": config.generator.replicas, "learner": 1}
+        counts = {
+            "scorer": config.scorer.replicas * own_scorers,
+            "generator": config.generator.replicas,
+            "learner": 1,
+        }
         check_room(cluster.resources(), resolved, counts)
         for role, count in counts.items():
             self._plan |= {f"{role}-{i}": (role, resolved) for i in range(count)}
@@ -152,15 +169,21 @@ class Supervisor:
     def _start(self, cluster: Cluster, broker: Broker, name: str) -> None:
         role, config = self._plan[name]
         if role != "learner":
-            self._ask(lambda: broker.request_stop(name, ""))  # of an earlier one of this name that was to leave
-        server = config.broker if self._server is None else self._server.credentials(config.broker, role)
+            self._ask(
+                lambda: broker.request_stop(name, "")
+            )  # of an earlier one of this name that was to leave
+        server = (
+            config.broker if self._server is None else self._server.credentials(config.broker, role)
+        )
         if proxies := os.environ.get(CHAOS_VARIABLE):
             server = server.model_copy(update={"url": unix_url(Path(proxies) / f"{name}.sock")})
         cluster.start(role, name, config.model_copy(update={"broker": server}), self._run_key)
         self._started_at[name] = time.monotonic()
 
     def _watch(self, cluster: Cluster, broker: Broker) -> dict[str, Any]:
-        """Until the learner is done. Roles that die are started again; raises what ended one if that is of no use."""
+        """Until the learner is done. Roles that die are started again; raises what ended one if
+        that is of no use.
+        """
         stop_by, asked = float("inf"), False
 
         def start(name: str) -> None:
@@ -185,11 +208,16 @@ class Supervisor:
                             self._ask(lambda: self._follow(broker))
                         return outcome
                     if ended not in self._scaler.leaving:
-                        raise RoleDiedError(f"{ended} ended before the learner; see {self._run_dir}/logs/{ended}.log")
+                        raise RoleDiedError(
+                            f"{ended} ended before the learner; see "
+                            f"{self._run_dir}/logs/{ended}.log"
+                        )
                     self._scaler.gone(ended, f"{ended} has left")
                 except SppoError as error:
                     if ended in self._scaler.leaving:
-                        self._scaler.gone(ended, f"{ended} ended while leaving: {str(error).splitlines()[0]}")
+                        self._scaler.gone(
+                            ended, f"{ended} ended while leaving: {str(error).splitlines()[0]}"
+                        )
                     elif ended in self._scaler.newcomers:
                         self._scaler.give_up(ended, error)
                     elif not self._interrupts:
@@ -197,16 +225,24 @@ class Supervisor:
                     elif ended == LEARNER:
                         raise
                     else:  # the learner is saving: it needs nobody for that
-                        self._progress.note(f"{ended} ended while stopping: {str(error).splitlines()[0]}")
+                        self._progress.note(
+                            f"{ended} ended while stopping: {str(error).splitlines()[0]}"
+                        )
             if self._interrupts and stop_by == float("inf"):
-                self._progress.note("stopping: saving a checkpoint (interrupt again to give up waiting) ...")
+                self._progress.note(
+                    "stopping: saving a checkpoint (interrupt again to give up waiting) ..."
+                )
                 stop_by = time.monotonic() + STOP_TIMEOUT_S
             if self._interrupts and not asked:
                 asked = self._ask(lambda: broker.request_stop("learner", "interrupted"))
             if self._interrupts > 1 or time.monotonic() > stop_by:
                 raise SppoError(
                     "stopped without a new checkpoint: the learner "
-                    + ("was not waited for" if self._interrupts > 1 else f"did not save within {STOP_TIMEOUT_S:.0f} s")
+                    + (
+                        "was not waited for"
+                        if self._interrupts > 1
+                        else f"did not save within {STOP_TIMEOUT_S:.0f} s"
+                    )
                 )
 
     def _restart(self, cluster: Cluster, broker: Broker, name: str) -> None:
@@ -229,7 +265,9 @@ class Supervisor:
         self._due[name] = time.monotonic() + delay_s
 
     def _ask(self, work: Callable[[], object]) -> bool:
-        """Work with the broker, which may be lost in between: then it is found out and mended in the next round."""
+        """Work with the broker, which may be lost in between: then it is found out and mended in
+        the next round.
+        """
         try:
             work()
         except BrokerError:
@@ -241,13 +279,17 @@ class Supervisor:
     def _look_around(self, cluster: Cluster, broker: Broker) -> None:
         members = self._follow(broker)
         now = time.monotonic()
-        if now - self._looked_at > 4 * POLL_S:  # the broker was away, or this process was: nobody is to blame
+        if (
+            now - self._looked_at > 4 * POLL_S
+        ):  # the broker was away, or this process was: nobody is to blame
             self._watchdog.excuse()
         self._looked_at = now
         self._end_hung(cluster, members)
 
     def _bury(self, cluster: Cluster, broker: Broker, name: str) -> None:
-        """End what a role that has ended left running, and take it out of the registry, so that nobody waits for it."""
+        """End what a role that has ended left running, and take it out of the registry, so that
+        nobody waits for it.
+        """
         self._watchdog.forget(name)
         self._started_at.pop(name, None)
         cluster.sweep(name)
@@ -258,14 +300,18 @@ class Supervisor:
         """A role that lives without working is as good as dead: end it, and it is started again."""
         if self._interrupts:
             return  # whoever leaves stops its heartbeat first
-        staying = {name: at for name, at in self._started_at.items() if name not in self._scaler.leaving}
+        staying = {
+            name: at for name, at in self._started_at.items() if name not in self._scaler.leaving
+        }
         for name, why in self._watchdog.hung(staying, members).items():
             if name not in self._hung:
                 self._hung[name] = why
                 cluster.sweep(name)
 
     def _broker_is_there(self) -> bool:
-        """Whether the broker answers; an embedded one that died or hangs is started again. Raises BrokerError."""
+        """Whether the broker answers; an embedded one that died or hangs is started again. Raises
+        BrokerError.
+        """
         if self._server is None:
             return True  # a server of the user's own: clients wait for it and say so
         now = time.monotonic()
@@ -279,7 +325,9 @@ class Supervisor:
         if dead or now - self._answered_at > BROKER_SILENCE_S:
             what = "died" if dead else f"gave no answer for {BROKER_SILENCE_S:.0f} s"
             # Started again at once: everyone waits for it. Too often is the end all the same.
-            self._restarts.delay_s("broker", BrokerError(f"the broker {what}; see {self._run_dir}/broker/server.log"))
+            self._restarts.delay_s(
+                "broker", BrokerError(f"the broker {what}; see {self._run_dir}/broker/server.log")
+            )
             self._tell("restart", f"the broker is started again: it {what}", role="broker")
             self._server.restart()
             self._watchdog.excuse()
@@ -319,7 +367,11 @@ class Supervisor:
                 except SppoError as error:
                     log.warning("while leaving: %s", error)
         if cluster.roles:
-            log.warning("%s did not finish in %.0f s and are ended", ", ".join(cluster.roles), LEAVE_TIMEOUT_S)
+            log.warning(
+                "%s did not finish in %.0f s and are ended",
+                ", ".join(cluster.roles),
+                LEAVE_TIMEOUT_S,
+            )
 
     def _status(self, phase: str | None = None) -> None:
         state = self._progress.state() | ({"phase": phase} if phase else {})
@@ -330,7 +382,9 @@ class Supervisor:
         }
         run_dirs.write_status(
             self._run_dir,
-            state | about | {"by": "up", "updated": time.time(), "peak_memory_mb": self._memory.nbytes >> 20},
+            state
+            | about
+            | {"by": "up", "updated": time.time(), "peak_memory_mb": self._memory.nbytes >> 20},
         )
 
     def _tell(self, kind: str, text: str, **fields: Any) -> None:
@@ -339,7 +393,10 @@ class Supervisor:
             self._journal.write({"kind": kind, "text": text, **fields})
 
     def _summarise(self, outcome: dict[str, Any]) -> dict[str, Any]:
-        summary = outcome | {"peak_memory_mb": self._memory.nbytes >> 20, "restarts": dict(self._restarts.counts)}
+        summary = outcome | {
+            "peak_memory_mb": self._memory.nbytes >> 20,
+            "restarts": dict(self._restarts.counts),
+        }
         run_dirs.write_json(self._run_dir / "summary.json", summary)
         self._status()
         return summary

@@ -14,10 +14,11 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def make_usable() -> None:
-    """Before anything is printed: streams that were closed are empty, and no character ends the program.
+    """Before anything is printed: streams that were closed are empty, and no character ends the
+    program.
 
-    A process that begins without standard streams would give their numbers to the next files it opens, and what it
-    starts would print into those.
+    A process that begins without standard streams would give their numbers to the next files it
+    opens, and what it starts would print into those.
     """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -32,7 +33,9 @@ def make_usable() -> None:
 
 @contextmanager
 def kept_for_us(log: Path) -> Iterator[TextIO]:
-    """Inside, all that this process and its children print goes to `log`; yields the terminal, for our own words."""
+    """Inside, all that this process and its children print goes to `log`; yields the terminal, for
+    our own words.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]

@@ -1,4 +1,6 @@
-"""Which roles have hung: their process is there, but they give no heartbeat, or their work stands still."""
+"""Which roles have hung: their process is there, but they give no heartbeat, or their work stands
+still.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from dataclasses import dataclass
 from sppo.types import Member
 
 SILENT_S = 3.0
-"""Longest absence from the registry, which a role leaves `HEARTBEAT_TTL_S` after its last heartbeat."""
+"""Longest absence from the registry, which a role leaves `HEARTBEAT_TTL_S` after its last
+heartbeat.
+"""
 
 
 @dataclass(slots=True)
@@ -24,7 +28,10 @@ class Watchdog:
     """Judges by what the registry says, once a second."""
 
     def __init__(
-        self, hang_timeout_s: float, start_timeout_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        hang_timeout_s: float,
+        start_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timeout = hang_timeout_s
         self._start_timeout = start_timeout_s
@@ -32,10 +39,14 @@ class Watchdog:
         self._seen: dict[str, _Seen] = {}
         self._excused_at = 0.0
         self._over: set[tuple[str, str]] = set()
-        """(name, life) of processes that have ended: what the registry still says of them for a while is no news."""
+        """(name, life) of processes that have ended: what the registry still says of them for a
+        while is no news.
+        """
 
     def hung(self, started_at: Mapping[str, float], members: Iterable[Member]) -> dict[str, str]:
-        """Of the roles whose processes run, started at these times: those that have hung, with how that shows."""
+        """Of the roles whose processes run, started at these times: those that have hung, with how
+        that shows.
+        """
         now = self._clock()
         for member in members:
             if (member.name, member.life) in self._over:
@@ -50,7 +61,10 @@ class Watchdog:
             seen = self._seen.get(name)
             if seen is None:
                 if now - max(started, self._excused_at) > self._start_timeout:
-                    found[name] = f"no first heartbeat within generator.start_timeout_s = {self._start_timeout:.0f} s"
+                    found[name] = (
+                        f"no first heartbeat within generator.start_timeout_s = "
+                        f"{self._start_timeout:.0f} s"
+                    )
             elif now - seen.alive_at > SILENT_S:
                 found[name] = "no heartbeat"
             elif now - seen.moved_at > self._timeout:

@@ -1,4 +1,6 @@
-"""What goes wrong in a run that goes on, in few words: each reason once, then how often it came back."""
+"""What goes wrong in a run that goes on, in few words: each reason once, then how often it came
+back.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Words:
         """How often each kind happened."""
 
     def say(self, kind: str, reason: str, count: int = 1, topic: str = "") -> str:
-        """The line to show now; empty where it was said before: this topic, or these words but for their numbers."""
+        """The line to show now; empty where it was said before: this topic, or these words but for
+        their numbers.
+        """
         self.counts[kind] += count
         reason = (reason.splitlines() or [""])[0][:LONGEST]
         key = (kind, topic or _VARIABLE.sub("#", reason))

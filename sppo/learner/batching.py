@@ -7,9 +7,10 @@ A row holds a prompt once, followed by completions of that prompt:
     tokens      p p p p | a a a | b b | c c c c
     positions   0 1 2 3 | 4 5 6 | 4 5 | 4 5 6 7
 
-The attention mask lets a completion see the prompt and its own past, never its siblings, so every completion gets
-exactly the log-probs it would get alone, while the prompt is computed once per group instead of K times. With
-`share_prompt` off each row holds one completion. The last token of a completion is only predicted, so it is not fed.
+The attention mask lets a completion see the prompt and its own past, never its siblings, so every
+completion gets exactly the log-probs it would get alone, while the prompt is computed once per
+group instead of K times. With `share_prompt` off each row holds one completion. The last token of a
+completion is only predicted, so it is not fed.
 """
 
 from __future__ import annotations
@@ -35,11 +36,17 @@ class MicroBatch:
     tokens_BL: Tensor
     positions_BL: Tensor
     segments_BL: Tensor
-    """0 for the prompt, 1.. for the row's completions, -1 for padding: what each token may see (`masks`)."""
+    """0 for the prompt, 1.. for the row's completions, -1 for padding: what each token may see
+    (`masks`).
+    """
     shared: bool
-    """Whether a row may hold more than one completion; otherwise it is what the model is fed when it is alone."""
+    """Whether a row may hold more than one completion; otherwise it is what the model is fed when
+    it is alone.
+    """
     select_T: Tensor
-    """Index into the flattened [B·L] hidden states of the state that predicts each completion token."""
+    """Index into the flattened [B·L] hidden states of the state that predicts each completion
+    token.
+    """
     target_T: Tensor
     """The completion tokens, in the order of groups and completions."""
     behavior_T: Tensor
@@ -62,7 +69,8 @@ def row_tokens(group: Group, share_prompt: bool) -> list[int]:
 
 
 def plan(groups: Sequence[Group], budget: int, share_prompt: bool) -> list[list[int]]:
-    """Positions of groups for each micro-batch: similar lengths together, at most `budget` tokens with padding.
+    """Positions of groups for each micro-batch: similar lengths together, at most `budget` tokens
+    with padding.
 
     A group is never split; one that is larger than the budget goes alone.
     """
@@ -81,7 +89,9 @@ def plan(groups: Sequence[Group], budget: int, share_prompt: bool) -> list[list[
     return [sorted(batch) for batch in batches]
 
 
-def collate(groups: Sequence[Group], members: Sequence[int], *, share_prompt: bool, device: str) -> MicroBatch:
+def collate(
+    groups: Sequence[Group], members: Sequence[int], *, share_prompt: bool, device: str
+) -> MicroBatch:
     """Lay the groups at `members` out as one micro-batch."""
     rows: list[_Row] = []
     for i in members:
@@ -94,7 +104,9 @@ def collate(groups: Sequence[Group], members: Sequence[int], *, share_prompt: bo
     segments = np.full((len(rows), length), -1, np.int64)
     select = []
     for b, row in enumerate(rows):
-        tokens[b, : row.length], positions[b, : row.length], segments[b, : row.length] = row.layout()
+        tokens[b, : row.length], positions[b, : row.length], segments[b, : row.length] = (
+            row.layout()
+        )
         select += [b * length + at for at in row.predictors()]
     completions = [c for i in members for c in groups[i].completions]
     lengths = [len(c.token_ids) for c in completions]
@@ -105,18 +117,26 @@ def collate(groups: Sequence[Group], members: Sequence[int], *, share_prompt: bo
         segments_BL=torch.from_numpy(segments).to(device),
         shared=share_prompt,
         select_T=torch.tensor(select, device=device),
-        target_T=torch.from_numpy(np.concatenate([c.token_ids for c in completions]).astype(np.int64)).to(device),
-        behavior_T=torch.from_numpy(np.concatenate([c.behavior_logprobs for c in completions])).to(device),
+        target_T=torch.from_numpy(
+            np.concatenate([c.token_ids for c in completions]).astype(np.int64)
+        ).to(device),
+        behavior_T=torch.from_numpy(np.concatenate([c.behavior_logprobs for c in completions])).to(
+            device
+        ),
         cu_seqlens=torch.tensor(np.concatenate([[0], np.cumsum(lengths)]), device=device),
         group_offsets=torch.tensor(
-            np.concatenate([[0], np.cumsum([len(groups[i].completions) for i in members])]), device=device
+            np.concatenate([[0], np.cumsum([len(groups[i].completions) for i in members])]),
+            device=device,
         ),
     )
 
 
 def empty(device: str) -> MicroBatch:
     """One token and no completion: what a rank feeds that has nothing left while others have."""
-    none, zero = torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    none, zero = (
+        torch.zeros(0, dtype=torch.int64, device=device),
+        torch.zeros(1, dtype=torch.int64, device=device),
+    )
     return MicroBatch(
         groups=(),
         tokens_BL=zero[None],
@@ -144,10 +164,16 @@ class _Row:
         prompt = len(self._prompt)
         parts = [np.arange(prompt), *[prompt + np.arange(len(f)) for f in self._fed]]
         segments = [np.full(len(p), s) for s, p in enumerate(parts)]
-        return np.concatenate([self._prompt, *self._fed]), np.concatenate(parts), np.concatenate(segments)
+        return (
+            np.concatenate([self._prompt, *self._fed]),
+            np.concatenate(parts),
+            np.concatenate(segments),
+        )
 
     def predictors(self) -> list[int]:
-        """Where in the row each completion token is predicted: the prompt's last token, then its own tokens."""
+        """Where in the row each completion token is predicted: the prompt's last token, then its
+        own tokens.
+        """
         last, at, found = len(self._prompt) - 1, len(self._prompt), []
         for fed in self._fed:
             found += [last, *range(at, at + len(fed))]

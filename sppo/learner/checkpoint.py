@@ -7,8 +7,9 @@
         state.json              version, published version, parent checkpoint, ledger, random state, evaluations
         manifest.json           size and checksum of each of these (`sppo.learner.manifest`)
 
-Written to a temporary folder, flushed to disk, renamed, and the parent folder flushed: a checkpoint is there whole or
-not at all. What was damaged since is refused before it is loaded. Nothing is pickled.
+Written to a temporary folder, flushed to disk, renamed, and the parent folder flushed: a checkpoint
+is there whole or not at all. What was damaged since is refused before it is loaded. Nothing is
+pickled.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def save(
 ) -> Path:
     """Write a checkpoint durably, then delete all but the newest `keep`.
 
-    `confirm` is called before the checkpoint becomes visible, and may raise: a learner that was replaced writes none.
+    `confirm` is called before the checkpoint becomes visible, and may raise: a learner that was
+    replaced writes none.
 
     Raises SppoError if the disk is full; what was there before is then untouched.
     """
@@ -82,11 +84,21 @@ def save(
             shutil.rmtree(leftover)
         scratch.mkdir()
         point("checkpoint.begun")
-        save_file({k: v.detach().cpu().contiguous() for k, v in model}, scratch / "model.safetensors")
-        save_file({k: v.detach().cpu().contiguous() for k, v in optimizer}, scratch / "optimizer.safetensors")
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in model}, scratch / "model.safetensors"
+        )
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in optimizer},
+            scratch / "optimizer.safetensors",
+        )
         if snapshot := {k: v.cpu().contiguous() for k, v in anchor}:
             save_file(snapshot, scratch / "anchor.safetensors")
-        header = {"format": manifest.FORMAT, "step": step, "epoch": epoch, "torch_rng": _rng_state()}
+        header = {
+            "format": manifest.FORMAT,
+            "step": step,
+            "epoch": epoch,
+            "torch_rng": _rng_state(),
+        }
         (scratch / manifest.STATE).write_text(json.dumps(header | state), encoding="utf-8")
         manifest.write(scratch)
         point("checkpoint.written")

@@ -1,6 +1,8 @@
-"""A rank of the learner besides the first: does its share of whatever rank 0 orders, and ends with it.
+"""A rank of the learner besides the first: does its share of whatever rank 0 orders, and ends with
+it.
 
-Started by `sppo.learner.ranks.Team.lead` as `python -m sppo.learner.follower`; its settings come by standard input.
+Started by `sppo.learner.ranks.Team.lead` as `python -m sppo.learner.follower`; its settings come by
+standard input.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ log = logging.getLogger("sppo.learner.follower")
 class Follower:
     """One rank's policy, optimizer and shares."""
 
-    def __init__(self, config: LearnerConfig, policy: ShardedPolicy, team: Team, broker: Broker, spool: Spool) -> None:
+    def __init__(
+        self, config: LearnerConfig, policy: ShardedPolicy, team: Team, broker: Broker, spool: Spool
+    ) -> None:
         self._policy = policy
         self._team = team
         self._broker = broker
@@ -71,19 +75,27 @@ class Follower:
             case _:
                 raise ValueError(f"no order {do!r}")
 
-    def _train(self, shares: Sequence[Any], normalizers: Sequence[int], version: str, published: str) -> None:
+    def _train(
+        self, shares: Sequence[Any], normalizers: Sequence[int], version: str, published: str
+    ) -> None:
         mine = [packed for ranks in shares for packed in ranks[self._team.rank]]
         groups = self._fetch([(packed["uid"], packed["gid"]) for packed in mine])
         own = unpack_share(self._team, shares, normalizers, groups)
         _exhaust(self._trainer.take_steps(own, Version.parse(version), Version.parse(published)))
 
-    def _mismatch(self, uids: Sequence[Any], gids: Sequence[Any], version: str, snapshot: Any) -> None:
+    def _mismatch(
+        self, uids: Sequence[Any], gids: Sequence[Any], version: str, snapshot: Any
+    ) -> None:
         names = list(zip(uids[self._team.rank], gids[self._team.rank], strict=True))
         groups = self._fetch(names)
-        self._trainer.measure([groups[uid] for uid, _ in names], Version.parse(version), snapshot or None)
+        self._trainer.measure(
+            [groups[uid] for uid, _ in names], Version.parse(version), snapshot or None
+        )
 
     def _fetch(self, names: Sequence[tuple[str, str]]) -> dict[str, Group]:
-        """Groups by ticket, from the broker or the learner's disk; what is in neither comes from rank 0."""
+        """Groups by ticket, from the broker or the learner's disk; what is in neither comes from
+        rank 0.
+        """
         found = {uid: self._one(uid, gid) for uid, gid in names}
         self._team.gather([uid for uid, group in found.items() if group is None])
         sent = self._team.broadcast(None)
@@ -109,7 +121,9 @@ def main() -> None:
     from sppo import compute, models
 
     logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s rank %(name)s: %(message)s"
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s rank %(name)s: %(message)s",
     )
     team, given = Team.follow()
     run = settings.from_json(given["config"])

@@ -1,6 +1,7 @@
 """Which tickets this line of checkpoints has used: the truth about what was trained.
 
-Training tickets are numbered 0, 1, 2, …. Settled ones are kept as a low-water mark and the few above it.
+Training tickets are numbered 0, 1, 2, …. Settled ones are kept as a low-water mark and the few
+above it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Ledger:
         return index < self._floor or index in self._above
 
     def use(self, uids: list[str]) -> None:
-        """These tickets enter an optimizer step. Raises ValueError if one has been settled before."""
+        """These tickets enter an optimizer step. Raises ValueError if one has been settled
+        before.
+        """
         for uid in uids:
             self._settle(uid)
             self.trained += 1

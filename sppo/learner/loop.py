@@ -1,11 +1,12 @@
 """The learner's loop.
 
-Consumes scored groups; waits for a whole batch of them; unblocks generators with tickets and weights.
+Consumes scored groups; waits for a whole batch of them; unblocks generators with tickets and
+weights.
 
     admit tickets ── wait for a batch ── train ── publish ── (checkpoint, evaluate) ── again
 
-Tickets of the next batches are out while this one trains (`learner.lookahead_steps`), so neither side waits for the
-other's slowest piece of work.
+Tickets of the next batches are out while this one trains (`learner.lookahead_steps`), so neither
+side waits for the other's slowest piece of work.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class _Stopped(Exception):  # noqa: N818 - not an error
 
 
 def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
-    """Train until `learner.steps` or until the run asks to stop; returns the outcome for the summary.
+    """Train until `learner.steps` or until the run asks to stop; returns the outcome for the
+    summary.
 
     Raises SppoError with what went wrong. A checkpoint is written before a requested stop.
     """
@@ -89,7 +91,12 @@ class Learner:
     """One life of the learner."""
 
     def __init__(
-        self, config: RunConfig, broker: Broker, run_dir: Path, pulse: Pulse, team: Alone | None = None
+        self,
+        config: RunConfig,
+        broker: Broker,
+        run_dir: Path,
+        pulse: Pulse,
+        team: Alone | None = None,
     ) -> None:
         self._config = config
         self._team = team or Alone()
@@ -122,7 +129,8 @@ class Learner:
         fingerprint.refuse_changes(run_dir, found)  # the file may have changed since `up`
         tickets = TicketFactory(config, found, self._tokenizer)
         self._queue = GroupQueue(
-            broker, tickets, ledger, Spool(run_dir), limits=config.broker, vocabulary=self._policy.vocabulary,
+            broker, tickets, ledger, Spool(run_dir), limits=config.broker,
+            vocabulary=self._policy.vocabulary,
             dead=DeadLetters(self._event),
         )  # fmt: skip
         self._refusals = Refusals(self._event)
@@ -178,9 +186,11 @@ class Learner:
         self._phase("stopped" if stopped else "done")
         return self._outcome(stopped, usage)
 
-    # one step ---------------------------------------------------------------------------------------------------
+    # one step -------------------------------------------------------------------------------------
     def _prepare(self) -> None:
-        """Everything before the first step: generators ready, weights published, evaluation of where we begin."""
+        """Everything before the first step: generators ready, weights published, evaluation of
+        where we begin.
+        """
         self._await_members()
         if self._version.n >= self._config.learner.steps:
             self._take_snapshot()  # learner.steps was lowered to the checkpoint's step: no batch will refresh it
@@ -212,7 +222,10 @@ class Learner:
                 records.append(record | {"wait_s": 0.0 if records else waited, "sync_s": 0.0})
         point("learner.step.taken")
         self._queue.use(groups)
-        before, self._version = self._version.n, Version(epoch=self._version.epoch, n=records[-1]["step"])
+        before, self._version = (
+            self._version.n,
+            Version(epoch=self._version.epoch, n=records[-1]["step"]),
+        )
         last = self._version.n >= self._config.learner.steps
         try:
             if last or self._config.learner.anchor != "iteration" or self._refreshes(before):
@@ -226,7 +239,10 @@ class Learner:
         self._admit()
         if _crossed(before, self._version.n, self._config.eval.every_steps) or last:
             self._evaluate()
-        if not last and (self._parity.doubtful or _crossed(before, self._version.n, self._config.eval.every_steps)):
+        if not last and (
+            self._parity.doubtful
+            or _crossed(before, self._version.n, self._config.eval.every_steps)
+        ):
             self._start_probe()
         if _crossed(before, self._version.n, self._config.learner.checkpoint_every) and not last:
             self._save()
@@ -280,7 +296,9 @@ class Learner:
         """Bring every generator to the published version; returns the seconds it took."""
         with self._clock.work(), self._spent.on("sync"):
             report = self._publisher.publish(
-                self._published, self._policy.weights(self._published_snapshot()), while_alone=self._check_stop
+                self._published,
+                self._policy.weights(self._published_snapshot()),
+                while_alone=self._check_stop,
             )
         self._published_at = time.monotonic()
         self._life["syncs"] += 1
@@ -288,25 +306,33 @@ class Learner:
         self._life["sync_max_s"] = max(self._life["sync_max_s"], report.total_s)
         self._event(
             "sync", step=self._published.n, members=list(report.members), stage_s=round(report.stage_s, 3),
-            ready_s=round(report.ready_s, 3), alone_s=round(report.alone_s, 3), transfer_s=round(report.transfer_s, 3),
+            ready_s=round(report.ready_s, 3), alone_s=round(report.alone_s, 3),
+            transfer_s=round(report.transfer_s, 3),
             failures=list(report.failures),
         )  # fmt: skip
         log.info(
             "published %d to %s: stage %.2f s, ready %.2f s, transfer %.2f s",
-            self._published.n, ", ".join(report.members), report.stage_s, report.ready_s, report.transfer_s,
+            self._published.n, ", ".join(report.members), report.stage_s, report.ready_s,
+            report.transfer_s,
         )  # fmt: skip
         return report.total_s
 
     def _meet_newcomers(self) -> bool:
         """Publish again if a generator has come since, or was late, and holds other weights.
 
-        True if one was met that held none: one that is late again and again must not prolong a wait for groups.
+        True if one was met that held none: one that is late again and again must not prolong a wait
+        for groups.
         """
         generators = [m for m in self._broker.members() if m.role == "generator"]
         behind = [m.applied for m in generators if m.applied != str(self._published)]
-        # One without weights is met as soon as heartbeats tell of the time after the last sync; one that was late then
-        # is given time, as its next lateness would keep the others waiting again.
-        lag_s = HEARTBEAT_LAG_S if "" in behind else LATE_LAG_DEADLINES * self._config.weights.phase_timeout_s
+        # One without weights is met as soon as heartbeats tell of the time after the last sync; one
+        # that was late then is given time, as its next lateness would keep the others waiting
+        # again.
+        lag_s = (
+            HEARTBEAT_LAG_S
+            if "" in behind
+            else LATE_LAG_DEADLINES * self._config.weights.phase_timeout_s
+        )
         if not behind or time.monotonic() - self._published_at < lag_s:
             return False
         self._publish()
@@ -318,21 +344,25 @@ class Learner:
         if record["effective_sample_size"] < 0.5:
             self._warn(
                 "effective sample size",
-                f"step {record['step']}: effective sample size {record['effective_sample_size']:.2f}: the batch is far "
+                f"step {record['step']}: effective sample size "
+                f"{record['effective_sample_size']:.2f}: the batch is far "
                 "from the policy; lower learner.lookahead_steps or look at the mismatch",
             )
         if record["truncated_share"] == 1:
             self._warn(
                 "truncation",
                 f"step {record['step']}: every completion ended at sampling.max_tokens = "
-                f"{self._config.sampling.max_tokens}; raise it, or look at whether this model ends its turns at all",
+                f"{self._config.sampling.max_tokens}; raise it, or look at whether this model ends "
+                f"its turns at all",
             )
         self._metrics.append(record)
         self._event("step", record=record)
 
-    # before the first step --------------------------------------------------------------------------------------
+    # before the first step ------------------------------------------------------------------------
     def _await_members(self) -> None:
-        """Wait for the generators and scorers of the configuration; go on with fewer when time is up."""
+        """Wait for the generators and scorers of the configuration; go on with fewer when time is
+        up.
+        """
         self._phase("waiting for generators")
         wanted = {"generator": self._config.generator.replicas, "scorer": 0}
         if self._config.scorer.mode == "http" and not self._config.scorer.url:
@@ -341,27 +371,39 @@ class Learner:
         while True:
             self._check_stop()
             roles: list[str] = [m.role for m in self._broker.members()]
-            missing = {role: n - roles.count(role) for role, n in wanted.items() if roles.count(role) < n}
+            missing = {
+                role: n - roles.count(role) for role, n in wanted.items() if roles.count(role) < n
+            }
             if not missing:
                 return
             if time.monotonic() > deadline:
                 what = ", ".join(f"{n} {role}(s)" for role, n in missing.items())
                 if "scorer" in missing or "generator" not in roles:
-                    raise WeightSyncError(f"generator.start_timeout_s is over and {what} did not come; see their logs")
+                    raise WeightSyncError(
+                        f"generator.start_timeout_s is over and {what} did not come; see their logs"
+                    )
                 log.warning("going on without %s", what)
                 return
             time.sleep(WAIT_S)
 
     def _check_parity(self, groups: list[Group]) -> None:
-        """Raises ParityError when engine and learner disagree about the same tokens at the same version."""
+        """Raises ParityError when engine and learner disagree about the same tokens at the same
+        version.
+        """
         self._phase("checking parity")
         gaps = self._trainer.mismatch(groups, self._published, self._published_snapshot())
         if gaps.mean is None:
-            log.info("parity: no completion of the first batch was sampled at this version; not checked")
+            log.info(
+                "parity: no completion of the first batch was sampled at this version; not checked"
+            )
             return
         threshold = self._parity.threshold
         self._event("parity", mismatch=gaps.mean, threshold=threshold, compute=self._config.compute)
-        log.info("parity: mean |engine − learner| log-prob %.2g nats (threshold %g)", gaps.mean, threshold)
+        log.info(
+            "parity: mean |engine − learner| log-prob %.2g nats (threshold %g)",
+            gaps.mean,
+            threshold,
+        )
         self._parity.check(gaps)
 
     def _judge(self, gaps: Gaps) -> None:
@@ -374,9 +416,11 @@ class Learner:
         self._event("warning", topic=topic, text=text)
 
     def _start_probe(self) -> None:
-        """Remember these weights, so that parity can be measured on what generators sample with them meanwhile.
+        """Remember these weights, so that parity can be measured on what generators sample with
+        them meanwhile.
 
-        Where groups are stale no step sees a completion of its own version. An iteration's groups are seen anyway.
+        Where groups are stale no step sees a completion of its own version. An iteration's groups
+        are seen anyway.
         """
         if self._config.learner.anchor != "iteration":
             self._policy.keep("probe", device="cpu")
@@ -389,18 +433,24 @@ class Learner:
             return
         groups = [g for g in self._queue.waiting() if version in g.versions()]
         with self._spent.on("probe"):
-            gaps = self._trainer.mismatch(groups[: self._config.learner.groups_per_step], version, "probe")
+            gaps = self._trainer.mismatch(
+                groups[: self._config.learner.groups_per_step], version, "probe"
+            )
         if gaps.mean is None:
             return
         self._probe, self._probed = gaps.mean, None
         self._policy.drop("probe")
-        log.info("probe: mean |engine − learner| log-prob %.2g nats at step %d", gaps.mean, version.n)
+        log.info(
+            "probe: mean |engine − learner| log-prob %.2g nats at step %d", gaps.mean, version.n
+        )
         if version != self._published:  # else the step sees the same tokens, and is judged by them
             self._judge(gaps)
 
-    # evaluation ---------------------------------------------------------------------------------------------------
+    # evaluation -----------------------------------------------------------------------------------
     def _evaluate(self) -> None:
-        """Greedy completions of the held-out questions, all at the published version: no sync happens meanwhile."""
+        """Greedy completions of the held-out questions, all at the published version: no sync
+        happens meanwhile.
+        """
         if not self._config.task.held_out or self._evaluated():
             return
         with self._spent.on("evaluate"):
@@ -423,7 +473,8 @@ class Learner:
                 deadline = time.monotonic() + self._config.eval.timeout_s
         if not groups:
             raise ScorerError(
-                f"every ticket of the evaluation of step {n} was given up; the last, {self._queue.dead.last}"
+                f"every ticket of the evaluation of step {n} was given up; the last, "
+                f"{self._queue.dead.last}"
             )
         rewards = [float(g.rewards[0]) for g in groups if g.rewards is not None]
         record = {
@@ -435,20 +486,26 @@ class Learner:
         }
         self._evaluations.append(record)
         self._event("eval", record=record)
-        log.info("evaluation at step %d: accuracy %.3f of %d", record["step"], record["accuracy"], record["n"])
+        log.info(
+            "evaluation at step %d: accuracy %.3f of %d",
+            record["step"],
+            record["accuracy"],
+            record["n"],
+        )
         self._phase("training")
 
     def _evaluated(self) -> bool:
         return bool(self._evaluations) and self._evaluations[-1]["step"] == self._published.n
 
-    # checkpoints --------------------------------------------------------------------------------------------------
+    # checkpoints ----------------------------------------------------------------------------------
     def _resume(self, found: Checkpoint | None) -> Ledger:
         if found is None:
             return Ledger()
         log.info("resuming from %s", found.folder)
         if found.step > self._config.learner.steps:
             raise ConfigError(
-                f"learner.steps = {self._config.learner.steps} is below step {found.step} of {found.folder}; raise it"
+                f"learner.steps = {self._config.learner.steps} is below step {found.step} of "
+                f"{found.folder}; raise it"
             )
         state = found.state
         self._policy.load(found.model)
@@ -470,7 +527,9 @@ class Learner:
             self._policy.keep("anchor", device=self._snapshot_device(), file=file)
 
     def _save(self) -> None:
-        """Write a checkpoint, unless this state is saved, then tell the broker that what it covers is done."""
+        """Write a checkpoint, unless this state is saved, then tell the broker that what it covers
+        is done.
+        """
         if self._saved == (self._version.n, len(self._evaluations)):
             return
         self._phase("saving")
@@ -501,7 +560,7 @@ class Learner:
             confirm=self._broker.confirm_epoch,
         )
 
-    # outcome ------------------------------------------------------------------------------------------------------
+    # outcome --------------------------------------------------------------------------------------
     def _outcome(self, stopped: bool, usage: dict[str, float]) -> dict[str, Any]:
         syncs = int(self._life["syncs"])
         used = [uid for record in self._metrics.read() for uid in record["tickets"]]
@@ -539,7 +598,9 @@ class Learner:
 
     def _usage(self) -> dict[str, float]:
         """Busy share of each role since training began; members of one role are averaged."""
-        shares: dict[str, list[float]] = {"learner": [self._clock.busy_s / max(1e-9, self._clock.ready_s)]}
+        shares: dict[str, list[float]] = {
+            "learner": [self._clock.busy_s / max(1e-9, self._clock.ready_s)]
+        }
         for (role, life), (busy, ready) in self._role_seconds().items():
             busy_before, ready_before = self._usage_before.get((role, life), (0.0, 0.0))
             if role != "learner" and ready > ready_before:
@@ -584,7 +645,8 @@ def _locked(run_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"{run_dir}: another learner is training here; `sppo-cli down {quote(str(run_dir))}` ends it"
+                f"{run_dir}: another learner is training here; `sppo-cli down "
+                f"{quote(str(run_dir))}` ends it"
             ) from None
         yield
 
@@ -614,7 +676,11 @@ def _make_team(config: RunConfig, broker: Broker, run_dir: Path) -> Alone:
         "device": device,
     }
     return Team.lead(
-        config.learner.ranks, device, settings, here=is_loopback(config.weights.host), owner=str(run_dir.resolve())
+        config.learner.ranks,
+        device,
+        settings,
+        here=is_loopback(config.weights.host),
+        owner=str(run_dir.resolve()),
     )
 
 

@@ -1,8 +1,10 @@
-"""Which checkpoints there are, and whether their files are what was written: sizes and checksums, without torch.
+"""Which checkpoints there are, and whether their files are what was written: sizes and checksums,
+without torch.
 
     RUN/checkpoints/step-000020-<epoch>/manifest.json    name of each other file to {"bytes", "xxh3_128"}
 
-A disk, a copy that broke off or a person may damage what was written whole; that is found before it is trained on.
+A disk, a copy that broke off or a person may damage what was written whole; that is found before it
+is trained on.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ def write(folder: Path) -> None:
 def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint and its state, or None if there is none.
 
-    Raises ConfigError, with what is damaged and how to go on from the newest that is whole, or for a format of another
-    version.
+    Raises ConfigError, with what is damaged and how to go on from the newest that is whole, or for
+    a format of another version.
     """
     found = folders(root)
     if not found:
@@ -77,11 +79,19 @@ def _damage(folder: Path) -> str:
     if given == UNVERIFIED:
         return ""
     if given != FORMAT:
-        raise ConfigError(f"{folder} has checkpoint format {given}, this version reads {UNVERIFIED} and {FORMAT}")
+        raise ConfigError(
+            f"{folder} has checkpoint format {given}, this version reads {UNVERIFIED} and {FORMAT}"
+        )
     try:
         files = json.loads((folder / NAME).read_bytes())
-        checks = ((folder / name, files[name], check) for check in (_size, _content) for name in sorted(files))
-        return next((wrong for path, written, check in checks if (wrong := check(path, written))), "")
+        checks = (
+            (folder / name, files[name], check)
+            for check in (_size, _content)
+            for name in sorted(files)
+        )
+        return next(
+            (wrong for path, written, check in checks if (wrong := check(path, written))), ""
+        )
     except (OSError, ValueError, TypeError, KeyError) as error:
         return f"{folder / NAME} is damaged: {_reason(error)}"
 
@@ -96,7 +106,11 @@ def _size(path: Path, written: dict[str, Any]) -> str:
 
 
 def _content(path: Path, written: dict[str, Any]) -> str:
-    return "" if _describe(path) == written else f"{path} is damaged: its content is not what was written"
+    return (
+        ""
+        if _describe(path) == written
+        else f"{path} is damaged: its content is not what was written"
+    )
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""Attention masks of rows in which completions share a prompt, for every kind of layer that a model has.
+"""Attention masks of rows in which completions share a prompt, for every kind of layer that a model
+has.
 
-Transformers builds each layer's mask from a function of two token indices: causal, within a window, within a chunk.
-Such a row needs the same function of the tokens' *positions*, for keys of the prompt and of the query's own completion.
-So the two functions that turn rules into tensors are wrapped once, and `rows` lends them the row that is computed; a
-forward without `rows` is Transformers' own. No list of families is needed for windows: their models name the rule.
+Transformers builds each layer's mask from a function of two token indices: causal, within a window,
+within a chunk. Such a row needs the same function of the tokens' *positions*, for keys of the
+prompt and of the query's own completion. So the two functions that turn rules into tensors are
+wrapped once, and `rows` lends them the row that is computed; a forward without `rows` is
+Transformers' own. No list of families is needed for windows: their models name the rule.
 
 Shape suffixes: B rows, L tokens of a row.
 """
@@ -37,7 +39,9 @@ def rows(batch: MicroBatch) -> Iterator[None]:
 
 
 def allowed(batch: MicroBatch, rule: Callable[..., Any], b: Any, h: Any, q: Any, k: Any) -> Tensor:
-    """Whether query q of row b may see key k under a layer's rule of positions. Padding sees itself alone."""
+    """Whether query q of row b may see key k under a layer's rule of positions. Padding sees itself
+    alone.
+    """
     position, segment = batch.positions_BL, batch.segments_BL
     own, other = segment[b, q], segment[b, k]
     related = (own >= 0) & ((own == other) | (other == 0))
@@ -62,7 +66,9 @@ def _wrapped(plain: Callable[..., Any]) -> Callable[..., Any]:
             found: Tensor | None = plain(*args, **kwargs)
             return found
         if kwargs.get("use_vmap"):
-            raise NotImplementedError("a mask that depends on more than positions cannot be built for shared prompts")
+            raise NotImplementedError(
+                "a mask that depends on more than positions cannot be built for shared prompts"
+            )
         shared = {
             "mask_function": partial(allowed, batch, kwargs["mask_function"]),
             "attention_mask": None,
@@ -76,5 +82,7 @@ def _wrapped(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def ones(batch: MicroBatch) -> Tensor:
-    """A padding mask [B, L] without padding: it keeps a model from reading packed sequences out of the positions."""
+    """A padding mask [B, L] without padding: it keeps a model from reading packed sequences out of
+    the positions.
+    """
     return torch.ones_like(batch.tokens_BL)

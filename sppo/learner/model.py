@@ -1,7 +1,7 @@
 """The policy on the learner's side: float32 master weights, log-probs of completions, weights out.
 
-Snapshots are copies of the computing weights: the anchor of `learner.anchor = "iteration"`, the reference of a KL term,
-the weights of an evaluation until parity was measured at them.
+Snapshots are copies of the computing weights: the anchor of `learner.anchor = "iteration"`, the
+reference of a KL term, the weights of an evaluation until parity was measured at them.
 
 Shape suffixes: T completion tokens of a micro-batch.
 """
@@ -45,22 +45,28 @@ class Logprobs:
 
     @classmethod
     def of(cls, config: RunConfig, device: str) -> Logprobs:
-        """As a run's settings say. Raises ConfigError for kernels that do not run on this device."""
+        """As a run's settings say. Raises ConfigError for kernels that do not run on this
+        device.
+        """
         try:
-            pick_backend(config.learner.kernels, torch.empty(0, dtype=torch.bfloat16, device=device))
+            pick_backend(
+                config.learner.kernels, torch.empty(0, dtype=torch.bfloat16, device=device)
+            )
         except ValueError as error:
             raise ConfigError(f"learner.kernels: {error}; use 'auto' or 'torch'") from None
         return cls(
-            temperature=config.sampling.temperature, kernels=config.learner.kernels, fast=config.learner.fast_logits
+            temperature=config.sampling.temperature,
+            kernels=config.learner.kernels,
+            fast=config.learner.fast_logits,
         )
 
 
 class Policy:
     """A causal language model that computes in `compute` and is updated in float32.
 
-    In bf16 gradients of each backward are added to `master[name].grad` in float32 as soon as they exist, so that
-    micro-batches accumulate without rounding; `refresh()` writes the updated master weights back for computing. In
-    float32 the master weights are the model's own.
+    In bf16 gradients of each backward are added to `master[name].grad` in float32 as soon as they
+    exist, so that micro-batches accumulate without rounding; `refresh()` writes the updated master
+    weights back for computing. In float32 the master weights are the model's own.
     """
 
     def __init__(
@@ -91,7 +97,10 @@ class Policy:
         if compute is torch.float32:
             self.master = own
         else:
-            self.master = {name: nn.Parameter(p.detach().to(torch.float32, copy=True)) for name, p in own.items()}
+            self.master = {
+                name: nn.Parameter(p.detach().to(torch.float32, copy=True))
+                for name, p in own.items()
+            }
             for name, parameter in own.items():
                 parameter.register_post_accumulate_grad_hook(self._collect(name))
 
@@ -110,7 +119,9 @@ class Policy:
         return add
 
     def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Log-probs [T] of the completion tokens at the sampling temperature, float32, and the entropy if asked for."""
+        """Log-probs [T] of the completion tokens at the sampling temperature, float32, and the
+        entropy if asked for.
+        """
         check_rows(self.family, batch)
         found = completion_logprobs(self.module, batch, self._logprobs, entropy=entropy)
         self._on_forward()
@@ -129,11 +140,15 @@ class Policy:
                 parameter.copy_(self.master[name])
 
     def weights(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
-        """(name, computing weights) as the model's files name and lay them out, tied ones once: what generators get."""
+        """(name, computing weights) as the model's files name and lay them out, tied ones once:
+        what generators get.
+        """
         return names.as_stored(self.module, self.kept(snapshot))
 
     def kept(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
-        """(name, computing weights) by the model's own parameters, as `keep` reads them from a file."""
+        """(name, computing weights) by the model's own parameters, as `keep` reads them from a
+        file.
+        """
         for name, parameter in self.module.named_parameters():
             yield name, parameter.detach() if snapshot is None else self._snapshots[snapshot][name]
 
@@ -150,9 +165,13 @@ class Policy:
         self.refresh()
 
     def keep(self, snapshot: Snapshot, *, device: str, file: Path | None = None) -> None:
-        """Remember the computing weights, or those of a checkpoint's file, under this name on `device`."""
+        """Remember the computing weights, or those of a checkpoint's file, under this name on
+        `device`.
+        """
         source = dict(self.kept()) if file is None else load_file(file)
-        self._snapshots[snapshot] = {k: v.to(device, self._compute, copy=True) for k, v in source.items()}
+        self._snapshots[snapshot] = {
+            k: v.to(device, self._compute, copy=True) for k, v in source.items()
+        }
 
     def drop(self, snapshot: Snapshot) -> None:
         """Forget a snapshot."""
@@ -164,7 +183,10 @@ class Policy:
         if snapshot is None:
             yield
             return
-        with torch.no_grad(), self._holding({k: v.to(self.device) for k, v in self._snapshots[snapshot].items()}):
+        with (
+            torch.no_grad(),
+            self._holding({k: v.to(self.device) for k, v in self._snapshots[snapshot].items()}),
+        ):
             yield
 
     @contextmanager
@@ -183,7 +205,9 @@ class Policy:
         """Write the weights in `dtype`, and the tokenizer, as a plain Hugging Face folder."""
         from transformers import GenerationConfig
 
-        self.module.generation_config = GenerationConfig()  # written, it may be refused; the model's own file follows
+        self.module.generation_config = (
+            GenerationConfig()
+        )  # written, it may be refused; the model's own file follows
         with self._holding({name: p.detach().to(dtype) for name, p in self.master.items()}):
             self.module.save_pretrained(str(folder))
         models.copy_generation_config(self._path, folder)
@@ -207,11 +231,15 @@ def stored_dtype(path: str) -> torch.dtype:
 
 
 def check_head(module: Any, path: str) -> None:
-    """Raises ConfigError for a model whose log-probs are not those of a linear head, with a factor or a soft cap."""
+    """Raises ConfigError for a model whose log-probs are not those of a linear head, with a factor
+    or a soft cap.
+    """
     if not isinstance(module.get_output_embeddings(), nn.Linear):
         raise ConfigError(f"model.name: {path} has no linear language-model head")
     if _factor(module) != 1 and _softcap(module) is not None:
-        raise ConfigError(f"model.name: {path} scales its logits and caps them; there is no order known for that")
+        raise ConfigError(
+            f"model.name: {path} scales its logits and caps them; there is no order known for that"
+        )
 
 
 def _softcap(module: Any) -> float | None:
@@ -222,14 +250,19 @@ def _factor(module: Any) -> float:
     """What the model multiplies its logits by, under the names that model families give it."""
     config = module.config.get_text_config()
     divided = getattr(config, "logits_scaling", None) or 1.0  # Granite
-    times = [getattr(config, name, None) or 1.0 for name in ("logit_scale", "lm_head_multiplier", "output_multiplier")]
+    times = [
+        getattr(config, name, None) or 1.0
+        for name in ("logit_scale", "lm_head_multiplier", "output_multiplier")
+    ]
     return float(math.prod(times)) / float(divided)
 
 
 def completion_logprobs(
     module: Any, batch: MicroBatch, options: Logprobs, *, entropy: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Log-probs [T] of the completion tokens, and the entropy [T] if asked for, by a causal language model."""
+    """Log-probs [T] of the completion tokens, and the entropy [T] if asked for, by a causal
+    language model.
+    """
     hidden_BLH = _hidden(trunk(module), batch)
     head = module.get_output_embeddings()
     logprob_T, entropy_T, _ = linear_logprob(
@@ -247,7 +280,9 @@ def completion_logprobs(
 
 
 def check_rows(family: Family, batch: MicroBatch) -> None:
-    """Raises ValueError for rows that share a prompt and a family that must not (`families.settled` comes first)."""
+    """Raises ValueError for rows that share a prompt and a family that must not (`families.settled`
+    comes first).
+    """
     if batch.shared and not family.shares:
         raise ValueError(f"{family.name} takes one row a completion")
 
@@ -258,19 +293,24 @@ def trunk(module: Any) -> Any:
 
 
 def _hidden(model: Any, batch: MicroBatch) -> Tensor:
-    """Hidden states [B, L, H]. Rows of one completion are given as they are: padding comes after what is looked at."""
+    """Hidden states [B, L, H]. Rows of one completion are given as they are: padding comes after
+    what is looked at.
+    """
     if not batch.shared:
         return cast(Tensor, model(input_ids=batch.tokens_BL, use_cache=False).last_hidden_state)
     with masks.rows(batch):
         hidden: Tensor = model(
-            input_ids=batch.tokens_BL, position_ids=batch.positions_BL.clamp(min=0), attention_mask=masks.ones(batch),
+            input_ids=batch.tokens_BL, position_ids=batch.positions_BL.clamp(min=0),
+            attention_mask=masks.ones(batch),
             use_cache=False,
         ).last_hidden_state  # fmt: skip
     return hidden
 
 
 def pick_device(setting: str) -> str:
-    """`auto` takes a GPU where there is one. Raises ConfigError if `cuda` is asked for and missing."""
+    """`auto` takes a GPU where there is one. Raises ConfigError if `cuda` is asked for and
+    missing.
+    """
     if setting == "cuda" and not torch.cuda.is_available():
         raise ConfigError("learner.device = 'cuda': torch sees no GPU; use 'auto' or 'cpu'")
     if setting == "auto":
@@ -283,5 +323,7 @@ def check_device(device: str, rank: int) -> str:
     if device == "cpu":
         return device
     if rank >= torch.cuda.device_count():
-        raise ConfigError(f"learner.ranks: rank {rank} has no GPU; torch sees {torch.cuda.device_count()}")
+        raise ConfigError(
+            f"learner.ranks: rank {rank} has no GPU; torch sees {torch.cuda.device_count()}"
+        )
     return f"cuda:{rank}"

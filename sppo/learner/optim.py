@@ -17,12 +17,18 @@ from sppo.learner.ranks import Alone, fill, local, whole
 class Optimizer:
     """One AdamW with its schedule; `step(n)` takes optimizer step n, counted from 1."""
 
-    def __init__(self, config: LearnerConfig, master: dict[str, nn.Parameter], team: Alone | None = None) -> None:
+    def __init__(
+        self, config: LearnerConfig, master: dict[str, nn.Parameter], team: Alone | None = None
+    ) -> None:
         self._config = config
         self._team = team or Alone()
         self._master = master
         self.adamw = torch.optim.AdamW(
-            master.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+            master.values(),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
 
     def learning_rate(self, n: int) -> float:
@@ -33,7 +39,8 @@ class Optimizer:
     def step(self, n: int) -> tuple[float, bool]:
         """Clip and update. Returns the gradient norm before clipping and whether it was clipped.
 
-        Raises FloatingPointError when the norm is not finite; weights and optimizer state are then untouched.
+        Raises FloatingPointError when the norm is not finite; weights and optimizer state are then
+        untouched.
         """
         for parameter in self._master.values():
             if parameter.grad is None:  # no group had a signal: momentum still moves the weights
@@ -49,9 +56,13 @@ class Optimizer:
 
     @torch.no_grad()
     def _clip(self) -> float:
-        """Scale the gradients down to the largest norm; returns the norm of the whole model's before."""
+        """Scale the gradients down to the largest norm; returns the norm of the whole model's
+        before.
+        """
         gradients = [local(p.grad) for p in self._master.values() if p.grad is not None]
-        norms = [torch.linalg.vector_norm(g) for g in gradients if g.numel()]  # a rank may have no rows of a weight
+        norms = [
+            torch.linalg.vector_norm(g) for g in gradients if g.numel()
+        ]  # a rank may have no rows of a weight
         total = torch.stack(norms).square().sum() if norms else gradients[0].new_zeros(())
         norm = self._team.add(total).sqrt()
         for gradient in gradients:
@@ -59,7 +70,9 @@ class Optimizer:
         return float(norm)
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, whole tensor) of the optimizer's memory: both moments and the count of steps. Must be exhausted."""
+        """(name, whole tensor) of the optimizer's memory: both moments and the count of steps. Must
+        be exhausted.
+        """
         self._team.order("moments")
         yield from self.join_state()
 
@@ -68,10 +81,15 @@ class Optimizer:
         for name, parameter in self._master.items():
             for key, value in self.adamw.state.get(parameter, {}).items():
                 full = whole(value)
-                yield f"{key}.{name}", full.cpu() if self._team.rank == 0 else full[:0] if full.ndim else full
+                yield (
+                    f"{key}.{name}",
+                    full.cpu() if self._team.rank == 0 else full[:0] if full.ndim else full,
+                )
 
     def load(self, file: Path) -> None:
-        """Take the memory that `state` gave from a checkpoint's file, written by any number of ranks."""
+        """Take the memory that `state` gave from a checkpoint's file, written by any number of
+        ranks.
+        """
         self._team.order("load_moments", file=str(file))
         self.join_load(str(file))
 

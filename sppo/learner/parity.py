@@ -1,9 +1,9 @@
 """Whether engine and learner agree about the same tokens under the same weights, judged all along.
 
-The first batch that was sampled at the learner's own weights must agree, or the run ends. Later a mean above the
-threshold is a warning, and the third in a row ends the run, with the likely cause by where in completions it lies.
-Where groups are stale no step sees a completion of its own version: weights are kept now and then, as a probe, until
-what the generators sampled with them has come in.
+The first batch that was sampled at the learner's own weights must agree, or the run ends. Later a
+mean above the threshold is a warning, and the third in a row ends the run, with the likely cause by
+where in completions it lies. Where groups are stale no step sees a completion of its own version:
+weights are kept now and then, as a probe, until what the generators sampled with them has come in.
 
 Shape suffix: T completion tokens.
 """
@@ -32,7 +32,9 @@ GROWN = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gaps:
-    """|engine − learner| log-prob of tokens, in nats, and where in their completions these stand."""
+    """|engine − learner| log-prob of tokens, in nats, and where in their completions these
+    stand.
+    """
 
     gap_T: Tensor
     at_T: Tensor
@@ -44,7 +46,9 @@ class Gaps:
     def of(cls, gap_T: Tensor, cu_seqlens: Tensor, chosen_T: Tensor) -> Gaps:
         """The chosen tokens of completions with these offsets [N + 1], on the CPU."""
         lengths = cu_seqlens.diff()
-        at_T = torch.arange(len(gap_T), device=gap_T.device) - cu_seqlens[:-1].repeat_interleave(lengths)
+        at_T = torch.arange(len(gap_T), device=gap_T.device) - cu_seqlens[:-1].repeat_interleave(
+            lengths
+        )
         left_T = lengths.repeat_interleave(lengths) - 1 - at_T
         parts = (values_T[chosen_T].float().cpu() for values_T in (gap_T.detach(), at_T, left_T))
         return cls(**dict(zip(cls.__slots__, parts, strict=True)))
@@ -53,7 +57,12 @@ class Gaps:
     def join(cls, parts: Sequence[Gaps]) -> Gaps:
         """All of them."""
         none = torch.zeros(0)
-        return cls(**{name: torch.cat([none, *(getattr(p, name) for p in parts)]) for name in cls.__slots__})
+        return cls(
+            **{
+                name: torch.cat([none, *(getattr(p, name) for p in parts)])
+                for name in cls.__slots__
+            }
+        )
 
     def pack(self) -> dict[str, bytes]:
         """For the rank that judges."""
@@ -116,7 +125,8 @@ def likely_cause(gaps: Gaps) -> str:
     last, others = _mean(gaps.gap_T[last_T]), _mean(inner.gap_T)
     if len(inner.gap_T) and last > CONCENTRATED * others:
         return (
-            "it lies in the last token of completions: look at the tokens that end a turn, and at how completions are "
+            "it lies in the last token of completions: look at the tokens that end a turn, and at "
+            "how completions are "
             "cut off"
         )
     length_T = inner.at_T + inner.left_T + 1
@@ -125,7 +135,8 @@ def likely_cause(gaps: Gaps) -> str:
     if len(inner.gap_T) and late > GROWN * early:
         return "it grows with the position: look at sliding windows, scaled positions, and a stale prefix cache"
     return (
-        "it is everywhere: look at the temperature on both sides, the dtype, factors and caps of the head, truncation "
+        "it is everywhere: look at the temperature on both sides, the dtype, factors and caps of "
+        "the head, truncation "
         "(top-p, top-k), and at weights that did not arrive"
     )
 

@@ -1,6 +1,7 @@
 """The learner's heartbeat: shows that its process lives, and that it gets on with its work.
 
-Sent from a thread of its own, so it goes on through long steps; `beat` is called by the work itself.
+Sent from a thread of its own, so it goes on through long steps; `beat` is called by the work
+itself.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Pulse:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Around one long piece of work that cannot beat: loading, saving. Only silence shows that it hangs."""
+        """Around one long piece of work that cannot beat: loading, saving. Only silence shows that
+        it hangs.
+        """
         self._busy = True
         try:
             yield
@@ -58,11 +61,17 @@ class Pulse:
             if self._busy:
                 self.beat()
             member = Member(
-                name=LEARNER, role="learner", life=self._life, progress=self._progress, ready_s=self._clock.ready_s
+                name=LEARNER,
+                role="learner",
+                life=self._life,
+                progress=self._progress,
+                ready_s=self._clock.ready_s,
             )
             try:
                 self._broker.heartbeat(member, HEARTBEAT_TTL_S)
-            except SppoError as error:  # whoever works with the broker meets it too and says what follows
+            except (
+                SppoError
+            ) as error:  # whoever works with the broker meets it too and says what follows
                 log.warning("no heartbeat: %s", error)
             self._ended.wait(HEARTBEAT_S)
         try:

@@ -1,11 +1,12 @@
 """The learner's side of the broker: tickets out, groups in, settlement after a durable checkpoint.
 
-What was claimed is in one of three places until it is settled: ready (not used yet), used (in an optimizer step that no
-checkpoint covers yet), or recorded (evaluations, settled at once). When ready and used groups take half of the broker's
-budget they move to the learner's disk, so a long way to the next checkpoint cannot block the queue.
+What was claimed is in one of three places until it is settled: ready (not used yet), used (in an
+optimizer step that no checkpoint covers yet), or recorded (evaluations, settled at once). When
+ready and used groups take half of the broker's budget they move to the learner's disk, so a long
+way to the next checkpoint cannot block the queue.
 
-The ledger is the truth. Whenever a life begins, or the broker has restarted and may have lost its newest writes, the
-broker is made to agree with it.
+The ledger is the truth. Whenever a life begins, or the broker has restarted and may have lost its
+newest writes, the broker is made to agree with it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class GroupQueue:
     """Tickets and groups of one life of the learner."""
 
     def __init__(
-        self, broker: Broker, tickets: TicketFactory, ledger: Ledger, spool: Spool, *, limits: BrokerConfig,
+        self, broker: Broker, tickets: TicketFactory, ledger: Ledger, spool: Spool, *,
+        limits: BrokerConfig,
         vocabulary: int = 2**31, dead: DeadLetters | None = None,
     ) -> None:  # fmt: skip
         self._broker = broker
@@ -46,14 +48,18 @@ class GroupQueue:
         self._boot = ""
         self._n = 0
         self._held: dict[tuple[str, str], QueueEntry] = {}
-        """Claimed training groups that the broker keeps for us; a server that lost everything may name another so."""
+        """Claimed training groups that the broker keeps for us; a server that lost everything may
+        name another so.
+        """
         self._ready: dict[int, Group] = {}
         self.dead = dead or DeadLetters()
         self._evaluation_tickets: Mapping[str, Ticket] = {}
         self._evaluations: dict[str, Group | None] = {}
 
     def reconcile(self, n: int) -> None:
-        """Make the broker agree with the ledger: what the checkpoint covers is ended, what it lacks is issued again."""
+        """Make the broker agree with the ledger: what the checkpoint covers is ended, what it lacks
+        is issued again.
+        """
         self._n = n
         begins = not self._boot
         self._boot = self._broker.ping()
@@ -61,14 +67,20 @@ class GroupQueue:
         self._recall()
         known = [*self._broker.pending(), *self._broker.claim(CLAIM, 0)]
         kept = {_key(entry) for entry in known}
-        self._held = {key: entry for key, entry in self._held.items() if key in kept}  # the server may have lost some
+        self._held = {
+            key: entry for key, entry in self._held.items() if key in kept
+        }  # the server may have lost some
         self._take(known)
         point("learner.reconcile.read")
         wanted = {training_uid(i): i for i in self._ledger.open() if i not in self._ready}
-        missing = {uid: t for uid, t in self._evaluation_tickets.items() if self._evaluations[uid] is None}
+        missing = {
+            uid: t for uid, t in self._evaluation_tickets.items() if self._evaluations[uid] is None
+        }
         held = {entry.uid for entry in self._held.values()}
         self._broker.withdraw(self._broker.open_tickets() - held - wanted.keys() - missing.keys())
-        self._broker.issue([*(self._tickets.training(i, n) for i in wanted.values()), *missing.values()])
+        self._broker.issue(
+            [*(self._tickets.training(i, n) for i in wanted.values()), *missing.values()]
+        )
         point("learner.reconciled")
         if wanted:
             log.info("%d open tickets issued again", len(wanted))
@@ -101,7 +113,9 @@ class GroupQueue:
                 self._ledger.give_up(ticket.uid)
 
     def receive(self, wait_s: float) -> int:
-        """Take in what has arrived, waiting up to `wait_s` for the first. Returns how many groups came."""
+        """Take in what has arrived, waiting up to `wait_s` for the first. Returns how many groups
+        came.
+        """
         if self._broker.ping() != self._boot:
             log.warning("the broker has restarted; making it agree with what was trained")
             self.reconcile(self._n)
@@ -117,7 +131,9 @@ class GroupQueue:
         return len(entries)
 
     def _spill(self) -> None:
-        """Move what is claimed to the disk before it fills the broker, which would hold generators back for ever."""
+        """Move what is claimed to the disk before it fills the broker, which would hold generators
+        back for ever.
+        """
         share = max(
             sum(e.nbytes for e in self._held.values()) / self._limits.max_bytes,
             len(self._held) / self._limits.max_groups,
@@ -140,7 +156,9 @@ class GroupQueue:
         return [self._ready[i] for i in usable]
 
     def waiting(self) -> list[Group]:
-        """Groups that have come in and are in no optimizer step yet, the batch at hand among them."""
+        """Groups that have come in and are in no optimizer step yet, the batch at hand among
+        them.
+        """
         return list(self._ready.values())
 
     def use(self, groups: list[Group]) -> None:
@@ -194,7 +212,8 @@ class GroupQueue:
         index = training_index(entry.uid)
         used = index < self._ledger.next_index and self._ledger.settled(entry.uid)
         if used or index in self._ready:
-            # Covered by the checkpoint this life began with; or made twice, because the broker lost its newest writes.
+            # Covered by the checkpoint this life began with; or made twice, because the broker lost
+            # its newest writes.
             self._broker.settle([entry])
             return
         group = self._decode(entry)
@@ -222,13 +241,21 @@ class GroupQueue:
             self._check(entry, group)
         except BadFrame as error:
             kept = self._spool.quarantine(entry.gid, frame) if frame is not None else None
-            log.warning("group %s of ticket %s is dropped: %s; kept as %s", entry.gid, entry.uid, error, kept)
+            log.warning(
+                "group %s of ticket %s is dropped: %s; kept as %s",
+                entry.gid,
+                entry.uid,
+                error,
+                kept,
+            )
             self._broker.reject(entry, f"bad frame: {error}")
             return None
         return group
 
     def _check(self, entry: QueueEntry, group: Group) -> None:
-        """Raises BadFrame for a frame that is sound but would stop the learner, or train something else."""
+        """Raises BadFrame for a frame that is sound but would stop the learner, or train something
+        else.
+        """
         if (group.uid, group.stream) != (entry.uid, entry.stream):
             raise BadFrame(f"the frame belongs to ticket {group.uid}")
         for ids in (group.prompt_ids, *(c.token_ids for c in group.completions)):
@@ -239,10 +266,14 @@ class GroupQueue:
         """Give up what the broker has given up. Raises ScorerError, see `DeadLetters.note`."""
         for letter in self.dead.note(self._broker.dead_letters(), said=said):
             log.warning("ticket %s is a dead letter: %s", letter.uid, letter.reason)
-            issued = letter.stream == "train" and training_index(letter.uid) < self._ledger.next_index
+            issued = (
+                letter.stream == "train" and training_index(letter.uid) < self._ledger.next_index
+            )
             if issued and not self._ledger.settled(letter.uid):
                 self._ledger.give_up(letter.uid)
-                self._ready.pop(training_index(letter.uid), None)  # made again and given up after lost writes
+                self._ready.pop(
+                    training_index(letter.uid), None
+                )  # made again and given up after lost writes
 
 
 def _key(entry: QueueEntry) -> tuple[str, str]:

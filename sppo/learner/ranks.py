@@ -5,10 +5,11 @@ Rank 0 is the learner; it starts the others, tells them what comes next, and tak
     rank 0        team.order("train", ...)   then its own share
     rank 1 ..     for order in team.orders(): their share of it
 
-Orders and small results travel as msgpack over gloo, weights and gradients over gloo or NCCL. The ranks meet in a file
-of a private folder and talk on loopback: nobody else can join them. (NCCL keeps the first interface that it was told
-for all its groups, so where weights go to other machines it is left to choose.) A rank that dies ends the learner,
-which is then started again from its checkpoint; if the learner dies, the system ends the other ranks.
+Orders and small results travel as msgpack over gloo, weights and gradients over gloo or NCCL. The
+ranks meet in a file of a private folder and talk on loopback: nobody else can join them. (NCCL
+keeps the first interface that it was told for all its groups, so where weights go to other machines
+it is left to choose.) A rank that dies ends the learner, which is then started again from its
+checkpoint; if the learner dies, the system ends the other ranks.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ from sppo.types import digest
 
 log = logging.getLogger(__name__)
 
-PATIENCE = timedelta(days=7)  # rank 0 may wait long for groups; a rank that is gone closes its connections
+PATIENCE = timedelta(
+    days=7
+)  # rank 0 may wait long for groups; a rank that is gone closes its connections
 DEATH_NOTICE_S = 15.0
 NOTICE_S = 2.0
 LEAVE_S = 20.0
@@ -90,8 +93,11 @@ class Alone:
 class Team(Alone):
     """Several ranks. `mesh` is for parameters."""
 
-    def __init__(self, rank: int, size: int, store: Path, device: str, *, here: bool = True) -> None:
-        """Meet the other ranks. `store` is a path in a private folder where no file is yet, the same for all.
+    def __init__(
+        self, rank: int, size: int, store: Path, device: str, *, here: bool = True
+    ) -> None:
+        """Meet the other ranks. `store` is a path in a private folder where no file is yet, the
+        same for all.
 
         `here`: NCCL keeps to this machine, and will for the weights that go to generators.
         """
@@ -101,8 +107,14 @@ class Team(Alone):
             torch.cuda.set_device(rank)
         meeting = _dist.FileStore(str(store), size)
         with _loopback_only(nccl=cuda and here):
-            backend = {"backend": "nccl", "device_id": torch.device("cuda", rank)} if cuda else {"backend": "gloo"}
-            _dist.init_process_group(store=meeting, rank=rank, world_size=size, timeout=PATIENCE, **backend)
+            backend = (
+                {"backend": "nccl", "device_id": torch.device("cuda", rank)}
+                if cuda
+                else {"backend": "gloo"}
+            )
+            _dist.init_process_group(
+                store=meeting, rank=rank, world_size=size, timeout=PATIENCE, **backend
+            )
             self._control = _dist.new_group(backend="gloo", timeout=PATIENCE)
             if cuda:
                 _dist.barrier(device_ids=[rank])  # NCCL connects here, while its interface is set
@@ -114,8 +126,12 @@ class Team(Alone):
         self._over = threading.Event()
 
     @classmethod
-    def lead(cls, size: int, device: str, settings: dict[str, Any], *, here: bool, owner: str) -> Team:
-        """Start ranks 1 .. `size` - 1 with these settings, and be rank 0. `owner` has no other team at this time."""
+    def lead(
+        cls, size: int, device: str, settings: dict[str, Any], *, here: bool, owner: str
+    ) -> Team:
+        """Start ranks 1 .. `size` - 1 with these settings, and be rank 0. `owner` has no other team
+        at this time.
+        """
         prefix = f"sppo-ranks-{digest(owner)}-"
         for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):  # by a life that was killed
             shutil.rmtree(left, ignore_errors=True)
@@ -123,7 +139,13 @@ class Team(Alone):
         children: list[subprocess.Popen[bytes]] = []
         ended = threading.Event()
         threading.Thread(target=_watch, args=(children, ended), daemon=True, name="ranks").start()
-        given = {"size": size, "store": str(folder / "store"), "device": device, "here": here, "settings": settings}
+        given = {
+            "size": size,
+            "store": str(folder / "store"),
+            "device": device,
+            "here": here,
+            "settings": settings,
+        }
         try:
             for rank in range(1, size):
                 children.append(_start(given | {"rank": rank, "parent": os.getpid()}))
@@ -143,7 +165,9 @@ class Team(Alone):
         given = json.loads(sys.stdin.read())
         if os.getppid() != given["parent"]:  # it died before the line above
             sys.exit(1)
-        team = cls(given["rank"], given["size"], Path(given["store"]), given["device"], here=given["here"])
+        team = cls(
+            given["rank"], given["size"], Path(given["store"]), given["device"], here=given["here"]
+        )
         return team, given["settings"]
 
     def order(self, name: str, **arguments: Any) -> None:
@@ -169,11 +193,18 @@ class Team(Alone):
             lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
             _dist.all_gather(lengths, torch.tensor([len(data)]), group=self._control)
             longest = max(int(n) for n in lengths)
-            parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)] if self.rank == 0 else None
+            parts = (
+                [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+                if self.rank == 0
+                else None
+            )
             _dist.gather(_bytes(data, longest), parts, 0, group=self._control)
         if parts is None:
             return []
-        return [codec.unpack(p[: int(n)].numpy().tobytes())["value"] for p, n in zip(parts, lengths, strict=True)]
+        return [
+            codec.unpack(p[: int(n)].numpy().tobytes())["value"]
+            for p, n in zip(parts, lengths, strict=True)
+        ]
 
     def most(self, counts: Sequence[int]) -> list[int]:
         found = torch.tensor(list(counts))
@@ -187,7 +218,9 @@ class Team(Alone):
         return value
 
     def lost(self) -> str:
-        deadline = time.monotonic() + NOTICE_S  # a connection breaks a moment before the process is gone
+        deadline = (
+            time.monotonic() + NOTICE_S
+        )  # a connection breaks a moment before the process is gone
         while not (found := _lost(self._children)) and time.monotonic() < deadline:
             time.sleep(0.1)
         return found
@@ -218,20 +251,26 @@ def whole(value: Tensor) -> Tensor:
 
 
 def rows(total: int, team: Alone) -> slice:
-    """The rows of a tensor that are this rank's: as `torch.chunk` splits, so the last ranks may have none."""
+    """The rows of a tensor that are this rank's: as `torch.chunk` splits, so the last ranks may
+    have none.
+    """
     each = -(-total // team.size)
     return slice(min(team.rank * each, total), min((team.rank + 1) * each, total))
 
 
 @torch.no_grad()
 def fill(value: Tensor, source: Any, team: Alone) -> None:
-    """Put this rank's rows of `source`, a whole tensor or a slice of a safetensors file, into a tensor."""
+    """Put this rank's rows of `source`, a whole tensor or a slice of a safetensors file, into a
+    tensor.
+    """
     local(value).copy_(source[rows(value.shape[0], team)] if value.ndim else source[...])
 
 
 def _start(given: dict[str, Any]) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "sppo.learner.follower"], stdin=subprocess.PIPE, preexec_fn=stop.ignore
+        [sys.executable, "-m", "sppo.learner.follower"],
+        stdin=subprocess.PIPE,
+        preexec_fn=stop.ignore,
     )
     assert process.stdin is not None
     process.stdin.write(json.dumps(given).encode())  # secrets among them: no command line
@@ -240,7 +279,9 @@ def _start(given: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 
 def _watch(children: list[subprocess.Popen[bytes]], over: threading.Event) -> None:
-    """End this process when a rank has died and whoever waits for it does not notice: NCCL may wait for ever."""
+    """End this process when a rank has died and whoever waits for it does not notice: NCCL may wait
+    for ever.
+    """
     while not over.wait(0.5):
         if dead := _lost(children):
             log.error("%s; the learner cannot go on without it", dead)
@@ -251,7 +292,9 @@ def _watch(children: list[subprocess.Popen[bytes]], over: threading.Event) -> No
 
 def _lost(children: list[subprocess.Popen[bytes]]) -> str:
     ended = [(rank, process.poll()) for rank, process in enumerate(children, start=1)]
-    return ", ".join(f"rank {rank} of the learner ended with {code}" for rank, code in ended if code is not None)
+    return ", ".join(
+        f"rank {rank} of the learner ended with {code}" for rank, code in ended if code is not None
+    )
 
 
 def _end(children: list[subprocess.Popen[bytes]], grace_s: float = 0.0) -> None:
@@ -282,7 +325,9 @@ def _deaths() -> Iterator[None]:
 
 @contextmanager
 def _loopback_only(*, nccl: bool) -> Iterator[None]:
-    """Groups made inside listen on loopback: gloo's, and NCCL's, whose data takes NVLink, PCIe or shared memory."""
+    """Groups made inside listen on loopback: gloo's, and NCCL's, whose data takes NVLink, PCIe or
+    shared memory.
+    """
     name = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
     values = {"GLOO_SOCKET_IFNAME": name} | ({"NCCL_SOCKET_IFNAME": f"={name}"} if nccl else {})
     before = {key: os.environ.get(key) for key in values}

@@ -1,4 +1,6 @@
-"""What scorers and engines refuse: said once and counted, and the end of the run where nothing is scored any more."""
+"""What scorers and engines refuse: said once and counted, and the end of the run where nothing is
+scored any more.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from sppo.errors import ScorerError
 from sppo.types import DeadLetter, Member
 
 IN_A_ROW = 16
-"""Tickets given up one after another, with no group scored meanwhile, after which the learner stops."""
+"""Tickets given up one after another, with no group scored meanwhile, after which the learner
+stops.
+"""
 
 Tell = Callable[..., None]
 """Sends an event: its kind, and its fields by name."""
@@ -38,9 +42,11 @@ class DeadLetters:
         self._scored = True
 
     def note(self, letters: Iterable[DeadLetter], *, said: bool = False) -> list[DeadLetter]:
-        """Those of the letters that are new. What an earlier life of the learner has `said` is not said again.
+        """Those of the letters that are new. What an earlier life of the learner has `said` is not
+        said again.
 
-        Raises ScorerError with the newest reason when `IN_A_ROW` came without a scored group in between.
+        Raises ScorerError with the newest reason when `IN_A_ROW` came without a scored group in
+        between.
         """
         new = [letter for letter in letters if letter.uid not in self._known]
         for letter in new:
@@ -53,13 +59,15 @@ class DeadLetters:
         self._scored = False
         if self._in_a_row >= IN_A_ROW:
             raise ScorerError(
-                f"{self._in_a_row} tickets in a row were given up and none was scored meanwhile; the last, {self.last}"
+                f"{self._in_a_row} tickets in a row were given up and none was scored meanwhile; "
+                f"the last, {self.last}"
             )
         return new
 
 
 class Refusals:
-    """Attempts that were refused and will be made again, as the generators' heartbeats tell of them.
+    """Attempts that were refused and will be made again, as the generators' heartbeats tell of
+    them.
 
     The `count` of an event is how many it stands for.
     """

@@ -1,8 +1,10 @@
-"""The policy in shards (FSDP2): every rank keeps its rows of each float32 master weight, gradient and moment.
+"""The policy in shards (FSDP2): every rank keeps its rows of each float32 master weight, gradient
+and moment.
 
-Whole weights exist in the computing dtype, for one decoder layer at a time and, from forward to backward, for the root
-(embedding, last norm, head). `using`, `logprobs`, `refresh` are called by all ranks at the same point of the same order
-(`sppo.learner.follower`); the methods that rank 0's loop calls send that order themselves.
+Whole weights exist in the computing dtype, for one decoder layer at a time and, from forward to
+backward, for the root (embedding, last norm, head). `using`, `logprobs`, `refresh` are called by
+all ranks at the same point of the same order (`sppo.learner.follower`); the methods that rank 0's
+loop calls send that order themselves.
 
 Shape suffixes: T completion tokens of a micro-batch.
 """
@@ -64,10 +66,13 @@ class ShardedPolicy:
         )  # fmt: skip
         for layer in _layers(self._module, path):
             fully_shard(layer, mesh=team.mesh, mp_policy=dtypes)
-        # The root stays whole from forward to backward: the head's product keeps a reference to its weight.
+        # The root stays whole from forward to backward: the head's product keeps a reference to its
+        # weight.
         fully_shard(self._scorer, mesh=team.mesh, mp_policy=dtypes, reshard_after_forward=False)
         for part in self._parts():
-            part.set_gradient_divide_factor(1.0)  # a sum over ranks: the loss is normalised over the whole batch
+            part.set_gradient_divide_factor(
+                1.0
+            )  # a sum over ranks: the loss is normalised over the whole batch
             part.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sum
         self._materialise()
         self.master: dict[str, Any] = dict(self._module.named_parameters())
@@ -80,16 +85,20 @@ class ShardedPolicy:
         """Rows of the head."""
         return int(self._module.get_output_embeddings().weight.shape[0])
 
-    # called by every rank in the course of an order ----------------------------------------------------------------
+    # called by every rank in the course of an order -----------------------------------------------
     def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
-        """See `Policy.logprobs`. Every rank must call it equally often, with gradients or without."""
+        """See `Policy.logprobs`. Every rank must call it equally often, with gradients or
+        without.
+        """
         check_rows(self.family, batch)
         found: tuple[Tensor, Tensor | None] = self._scorer(batch, entropy)
         self._on_forward()
         return found
 
     def refresh(self) -> None:
-        """Have the next forward fetch the weights anew. One without backward leaves the root's old ones in place."""
+        """Have the next forward fetch the weights anew. One without backward leaves the root's old
+        ones in place.
+        """
         for part in self._parts():
             part.reshard()
 
@@ -112,7 +121,7 @@ class ShardedPolicy:
             local(p).copy_(shards[name])
         self.refresh()
 
-    # orders --------------------------------------------------------------------------------------------------------
+    # orders ---------------------------------------------------------------------------------------
     def keep(self, snapshot: Snapshot, *, device: str, file: Path | None = None) -> None:
         """See `Policy.keep`."""
         self._team.order("keep", snapshot=snapshot, device=device, file=str(file) if file else "")
@@ -122,7 +131,10 @@ class ShardedPolicy:
     def join_keep(self, snapshot: Snapshot, device: str, file: str) -> None:
         """Every rank's part of `keep`."""
         place = "cpu" if device == "cpu" else self.device
-        kept = {n: local(p).to(device=place, dtype=self._compute, copy=True) for n, p in self.master.items()}
+        kept = {
+            n: local(p).to(device=place, dtype=self._compute, copy=True)
+            for n, p in self.master.items()
+        }
         if file:
             with safe_open(file, "pt") as tensors:
                 for name, p in self.master.items():
@@ -152,7 +164,11 @@ class ShardedPolicy:
     def join_weights(self, snapshot: Snapshot | None) -> Iterator[tuple[str, Tensor]]:
         """Every rank's part of `weights`: all get them, rank 0 has use for them."""
         for name, p in self.master.items():
-            shard = local(p).to(self._compute) if snapshot is None else self._snapshots[snapshot][name].to(self.device)
+            shard = (
+                local(p).to(self._compute)
+                if snapshot is None
+                else self._snapshots[snapshot][name].to(self.device)
+            )
             yield name, whole(self._like(p, shard))
 
     def masters(self) -> Iterator[tuple[str, Tensor]]:
@@ -187,7 +203,7 @@ class ShardedPolicy:
         models.copy_generation_config(self._path, folder)
         tokenizer.save_pretrained(str(folder))
 
-    # inside --------------------------------------------------------------------------------------------------------
+    # inside ---------------------------------------------------------------------------------------
     def _parts(self) -> Iterator[Any]:
         return (m for m in self._scorer.modules() if isinstance(m, FSDPModule))
 
@@ -200,8 +216,10 @@ class ShardedPolicy:
                     missing.discard(name)
         if missing:
             raise ConfigError(
-                f"model.name: {files[0].parent if files else 'the folder'} holds no {sorted(missing)[0]!r}; a model "
-                "whose files name their weights otherwise than Transformers does needs learner.ranks = 1"
+                f"model.name: {files[0].parent if files else 'the folder'} holds no "
+                f"{sorted(missing)[0]!r}; a model "
+                "whose files name their weights otherwise than Transformers does needs "
+                "learner.ranks = 1"
             )
 
     def _like(self, p: Any, shard: Tensor) -> Tensor:
@@ -211,7 +229,9 @@ class ShardedPolicy:
         return made
 
     def _materialise(self) -> None:
-        """Give every shard memory. Not by `to_empty`, which unties tied weights and blanks the rotary frequencies."""
+        """Give every shard memory. Not by `to_empty`, which unties tied weights and blanks the
+        rotary frequencies.
+        """
         fresh: dict[Any, nn.Parameter] = {}
         for module in self._scorer.modules():
             for name, p in list(module._parameters.items()):
@@ -246,5 +266,7 @@ def _layers(model: Any, path: str) -> nn.ModuleList:
     count = model.config.get_text_config().num_hidden_layers
     found = [m for m in trunk(model).modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if not found:
-        raise ConfigError(f"model.name: {path} has no list of {count} decoder layers, so learner.ranks must be 1")
+        raise ConfigError(
+            f"model.name: {path} has no list of {count} decoder layers, so learner.ranks must be 1"
+        )
     return found[0]

@@ -13,12 +13,17 @@ from sppo.families import Family
 
 
 def skeleton(config: Any, family: Family) -> Any:
-    """The model of a Transformers configuration, float32, on no device; buffers, which no file holds, are there."""
+    """The model of a Transformers configuration, float32, on no device; buffers, which no file
+    holds, are there.
+    """
     from transformers import AutoModelForCausalLM
 
     with _parameters_on_meta():
         model = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, attn_implementation=family.attention, trust_remote_code=False
+            config,
+            dtype=torch.float32,
+            attn_implementation=family.attention,
+            trust_remote_code=False,
         )
     model.tie_weights()
     return model.eval()

@@ -1,4 +1,5 @@
-"""Groups on the learner's disk: those beyond the broker's budget until a checkpoint, and those that were refused.
+"""Groups on the learner's disk: those beyond the broker's budget until a checkpoint, and those that
+were refused.
 
 RUN/spool/<uid>.frame         a group that the broker need not keep any more, until a checkpoint covers it
 RUN/quarantine/<name>.frame   a group that was refused, for whoever wants to know why
@@ -27,7 +28,9 @@ class Spool:
         self._quarantine = run_dir / "quarantine"
 
     def write(self, frames: dict[str, bytes]) -> None:
-        """Keep these frames. Raises SppoError if the disk is full; the broker still has them then."""
+        """Keep these frames. Raises SppoError if the disk is full; the broker still has them
+        then.
+        """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for uid, frame in frames.items():
@@ -55,7 +58,9 @@ class Spool:
         return path.read_bytes() if path.exists() else None
 
     def drop(self, ended: Callable[[str], bool]) -> None:
-        """Delete the frames of tickets that a durable checkpoint covers, and what a crash left unfinished."""
+        """Delete the frames of tickets that a durable checkpoint covers, and what a crash left
+        unfinished.
+        """
         for path in self._folder.glob(f"*{_SUFFIX}"):
             if ended(path.name.removesuffix(_SUFFIX)):
                 path.unlink()
@@ -64,7 +69,9 @@ class Spool:
 
     def quarantine(self, gid: str, frame: bytes) -> Path | None:
         """Keep a refused frame, if fewer than 64 are kept already; returns where."""
-        path = self._quarantine / f"{digest(gid)}{_SUFFIX}"  # a gid comes over the wire: it names no path
+        path = (
+            self._quarantine / f"{digest(gid)}{_SUFFIX}"
+        )  # a gid comes over the wire: it names no path
         try:
             self._quarantine.mkdir(parents=True, exist_ok=True)
             if len(list(self._quarantine.iterdir())) >= QUARANTINED:

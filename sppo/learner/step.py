@@ -1,8 +1,9 @@
 """One batch: mini-batches, each one optimizer step over micro-batches of whole groups.
 
-With several ranks (`sppo.learner.ranks`) each takes a share of the groups of every mini-batch, balanced by tokens. All
-go through the model equally often, because the weights are gathered each time: a rank that has nothing left feeds an
-empty micro-batch. The loss is normalised over the whole mini-batch, so gradients are those of one rank.
+With several ranks (`sppo.learner.ranks`) each takes a share of the groups of every mini-batch,
+balanced by tokens. All go through the model equally often, because the weights are gathered each
+time: a rank that has nothing left feeds an empty micro-batch. The loss is normalised over the whole
+mini-batch, so gradients are those of one rank.
 
 Shape suffixes: T completion tokens of a micro-batch, N its completions.
 """
@@ -59,9 +60,14 @@ class _Totals:
     def pack(self) -> dict[str, Any]:
         """For the rank that makes metrics of it: sums by name, and arrays as bytes."""
         sums = {name: getattr(self, name) for name in _SUMS}
-        arrays = {name: [getattr(s, name).float() for s in self.stats] for name in LossStats.__slots__}
+        arrays = {
+            name: [getattr(s, name).float() for s in self.stats] for name in LossStats.__slots__
+        }
         arrays |= {"log_rho_T": self.log_rho_T}
-        packed = {name: torch.cat(parts).cpu().numpy().tobytes() if parts else b"" for name, parts in arrays.items()}
+        packed = {
+            name: torch.cat(parts).cpu().numpy().tobytes() if parts else b""
+            for name, parts in arrays.items()
+        }
         return sums | packed | {"gaps": Gaps.join(self.gaps).pack()}
 
 
@@ -81,21 +87,29 @@ class Trainer:
     """Trains a policy on batches of groups."""
 
     def __init__(
-        self, config: LearnerConfig, policy: AnyPolicy, optimizer: Optimizer, team: Alone | None = None
+        self,
+        config: LearnerConfig,
+        policy: AnyPolicy,
+        optimizer: Optimizer,
+        team: Alone | None = None,
     ) -> None:
         self._config = config
         self._policy = policy
         self._optimizer = optimizer
         self._team = team or Alone()
         self.gaps = Gaps.join([])
-        """|engine − learner| of the last batch's tokens, where engines and learner had equal weights."""
+        """|engine − learner| of the last batch's tokens, where engines and learner had equal
+        weights.
+        """
 
     def train(
         self, groups: Sequence[Group], version: Version, published: Version | None = None
     ) -> Iterator[dict[str, Any]]:
-        """One batch at the weights of `version`: yields the metrics of each optimizer step after it was taken.
+        """One batch at the weights of `version`: yields the metrics of each optimizer step after it
+        was taken.
 
-        `published` is what generators run; where it is not `version`, the policy's snapshot "anchor" holds it.
+        `published` is what generators run; where it is not `version`, the policy's snapshot
+        "anchor" holds it.
         """
         started = time.monotonic()
         published = published or version
@@ -106,7 +120,9 @@ class Trainer:
         shares = self._hand_out(parts, fed, version, published)
         steps = self.take_steps(shares, version, published)
         self.gaps = Gaps.join([])
-        for number, (part, seen, (measured, norm, clipped)) in enumerate(zip(parts, fed, steps, strict=True), start=1):
+        for number, (part, seen, (measured, norm, clipped)) in enumerate(
+            zip(parts, fed, steps, strict=True), start=1
+        ):
             if number == 1:
                 anchor_s = measured[0]["anchor_s"]
             gaps = Gaps.join([Gaps.unpack(m["gaps"]) for m in measured])
@@ -125,8 +141,9 @@ class Trainer:
     def take_steps(
         self, shares: Sequence[Share], version: Version, published: Version
     ) -> Iterator[tuple[list[dict[str, Any]], float, bool]]:
-        """Every rank: an optimizer step for each share. Yields every rank's totals (on rank 0), the norm, and whether
-        it was clipped."""
+        """Every rank: an optimizer step for each share. Yields every rank's totals (on rank 0), the
+        norm, and whether it was clipped.
+        """
         started = time.monotonic()
         anchors = self._anchors([share.items for share in shares], version, published)
         anchor_s = time.monotonic() - started
@@ -136,19 +153,25 @@ class Trainer:
             norm, clipped = self._optimizer.step(version.n + number)
             self._policy.refresh()
             yield (
-                self._team.gather(step.totals.pack() | {"anchor_s": anchor_s, "own_anchor": step.own_anchor}),
+                self._team.gather(
+                    step.totals.pack() | {"anchor_s": anchor_s, "own_anchor": step.own_anchor}
+                ),
                 norm,
                 clipped,
             )
 
-    def _with_a_gradient(self, items: list[Item], version: Version, published: Version) -> list[Item]:
+    def _with_a_gradient(
+        self, items: list[Item], version: Version, published: Version
+    ) -> list[Item]:
         """The groups of a batch's first mini-batch that go through the model.
 
-        Where Δ ≡ 0 the gradient of a group whose scores are all equal is zero, so it stays out, but for a sample of
-        such groups that tells of the metrics of the others.
+        Where Δ ≡ 0 the gradient of a group whose scores are all equal is zero, so it stays out, but
+        for a sample of such groups that tells of the metrics of the others.
         """
         config = self._config
-        own_anchor = config.anchor == "proximal" or (config.anchor == "iteration" and published.n == version.n)
+        own_anchor = config.anchor == "proximal" or (
+            config.anchor == "iteration" and published.n == version.n
+        )
         if not own_anchor or _regularised(config):
             return items
         idle = [i for i, item in enumerate(items) if not item.group.has_signal]
@@ -157,9 +180,15 @@ class Trainer:
         return [item for i, item in enumerate(items) if i not in out]
 
     def _hand_out(
-        self, parts: Sequence[list[Item]], fed: Sequence[list[Item]], version: Version, published: Version
+        self,
+        parts: Sequence[list[Item]],
+        fed: Sequence[list[Item]],
+        version: Version,
+        published: Version,
     ) -> list[Share]:
-        """Tell every rank its share of what is fed; returns this one's. The loss is normalised over all of `parts`."""
+        """Tell every rank its share of what is fed; returns this one's. The loss is normalised over
+        all of `parts`.
+        """
         normalizers = [_trained(part) for part in parts]
         split = [_balance(part, self._team.size, self._config.share_prompt) for part in fed]
         self._team.order(
@@ -170,10 +199,14 @@ class Trainer:
             published=str(published),
         )
         supply(self._team, {item.group.uid: item.group for part in fed for item in part})
-        return [Share(items=ranks[0], normalizer=n) for ranks, n in zip(split, normalizers, strict=True)]
+        return [
+            Share(items=ranks[0], normalizer=n) for ranks, n in zip(split, normalizers, strict=True)
+        ]
 
     @torch.no_grad()
-    def mismatch(self, groups: Sequence[Group], version: Version, snapshot: Snapshot | None = None) -> Gaps:
+    def mismatch(
+        self, groups: Sequence[Group], version: Version, snapshot: Snapshot | None = None
+    ) -> Gaps:
         """|engine − learner| log-prob of the tokens of completions sampled wholly at `version`.
 
         The weights of `version` are those of the snapshot, or the policy's own.
@@ -181,17 +214,25 @@ class Trainer:
         fresh = [g for g in groups if any(_whole(c, version) for c in g.completions)]
         if not fresh:
             return Gaps.join([])
-        items = [targets.item(g, torch.ones(len(g.completions), dtype=torch.bool), None) for g in fresh]
+        items = [
+            targets.item(g, torch.ones(len(g.completions), dtype=torch.bool), None) for g in fresh
+        ]
         ranks = _balance(items, self._team.size, self._config.share_prompt)
         uids = [[item.group.uid for item in share] for share in ranks]
         gids = [[item.group.gid for item in share] for share in ranks]
-        self._team.order("mismatch", uids=uids, gids=gids, version=str(version), snapshot=snapshot or "")
+        self._team.order(
+            "mismatch", uids=uids, gids=gids, version=str(version), snapshot=snapshot or ""
+        )
         supply(self._team, {g.uid: g for g in fresh})
         return Gaps.join(self.measure([item.group for item in ranks[0]], version, snapshot))
 
     @torch.no_grad()
-    def measure(self, groups: Sequence[Group], version: Version, snapshot: Snapshot | None) -> list[Gaps]:
-        """Every rank: the gaps of the tokens of its groups that are of `version`; every rank's on rank 0."""
+    def measure(
+        self, groups: Sequence[Group], version: Version, snapshot: Snapshot | None
+    ) -> list[Gaps]:
+        """Every rank: the gaps of the tokens of its groups that are of `version`; every rank's on
+        rank 0.
+        """
         gaps = []
         with self._policy.using(snapshot):
             plan = batching.plan(groups, self._config.micro_batch_tokens, self._config.share_prompt)
@@ -199,11 +240,16 @@ class Trainer:
                 batch = _collate(groups, members, self._config, self._policy.device)
                 gap_T = (self._policy.logprobs(batch)[0] - batch.behavior_T).abs()
                 if members:
-                    gaps.append(Gaps.of(gap_T, batch.cu_seqlens, _at_version(batch, groups, version)))
+                    gaps.append(
+                        Gaps.of(gap_T, batch.cu_seqlens, _at_version(batch, groups, version))
+                    )
         return [Gaps.unpack(packed) for packed in self._team.gather(Gaps.join(gaps).pack())]
 
-    def _anchors(self, parts: Sequence[list[Item]], version: Version, published: Version) -> list[list[Tensor] | None]:
-        """Anchor log-probs of each micro-batch of each mini-batch, before any weight moves; None: taken from the step.
+    def _anchors(
+        self, parts: Sequence[list[Item]], version: Version, published: Version
+    ) -> list[list[Tensor] | None]:
+        """Anchor log-probs of each micro-batch of each mini-batch, before any weight moves; None:
+        taken from the step.
 
         The first mini-batch is its own anchor, unless the anchor is a snapshot of older weights.
         """
@@ -215,14 +261,17 @@ class Trainer:
         return [None, *[self._score(part) for part in parts[1:]]]
 
     def _score(self, items: Sequence[Item]) -> list[Tensor]:
-        return _score(self._policy, _micro_batches(items, self._config, self._team, self._policy.device))
+        return _score(
+            self._policy, _micro_batches(items, self._config, self._team, self._policy.device)
+        )
 
 
 class _Step:
     """One optimizer step over this rank's share of a mini-batch."""
 
     def __init__(
-        self, config: LearnerConfig, policy: AnyPolicy, team: Alone, share: Share, anchors: list[Tensor] | None,
+        self, config: LearnerConfig, policy: AnyPolicy, team: Alone, share: Share,
+        anchors: list[Tensor] | None,
         published: Version, number: int,
     ) -> None:  # fmt: skip
         self._config, self._policy, self._team, self._anchors = config, policy, team, anchors
@@ -233,7 +282,9 @@ class _Step:
         self.totals = _Totals()
 
     def differentiate(self) -> None:
-        """Forward and backward over every micro-batch: the gradients are then in the policy's master weights."""
+        """Forward and backward over every micro-batch: the gradients are then in the policy's
+        master weights.
+        """
         references = self._references()
         for i, (signal, batch) in enumerate(self._batches()):
             self._micro_batch(i, signal, batch, references[i] if references else None)
@@ -247,7 +298,9 @@ class _Step:
         with self._policy.using("reference"):
             return _score(self._policy, self._batches())
 
-    def _micro_batch(self, i: int, signal: bool, batch: MicroBatch, reference_T: Tensor | None) -> None:
+    def _micro_batch(
+        self, i: int, signal: bool, batch: MicroBatch, reference_T: Tensor | None
+    ) -> None:
         items = [self._items[g] for g in batch.groups]
         differentiate = signal or self._has_gradient()
         with torch.set_grad_enabled(differentiate):
@@ -260,7 +313,9 @@ class _Step:
             anchor_T = self._anchor(i, batch, logprob_T)
             loss, stats, keep_T = self._loss(batch, items, logprob_T, anchor_T)
             self.totals.loss += float(loss.detach())
-            weight_T = torch.repeat_interleave(stats.weight_N, stats.length_N.long()) / self._normalizer
+            weight_T = (
+                torch.repeat_interleave(stats.weight_N, stats.length_N.long()) / self._normalizer
+            )
             if reference_T is not None:
                 kl_T = objective.kl_k3(logprob_T, reference_T)[keep_T]
                 loss = loss + self._config.kl_coef * (weight_T * kl_T).sum()
@@ -269,12 +324,18 @@ class _Step:
                 loss = loss - self._config.entropy_coef * (weight_T * entropy_T[keep_T]).sum()
         if differentiate:
             loss.backward()  # type: ignore[no-untyped-call]
-        sizes = torch.tensor([0] + [int(item.keep_K.sum()) for item in items], device=stats.weight_N.device)
-        self.totals.weightless += int((kernels.segment_sum(stats.weight_N, sizes.cumsum(0)) == 0).sum())
+        sizes = torch.tensor(
+            [0] + [int(item.keep_K.sum()) for item in items], device=stats.weight_N.device
+        )
+        self.totals.weightless += int(
+            (kernels.segment_sum(stats.weight_N, sizes.cumsum(0)) == 0).sum()
+        )
         self._add(batch, stats, logprob_T.detach(), anchor_T, entropy_T.detach(), keep_T)
 
     def _has_gradient(self) -> bool:
-        """Where Δ ≡ 0, groups whose scores are all equal have residual 0: they are measured, not differentiated."""
+        """Where Δ ≡ 0, groups whose scores are all equal have residual 0: they are measured, not
+        differentiated.
+        """
         return not self.own_anchor or _regularised(self._config)
 
     def _anchor(self, i: int, batch: MicroBatch, logprob_T: Tensor) -> Tensor:
@@ -288,9 +349,16 @@ class _Step:
         """The loss of the kept completions, and which tokens are theirs [T]."""
         config = self._config
         _, log_rho_N, length_N = kernels.sequence_log_ratios(
-            logprob_T.detach(), anchor_T, batch.behavior_T, None, batch.cu_seqlens, backend=config.kernels
+            logprob_T.detach(),
+            anchor_T,
+            batch.behavior_T,
+            None,
+            batch.cu_seqlens,
+            backend=config.kernels,
         )
-        weight_N, _ = kernels.sequence_weights(config.weight, log_rho_N, length_N, cap=config.weight_cap or None)
+        weight_N, _ = kernels.sequence_weights(
+            config.weight, log_rho_N, length_N, cap=config.weight_cap or None
+        )
         target_N = targets.resolve(items, config, weight_N)
         keep_N = torch.cat([item.keep_K for item in items]).to(target_N.device)
         keep_T = torch.repeat_interleave(keep_N, batch.cu_seqlens.diff())
@@ -314,7 +382,8 @@ class _Step:
         return loss, stats, keep_T
 
     def _add(
-        self, batch: MicroBatch, stats: LossStats, logprob_T: Tensor, anchor_T: Tensor, entropy_T: Tensor,
+        self, batch: MicroBatch, stats: LossStats, logprob_T: Tensor, anchor_T: Tensor,
+        entropy_T: Tensor,
         keep_T: Tensor,
     ) -> None:  # fmt: skip
         totals = self.totals
@@ -339,16 +408,24 @@ def _trained(items: Sequence[Item]) -> int:
 
 
 def _trained_completions(items: Sequence[Item]) -> list[Completion]:
-    return [c for item in items for c, keep in zip(item.fed.completions, item.keep_K.tolist(), strict=True) if keep]
+    return [
+        c
+        for item in items
+        for c, keep in zip(item.fed.completions, item.keep_K.tolist(), strict=True)
+        if keep
+    ]
 
 
 def _summary(
-    items: Sequence[Item], fed: Sequence[Item], measured: Sequence[dict[str, Any]], config: LearnerConfig,
+    items: Sequence[Item], fed: Sequence[Item], measured: Sequence[dict[str, Any]],
+    config: LearnerConfig,
     version: Version,
 ) -> dict[str, Any]:  # fmt: skip
-    """A step's metrics, but for those of the update, from every rank's totals and the groups of all of them.
+    """A step's metrics, but for those of the update, from every rank's totals and the groups of all
+    of them.
 
-    Groups that did not go through the model are counted with what the engine said of them: −log μ for the entropy.
+    Groups that did not go through the model are counted with what the engine said of them: −log μ
+    for the entropy.
     """
     groups = [item.group for item in items]
     within = {id(item) for item in fed}
@@ -358,7 +435,8 @@ def _summary(
     sums = {name: sum(m[name] for m in measured) for name in _SUMS}
     joined = {
         name: torch.cat(
-            [torch.frombuffer(bytearray(m[name]), dtype=torch.float32) for m in measured if m[name]] or [_NONE]
+            [torch.frombuffer(bytearray(m[name]), dtype=torch.float32) for m in measured if m[name]]
+            or [_NONE]
         )
         for name in (*LossStats.__slots__, "log_rho_T")
     }
@@ -399,7 +477,9 @@ def _summary(
 
 
 def supply(team: Alone, groups: dict[str, Group]) -> None:
-    """Rank 0: send the groups that another rank could not fetch. All ranks agree before the first collective."""
+    """Rank 0: send the groups that another rank could not fetch. All ranks agree before the first
+    collective.
+    """
     if team.size == 1:
         return
     missing = [uid for answer in team.gather([]) for uid in answer]
@@ -415,14 +495,18 @@ def unpack_share(
     def item(packed: dict[str, Any]) -> Item:
         target = packed["target"]
         target_K = None if target is None else torch.tensor(target, dtype=torch.float32)
-        return targets.item(groups[packed["uid"]], torch.tensor(packed["keep"], dtype=torch.bool), target_K)
+        return targets.item(
+            groups[packed["uid"]], torch.tensor(packed["keep"], dtype=torch.bool), target_K
+        )
 
     mine = [[item(packed) for packed in ranks[team.rank]] for ranks in shares]
     return [Share(items=items, normalizer=n) for items, n in zip(mine, normalizers, strict=True)]
 
 
 def _packed(item: Item) -> dict[str, Any]:
-    """What another rank needs besides the group itself. Where the target is known, `keep_K` is of the fed ones."""
+    """What another rank needs besides the group itself. Where the target is known, `keep_K` is of
+    the fed ones.
+    """
     group = item.group
     keep = item.keep_K.tolist()
     if item.target_K is not None:
@@ -433,13 +517,18 @@ def _packed(item: Item) -> dict[str, Any]:
 
 
 def _balance(items: Sequence[Item], ranks: int, share_prompt: bool) -> list[list[Item]]:
-    """Items for each rank, in their order: the longest first, each to the rank that has fewest tokens so far."""
+    """Items for each rank, in their order: the longest first, each to the rank that has fewest
+    tokens so far.
+    """
     tokens = [sum(batching.row_tokens(item.fed, share_prompt)) for item in items]
     loads, owners = [0] * ranks, [0] * len(items)
     for i in sorted(range(len(items)), key=lambda i: -tokens[i]):
         owners[i] = loads.index(min(loads))
         loads[owners[i]] += tokens[i]
-    return [[item for item, owner in zip(items, owners, strict=True) if owner == rank] for rank in range(ranks)]
+    return [
+        [item for item, owner in zip(items, owners, strict=True) if owner == rank]
+        for rank in range(ranks)
+    ]
 
 
 @torch.no_grad()
@@ -450,14 +539,17 @@ def _score(policy: AnyPolicy, batches: Iterator[tuple[bool, MicroBatch]]) -> lis
 def _micro_batches(
     items: Sequence[Item], config: LearnerConfig, team: Alone, device: str
 ) -> Iterator[tuple[bool, MicroBatch]]:
-    """Whole groups in each; those whose scores differ (True) apart from those whose scores are all equal.
+    """Whole groups in each; those whose scores differ (True) apart from those whose scores are all
+    equal.
 
     As many of each kind on every rank.
     """
     fed = [item.fed for item in items]
     for signal in (True, False):
         chosen = [i for i, item in enumerate(items) if item.group.has_signal is signal]
-        plan = batching.plan([fed[i] for i in chosen], config.micro_batch_tokens, config.share_prompt)
+        plan = batching.plan(
+            [fed[i] for i in chosen], config.micro_batch_tokens, config.share_prompt
+        )
         for members in _rounds([[chosen[i] for i in part] for part in plan], team):
             yield signal, _collate(fed, members, config, device)
 
@@ -467,7 +559,9 @@ def _rounds(plan: Sequence[list[int]], team: Alone) -> list[list[int]]:
     return [*plan, *([[]] * (team.most([len(plan)])[0] - len(plan)))]
 
 
-def _collate(groups: Sequence[Group], members: Sequence[int], config: LearnerConfig, device: str) -> MicroBatch:
+def _collate(
+    groups: Sequence[Group], members: Sequence[int], config: LearnerConfig, device: str
+) -> MicroBatch:
     if not members:
         return batching.empty(device)
     return batching.collate(groups, members, share_prompt=config.share_prompt, device=device)
@@ -480,7 +574,9 @@ def _whole(completion: Any, version: Version) -> bool:
 def _at_version(batch: MicroBatch, groups: Sequence[Group], version: Version) -> Tensor:
     """[T] True for tokens of completions that `version` sampled from beginning to end."""
     whole = [_whole(c, version) for i in batch.groups for c in groups[i].completions]
-    return torch.repeat_interleave(torch.tensor(whole, device=batch.cu_seqlens.device), batch.cu_seqlens.diff())
+    return torch.repeat_interleave(
+        torch.tensor(whole, device=batch.cu_seqlens.device), batch.cu_seqlens.diff()
+    )
 
 
 def _same_epoch(group: Group, version: Version) -> bool:

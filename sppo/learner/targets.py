@@ -2,9 +2,10 @@
 
 Shape suffixes: N completions of several groups laid end to end, K completions of one group.
 
-Where a target depends on off-policy weights (a win rate over w̃, a soft mean), it is known only once every completion of
-its group has gone through the model. Everywhere else it is fixed beforehand, and completions that `learner.select`
-leaves out are not fed at all. Which ones are left out never depends on weights.
+Where a target depends on off-policy weights (a win rate over w̃, a soft mean), it is known only
+once every completion of its group has gone through the model. Everywhere else it is fixed
+beforehand, and completions that `learner.select` leaves out are not fed at all. Which ones are left
+out never depends on weights.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ class Item:
 def prepare(groups: Sequence[Group], config: LearnerConfig) -> list[Item]:
     """Select completions and fix targets as far as they do not depend on weights.
 
-    Give the whole batch: `batch_softmean` subtracts one soft mean from all of it. Raises SppoError when some groups
-    have rewards and others preferences.
+    Give the whole batch: `batch_softmean` subtracts one soft mean from all of it. Raises SppoError
+    when some groups have rewards and others preferences.
     """
     ids_N = _ids(groups)
     rewards_N, preferences = _scored(groups, config)
-    scores_N = objective.compute_scores(group_ids_N=ids_N, rewards_N=rewards_N, preferences=preferences)
+    scores_N = objective.compute_scores(
+        group_ids_N=ids_N, rewards_N=rewards_N, preferences=preferences
+    )
     keep_N = objective.select_completions(config.select, scores_N, ids_N)
     unweighted = (
         config.weight == "none"
@@ -63,7 +66,9 @@ def prepare(groups: Sequence[Group], config: LearnerConfig) -> list[Item]:
 
 
 def item(group: Group, keep_K: Tensor, target_K: Tensor | None) -> Item:
-    """A group of which the completions `keep_K` [K] are trained, toward `target_K` if that is known already."""
+    """A group of which the completions `keep_K` [K] are trained, toward `target_K` if that is known
+    already.
+    """
     if target_K is None:
         return Item(group=group, fed=group, keep_K=keep_K, target_K=None)
     kept = tuple(c for c, keep in zip(group.completions, keep_K.tolist(), strict=True) if keep)
@@ -81,17 +86,27 @@ def resolve(items: Sequence[Item], config: LearnerConfig, weights_N: Tensor) -> 
     if fixed:  # `prepare` fixes all or none
         return torch.cat(fixed).to(weights_N.device)
     keep_N = torch.cat([item.keep_K for item in items])
-    return _targets([item.group for item in items], config, keep_N, weights_N.cpu()).to(weights_N.device)
+    return _targets([item.group for item in items], config, keep_N, weights_N.cpu()).to(
+        weights_N.device
+    )
 
 
-def _targets(groups: Sequence[Group], config: LearnerConfig, keep_N: Tensor, weights_N: Tensor | None) -> Tensor:
+def _targets(
+    groups: Sequence[Group], config: LearnerConfig, keep_N: Tensor, weights_N: Tensor | None
+) -> Tensor:
     """A [N]; for `centered` the scores."""
     ids_N = _ids(groups)
     rewards_N, preferences = _scored(groups, config)
     if config.label != "group":
-        scores_N = objective.compute_scores(group_ids_N=ids_N, rewards_N=rewards_N, preferences=preferences)
+        scores_N = objective.compute_scores(
+            group_ids_N=ids_N, rewards_N=rewards_N, preferences=preferences
+        )
         return objective.pair_targets(
-            config.label, kept_N=keep_N, scores_N=scores_N, group_ids_N=ids_N, preferences=preferences
+            config.label,
+            kept_N=keep_N,
+            scores_N=scores_N,
+            group_ids_N=ids_N,
+            preferences=preferences,
         )
     if config.target == "centered":
         return objective.compute_scores(
@@ -107,8 +122,12 @@ def _targets(groups: Sequence[Group], config: LearnerConfig, keep_N: Tensor, wei
     )
 
 
-def _scored(groups: Sequence[Group], config: LearnerConfig) -> tuple[Tensor | None, list[Tensor] | None]:
-    """(rewards [N], None) or (None, one [K, K] for each group): the link makes preferences of rewards."""
+def _scored(
+    groups: Sequence[Group], config: LearnerConfig
+) -> tuple[Tensor | None, list[Tensor] | None]:
+    """(rewards [N], None) or (None, one [K, K] for each group): the link makes preferences of
+    rewards.
+    """
     compared = [g for g in groups if g.preferences is not None]
     if config.link == "none" and not compared:
         return torch.cat([torch.tensor(g.rewards) for g in groups]), None
@@ -119,11 +138,15 @@ def _scored(groups: Sequence[Group], config: LearnerConfig) -> tuple[Tensor | No
         elif config.link == "bradley-terry":
             rewards_K = torch.tensor(group.rewards)
             ids_K = torch.zeros(len(rewards_K), dtype=torch.int64)
-            matrices += objective.bradley_terry(rewards_K, ids_K, temperature=config.link_temperature)
+            matrices += objective.bradley_terry(
+                rewards_K, ids_K, temperature=config.link_temperature
+            )
         else:
             raise SppoError(
-                f"group {group.uid} has rewards, group {compared[0].uid} of the same batch preferences: a scorer must "
-                "return one or the other; learner.link = 'bradley-terry' makes preferences of rewards"
+                f"group {group.uid} has rewards, group {compared[0].uid} of the same batch "
+                f"preferences: a scorer must "
+                "return one or the other; learner.link = 'bradley-terry' makes preferences of "
+                "rewards"
             )
     return None, matrices
 

@@ -2,12 +2,14 @@
 
 A scorer function takes one prompt's completions and returns a number for each, or how they compare:
 
-    def score(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> Sequence[float]: ...
-    def compare(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> Sequence[Sequence[float]]: ...
+    def score(question: str, completions: Sequence[str], data: Mapping[str, Any]) ->
+    Sequence[float]: ... def compare(question: str, completions: Sequence[str], data: Mapping[str,
+    Any]) -> Sequence[Sequence[float]]: ...
 
-`compare` returns P with P[i][j] the probability that completion i is preferred to j: within [0, 1], P[i][j] + P[j][i]
-= 1 and so P[i][i] = 1/2; cycles are legal. An evaluation has one completion, for which it too returns one number.
-`scorer.name` is a name of `SCORERS` or an import string `package.module:name` of such a function, which may be async.
+`compare` returns P with P[i][j] the probability that completion i is preferred to j: within [0, 1],
+P[i][j] + P[j][i] = 1 and so P[i][i] = 1/2; cycles are legal. An evaluation has one completion, for
+which it too returns one number. `scorer.name` is a name of `SCORERS` or an import string
+`package.module:name` of such a function, which may be async.
 """
 
 from __future__ import annotations
@@ -21,7 +23,13 @@ from numpy.typing import NDArray
 from sppo.config import LearnerConfig
 from sppo.errors import ConfigError, ScorerError, ScorerRefused, SppoError
 from sppo.scorer.pool import Pool
-from sppo.scorer.rules import boxed_answer, closest_number, exact_match, last_number, reasoning_gym_score
+from sppo.scorer.rules import (
+    boxed_answer,
+    closest_number,
+    exact_match,
+    last_number,
+    reasoning_gym_score,
+)
 from sppo.scorer.threads import Rule, Threads
 from sppo.scorer.worker import plain
 from sppo.types import ScoreRequest, Scores
@@ -35,10 +43,10 @@ SCORERS: dict[str, Rule] = {
 }
 
 TOLERANCE = 5e-3
-"""How far P_ij + P_ji may be from 1: judges compute in bfloat16, which rounds both by up to 0.001."""
-BOTH_ORDERS = (
-    "a judge that depends on the order is asked in both, and P[i][j] = (p(i, j) + 1 - p(j, i)) / 2 of its answers p"
-)
+"""How far P_ij + P_ji may be from 1: judges compute in bfloat16, which rounds both by up to
+0.001.
+"""
+BOTH_ORDERS = "a judge that depends on the order is asked in both, and P[i][j] = (p(i, j) + 1 - p(j, i)) / 2 of its answers p"
 
 
 class Scorer(Protocol):
@@ -49,7 +57,9 @@ class Scorer(Protocol):
     """
 
     async def score(self, request: ScoreRequest) -> Scores:
-        """The scores of one group, checked. Raises ScorerError; ScorerRefused where it would fail again."""
+        """The scores of one group, checked. Raises ScorerError; ScorerRefused where it would fail
+        again.
+        """
 
     async def close(self) -> None:
         """Release connections and processes."""
@@ -61,19 +71,22 @@ def check_name(name: str) -> None:
     if name in SCORERS or (module and colon and attribute):
         return
     raise ConfigError(
-        f"scorer.name = {name!r}: no such scorer; there are {', '.join(SCORERS)}, or your own as package.module:name"
+        f"scorer.name = {name!r}: no such scorer; there are {', '.join(SCORERS)}, or your own as "
+        f"package.module:name"
     )
 
 
 def checked(name: str, request: ScoreRequest, reply: Any) -> Scores:
     """What a scorer returned, as rewards [K] or preferences [K, K].
 
-    Raises ScorerError naming the scorer and the group unless it is one finite number for each completion, or a matrix
-    of probabilities with P_ij + P_ji = 1.
+    Raises ScorerError naming the scorer and the group unless it is one finite number for each
+    completion, or a matrix of probabilities with P_ij + P_ji = 1.
     """
     where, k = f"scorer {name}, group {request.uid}", len(request.completions)
     try:
-        with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, and is refused below
+        with np.errstate(
+            over="ignore"
+        ):  # a number too large for float32 becomes infinite, and is refused below
             values = np.asarray(plain(reply), np.float64).astype(np.float32)
     except Exception as error:
         # Whatever a user's objects do when they are made numbers of.
@@ -83,9 +96,15 @@ def checked(name: str, request: ScoreRequest, reply: Any) -> Scores:
             raise ScorerError(f"{where}: a reward is not a finite float32: {values.tolist()}")
         return Scores(rewards=values)
     if values.shape != (k, k) or k < 2:
-        matrix = f" or {k} rows of {k} preferences" if k > 1 else ": a single completion, as in every evaluation"
+        matrix = (
+            f" or {k} rows of {k} preferences"
+            if k > 1
+            else ": a single completion, as in every evaluation"
+        )
         rewards = f"{k} rewards" if k > 1 else "1 reward"
-        raise ScorerError(f"{where}: expected {rewards}{matrix}, got shape {list(values.shape)}: {reply!r:.200}")
+        raise ScorerError(
+            f"{where}: expected {rewards}{matrix}, got shape {list(values.shape)}: {reply!r:.200}"
+        )
     return Scores(preferences=_preferences(where, values))
 
 
@@ -93,7 +112,8 @@ def check_kind(scores: Scores, config: LearnerConfig, where: str) -> None:
     """Raises ScorerRefused for rewards where the objective compares completions."""
     if scores.preferences is None and config.needs_preferences:
         raise ScorerRefused(
-            f"{where}: learner.target = {config.target!r} with learner.label = {config.label!r} needs preferences and "
+            f"{where}: learner.target = {config.target!r} with learner.label = {config.label!r} "
+            f"needs preferences and "
             "the scorer gave rewards; return a [K, K] matrix or set learner.link = 'bradley-terry'"
         )
 
@@ -120,7 +140,8 @@ def _preferences(where: str, values_KK: NDArray[np.float32]) -> NDArray[np.float
 
 
 class InlineScorer:
-    """Runs a scorer for this process: a rule of ours on its threads, a user's function in processes of its own.
+    """Runs a scorer for this process: a rule of ours on its threads, a user's function in processes
+    of its own.
 
     Nothing is started before the first group, or `warm`.
     """
@@ -152,14 +173,16 @@ class InlineScorer:
     async def score(self, request: ScoreRequest, turn_s: float | None = None) -> Scores:
         """See `Scorer`.
 
-        Raises ScorerError; ScorerRefused where it would fail again; ScorerBusy if it could not begin within `turn_s`;
-        ConfigError if a user's function cannot be imported; RoleDiedError once every thread is kept by a rule that does
-        not return.
+        Raises ScorerError; ScorerRefused where it would fail again; ScorerBusy if it could not
+        begin within `turn_s`; ConfigError if a user's function cannot be imported; RoleDiedError
+        once every thread is kept by a rule that does not return.
         """
         where = f"scorer {self._name}, group {request.uid}"
         try:
             one = self._threads
-            reply: Any = await one.score(request) if one else await self._pool().score(request, turn_s)
+            reply: Any = (
+                await one.score(request) if one else await self._pool().score(request, turn_s)
+            )
         except ScorerError as error:
             raise type(error)(f"{where}: {error}") from error
         return checked(self._name, request, reply)
@@ -171,7 +194,9 @@ class InlineScorer:
 
     @property
     def stuck(self) -> int:
-        """Calls of a rule that are late and cannot be ended; a user's function is ended with its process."""
+        """Calls of a rule that are late and cannot be ended; a user's function is ended with its
+        process.
+        """
         return self._threads.stuck if self._threads is not None else 0
 
     @property

@@ -1,4 +1,6 @@
-"""The checks before a run: the scorer answers for real questions with made-up completions, as it will be asked to."""
+"""The checks before a run: the scorer answers for real questions with made-up completions, as it
+will be asked to.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,11 @@ SLOW_S = 5.0
 def check_scorer(config: RunConfig, found: Questions, tell: Callable[[str], None]) -> None:
     """Have the scorer score a group as training asks it to, and one as an evaluation does.
 
-    A user's function runs in a process of its own, as in the run, and is called once for each if it answers; what it
-    prints is not shown. Its import has `pool.LOAD_S`, and so has its first call beyond `scorer.timeout_s`, as both may
-    load a model. A question that is refused is followed by another, `PROBES` at most: a single bad one costs a dead
-    letter, not the run. One that takes its time is waited for in so many words (`tell`).
+    A user's function runs in a process of its own, as in the run, and is called once for each if it
+    answers; what it prints is not shown. Its import has `pool.LOAD_S`, and so has its first call
+    beyond `scorer.timeout_s`, as both may load a model. A question that is refused is followed by
+    another, `PROBES` at most: a single bad one costs a dead letter, not the run. One that takes its
+    time is waited for in so many words (`tell`).
 
     Raises ConfigError with the scorer's own words if it answers for none of them.
     """
@@ -39,7 +42,9 @@ def check_scorer(config: RunConfig, found: Questions, tell: Callable[[str], None
         asyncio.run(_check(config, found, printed, tell))
 
 
-async def _check(config: RunConfig, found: Questions, printed: IO[bytes], tell: Callable[[str], None]) -> None:
+async def _check(
+    config: RunConfig, found: Questions, printed: IO[bytes], tell: Callable[[str], None]
+) -> None:
     settings = config.scorer
     name = f"scorer.url = {settings.url!r}" if settings.url else f"scorer.name = {settings.name!r}"
     with_mend = "; return one number for a single completion, or set task.held_out = 0"
@@ -52,7 +57,9 @@ async def _check(config: RunConfig, found: Questions, printed: IO[bytes], tell: 
             raise ConfigError(f"{name}: {refusal}{_last_words(printed, refusal)}")
         if refusal := await _refusal(scorer, found.held_out, 1):
             mend = with_mend if config.sampling.completions > 1 else ""
-            raise ConfigError(f"{name}, for an evaluation: {refusal}{_last_words(printed, refusal)}{mend}")
+            raise ConfigError(
+                f"{name}, for an evaluation: {refusal}{_last_words(printed, refusal)}{mend}"
+            )
     finally:
         slow.cancel()
         await scorer.close()
@@ -68,7 +75,9 @@ class _Asked:
         self._http: HttpScorer | None = None
         self._inline: InlineScorer | None = None
         if settings.url:
-            self._http = HttpScorer(lambda: [settings.url], token=token, timeout_s=settings.timeout_s)
+            self._http = HttpScorer(
+                lambda: [settings.url], token=token, timeout_s=settings.timeout_s
+            )
         else:
             self._inline = InlineScorer(settings.name, timeout_s=settings.timeout_s, output=output)
 
@@ -89,11 +98,16 @@ class _Asked:
 
 
 async def _refusal(scorer: _Asked, questions: Sequence[Question], completions: int) -> str:
-    """Why the scorer answers for none of the first questions; empty if it does, or there are none."""
+    """Why the scorer answers for none of the first questions; empty if it does, or there are
+    none.
+    """
     first, started = "", time.monotonic()
     for question in questions[:PROBES]:
         request = ScoreRequest(
-            uid="probe", question=question.text, completions=made_up(question, completions), data=question.data
+            uid="probe",
+            question=question.text,
+            completions=made_up(question, completions),
+            data=question.data,
         )
         try:
             await scorer.score(request)
@@ -106,11 +120,17 @@ async def _refusal(scorer: _Asked, questions: Sequence[Question], completions: i
 
 
 def made_up(question: Question, count: int) -> list[str]:
-    """Completions as a model might write them, the first with the answer, all of different lengths."""
+    """Completions as a model might write them, the first with the answer, all of different
+    lengths.
+    """
     right = [f"The answer is {question.data['answer']}."] if "answer" in question.data else []
-    return [*right, *("I add it up and get " + " + ".join(map(str, range(n))) + "." for n in range(1, count + 1))][
-        :count
-    ]
+    return [
+        *right,
+        *(
+            "I add it up and get " + " + ".join(map(str, range(n))) + "."
+            for n in range(1, count + 1)
+        ),
+    ][:count]
 
 
 def _explained(refusal: str, question: Question) -> str:

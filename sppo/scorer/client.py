@@ -1,9 +1,10 @@
 """The generator's side of a scorer service: spread over replicas, within one deadline for a group.
 
-A service that cannot be reached, or says that it is busy (429, 503), is no fault of the group: the request waits, while
-the lease is renewed. Everything else counts: an answer that is late, too large, no JSON, or of another form refuses the
-group; so does an error, after `TRIES`. A connection that breaks while the group is scored may be the group's doing: it
-is asked about `TRIES` times, the last time alone, and then given up.
+A service that cannot be reached, or says that it is busy (429, 503), is no fault of the group: the
+request waits, while the lease is renewed. Everything else counts: an answer that is late, too
+large, no JSON, or of another form refuses the group; so does an error, after `TRIES`. A connection
+that breaks while the group is scored may be the group's doing: it is asked about `TRIES` times, the
+last time alone, and then given up.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ LONGEST_REPLY = 4 << 20
 """Bytes of a reply, also unpacked: 256 completions compared with each other take 2 MB."""
 CONNECT_S = 5.0
 IDLE_S = 2.0
-"""How long an unused connection is kept: less than a service does, so that it is not closed while we write to it."""
+"""How long an unused connection is kept: less than a service does, so that it is not closed while
+we write to it.
+"""
 _GZIP_OR_DEFLATE = 47
 
 
@@ -62,13 +65,16 @@ class _Later(Exception):  # noqa: N818 - not an error
 
 
 class HttpScorer:
-    """See `sppo.scorer.base.Scorer`. `urls` is asked before each request, so replicas may come and go.
+    """See `sppo.scorer.base.Scorer`. `urls` is asked before each request, so replicas may come and
+    go.
 
-    `own_s` is how many seconds more a service of ours has: it keeps the deadline itself, and a group may have to wait
-    in its queue, or for a model to load.
+    `own_s` is how many seconds more a service of ours has: it keeps the deadline itself, and a
+    group may have to wait in its queue, or for a model to load.
     """
 
-    def __init__(self, urls: Callable[[], Sequence[str]], *, token: str, timeout_s: float, own_s: float = 0.0) -> None:
+    def __init__(
+        self, urls: Callable[[], Sequence[str]], *, token: str, timeout_s: float, own_s: float = 0.0
+    ) -> None:
         self._urls = urls
         self._turn = itertools.count()
         self._timeout_s = timeout_s
@@ -77,13 +83,15 @@ class HttpScorer:
         self._token = token
         self._tls = ssl.create_default_context()
         self._idle: list[httpx.AsyncClient] = []
-        """One for each request that was in hand at a time: a pool of many connections is slow to choose from."""
+        """One for each request that was in hand at a time: a pool of many connections is slow to
+        choose from.
+        """
 
     async def score(self, request: ScoreRequest) -> Scores:
         """See `Scorer`. Waits while no service can be reached.
 
-        Raises ScorerError when a service does not score the group, ScorerRefused where it never would, ConfigError when
-        it refuses the token.
+        Raises ScorerError when a service does not score the group, ScorerRefused where it never
+        would, ConfigError when it refuses the token.
         """
         left_s, patience_s, failures = self._limit_s, PATIENCE * self._timeout_s, list[_Failed]()
         while True:
@@ -101,7 +109,9 @@ class HttpScorer:
                     patience_s -= later.wait_s
                     if patience_s < 0:
                         waited = f"{PATIENCE * self._timeout_s:g} s ({PATIENCE} x scorer.timeout_s)"
-                        raise ScorerError(f"group {request.uid}: {url} has been busy for {waited}: {later}") from None
+                        raise ScorerError(
+                            f"group {request.uid}: {url} has been busy for {waited}: {later}"
+                        ) from None
                     await asyncio.sleep(later.wait_s)
                     continue
                 except _Failed as error:
@@ -136,7 +146,8 @@ class HttpScorer:
     async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
         # trust_env off: a proxy meant for the outside must not see requests to our own services.
         client = self._idle.pop() if self._idle else httpx.AsyncClient(
-            headers=_headers(self._token), timeout=httpx.Timeout(None, connect=min(self._timeout_s, CONNECT_S)),
+            headers=_headers(self._token), timeout=httpx.Timeout(None, connect=min(self._timeout_s,
+            CONNECT_S)),
             trust_env=False, verify=self._tls, limits=httpx.Limits(keepalive_expiry=IDLE_S),
         )  # fmt: skip
         try:
@@ -161,33 +172,52 @@ class HttpScorer:
                 status, headers, body = await self._post(f"{url}/score", request)
         except TimeoutError:
             raise ScorerError(
-                f"group {request.uid}: {url} gave no whole answer within scorer.timeout_s = {self._timeout_s:g}; raise "
+                f"group {request.uid}: {url} gave no whole answer within scorer.timeout_s = "
+                f"{self._timeout_s:g}; raise "
                 "it if the service loads its model first"
             ) from None
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        except (
+            httpx.ConnectError,
+            httpx.ConnectTimeout,
+            httpx.InvalidURL,
+            httpx.UnsupportedProtocol,
+        ) as error:
             raise _Unreachable(f"{url}: {type(error).__name__}: {error}") from error
         except zlib.error as error:
-            raise ScorerError(f"group {request.uid}: {url} answered what cannot be unpacked: {error}") from error
+            raise ScorerError(
+                f"group {request.uid}: {url} answered what cannot be unpacked: {error}"
+            ) from error
         except httpx.HTTPError as error:
-            raise _Broke(f"{url}: the connection broke while it scored this group: {error}") from error
+            raise _Broke(
+                f"{url}: the connection broke while it scored this group: {error}"
+            ) from error
         return _judge(url, request, status, headers, body)
 
     async def _post(self, url: str, request: ScoreRequest) -> tuple[int, httpx.Headers, bytes]:
         try:
             content = json.dumps(_body(request)).encode()
         except (TypeError, ValueError) as error:
-            raise ScorerRefused(f"group {request.uid} cannot be written as JSON: {error}") from error
+            raise ScorerRefused(
+                f"group {request.uid} cannot be written as JSON: {error}"
+            ) from error
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        async with self._client() as client, client.stream("POST", url, content=content, headers=headers) as reply:
+        async with (
+            self._client() as client,
+            client.stream("POST", url, content=content, headers=headers) as reply,
+        ):
             packed = reply.headers.get("Content-Encoding", "identity").lower()
             if packed not in ("identity", "", "gzip", "deflate"):
-                raise ScorerError(f"group {request.uid}: {url} answered in {packed!r}, which was not asked for")
+                raise ScorerError(
+                    f"group {request.uid}: {url} answered in {packed!r}, which was not asked for"
+                )
             body = bytearray()
             unpack = zlib.decompressobj(_GZIP_OR_DEFLATE) if packed in ("gzip", "deflate") else None
             async for part in reply.aiter_raw():
                 body += unpack.decompress(part, LONGEST_REPLY + 1) if unpack else part
                 if len(body) > LONGEST_REPLY:
-                    raise ScorerError(f"group {request.uid}: {url} answered more than {LONGEST_REPLY >> 20} MiB")
+                    raise ScorerError(
+                        f"group {request.uid}: {url} answered more than {LONGEST_REPLY >> 20} MiB"
+                    )
             return reply.status_code, reply.headers, bytes(body)
 
 
@@ -198,8 +228,12 @@ def _given_up(request: ScoreRequest, failures: Sequence[_Failed]) -> ScorerError
     return ScorerError(f"group {request.uid}: {words}")
 
 
-def _judge(url: str, request: ScoreRequest, status: int, headers: httpx.Headers, body: bytes) -> Scores:
-    """The scores in an answer. Raises _Later, _Failed, ScorerError, ScorerRefused or ConfigError."""
+def _judge(
+    url: str, request: ScoreRequest, status: int, headers: httpx.Headers, body: bytes
+) -> Scores:
+    """The scores in an answer. Raises _Later, _Failed, ScorerError, ScorerRefused or
+    ConfigError.
+    """
     if status == 200:
         return checked(url, request, _scores(url, request, body))
     said = f"{url} answered {status}: {_words(body)}"
@@ -211,7 +245,9 @@ def _judge(url: str, request: ScoreRequest, status: int, headers: httpx.Headers,
         raise _Failed(said)
     if 300 <= status < 400:
         to = headers.get("Location", "")
-        raise ScorerRefused(f"{url} answered {status}, which sends us to {to[:200]!r}: write that into scorer.url")
+        raise ScorerRefused(
+            f"{url} answered {status}, which sends us to {to[:200]!r}: write that into scorer.url"
+        )
     again = status == 422 and _again(body)
     raise (ScorerError if again else ScorerRefused)(f"group {request.uid}: {said}")
 
@@ -230,7 +266,9 @@ def _headers(token: str) -> dict[str, str]:
 
 
 def _wait_s(headers: httpx.Headers) -> float:
-    """Seconds until a busy service wants to be asked again: `Retry-After`, as seconds or as a date."""
+    """Seconds until a busy service wants to be asked again: `Retry-After`, as seconds or as a
+    date.
+    """
     text = headers.get("Retry-After", "")
     try:
         wait_s = float(text) if not text or text[0].isdigit() else _until(text)
@@ -267,15 +305,21 @@ def _scores(url: str, request: ScoreRequest, body: bytes) -> Any:
     except RecursionError:
         raise ScorerError(f"{where} JSON nested too deeply") from None
     except ValueError as error:
-        raise ScorerError(f"{where} something that is not JSON ({error}): {_words(body[:100])}") from error
+        raise ScorerError(
+            f"{where} something that is not JSON ({error}): {_words(body[:100])}"
+        ) from error
     if not isinstance(found, dict):
         raise ScorerError(f"{where} no JSON object: {_words(body[:100])}")
     given = {k: found[k] for k in ("rewards", "preferences") if found.get(k) is not None}
     if len(given) != 1:
-        raise ScorerError(f"{where} without rewards or preferences, or with both: {_words(body[:100])}")
+        raise ScorerError(
+            f"{where} without rewards or preferences, or with both: {_words(body[:100])}"
+        )
     ((key, value),) = given.items()
     rows = value if isinstance(value, list) else None
-    if rows is None or not all(_is_number(x) or (isinstance(x, list) and all(map(_is_number, x))) for x in rows):
+    if rows is None or not all(
+        _is_number(x) or (isinstance(x, list) and all(map(_is_number, x))) for x in rows
+    ):
         raise ScorerError(f"{where} {key} that are not JSON numbers: {_words(body[:100])}")
     if (key == "preferences") != any(isinstance(x, list) for x in rows):
         raise ScorerError(f"{where} {key} of the wrong form: {_words(body[:100])}")

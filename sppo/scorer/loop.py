@@ -1,4 +1,6 @@
-"""The scorer role: serves HTTP, announces its address, until the run asks to stop or this process is asked to leave."""
+"""The scorer role: serves HTTP, announces its address, until the run asks to stop or this process
+is asked to leave.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,15 @@ log = logging.getLogger(__name__)
 def run(config: RunConfig, broker: Broker, name: str, leave: threading.Event) -> None:
     """Serve `scorer.name` until the run stops or `leave` is set: then finish what is in hand.
 
-    Raises ConfigError for a host that it cannot serve at or a function that it cannot import, ScorerError if the
-    service ends by itself, RoleDiedError if a rule has kept every thread.
+    Raises ConfigError for a host that it cannot serve at or a function that it cannot import,
+    ScorerError if the service ends by itself, RoleDiedError if a rule has kept every thread.
     """
     settings = config.scorer
     service = Service(
-        settings.name, token=settings.token.get_secret_value(), host=settings.host, timeout_s=settings.timeout_s
+        settings.name,
+        token=settings.token.get_secret_value(),
+        host=settings.host,
+        timeout_s=settings.timeout_s,
     )
     service.start()
     life = secrets.token_hex(8)

@@ -1,8 +1,9 @@
 """Numbers in what a model writes, read exactly or not at all.
 
-`number` reads a text that is one number; `stated` finds the number that a whole completion answers with. Both give a
-Fraction, so that nothing is rounded, or None wherever the text leaves room for another reading: a rule pays for no
-answer that it is not sure of. What is read how stands in docs/scorers.md.
+`number` reads a text that is one number; `stated` finds the number that a whole completion answers
+with. Both give a Fraction, so that nothing is rounded, or None wherever the text leaves room for
+another reading: a rule pays for no answer that it is not sure of. What is read how stands in
+docs/scorers.md.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ _VULGAR_TABLE = str.maketrans(_VULGAR)
 _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")
 _TEXT_UNIT = re.compile(r"\\(?:text|mathrm|textrm|mbox)\s*\{[^{}\d]*\}(?:\^\{?[23]\}?|[²³])?\s*$")
 _DEGREES = re.compile(r"(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|°)\s*[CF]?$")
-_LATEX = (("\\$", "$"), ("\\%", "%"), ("{,}", ","), ("\\,", "\u202f"), ("\\!", ""), ("\\left", ""), ("\\right", ""))
+_LATEX = (
+    ("\\$", "$"),
+    ("\\%", "%"),
+    ("{,}", ","),
+    ("\\,", "\u202f"),
+    ("\\!", ""),
+    ("\\left", ""),
+    ("\\right", ""),
+)
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:[\u00a0\u2009\u202f']\d{3})+|\d+)(?:\.\d+)?|\.\d+"
 _UNITS = r"(?:\s+[^\W\d_]{2,}(?:\^?[23]|[²³])?){1,4}"
@@ -40,7 +49,13 @@ _NUMBER = re.compile(
     (?:\s?%|\s?[€£¥₹])?(?P<units>{_UNITS})?""",
     re.VERBOSE,
 )
-_FACTORS = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_FACTORS = {
+    "hundred": 100,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
 _CJK_DIGITS = frozenset("十百千万亿萬億兆分点點")
 _CHANGES = frozenset(  # words behind a number that make another one of it
     """pi sqrt squared cubed factorial half halves third thirds quarter quarters fifth fifths tenth tenths hundredth
@@ -100,7 +115,7 @@ def _decimal(digits: str) -> Fraction:
     return Fraction(int(whole + part or 0), 10 ** len(part))
 
 
-# Where a completion states its answer -------------------------------------------------------------------------------
+# Where a completion states its answer -------------------------------------------------------------
 
 _BRACE = re.compile(r"\\boxed\s*\{|[{}]")
 _CALCULATION = re.compile(r"<<[^<>]{0,200}>>")  # GSM8K's notes: 48/2 = <<48/2=24>>24
@@ -110,14 +125,30 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？\n]")
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _CJK_EDGE = re.compile(rf"(?<=[{_CJK}])(?=[^{_CJK}])|(?<=[^{_CJK}])(?=[{_CJK}])")
 _SPACE = re.compile(r"[ \t\r\u3000—…]+")  # without the spaces that group digits
-_SYMBOLS = frozenset(r"+ - * / × ÷ ^ · x \times \cdot \div < > ≤ ≥ ≠ \le \ge \ne ± \pm √ \sqrt".split())  # noqa: SIM905
-_BEFORE = _SYMBOLS | {"not", "negative", "minus", "plus", "times", "log", "ln", "sin", "cos", "tan", "sqrt"}
+_SYMBOLS = frozenset(
+    r"+ - * / × ÷ ^ · x \times \cdot \div < > ≤ ≥ ≠ \le \ge \ne ± \pm √ \sqrt".split()
+)  # noqa: SIM905
+_BEFORE = _SYMBOLS | {
+    "not",
+    "negative",
+    "minus",
+    "plus",
+    "times",
+    "log",
+    "ln",
+    "sin",
+    "cos",
+    "tan",
+    "sqrt",
+}
 _LISTING = frozenset(("and", "or", "to", "&", "through"))
 _KEPT_BEFORE, _KEPT_BEHIND = "+-.$€£¥₹√±<>≤≥≠\\^/!|", "!%°€£¥₹²³^√/\\+-|"
 
 
 def box(text: str) -> str | None:
-    """What stands in the last closed \\boxed{...} or \\fbox{...}, its braces balanced; None if there is none."""
+    """What stands in the last closed \\boxed{...} or \\fbox{...}, its braces balanced; None if
+    there is none.
+    """
     if "box" not in text:
         return None
     last: tuple[int, int] | None = None
@@ -134,10 +165,11 @@ def box(text: str) -> str | None:
 
 
 def stated(text: str) -> Fraction | None:
-    """The number that a completion answers with; None if there is none, or none that can be read with certainty.
+    """The number that a completion answers with; None if there is none, or none that can be read
+    with certainty.
 
-    It is what the last box holds; without a box, the last number behind the last `####`, or of the sentence that says
-    "answer is"; without these, the last number of all.
+    It is what the last box holds; without a box, the last number behind the last `####`, or of the
+    sentence that says "answer is"; without these, the last number of all.
     """
     boxed = box(text)
     whole = number(text if boxed is None else boxed)
@@ -171,14 +203,18 @@ def _read(earlier: str, previous: str, word: str, following: str) -> Fraction | 
     if previous in ("×", "x", "*", "\\times", "\\cdot") and core.startswith("10"):
         return number(f"{_bare(earlier)} {previous} {core}")  # 1.5 × 10^3
     doubts = (
-        previous.lower() in _BEFORE or following.lower() in _SYMBOLS or following[:1] in _CJK_DIGITS,
+        previous.lower() in _BEFORE
+        or following.lower() in _SYMBOLS
+        or following[:1] in _CJK_DIGITS,
         previous.endswith((",", ";")) and _has_digit(previous),  # 2, 3
         previous.lower() in _LISTING and _has_digit(earlier),  # 2 or 3
         re.fullmatch(r"\d{1,3}", before) and re.match(r"\d{3}\b", core),  # 1 000: one number or two
     )
     if any(doubts):
         return None
-    if re.fullmatch(r"[+-]?\d+", before) and re.fullmatch(r"\d+/\d+", core.translate(_VULGAR_TABLE).strip()):
+    if re.fullmatch(r"[+-]?\d+", before) and re.fullmatch(
+        r"\d+/\d+", core.translate(_VULGAR_TABLE).strip()
+    ):
         core = f"{before} {core}"  # 2 1/2
     if word[-1:].isalnum() and _bare(following).lower() in _FACTORS.keys() | _CHANGES:
         core = f"{core} {_bare(following)}"  # 5 million

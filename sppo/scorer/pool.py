@@ -1,13 +1,15 @@
 """The processes that run one user's function, and whose turn it is.
 
-An async function has one process, which awaits many groups beside each other. Of others each process scores one group
-at a time, and processes are added while groups wait: as many as share `MEMORY` (a model of that size is loaded once),
-at most as many as there are cores if the calls compute, and `MOST` if they wait.
+An async function has one process, which awaits many groups beside each other. Of others each
+process scores one group at a time, and processes are added while groups wait: as many as share
+`MEMORY` (a model of that size is loaded once), at most as many as there are cores if the calls
+compute, and `MOST` if they wait.
 
-The deadline of a call begins when the function is called; waiting for a turn and importing the module do not count. The
-first call in a process may load a model: it has `LOAD_S` more, or twice what the slowest first call took once there was
-one. A process is ended, with all that it started, when a call is late or the role ends. When one dies with a single
-group in hand, that group is to blame; of several each is asked about again, in a process where no other group is.
+The deadline of a call begins when the function is called; waiting for a turn and importing the
+module do not count. The first call in a process may load a model: it has `LOAD_S` more, or twice
+what the slowest first call took once there was one. A process is ended, with all that it started,
+when a call is late or the role ends. When one dies with a single group in hand, that group is to
+blame; of several each is asked about again, in a process where no other group is.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from sppo.types import ScoreRequest
 log = logging.getLogger(__name__)
 
 LOAD_S = 240.0
-"""Longest import of a user's module, and what its first call may take beyond `scorer.timeout_s`, in seconds."""
+"""Longest import of a user's module, and what its first call may take beyond `scorer.timeout_s`, in
+seconds.
+"""
 MEMORY = 1 << 30
 MOST = 32
 LIGHT = 8
@@ -44,7 +48,9 @@ class Pool:
     pool.close()
     """
 
-    def __init__(self, name: str, *, timeout_s: float, load_s: float = LOAD_S, output: int | None = None) -> None:
+    def __init__(
+        self, name: str, *, timeout_s: float, load_s: float = LOAD_S, output: int | None = None
+    ) -> None:
         self._name = name
         self._timeout_s = timeout_s
         self._load_s = load_s
@@ -77,8 +83,8 @@ class Pool:
     async def score(self, request: ScoreRequest, turn_s: float | None = None) -> list[Any]:
         """What the function returns, as floats or rows of floats.
 
-        Raises ScorerError, or ScorerRefused where it would fail again; ScorerBusy if its turn has not come in `turn_s`;
-        ConfigError if the function cannot be imported.
+        Raises ScorerError, or ScorerRefused where it would fail again; ScorerBusy if its turn has
+        not come in `turn_s`; ConfigError if the function cannot be imported.
         """
         while True:
             process = await self._turn(turn_s)
@@ -104,7 +110,9 @@ class Pool:
     async def _score_alone(self, request: ScoreRequest) -> list[Any]:
         async with self._alone:
             if self._suspects is None or self._suspects.ended:
-                self._suspects = await ScorerProcess.start(self._name, limit_s=self._load_s, output=self._output)
+                self._suspects = await ScorerProcess.start(
+                    self._name, limit_s=self._load_s, output=self._output
+                )
             try:
                 return await self._call(self._suspects, request)
             except Lost as lost:
@@ -119,7 +127,9 @@ class Pool:
         except Late:
             more = round(self._limit_s(process) - self._timeout_s)
             loading = f", and {more} s for what a first call loads" if more else ""
-            raise ScorerError(f"no answer within scorer.timeout_s = {self._timeout_s:g}{loading}") from None
+            raise ScorerError(
+                f"no answer within scorer.timeout_s = {self._timeout_s:g}{loading}"
+            ) from None
         finally:
             if first and process.answered:
                 self._first_call_s = max(self._first_call_s or 0.0, time.monotonic() - begun)
@@ -127,10 +137,14 @@ class Pool:
     def _limit_s(self, process: ScorerProcess) -> float:
         if process.answered:
             return self._timeout_s
-        return self._timeout_s + (self._load_s if self._first_call_s is None else 2 * self._first_call_s)
+        return self._timeout_s + (
+            self._load_s if self._first_call_s is None else 2 * self._first_call_s
+        )
 
     async def _turn(self, turn_s: float | None) -> ScorerProcess:
-        """A process with room for one more group, which is then in its hands; in the order of asking."""
+        """A process with room for one more group, which is then in its hands; in the order of
+        asking.
+        """
         if self.fault is not None:
             raise type(self.fault)(str(self.fault))
         turn: asyncio.Future[ScorerProcess] = self._loop.create_future()
@@ -144,14 +158,20 @@ class Pool:
                 turn.result().in_hand -= 1
                 self._dispatch()
             if isinstance(error, TimeoutError):
-                raise ScorerBusy(f"no process was free for {turn_s:g} s; {len(self._waiting)} groups wait") from None
+                raise ScorerBusy(
+                    f"no process was free for {turn_s:g} s; {len(self._waiting)} groups wait"
+                ) from None
             raise
 
     def _dispatch(self) -> None:
         """Give those who wait what is free; have another process started where that helps."""
         self._processes = [p for p in self._processes if not p.ended]
         while self._waiting:
-            free = min((p for p in self._processes if p.in_hand < p.slots), key=lambda p: p.in_hand, default=None)
+            free = min(
+                (p for p in self._processes if p.in_hand < p.slots),
+                key=lambda p: p.in_hand,
+                default=None,
+            )
             if free is None:
                 break
             turn = self._waiting.popleft()
@@ -163,7 +183,9 @@ class Pool:
             self._starting = self._loop.create_task(self._add())
 
     def _would_help(self) -> bool:
-        """Whether another process may be started; looked at now and then, as it reads what each of them uses."""
+        """Whether another process may be started; looked at now and then, as it reads what each of
+        them uses.
+        """
         now = time.monotonic()
         if not self._processes:
             return True
@@ -179,7 +201,8 @@ class Pool:
         room = MEMORY // max(1, *(p.resident() for p in self._processes))
         room = min(room, self._room)
         if self._first_call_s is None:
-            # Loading, or hung? What holds little is not loading a model: another process may find that calls are short.
+            # Loading, or hung? What holds little is not loading a model: another process may find
+            # that calls are short.
             late = any(p.in_call_s() > self._timeout_s for p in self._processes)
             return 2 if late and room >= LIGHT else 1
         idle = any(p.waits() for p in self._processes)
@@ -207,7 +230,9 @@ class Pool:
         tries = 1
         while True:
             try:
-                return await ScorerProcess.start(self._name, limit_s=self._load_s, output=self._output)
+                return await ScorerProcess.start(
+                    self._name, limit_s=self._load_s, output=self._output
+                )
             except ScorerError as error:  # it died: for want of memory, perhaps
                 if tries == START_TRIES:
                     raise ConfigError(str(error)) from error

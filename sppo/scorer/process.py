@@ -1,4 +1,6 @@
-"""The parent's side of a process that runs a user's function: starts it, asks it, ends it with all that it started."""
+"""The parent's side of a process that runs a user's function: starts it, asks it, ends it with all
+that it started.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ class Late(Exception):  # noqa: N818 - caught in the pool
 class Lost(Exception):  # noqa: N818 - caught in the pool
     """The process ended with this group in hand.
 
-    `blame` is `alone` if no other group was, `shared` if others were, `none` if this group cannot have been the cause.
+    `blame` is `alone` if no other group was, `shared` if others were, `none` if this group cannot
+    have been the cause.
     """
 
     def __init__(self, why: str, blame: Literal["alone", "shared", "none"]) -> None:
@@ -52,7 +55,9 @@ class Lost(Exception):  # noqa: N818 - caught in the pool
 class _Call:
     begun_at: float | None
     """When the function was called; None while an async one waits for its event loop."""
-    answer: asyncio.Future[dict[str, Any]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: asyncio.Future[dict[str, Any]] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class ScorerProcess:
@@ -84,14 +89,17 @@ class ScorerProcess:
     async def start(cls, name: str, *, limit_s: float, output: int | None = None) -> ScorerProcess:
         """A process that has imported the function `name` (`module:function`).
 
-        What it prints goes to the descriptor `output`, or where this process prints. Raises ConfigError if the function
-        cannot be imported within `limit_s`, ScorerError if the process dies of it.
+        What it prints goes to the descriptor `output`, or where this process prints. Raises
+        ConfigError if the function cannot be imported within `limit_s`, ScorerError if the process
+        dies of it.
         """
         ours, theirs = socket.socketpair()
-        # -P: neither this folder nor the current one shadows a module of the standard library while it starts.
+        # -P: neither this folder nor the current one shadows a module of the standard library while
+        # it starts.
         popen = subprocess.Popen(
             [sys.executable, "-P", str(Path(worker.__file__)), str(theirs.fileno()), str(os.getpid())],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[theirs.fileno()], start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[theirs.fileno()],
+            start_new_session=True,
         )  # fmt: skip
         theirs.close()
         process = cls(name, popen)
@@ -109,10 +117,14 @@ class ScorerProcess:
             async with asyncio.timeout(limit_s):
                 hello = await _message(reader)
         except TimeoutError:
-            raise ConfigError(f"scorer.name = {self._name!r} could not be imported within {limit_s:.0f} s") from None
+            raise ConfigError(
+                f"scorer.name = {self._name!r} could not be imported within {limit_s:.0f} s"
+            ) from None
         except (asyncio.IncompleteReadError, ConnectionError, ValueError):
             why = await self._exit()
-            raise ScorerError(f"scorer.name = {self._name!r}: the process that was to import it {why}") from None
+            raise ScorerError(
+                f"scorer.name = {self._name!r}: the process that was to import it {why}"
+            ) from None
         if "error" in hello:
             raise ConfigError(f"scorer.name = {self._name!r} cannot be imported: {hello['error']}")
         self.concurrent = bool(hello["concurrent"])
@@ -125,13 +137,19 @@ class ScorerProcess:
         return CONCURRENT if self.concurrent else 1
 
     async def call(self, request: ScoreRequest, limit_s: Callable[[], float]) -> list[Any]:
-        """What the function returns, as floats or rows of floats. `limit_s` is asked again while the call lasts.
+        """What the function returns, as floats or rows of floats. `limit_s` is asked again while
+        the call lasts.
 
-        Raises ScorerError or ScorerRefused with the function's own error, Late, or Lost when the process has ended.
+        Raises ScorerError or ScorerRefused with the function's own error, Late, or Lost when the
+        process has ended.
         """
         number, started = next(self._numbers), time.monotonic()
         call = self._calls[number] = _Call(begun_at=None if self.concurrent else started)
-        question = {"question": request.question, "completions": list(request.completions), "data": dict(request.data)}
+        question = {
+            "question": request.question,
+            "completions": list(request.completions),
+            "data": dict(request.data),
+        }
         try:
             self._ask(number, question)
             await self._wait(number, call, limit_s)
@@ -173,7 +191,9 @@ class ScorerProcess:
         try:
             self._send({"id": number, **question})
         except (TypeError, ValueError) as error:
-            raise ScorerRefused(f"the group cannot be written as JSON, in which a scorer gets it: {error}") from error
+            raise ScorerRefused(
+                f"the group cannot be written as JSON, in which a scorer gets it: {error}"
+            ) from error
 
     def _drop(self, number: int) -> None:
         """Nobody waits for this call any more."""
@@ -228,7 +248,9 @@ class ScorerProcess:
             self._writer.close()
         family: list[psutil.Process] = []
         with contextlib.suppress(psutil.Error):
-            family = psutil.Process(self._popen.pid).children(recursive=True)  # some have sessions of their own
+            family = psutil.Process(self._popen.pid).children(
+                recursive=True
+            )  # some have sessions of their own
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         for process in family:
@@ -249,12 +271,16 @@ class ScorerProcess:
         return time.monotonic() - min(begun) if begun else 0.0
 
     def waits(self) -> bool:
-        """Whether its calls so far mostly waited, for a network or a child, rather than computed."""
+        """Whether its calls so far mostly waited, for a network or a child, rather than
+        computed.
+        """
         return self.busy_s > ENOUGH_S and self._cpu_s() - self._used_before < self.busy_s / 2
 
     def _cpu_s(self) -> float:
         try:
-            return float(sum(psutil.Process(self._popen.pid).cpu_times()[:4]))  # with children that it has waited for
+            return float(
+                sum(psutil.Process(self._popen.pid).cpu_times()[:4])
+            )  # with children that it has waited for
         except psutil.Error:
             return 0.0
 

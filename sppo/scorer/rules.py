@@ -1,7 +1,8 @@
-"""Rule scorers: 1 for a right completion, 0 for a wrong one (reasoning-gym grades in between, closest-number compares).
+"""Rule scorers: 1 for a right completion, 0 for a wrong one (reasoning-gym grades in between,
+closest-number compares).
 
-Each takes the question, its completions, and `data` with at least `answer`. Where a rule cannot tell, it pays nothing;
-docs/scorers.md says what it can tell.
+Each takes the question, its completions, and `data` with at least `answer`. Where a rule cannot
+tell, it pays nothing; docs/scorers.md says what it can tell.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def exact_match(question: str, completions: Sequence[str], data: Mapping[str, An
 
 
 def last_number(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    """Whether the number that the completion answers with is the answer's: the last one, unless it says which."""
+    """Whether the number that the completion answers with is the answer's: the last one, unless it
+    says which.
+    """
     wanted = _number(data)
     return [float(stated(text) == wanted) for text in completions]
 
@@ -36,7 +39,8 @@ def closest_number(
 ) -> list[float] | list[list[float]]:
     """Preferences: the completion whose number is closer to the answer wins, with 1/2 for a tie.
 
-    A completion without a number is the furthest of all. For one completion it returns what `last_number` does.
+    A completion without a number is the furthest of all. For one completion it returns what
+    `last_number` does.
     """
     if len(completions) == 1:
         return last_number(question, completions, data)
@@ -47,9 +51,11 @@ def closest_number(
 
 
 def boxed_answer(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    """Whether the last closed \\boxed{...} of the completion is the answer, or the answer's own \\boxed{...}.
+    """Whether the last closed \\boxed{...} of the completion is the answer, or the answer's own
+    \\boxed{...}.
 
-    Two boxes are equal as the same number, or as the same text but for spaces. An empty answer is never matched.
+    Two boxes are equal as the same number, or as the same text but for spaces. An empty answer is
+    never matched.
     """
     answer = _text(data)
     boxed = box(answer)
@@ -67,7 +73,9 @@ def _same(found: str | None, wanted: str) -> bool:
 
 
 def _squeezed(text: str) -> str:
-    """Without the spaces and the LaTeX commands that change nothing; a space between digits stays."""
+    """Without the spaces and the LaTeX commands that change nothing; a space between digits
+    stays.
+    """
     text = (
         re.sub(r"\\(?:left|right|!|,|;)(?![A-Za-z])", "", text)
         .replace("\\dfrac", "\\frac")
@@ -76,7 +84,9 @@ def _squeezed(text: str) -> str:
     return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text.strip())
 
 
-def reasoning_gym_score(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+def reasoning_gym_score(
+    question: str, completions: Sequence[str], data: Mapping[str, Any]
+) -> list[float]:
     """The score of the reasoning-gym dataset that the question came from, in [0, 1]."""
     verify = _verifier(str(data["metadata"]["source_dataset"]))
     return [float(verify(text.strip(), data)) for text in completions]
@@ -90,7 +100,9 @@ def _verifier(dataset: str) -> Any:
 
 
 def check_answers(scorer: str, questions: Iterable[Question]) -> None:
-    """Raises ConfigError with the first row whose answer this rule cannot read; other scorers read what they like."""
+    """Raises ConfigError with the first row whose answer this rule cannot read; other scorers read
+    what they like.
+    """
     if scorer not in _READERS:
         return
     for question in questions:
@@ -98,7 +110,8 @@ def check_answers(scorer: str, questions: Iterable[Question]) -> None:
             _READERS[scorer](question.data)
         except (KeyError, ValueError) as error:
             raise ConfigError(
-                f"{question.where}: scorer.name = {scorer!r}: {error}; mend the row, or name another scorer"
+                f"{question.where}: scorer.name = {scorer!r}: {error}; mend the row, or name "
+                f"another scorer"
             ) from error
 
 
@@ -106,7 +119,9 @@ def _number(data: Mapping[str, Any]) -> Fraction:
     """The number in the answer. Raises ValueError."""
     wanted = stated(_text(data))
     if wanted is None:
-        raise ValueError(f"the answer {data['answer']!r:.200} holds no number that can be read with certainty")
+        raise ValueError(
+            f"the answer {data['answer']!r:.200} holds no number that can be read with certainty"
+        )
     return wanted
 
 

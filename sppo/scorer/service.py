@@ -1,13 +1,15 @@
-"""A scorer behind HTTP, with an OpenAPI description at /openapi.json, so that one can be written in any language.
+"""A scorer behind HTTP, with an OpenAPI description at /openapi.json, so that one can be written in
+any language.
 
     POST /score   {"uid": "...", "question": "...", "completions": ["..."], "data": {...}}
                   ->  {"rewards": [1.0]}  or  {"preferences": [[0.5, 1.0], [0.0, 0.5]]}
     GET  /health  {"scorer": "last-number", "scored": 12, "busy_s": 0.01, "ready_s": 3.2}
 
-A group that cannot be scored is answered 422 with {"detail": "why", "again": true}; without `again` its ticket is given
-up, as it is for every other 4xx. 429 and 503 mean later, after the seconds of `Retry-After`: of ours it comes when
-`QUEUE` requests are in hand or a group's turn has not come in `scorer.timeout_s`. /health answers 503 when a rule does
-not return. With a token, requests carry `Authorization: Bearer <token>`. Beyond loopback a token is required.
+A group that cannot be scored is answered 422 with {"detail": "why", "again": true}; without `again`
+its ticket is given up, as it is for every other 4xx. 429 and 503 mean later, after the seconds of
+`Retry-After`: of ours it comes when `QUEUE` requests are in hand or a group's turn has not come in
+`scorer.timeout_s`. /health answers 503 when a rule does not return. With a token, requests carry
+`Authorization: Bearer <token>`. Beyond loopback a token is required.
 """
 
 from __future__ import annotations
@@ -29,7 +31,14 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
-from sppo.errors import ConfigError, RoleDiedError, ScorerBusy, ScorerError, ScorerRefused, SppoError
+from sppo.errors import (
+    ConfigError,
+    RoleDiedError,
+    ScorerBusy,
+    ScorerError,
+    ScorerRefused,
+    SppoError,
+)
 from sppo.faults import point
 from sppo.metrics import BusyClock
 from sppo.scorer.base import InlineScorer
@@ -51,7 +60,9 @@ class ScoreBody(BaseModel):
 
 
 class ScoreReply(BaseModel):
-    """One of the two: a number for each completion, or the win probability of each (row) over each (column)."""
+    """One of the two: a number for each completion, or the win probability of each (row) over each
+    (column).
+    """
 
     rewards: list[float] | None = None
     preferences: list[list[float]] | None = None
@@ -70,11 +81,17 @@ def build(name: str, token: str, clock: BusyClock, *, timeout_s: float) -> FastA
         yield
         await scorer.close()
 
-    app = FastAPI(title="sppo scorer", description=f"Scores the completions of one prompt with {name}.", lifespan=life)
+    app = FastAPI(
+        title="sppo scorer",
+        description=f"Scores the completions of one prompt with {name}.",
+        lifespan=life,
+    )
     app.state.scorer, app.state.scored, app.state.in_hand = scorer, 0, 0
 
     def authorise(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
-        if token and (given is None or not hmac.compare_digest(given.credentials.encode(), token.encode())):
+        if token and (
+            given is None or not hmac.compare_digest(given.credentials.encode(), token.encode())
+        ):
             raise HTTPException(401, "missing or wrong bearer token")
 
     @app.post("/score", dependencies=[Depends(authorise)], response_model=ScoreReply)
@@ -82,7 +99,9 @@ def build(name: str, token: str, clock: BusyClock, *, timeout_s: float) -> FastA
         point("scorer.received")
         if app.state.in_hand >= QUEUE:
             return _later(f"{QUEUE} groups are in hand")
-        request = ScoreRequest(uid=body.uid, question=body.question, completions=body.completions, data=body.data)
+        request = ScoreRequest(
+            uid=body.uid, question=body.question, completions=body.completions, data=body.data
+        )
         app.state.in_hand += 1
         try:
             with clock.work():
@@ -103,7 +122,12 @@ def build(name: str, token: str, clock: BusyClock, *, timeout_s: float) -> FastA
     async def health() -> dict[str, Any]:
         if scorer.stuck:
             raise HTTPException(503, f"{scorer.stuck} calls of {name} do not return")
-        return {"scorer": name, "scored": app.state.scored, "busy_s": clock.busy_s, "ready_s": clock.ready_s}
+        return {
+            "scorer": name,
+            "scored": app.state.scored,
+            "busy_s": clock.busy_s,
+            "ready_s": clock.ready_s,
+        }
 
     return app
 
@@ -122,16 +146,29 @@ class Service:
     """
 
     def __init__(
-        self, name: str, *, token: str, host: str = "127.0.0.1", port: int = 0, timeout_s: float = 30.0
+        self,
+        name: str,
+        *,
+        token: str,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        timeout_s: float = 30.0,
     ) -> None:
         if not token and not ipaddress.ip_address(socket.gethostbyname(host)).is_loopback:
-            raise ConfigError(f"scorer host {host!r} is reachable from other machines: set SPPO_SCORER__TOKEN")
+            raise ConfigError(
+                f"scorer host {host!r} is reachable from other machines: set SPPO_SCORER__TOKEN"
+            )
         self.clock = BusyClock()
         self._app = build(name, token, self.clock, timeout_s=timeout_s)
-        self._server = uvicorn.Server(uvicorn.Config(self._app, log_level="warning", access_log=False))
+        self._server = uvicorn.Server(
+            uvicorn.Config(self._app, log_level="warning", access_log=False)
+        )
         self._socket = socket.create_server((host, port))
         self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True, name="scorer-http"
+            target=self._server.run,
+            kwargs={"sockets": [self._socket]},
+            daemon=True,
+            name="scorer-http",
         )
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -153,7 +190,9 @@ class Service:
 
     @property
     def fault(self) -> SppoError | None:
-        """Why this service can score no more, such as a user's module that cannot be imported; or None."""
+        """Why this service can score no more, such as a user's module that cannot be imported; or
+        None.
+        """
         fault: SppoError | None = self._app.state.scorer.fault
         return fault
 
@@ -163,7 +202,9 @@ class Service:
         return self._thread.is_alive()
 
     def answers(self) -> bool:
-        """Whether /health says within a second that all is well: it does not while a rule never returns."""
+        """Whether /health says within a second that all is well: it does not while a rule never
+        returns.
+        """
         try:
             reply = self._probe.get(f"{self.url}/health")
         except httpx.HTTPError:

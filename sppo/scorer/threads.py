@@ -1,4 +1,6 @@
-"""Where rules of ours run: on a few threads of this process. They are short, and need no process of their own."""
+"""Where rules of ours run: on a few threads of this process. They are short, and need no process of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ class Threads:
     async def score(self, request: ScoreRequest) -> Reply:
         """What the rule returns.
 
-        Raises ScorerRefused with its error, which would come again; ScorerError when it is late, and that thread is
-        lost; RoleDiedError once all of them are.
+        Raises ScorerRefused with its error, which would come again; ScorerError when it is late,
+        and that thread is lost; RoleDiedError once all of them are.
         """
         begun = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -1,7 +1,9 @@
-"""The process that runs a user's scorer function: in its main thread, one group at a time, or many if it is async.
+"""The process that runs a user's scorer function: in its main thread, one group at a time, or many
+if it is async.
 
-Run as a file by `sppo.scorer.process`, so that it starts in tens of milliseconds: it imports the standard library and
-the user's module. Both sides speak JSON, each message behind its length in four bytes:
+Run as a file by `sppo.scorer.process`, so that it starts in tens of milliseconds: it imports the
+standard library and the user's module. Both sides speak JSON, each message behind its length in
+four bytes:
 
     to here    {"name": "module:function", "path": [...]}                              once
                {"id": 1, "question": "...", "completions": [...], "data": {...}}
@@ -10,8 +12,8 @@ the user's module. Both sides speak JSON, each message behind its length in four
                {"id": 1, "begun": true}                                                async functions
                {"id": 1, "reply": [...]} or {"id": 1, "error": "...", "final": false}
 
-What the function prints goes where this process prints: to the log of the role. `final` says that the error would come
-again for any completions.
+What the function prints goes where this process prints: to the log of the role. `final` says that
+the error would come again for any completions.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ def plain(reply: Any) -> list[Any]:
 def _items(reply: Any) -> Iterable[Any]:
     reply = reply.tolist() if hasattr(reply, "tolist") else reply
     if isinstance(reply, str | bytes | Mapping) or not isinstance(reply, Iterable):
-        raise TypeError(f"a list with a number for each completion is expected, not {type(reply).__name__}")
+        raise TypeError(
+            f"a list with a number for each completion is expected, not {type(reply).__name__}"
+        )
     return reply
 
 
@@ -70,7 +74,9 @@ def explain(error: BaseException, file: str) -> dict[str, Any]:
     """The error in one line, with the line of the user's `file` where it came up."""
     words = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_WORDS]
     frames = traceback.extract_tb(error.__traceback__)
-    inside = [f for f in frames if f.filename == file] or [f for f in frames if f.filename != __file__]
+    inside = [f for f in frames if f.filename == file] or [
+        f for f in frames if f.filename != __file__
+    ]
     if inside:
         words += f" ({os.path.basename(inside[-1].filename)}, line {inside[-1].lineno})"
     final = isinstance(error, _SAME_FOR_ANY_COMPLETION) and not isinstance(error, UnboundLocalError)
@@ -103,7 +109,9 @@ def main(descriptor: int, parent: int) -> None:
         _send(channel, explain(error, file))
         return
     call: Callable[..., Any] = function
-    concurrent = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__)
+    concurrent = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
+        type(call).__call__
+    )
     _send(channel, {"ready": True, "concurrent": concurrent})
     if concurrent:
         import asyncio
@@ -128,7 +136,9 @@ def _serve(channel: socket.socket, function: Callable[..., Any], file: str) -> N
     while (message := _receive(channel)) is not None:
         try:
             reply = function(message["question"], message["completions"], message["data"])
-            if inspect.isawaitable(reply):  # of a function that does not look async: a decorated one
+            if inspect.isawaitable(
+                reply
+            ):  # of a function that does not look async: a decorated one
                 reply = _await(reply)
             answer: dict[str, Any] = {"reply": plain(reply)}
         except BaseException as error:  # noqa: BLE001 - SystemExit too: this process goes on
@@ -190,7 +200,9 @@ class _Concurrent:
     async def _answer(self, message: dict[str, Any], writer: Any) -> None:
         writer.write(_framed({"id": message["id"], "begun": True}))
         try:
-            reply = await self._function(message["question"], message["completions"], message["data"])
+            reply = await self._function(
+                message["question"], message["completions"], message["data"]
+            )
             answer: dict[str, Any] = {"reply": plain(reply)}
         except BaseException as error:  # noqa: BLE001 - SystemExit too: this process goes on
             answer = explain(error, self._file)

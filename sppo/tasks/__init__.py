@@ -1,1 +1,3 @@
-"""Where prompts come from: questions, the split into training and held-out, and a resumable order."""
+"""Where prompts come from: questions, the split into training and held-out, and a resumable
+order.
+"""

@@ -1,4 +1,5 @@
-"""Every prompt of a task tried before anything starts: rendered, tokenised, measured, and put through the codec.
+"""Every prompt of a task tried before anything starts: rendered, tokenised, measured, and put
+through the codec.
 
 60,000 prompts take seconds: templates are rendered and tokenised in batches.
 """
@@ -29,7 +30,9 @@ def check(config: RunConfig, questions: Questions, tokenizer: Any) -> None:
     every = iter((*questions.train, *questions.held_out))
     while batch := list(islice(every, BATCH)):
         prompts = zip(batch, _render(batch, tokenizer), strict=True)
-        unsure = [(q, text) for q, text in prompts if not (0 < len(text) <= at_most and text.isascii())]
+        unsure = [
+            (q, text) for q, text in prompts if not (0 < len(text) <= at_most and text.isascii())
+        ]
         _check_lengths(unsure, tokenizer, config.task.max_prompt_tokens)
         for question in batch:
             _check_travel(question)
@@ -58,30 +61,41 @@ def _try_template(question: Question, tokenizer: Any) -> None:
 
 
 def _check_lengths(prompts: Sequence[tuple[Question, str]], tokenizer: Any, limit: int) -> None:
-    for (question, _), ids in zip(prompts, tokenize(tokenizer, [text for _, text in prompts]), strict=True):
+    for (question, _), ids in zip(
+        prompts, tokenize(tokenizer, [text for _, text in prompts]), strict=True
+    ):
         if len(ids) > limit:
             raise ConfigError(
-                f"task.max_prompt_tokens = {limit}: {question.where}: a prompt of {len(ids)} tokens begins "
+                f"task.max_prompt_tokens = {limit}: {question.where}: a prompt of {len(ids)} "
+                f"tokens begins "
                 f"{question.text[:60]!r}; raise the limit or shorten the prompts"
             )
         if not ids:
-            raise ConfigError(f"{question.where}: the model's chat template makes a prompt of no tokens of it")
+            raise ConfigError(
+                f"{question.where}: the model's chat template makes a prompt of no tokens of it"
+            )
 
 
 def _tokens_are_characters(tokenizer: Any) -> bool:
-    """Whether ASCII text has at most as many tokens as characters: the tokenizer adds none before it splits.
+    """Whether ASCII text has at most as many tokens as characters: the tokenizer adds none before
+    it splits.
 
-    Prompts of fewer characters than `task.max_prompt_tokens` then need no tokenising, most of the time of these checks.
+    Prompts of fewer characters than `task.max_prompt_tokens` then need no tokenising, most of the
+    time of these checks.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not (backend.normalizer is None or type(backend.normalizer).__name__ == "NFC"):
+    if backend is None or not (
+        backend.normalizer is None or type(backend.normalizer).__name__ == "NFC"
+    ):
         return False
     splits = str(backend.pre_tokenizer)
     return "Metaspace" not in splits and "add_prefix_space=True" not in splits
 
 
 def _check_travel(question: Question) -> None:
-    """What the broker carries to a generator must be what was read, and so must the body of a scorer's request."""
+    """What the broker carries to a generator must be what was read, and so must the body of a
+    scorer's request.
+    """
     ticket = Ticket(
         uid="train-000000000",
         stream="train",
@@ -101,6 +115,7 @@ def _check_travel(question: Question) -> None:
         raise ConfigError(f"{question.where}: does not come back from the broker as it was sent")
     if len(packed) > MAX_TICKET:
         raise ConfigError(
-            f"{question.where}: {len(packed):,} bytes with all its columns, and {MAX_TICKET:,} is the most; "
+            f"{question.where}: {len(packed):,} bytes with all its columns, and {MAX_TICKET:,} is "
+            f"the most; "
             "leave out columns that the scorer does not need"
         )

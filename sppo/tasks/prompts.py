@@ -28,7 +28,9 @@ class PromptMaker:
                 f"task.prompt = {config.prompt!r}: {error}; write a brace itself as {{{{ or }}}}"
             ) from error
         if any(name == "" or name.isdigit() for name in self._names):
-            raise ConfigError(f"task.prompt = {config.prompt!r}: name the field in braces, such as {{question}}")
+            raise ConfigError(
+                f"task.prompt = {config.prompt!r}: name the field in braces, such as {{question}}"
+            )
 
     @property
     def asks_only_the_question(self) -> bool:
@@ -43,7 +45,9 @@ class PromptMaker:
             *earlier_, (_, question) = _chat(row.where, question)
             earlier = tuple(earlier_)
         elif not isinstance(question, str):
-            raise ConfigError(f"{row.where}: question is {kind(question)}; write it as text, or as chat messages")
+            raise ConfigError(
+                f"{row.where}: question is {kind(question)}; write it as text, or as chat messages"
+            )
         text = self._fill(row, question)
         if not text.strip():
             raise ConfigError(f"{row.where}: the prompt is empty")
@@ -51,22 +55,31 @@ class PromptMaker:
 
     def _fill(self, row: Row, question: str) -> str:
         metadata = row.columns.get("metadata")
-        fields = {**(metadata if isinstance(metadata, dict) else {}), **row.columns, "question": question}
+        fields = {
+            **(metadata if isinstance(metadata, dict) else {}),
+            **row.columns,
+            "question": question,
+        }
         try:
             return self._format.vformat(self._config.prompt, (), fields)
         except (LookupError, ValueError, AttributeError, TypeError) as error:
             wrong = f"no field {error} here" if isinstance(error, LookupError) else error
             raise ConfigError(
-                f"task.prompt = {self._config.prompt!r}: {row.where}: {wrong}; it has {', '.join(sorted(fields))}"
+                f"task.prompt = {self._config.prompt!r}: {row.where}: {wrong}; it has "
+                f"{', '.join(sorted(fields))}"
             ) from error
 
 
 class _Format(string.Formatter):
-    """Format strings over text and numbers alone: of anything else Python would show its own notation."""
+    """Format strings over text and numbers alone: of anything else Python would show its own
+    notation.
+    """
 
     def convert_field(self, value: Any, conversion: str | None) -> Any:
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise ValueError(f"a field that the prompt names is {kind(value)}, not text or a number")
+            raise ValueError(
+                f"a field that the prompt names is {kind(value)}, not text or a number"
+            )
         return super().convert_field(value, conversion)
 
 
@@ -96,14 +109,20 @@ def _chat(where: str, messages: Sequence[Any]) -> list[Message]:
             raise ConfigError(f"{where}: question is a list whose item {number} {wrong}")
         found.append((message["role"], message["content"]))
     if not found or found[-1][0] != "user":
-        raise ConfigError(f"{where}: question is a list of messages that does not end with the user's")
+        raise ConfigError(
+            f"{where}: question is a list of messages that does not end with the user's"
+        )
     return found
 
 
 def render(tokenizer: Any, prompts: Sequence[Sequence[Message]]) -> list[str]:
     """The text of each prompt by the chat template, with what begins the assistant's turn."""
-    chats = [[{"role": role, "content": content} for role, content in messages] for messages in prompts]
-    texts: list[str] = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+    chats = [
+        [{"role": role, "content": content} for role, content in messages] for messages in prompts
+    ]
+    texts: list[str] = tokenizer.apply_chat_template(
+        chats, add_generation_prompt=True, tokenize=False
+    )
     return texts
 
 
@@ -111,10 +130,17 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of rendered prompts: the template has written the special tokens."""
     if not texts:
         return []
-    batch = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False)
+    batch = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
     return [[int(i) for i in ids] for ids in batch["input_ids"]]
 
 
 def encode(tokenizer: Any, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-    """Token ids of each prompt: what `apply_chat_template` makes of them one by one, in a fraction of the time."""
+    """Token ids of each prompt: what `apply_chat_template` makes of them one by one, in a fraction
+    of the time.
+    """
     return tokenize(tokenizer, render(tokenizer, prompts))

@@ -1,12 +1,13 @@
 """Distinct prompts, split once into training and held-out by a hash.
 
-Procedural datasets repeat questions, and their seeds overlap (entry i of seed s is entry i + 1 of seed s − 1), so two
-seeds do not make a split. The hash does: a prompt is on the same side in every run, whatever the seed.
+Procedural datasets repeat questions, and their seeds overlap (entry i of seed s is entry i + 1 of
+seed s − 1), so two seeds do not make a split. The hash does: a prompt is on the same side in every
+run, whatever the seed.
 
-Distinct is the whole prompt. The hash is of the question alone, so that another wording around it does not move
-questions from one side to the other; but where `task.prompt` names other columns of a file, rows with the same question
-are different tasks (a passage and what is asked about it), and the hash is of the whole prompt. A question of
-reasoning-gym is always whole.
+Distinct is the whole prompt. The hash is of the question alone, so that another wording around it
+does not move questions from one side to the other; but where `task.prompt` names other columns of a
+file, rows with the same question are different tasks (a passage and what is asked about it), and
+the hash is of the whole prompt. A question of reasoning-gym is always whole.
 """
 
 from __future__ import annotations
@@ -70,7 +71,11 @@ class Questions:
         """What became of the rows, for the terminal."""
         parts = [f"{len(self.train)} prompts to train", f"{len(self.held_out)} held out"]
         if self.duplicates:
-            other = f", {self.contradictions} of them with another answer" if self.contradictions else ""
+            other = (
+                f", {self.contradictions} of them with another answer"
+                if self.contradictions
+                else ""
+            )
             parts.append(f"{self.duplicates} left out as duplicates of earlier rows{other}")
         if spare := self.rows - self.duplicates - len(self.train) - len(self.held_out):
             parts.append(f"{spare} on the held-out side beyond task.held_out, unused")
@@ -83,7 +88,9 @@ def is_held_out(text: str) -> bool:
 
 
 def load(config: TaskConfig, seed: int) -> Questions:
-    """The questions of a task. Raises ConfigError for an unknown task, a bad file or too few questions."""
+    """The questions of a task. Raises ConfigError for an unknown task, a bad file or too few
+    questions.
+    """
     maker = PromptMaker(config)
     whole = config.name.startswith("reasoning-gym:") or maker.asks_only_the_question
     rows = read(config)
@@ -92,7 +99,9 @@ def load(config: TaskConfig, seed: int) -> Questions:
     for row in rows:
         messages = maker.messages(row)
         first = distinct.setdefault(messages, _question(row, messages, by_question=whole))
-        contradictions += first.data is not row.columns and first.data.get("answer") != row.columns.get("answer")
+        contradictions += first.data is not row.columns and first.data.get(
+            "answer"
+        ) != row.columns.get("answer")
     sides = split(distinct.values(), held_out=config.held_out, seed=seed, name=config.name)
     return Questions(
         train=sides.train,
@@ -104,7 +113,9 @@ def load(config: TaskConfig, seed: int) -> Questions:
 
 
 def split(questions: Iterable[Question], *, held_out: int, seed: int, name: str) -> Questions:
-    """Split distinct questions by the hash of their text. Raises ConfigError if either side is too small."""
+    """Split distinct questions by the hash of their text. Raises ConfigError if either side is too
+    small.
+    """
     sides: dict[bool, list[Question]] = {True: [], False: []}
     for question in questions:
         sides[is_held_out(question.source)].append(question)
@@ -112,11 +123,14 @@ def split(questions: Iterable[Question], *, held_out: int, seed: int, name: str)
         sides = {True: [], False: [*sides[False], *sides[True]]}
     if len(sides[True]) < held_out or not sides[False]:
         raise ConfigError(
-            f"task.held_out = {held_out}: {name} has {len(sides[True])} distinct prompts on the held-out side "
+            f"task.held_out = {held_out}: {name} has {len(sides[True])} distinct prompts on the "
+            f"held-out side "
             f"and {len(sides[False])} for training; lower it, or raise task.pool"
         )
     # The held-out choice must not depend on the run's seed: accuracies of two seeds are compared.
-    chosen = sorted(sides[True], key=lambda q: hashlib.sha256(q.source.encode()).digest())[:held_out]
+    chosen = sorted(sides[True], key=lambda q: hashlib.sha256(q.source.encode()).digest())[
+        :held_out
+    ]
     return Questions(train=tuple(sides[False]), held_out=tuple(chosen))
 
 
@@ -125,4 +139,10 @@ def _question(row: Row, messages: tuple[Message, ...], *, by_question: bool) -> 
     if not by_question and len(messages) == 1:
         asked = messages[0][1]
     source = asked if isinstance(asked, str) else json.dumps(asked, ensure_ascii=False)
-    return Question(source=source, text=messages[-1][1], data=row.columns, earlier=messages[:-1], where=row.where)
+    return Question(
+        source=source,
+        text=messages[-1][1],
+        data=row.columns,
+        earlier=messages[:-1],
+        where=row.where,
+    )

@@ -1,7 +1,7 @@
 """Rows of a task as the source has them: a file of JSON lines, or a reasoning-gym dataset.
 
-A row's columns reach the scorer as they are, so each must be something that MessagePack and JSON both carry: what is
-not is refused here, by row and column.
+A row's columns reach the scorer as they are, so each must be something that MessagePack and JSON
+both carry: what is not is refused here, by row and column.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Row:
 
 
 def read(config: TaskConfig) -> list[Row]:
-    """Every row of the task. Raises ConfigError for an unknown task, or with the row that cannot be used."""
+    """Every row of the task. Raises ConfigError for an unknown task, or with the row that cannot be
+    used.
+    """
     kind, _, name = config.name.partition(":")
     if kind == "reasoning-gym" and name:
         rows = _reasoning_gym(name, config)
@@ -44,7 +46,9 @@ def read(config: TaskConfig) -> list[Row]:
         if not rows:
             raise ConfigError(f"task.name = {config.name!r}: the file holds no rows")
     else:
-        raise ConfigError(f"task.name = {config.name!r}: write it as reasoning-gym:<dataset> or jsonl:<file>")
+        raise ConfigError(
+            f"task.name = {config.name!r}: write it as reasoning-gym:<dataset> or jsonl:<file>"
+        )
     for row in rows:
         for column, value in row.columns.items():
             if wrong := _unfit(column) or _unfit(value):
@@ -54,14 +58,25 @@ def read(config: TaskConfig) -> list[Row]:
 
 def kind(value: Any) -> str:
     """What JSON calls a value, for messages."""
-    kinds = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
+    kinds = {
+        type(None): "null",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+    }
     return kinds.get(type(value), "an object")
 
 
 def _unfit(value: Any, depth: int = 0) -> str:
     """Why a JSON value cannot travel to a scorer; empty if it can."""
     if isinstance(value, str):
-        return "" if value.isascii() or _is_text(value) else "half of a surrogate pair, which is no character"
+        return (
+            ""
+            if value.isascii() or _is_text(value)
+            else "half of a surrogate pair, which is no character"
+        )
     if isinstance(value, int):
         fits = -(2**63) <= value < 2**64
         return "" if fits else f"the integer {value!s:.24} is beyond 64 bits; write it as text"
@@ -88,7 +103,8 @@ def _jsonl(path: Path) -> Iterator[Row]:
         raise ConfigError(f"task.name = 'jsonl:{path}': is a folder; name a file of JSON lines")
     if not path.is_file():
         raise ConfigError(
-            f'task.name = \'jsonl:{path}\': no such file; it is to hold {{"question": ..., "answer": ...}} on each line'
+            f"task.name = 'jsonl:{path}': no such file; it is to hold {{\"question\": ..., "
+            f'"answer": ...}} on each line'
         )
     try:
         data = path.read_bytes()
@@ -106,13 +122,17 @@ def _columns(where: str, line: str) -> dict[str, Any]:
     try:
         entry = strict_json.loads(line)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{where}: not JSON at column {error.colno}: {error.msg}; a line is one object") from error
+        raise ConfigError(
+            f"{where}: not JSON at column {error.colno}: {error.msg}; a line is one object"
+        ) from error
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
     if not isinstance(entry, dict):
         raise ConfigError(f"{where}: {kind(entry)}; a line is one object with question and answer")
     if missing := [name for name in ("question", "answer") if name not in entry]:
-        raise ConfigError(f"{where}: no {' and no '.join(missing)}; needs the fields question and answer")
+        raise ConfigError(
+            f"{where}: no {' and no '.join(missing)}; needs the fields question and answer"
+        )
     return entry
 
 

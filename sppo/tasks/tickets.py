@@ -1,7 +1,8 @@
-"""Tickets from questions: token ids by the model's chat template, seeds and uids from the ticket's index.
+"""Tickets from questions: token ids by the model's chat template, seeds and uids from the ticket's
+index.
 
-The same configuration and index always make the same ticket, so a learner that resumes from a checkpoint can issue
-again whatever that checkpoint does not cover.
+The same configuration and index always make the same ticket, so a learner that resumes from a
+checkpoint can issue again whatever that checkpoint does not cover.
 """
 
 from __future__ import annotations
@@ -45,15 +46,28 @@ class TicketFactory:
         )
 
     def evaluation(self, name: str, n: int) -> list[Ticket]:
-        """One greedy ticket for each held-out question, none of which may be begun by weights older than `n`."""
-        sampling = SamplingParams(completions=1, temperature=0.0, max_tokens=self._config.sampling.max_tokens, seed=0)
+        """One greedy ticket for each held-out question, none of which may be begun by weights older
+        than `n`.
+        """
+        sampling = SamplingParams(
+            completions=1, temperature=0.0, max_tokens=self._config.sampling.max_tokens, seed=0
+        )
         if not self._held_out_ids:
-            self._held_out_ids = encode(self._tokenizer, [q.messages for q in self._questions.held_out])
+            self._held_out_ids = encode(
+                self._tokenizer, [q.messages for q in self._questions.held_out]
+            )
         return [
             _ticket(
-                uid=f"eval-{name}-{i:06d}", question=question, ids=ids, sampling=sampling, min_version=n, stream="eval"
+                uid=f"eval-{name}-{i:06d}",
+                question=question,
+                ids=ids,
+                sampling=sampling,
+                min_version=n,
+                stream="eval",
             )
-            for i, (question, ids) in enumerate(zip(self._questions.held_out, self._held_out_ids, strict=True))
+            for i, (question, ids) in enumerate(
+                zip(self._questions.held_out, self._held_out_ids, strict=True)
+            )
         ]
 
     def _training_question(self, index: int) -> Question:
@@ -64,7 +78,13 @@ class TicketFactory:
 
 
 def _ticket(
-    *, uid: str, question: Question, ids: list[int], sampling: SamplingParams, min_version: int, stream: TicketStream
+    *,
+    uid: str,
+    question: Question,
+    ids: list[int],
+    sampling: SamplingParams,
+    min_version: int,
+    stream: TicketStream,
 ) -> Ticket:
     return Ticket(
         uid=uid,

@@ -1,1 +1,3 @@
-"""Tickets and groups between roles: codec, broker interface, Redis broker, in-memory broker, embedded server."""
+"""Tickets and groups between roles: codec, broker interface, Redis broker, in-memory broker,
+embedded server.
+"""

@@ -1,7 +1,8 @@
 """Who may do what on the embedded server: one user per role, each with a password of its own.
 
-The lines also serve as a template for a server of one's own (docs/security.md). What they are for: a scorer, which runs
-a user's code, sees no prompt queue; a generator cannot take the run over, acknowledge groups or ask roles to stop.
+The lines also serve as a template for a server of one's own (docs/security.md). What they are for:
+a scorer, which runs a user's code, sees no prompt queue; a generator cannot take the run over,
+acknowledge groups or ask roles to stop.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-# Everything that sppo uses, and nothing that reads or changes the server itself. INFO tells one life from another.
+# Everything that sppo uses, and nothing that reads or changes the server itself. INFO tells one
+# life from another.
 _COMMANDS = "+@all -@dangerous -@admin -@pubsub -@blocking +xread +xreadgroup -function -script +script|load +info"
 
 _NO_LISTING = "-scan -randomkey -dbsize -select"
@@ -53,5 +55,8 @@ def lines(passwords: Mapping[str, str], shared: str = "") -> list[str]:
     default = f"on #{_digest(shared)} {_KEYS['operator']} {_COMMANDS}" if shared else "off"
     return [
         f"user default {default}",
-        *(f"user {role} on #{digests[role]} {_KEYS[role]} {_COMMANDS} {_EXTRA[role]}" for role in ROLES),
+        *(
+            f"user {role} on #{digests[role]} {_KEYS[role]} {_COMMANDS} {_EXTRA[role]}"
+            for role in ROLES
+        ),
     ]

@@ -8,9 +8,10 @@
     fail(uid, reason) / release(uid)            fetch(gid)              the frame
                                                 settle(entries)         after a durable checkpoint
 
-A ticket is in exactly one of these places: `todo`, leased, queued (`q:<gid>`), dead, or gone (settled or withdrawn). A
-lease may run twice; a group never counts twice, because the second push of a ticket is dropped in the same atomic step
-that would show it, and so is the push of a ticket that is gone.
+A ticket is in exactly one of these places: `todo`, leased, queued (`q:<gid>`), dead, or gone
+(settled or withdrawn). A lease may run twice; a group never counts twice, because the second push
+of a ticket is dropped in the same atomic step that would show it, and so is the push of a ticket
+that is gone.
 """
 
 from __future__ import annotations
@@ -43,12 +44,14 @@ class PushResult(Enum):
 
 
 class Broker(Protocol):
-    """See the module's docstring. Every method may raise BrokerError; those of the learner also FencedError."""
+    """See the module's docstring. Every method may raise BrokerError; those of the learner also
+    FencedError.
+    """
 
     run_key: str
     """Names the run's keys on the server."""
 
-    # learner ---------------------------------------------------------------------------------------------------
+    # learner --------------------------------------------------------------------------------------
     def open_epoch(self, epoch: str) -> None:
         """Take over the run: from now on calls of an older epoch are fenced."""
 
@@ -80,14 +83,18 @@ class Broker(Protocol):
         """End the claimed groups: their tickets and frames are deleted."""
 
     def reject(self, entry: QueueEntry, reason: str) -> None:
-        """Drop a claimed group that cannot be used and have its ticket made again (or dead-letter it)."""
+        """Drop a claimed group that cannot be used and have its ticket made again (or dead-letter
+        it).
+        """
 
     def dead_letters(self) -> list[DeadLetter]:
         """Every ticket given up so far, oldest first."""
 
-    # generator -------------------------------------------------------------------------------------------------
+    # generator ------------------------------------------------------------------------------------
     def lease(self, applied: Version) -> Lease | None:
-        """A ticket that weights `applied` may begin: expired leases first, then evaluation, then training."""
+        """A ticket that weights `applied` may begin: expired leases first, then evaluation, then
+        training.
+        """
 
     def renew(self, uids: Sequence[str]) -> None:
         """Prolong leases that are still held."""
@@ -99,13 +106,14 @@ class Broker(Protocol):
         """Store the group's frame and make it visible, ending the lease; safe to repeat."""
 
     def fail(self, uid: str, attempt: str, reason: str, final: bool = False) -> bool:
-        """Report that this attempt failed; True if the ticket is a dead letter now, else it is offered again.
+        """Report that this attempt failed; True if the ticket is a dead letter now, else it is
+        offered again.
 
-        It is given up after `broker.max_attempts` failures, or at once if `final`: it would fail again. Repeating the
-        report of one attempt counts once.
+        It is given up after `broker.max_attempts` failures, or at once if `final`: it would fail
+        again. Repeating the report of one attempt counts once.
         """
 
-    # everyone --------------------------------------------------------------------------------------------------
+    # everyone -------------------------------------------------------------------------------------
     def heartbeat(self, member: Member, ttl_s: float) -> None:
         """Announce a live member; it is gone `ttl_s` after its last heartbeat."""
 
@@ -125,19 +133,25 @@ class Broker(Protocol):
         """Messages after a position, with their positions; waits up to `wait_s` for the first."""
 
     def request_stop(self, audience: str, reason: str) -> None:
-        """Ask the `learner`, its `workers`, or one member by name to finish cleanly; an empty reason takes it back.
+        """Ask the `learner`, its `workers`, or one member by name to finish cleanly; an empty
+        reason takes it back.
 
-        At the end of a run the learner goes first: its last weight sync and its checkpoint need the others.
+        At the end of a run the learner goes first: its last weight sync and its checkpoint need the
+        others.
         """
 
     def stop_reason(self, *audiences: str) -> str:
         """Why one of these should stop, or an empty text."""
 
     def ping(self) -> str:
-        """Identity of the server's life. It changes when the server restarts and may have lost its newest writes."""
+        """Identity of the server's life. It changes when the server restarts and may have lost its
+        newest writes.
+        """
 
     def depths(self) -> dict[str, int]:
-        """How many tickets and groups are where: todo, eval, leased, queued, dead; and bytes queued."""
+        """How many tickets and groups are where: todo, eval, leased, queued, dead; and bytes
+        queued.
+        """
 
     def close(self) -> None:
         """Release connections."""

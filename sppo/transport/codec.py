@@ -1,4 +1,5 @@
-"""Frames for groups, msgpack for tickets. Nothing is unpickled; anything that is not a valid frame is one `BadFrame`.
+"""Frames for groups, msgpack for tickets. Nothing is unpickled; anything that is not a valid frame
+is one `BadFrame`.
 
 A frame is
 
@@ -60,15 +61,21 @@ def encode_group(group: Group) -> bytes:
         "spans": [[[str(s.version), s.start, s.end] for s in c.spans] for c in group.completions],
     }
     body = msgpack.packb(header)
-    buffers = [np.ascontiguousarray(arrays[name], dtype=dtype).data for name, dtype in _DTYPES.items()]
+    buffers = [
+        np.ascontiguousarray(arrays[name], dtype=dtype).data for name, dtype in _DTYPES.items()
+    ]
     checksum = xxhash.xxh3_64(body)
     for buffer in buffers:
         checksum.update(buffer)
-    return b"".join([_PREFIX.pack(MAGIC, len(body), checksum.intdigest()), body, *buffers])  # the one copy
+    return b"".join(
+        [_PREFIX.pack(MAGIC, len(body), checksum.intdigest()), body, *buffers]
+    )  # the one copy
 
 
 def decode_group(frame: bytes | memoryview) -> Group:
-    """The group in a frame. Raises BadFrame for anything that `encode_group` could not have made."""
+    """The group in a frame. Raises BadFrame for anything that `encode_group` could not have
+    made.
+    """
     view = memoryview(frame)
     if not _PREFIX.size <= len(view) <= MAX_FRAME:
         raise BadFrame(f"a frame of {len(view)} bytes")
@@ -150,7 +157,12 @@ def _arrays(sizes: Any, body: memoryview) -> dict[str, NDArray[Any]]:
 def _spans(spans: Any, length: int) -> tuple[VersionSpan, ...]:
     result, end = [], 0
     for label, start, stop in spans:
-        if type(start) is not int or type(stop) is not int or start != end or not start < stop <= length:
+        if (
+            type(start) is not int
+            or type(stop) is not int
+            or start != end
+            or not start < stop <= length
+        ):
             raise BadFrame("version spans do not tile the completion")
         result.append(VersionSpan(version=Version.parse(_text(label)), start=start, end=stop))
         end = stop

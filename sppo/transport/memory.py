@@ -1,4 +1,6 @@
-"""The broker in one process' memory: the same contract as the Redis broker, for unit tests and small scripts."""
+"""The broker in one process' memory: the same contract as the Redis broker, for unit tests and
+small scripts.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,15 @@ T = TypeVar("T")
 
 
 class MemoryBroker(Broker):
-    """One object stands for the server and is shared by threads; `session()` gives each learner life its own fence."""
+    """One object stands for the server and is shared by threads; `session()` gives each learner
+    life its own fence.
+    """
 
     run_key = "memory"
 
-    def __init__(self, config: BrokerConfig | None = None, *, server: MemoryBroker | None = None) -> None:
+    def __init__(
+        self, config: BrokerConfig | None = None, *, server: MemoryBroker | None = None
+    ) -> None:
         self._config = config or BrokerConfig()
         self._epoch = ""
         if server is not None:
@@ -52,7 +58,7 @@ class MemoryBroker(Broker):
         """Another client of the same server."""
         return MemoryBroker(self._config, server=self)
 
-    # learner ---------------------------------------------------------------------------------------------------
+    # learner --------------------------------------------------------------------------------------
     def open_epoch(self, epoch: str) -> None:
         with self._changed:
             self._epoch = self._server_epoch[0] = epoch
@@ -133,7 +139,7 @@ class MemoryBroker(Broker):
         with self._changed:
             return list(self._dead)
 
-    # generator -------------------------------------------------------------------------------------------------
+    # generator ------------------------------------------------------------------------------------
     def lease(self, applied: Version) -> Lease | None:
         with self._changed:
             if applied.epoch != self._server_epoch[0]:
@@ -179,7 +185,10 @@ class MemoryBroker(Broker):
                 self._leases.pop(group.uid, None)
                 return PushResult.DUPLICATE
             queued = sum(e.nbytes for e in self._queue.values())
-            if len(self._queue) >= self._config.max_groups or queued + len(frame) > self._config.max_bytes:
+            if (
+                len(self._queue) >= self._config.max_groups
+                or queued + len(frame) > self._config.max_bytes
+            ):
                 return PushResult.FULL
             self._entries[0] += 1
             entry = QueueEntry(
@@ -215,7 +224,7 @@ class MemoryBroker(Broker):
                 self._todo[ticket.stream].append(uid)
             return False
 
-    # everyone --------------------------------------------------------------------------------------------------
+    # everyone -------------------------------------------------------------------------------------
     def heartbeat(self, member: Member, ttl_s: float) -> None:
         with self._changed:
             self._members[member.name] = (member, time.monotonic() + ttl_s)
@@ -269,10 +278,12 @@ class MemoryBroker(Broker):
     def close(self) -> None:
         """Nothing to release."""
 
-    # inside ----------------------------------------------------------------------------------------------------
+    # inside ---------------------------------------------------------------------------------------
     def _fence(self) -> None:
         if self._epoch != self._server_epoch[0]:
-            raise FencedError("another learner has taken over this run; this one stops without writing")
+            raise FencedError(
+                "another learner has taken over this run; this one stops without writing"
+            )
 
     def _forget(self, uid: str) -> None:
         for table in (self._tickets, self._attempts, self._failures, self._failed_at):

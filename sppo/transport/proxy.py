@@ -1,4 +1,5 @@
-"""A relay between a client and its server that misbehaves on request: for `sppo-cli chaos` and the fault tests.
+"""A relay between a client and its server that misbehaves on request: for `sppo-cli chaos` and the
+fault tests.
 
     proxy = Proxy(listen=Path("/tmp/x/generator-0.sock"), server=Path("/tmp/y/broker.sock"))
     proxy.start()
@@ -24,7 +25,8 @@ _CHUNK = 1 << 16
 
 
 class Proxy:
-    """Relays every connection; `mode` may change at any time and holds for connections that are open too.
+    """Relays every connection; `mode` may change at any time and holds for connections that are
+    open too.
 
     pass        as it comes
     silence     nothing is relayed, nothing is closed: what a network partition looks like
@@ -47,7 +49,10 @@ class Proxy:
         """Listen; returns once connections are accepted."""
         self._thread.start()
         if not self._ready.wait(5):
-            raise OSError(f"cannot listen on {self._listen}; is the path longer than 107 characters? Set TMPDIR")
+            raise OSError(
+                f"cannot listen on {self._listen}; is the path longer than 107 characters? Set "
+                f"TMPDIR"
+            )
 
     def stop(self) -> None:
         """Close everything."""
@@ -80,7 +85,9 @@ class Proxy:
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
-    async def _relay(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+    async def _relay(
+        self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
+    ) -> None:
         self._writers.add(to_client)
         to_server: asyncio.StreamWriter | None = None
         try:
@@ -105,7 +112,9 @@ class Proxy:
                     self._writers.discard(writer)
                     writer.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, reply: bool) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, reply: bool
+    ) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await source.read(_CHUNK):
                 while self.mode == "silence":

@@ -1,8 +1,9 @@
-"""The broker over the Redis protocol (Redis or Valkey). Atomic steps are the commented files in `lua/`.
+"""The broker over the Redis protocol (Redis or Valkey). Atomic steps are the commented files in
+`lua/`.
 
-Every write may reach the server twice, because the client resends a command whose reply was lost. Each step on tickets
-and groups is idempotent for that reason; messages may be doubled, and their readers tolerate that. A server that is
-gone, loading or full is waited for up to `broker.outage_s`.
+Every write may reach the server twice, because the client resends a command whose reply was lost.
+Each step on tickets and groups is idempotent for that reason; messages may be doubled, and their
+readers tolerate that. A server that is gone, loading or full is waited for up to `broker.outage_s`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ _SCRIPTS = (
     "open", "reopen", "confirm", "issue", "withdraw", "lease", "renew", "release", "push", "settle", "reject", "fail"
 )  # fmt: skip
 
-# redis-py 8.1 reads the port of a connection that fails; a Unix socket has none, and an AttributeError hides the error.
+# redis-py 8.1 reads the port of a connection that fails; a Unix socket has none, and an
+# AttributeError hides the error.
 redis.UnixDomainSocketConnection.port = 0  # type: ignore[attr-defined]
 
 R = TypeVar("R")
@@ -53,9 +55,11 @@ log = logging.getLogger(__name__)
 
 
 def connect(config: BrokerConfig, run: str, *, wait: bool = False) -> RedisBroker:
-    """A broker on `config.url`. It must answer now, unless `wait`; later calls wait for it up to `broker.outage_s`.
+    """A broker on `config.url`. It must answer now, unless `wait`; later calls wait for it up to
+    `broker.outage_s`.
 
-    Raises ConfigError when the server refuses the credentials and BrokerError when it cannot be reached.
+    Raises ConfigError when the server refuses the credentials and BrokerError when it cannot be
+    reached.
     """
     try:
         client = make_client(config)
@@ -70,8 +74,14 @@ def connect(config: BrokerConfig, run: str, *, wait: bool = False) -> RedisBroke
 
 
 def make_client(config: BrokerConfig, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
-    """A plain client with the credentials of these settings. Raises ValueError for an address it cannot parse."""
-    tls = {"ssl_ca_certs": config.tls_ca} if config.url.startswith("rediss://") and config.tls_ca else {}
+    """A plain client with the credentials of these settings. Raises ValueError for an address it
+    cannot parse.
+    """
+    tls = (
+        {"ssl_ca_certs": config.tls_ca}
+        if config.url.startswith("rediss://") and config.tls_ca
+        else {}
+    )
     return redis.Redis.from_url(
         config.url,
         username=config.username or None,
@@ -108,14 +118,16 @@ class RedisBroker(Broker):
             for name in _SCRIPTS
         }
 
-    # learner ---------------------------------------------------------------------------------------------------
+    # learner --------------------------------------------------------------------------------------
     def open_epoch(self, epoch: str) -> None:
         keys, args = ["epoch", "epoch:before", "q"], [epoch, CONSUMER_GROUP]
         self._replaced = self._run("open", keys, args).decode()
         self._epoch = epoch
 
     def announce(self, name: str, record: bytes) -> None:
-        """Say what run has this name (`sppo.transport.runs`); said again to a server that has lost it."""
+        """Say what run has this name (`sppo.transport.runs`); said again to a server that has lost
+        it.
+        """
         self._announced = name, record
         self._call(lambda: self._client.set(_run_name(name), record))
 
@@ -145,7 +157,9 @@ class RedisBroker(Broker):
         self._run_many("withdraw", [(keys, [self._epoch, uid]) for uid in uids])
 
     def open_tickets(self) -> set[str]:
-        return {uid.decode() for uid in self._call(lambda: self._client.hkeys(self._key("tickets")))}
+        return {
+            uid.decode() for uid in self._call(lambda: self._client.hkeys(self._key("tickets")))
+        }
 
     def claim(self, count: int, wait_s: float) -> list[QueueEntry]:
         return self._read_queue(">", count, wait_s)
@@ -159,12 +173,24 @@ class RedisBroker(Broker):
         return entries
 
     def fetch(self, entry: QueueEntry) -> bytes | None:
-        return cast("bytes | None", self._call(lambda: self._client.get(self._key(f"b:{entry.gid}"))))
+        return cast(
+            "bytes | None", self._call(lambda: self._client.get(self._key(f"b:{entry.gid}")))
+        )
 
     def settle(self, entries: Sequence[QueueEntry]) -> None:
         calls = [
             (
-                ["epoch", "q", f"b:{entry.gid}", "bytes", "state", "tickets", "minv", "attempts", "failures"],
+                [
+                    "epoch",
+                    "q",
+                    f"b:{entry.gid}",
+                    "bytes",
+                    "state",
+                    "tickets",
+                    "minv",
+                    "attempts",
+                    "failures",
+                ],
                 [self._epoch, CONSUMER_GROUP, entry.entry_id, entry.uid, entry.nbytes, entry.gid],
             )
             for entry in entries
@@ -175,9 +201,13 @@ class RedisBroker(Broker):
 
     def reject(self, entry: QueueEntry, reason: str) -> None:
         keys = ["epoch", "q", f"b:{entry.gid}", "bytes", "state", "lease"]
-        self._run("reject", keys, [self._epoch, CONSUMER_GROUP, entry.entry_id, entry.uid, entry.nbytes])
+        self._run(
+            "reject", keys, [self._epoch, CONSUMER_GROUP, entry.entry_id, entry.uid, entry.nbytes]
+        )
         point("learner.frame.rejected")
-        self.fail(entry.uid, entry.gid, reason)  # both steps are idempotent, so a crash in between repeats them
+        self.fail(
+            entry.uid, entry.gid, reason
+        )  # both steps are idempotent, so a crash in between repeats them
 
     def dead_letters(self) -> list[DeadLetter]:
         rows = self._call(lambda: self._client.xrange(self._key("dead")))
@@ -190,7 +220,7 @@ class RedisBroker(Broker):
             for _, f in rows
         ]
 
-    # generator -------------------------------------------------------------------------------------------------
+    # generator ------------------------------------------------------------------------------------
     def lease(self, applied: Version) -> Lease | None:
         keys = ["tickets", "minv", "lease", "todo:eval", "todo", "attempts"]
         args = [applied.epoch, applied.n, int(self._config.lease_s * 1000), self._key("epoch")]
@@ -210,16 +240,26 @@ class RedisBroker(Broker):
         frame = codec.encode_group(group)
         if len(frame) > self._config.max_bytes // 2:
             raise ValueError(
-                f"the group takes {len(frame)} bytes, more than half of broker.max_bytes = {self._config.max_bytes}"
+                f"the group takes {len(frame)} bytes, more than half of broker.max_bytes = "
+                f"{self._config.max_bytes}"
             )
         name = self._key(f"b:{group.gid}")
         keys = ["q", f"b:{group.gid}", "state", "lease", "bytes", "tickets"]
-        args = [group.gid, group.uid, group.stream, len(frame), self._config.max_groups, self._config.max_bytes]
+        args = [
+            group.gid,
+            group.uid,
+            group.stream,
+            len(frame),
+            self._config.max_groups,
+            self._config.max_bytes,
+        ]
         if self._was_full and not self._has_room(len(frame)):
             return PushResult.FULL  # without sending the frame again only to hear so
         while True:
             # A server out of memory refuses this one write; for the caller that is a full queue.
-            if not self._call(lambda: self._client.set(name, frame, ex=FRAME_TTL_S), when_full=lambda: False):
+            if not self._call(
+                lambda: self._client.set(name, frame, ex=FRAME_TTL_S), when_full=lambda: False
+            ):
                 return PushResult.FULL
             point("generator.push.stored")
             result = self._run("push", keys, args).decode()
@@ -238,10 +278,12 @@ class RedisBroker(Broker):
         keys = ["lease", _todo(stream), "failures", "state", "dead", "tickets", "minv"]
         return bool(self._run("fail", keys, [uid, stream, reason, most, attempt]))
 
-    # everyone --------------------------------------------------------------------------------------------------
+    # everyone -------------------------------------------------------------------------------------
     def heartbeat(self, member: Member, ttl_s: float) -> None:
         value = codec.pack(asdict(member))
-        self._call(lambda: self._client.set(self._key(f"hb:{member.name}"), value, px=int(ttl_s * 1000)))
+        self._call(
+            lambda: self._client.set(self._key(f"hb:{member.name}"), value, px=int(ttl_s * 1000))
+        )
         self._call(lambda: self._client.sadd(self._key("members"), member.name))
 
     def leave(self, name: str) -> None:
@@ -249,14 +291,24 @@ class RedisBroker(Broker):
         self._call(lambda: self._client.srem(self._key("members"), name))
 
     def members(self) -> list[Member]:
-        names = sorted(n.decode() for n in self._call(lambda: self._client.smembers(self._key("members"))))
+        names = sorted(
+            n.decode() for n in self._call(lambda: self._client.smembers(self._key("members")))
+        )
         if not names:
             return []
         values = self._call(lambda: self._client.mget([self._key(f"hb:{n}") for n in names]))
-        return [member for value in values if value is not None and (member := _member(value)) is not None]
+        return [
+            member
+            for value in values
+            if value is not None and (member := _member(value)) is not None
+        ]
 
     def send(self, channel: Channel, message: bytes) -> None:
-        self._call(lambda: self._client.xadd(self._key(channel), {"m": message}, maxlen=MESSAGES_KEPT[channel]))
+        self._call(
+            lambda: self._client.xadd(
+                self._key(channel), {"m": message}, maxlen=MESSAGES_KEPT[channel]
+            )
+        )
 
     def tail(self, channel: Channel) -> str:
         newest = self._call(lambda: self._client.xrevrange(self._key(channel), count=1))
@@ -286,12 +338,18 @@ class RedisBroker(Broker):
         self._call(lambda: self._client.info("server"), patience_s=0.0)
 
     def check_memory(self) -> None:
-        """Raises ConfigError if the server may drop keys, or has less memory than the run may queue."""
+        """Raises ConfigError if the server may drop keys, or has less memory than the run may
+        queue.
+        """
         memory = self._call(lambda: self._client.info("memory"), patience_s=0.0)
-        policy, limit = str(memory.get("maxmemory_policy", "noeviction")), int(memory.get("maxmemory", 0))
+        policy, limit = (
+            str(memory.get("maxmemory_policy", "noeviction")),
+            int(memory.get("maxmemory", 0)),
+        )
         if limit and policy != "noeviction":
             raise ConfigError(
-                f"broker.url = {self._config.url!r}: maxmemory-policy is {policy}, which drops tickets in silence; "
+                f"broker.url = {self._config.url!r}: maxmemory-policy is {policy}, which drops "
+                f"tickets in silence; "
                 "set noeviction"
             )
         if limit and limit < self._config.max_bytes * MEMORY_MARGIN:
@@ -301,11 +359,19 @@ class RedisBroker(Broker):
             )
 
     def leftovers(self) -> list[str]:
-        """What is still there of work that should have ended: for an audit after a run; walks over every key."""
+        """What is still there of work that should have ended: for an audit after a run; walks over
+        every key.
+        """
         found = []
-        names = self._call(lambda: list(self._client.scan_iter(match=f"{glob(self._key('b:'))}*", count=1000)))
+        names = self._call(
+            lambda: list(self._client.scan_iter(match=f"{glob(self._key('b:'))}*", count=1000))
+        )
         expiries = self._call(lambda: [self._client.ttl(name) for name in names])
-        found += [f"frame {n.decode()} without an expiry" for n, ttl in zip(names, expiries, strict=True) if ttl == -1]
+        found += [
+            f"frame {n.decode()} without an expiry"
+            for n, ttl in zip(names, expiries, strict=True)
+            if ttl == -1
+        ]
         depths = self.depths()
         found += [f"{k} {depths[k]}" for k in ("queued", "bytes") if depths[k]]
         open_tickets = len(self.open_tickets())
@@ -325,25 +391,31 @@ class RedisBroker(Broker):
     def close(self) -> None:
         self._client.close()
 
-    # inside ----------------------------------------------------------------------------------------------------
+    # inside ---------------------------------------------------------------------------------------
     def _key(self, name: str) -> str:
         return self._prefix + name
 
     def _run_many(self, script: str, calls: Sequence[tuple[list[str], list[Any]]]) -> list[Any]:
-        """The same step for many arguments in one round trip, and so one flush of the server's log."""
+        """The same step for many arguments in one round trip, and so one flush of the server's
+        log.
+        """
         if not calls:
             return []
 
         def send() -> list[Any]:
             with self._client.pipeline(transaction=False) as pipe:
                 for keys, args in calls:
-                    pipe.evalsha(self._lua[script].sha, len(keys), *(self._key(k) for k in keys), *args)
+                    pipe.evalsha(
+                        self._lua[script].sha, len(keys), *(self._key(k) for k in keys), *args
+                    )
                 return cast("list[Any]", pipe.execute())
 
         def run() -> list[Any]:
             try:
                 return send()
-            except redis.exceptions.NoScriptError:  # a server that has restarted; each step may be repeated
+            except (
+                redis.exceptions.NoScriptError
+            ):  # a server that has restarted; each step may be repeated
                 self._client.script_load(self._lua[script].script)
                 return send()
 
@@ -351,7 +423,9 @@ class RedisBroker(Broker):
 
     def _run(self, script: str, keys: list[str], args: Sequence[Any]) -> Any:
         # redis-py loads the script again when a restarted server does not know it (NOSCRIPT).
-        return self._fenced(lambda: self._lua[script](keys=[self._key(k) for k in keys], args=list(args)))
+        return self._fenced(
+            lambda: self._lua[script](keys=[self._key(k) for k in keys], args=list(args))
+        )
 
     def _fenced(self, run: Callable[[], R]) -> R:
         try:
@@ -362,12 +436,16 @@ class RedisBroker(Broker):
             return self._call(run)
 
     def _reopen(self) -> bool:
-        """Whether the run is ours all the same: a server that lost its newest writes does not know of our epoch."""
+        """Whether the run is ours all the same: a server that lost its newest writes does not know
+        of our epoch.
+        """
         names = [self._key(k) for k in ("epoch", "epoch:before", "q")]
         args = [self._epoch, CONSUMER_GROUP, self._replaced]
         again = bool(self._call(lambda: self._lua["reopen"](keys=names, args=args)))
         if again:
-            log.warning("the broker had lost its newest writes; this learner has taken the run back")
+            log.warning(
+                "the broker had lost its newest writes; this learner has taken the run back"
+            )
             if self._announced is not None:
                 self.announce(*self._announced)
         return again
@@ -378,9 +456,13 @@ class RedisBroker(Broker):
 
         def read() -> Any:
             try:
-                return self._client.xreadgroup(CONSUMER_GROUP, "rank0", stream, count=count, block=block)
+                return self._client.xreadgroup(
+                    CONSUMER_GROUP, "rank0", stream, count=count, block=block
+                )
             except redis.ResponseError as error:
-                if "NOGROUP" in str(error):  # the server lost the queue; the learner reconciles when it sees a new boot
+                if "NOGROUP" in str(
+                    error
+                ):  # the server lost the queue; the learner reconciles when it sees a new boot
                     self._run("confirm", ["epoch"], [self._epoch])
                     self._reopen()
                     return None
@@ -400,9 +482,15 @@ class RedisBroker(Broker):
         ]
 
     def _call(
-        self, run: Callable[[], R], *, patience_s: float | None = None, when_full: Callable[[], R] | None = None
+        self,
+        run: Callable[[], R],
+        *,
+        patience_s: float | None = None,
+        when_full: Callable[[], R] | None = None,
     ) -> R:
-        """`run`, repeated while the server is gone, loading or full, for `broker.outage_s` unless told otherwise."""
+        """`run`, repeated while the server is gone, loading or full, for `broker.outage_s` unless
+        told otherwise.
+        """
         patience_s = self._config.outage_s if patience_s is None else patience_s
         began = told = time.monotonic()
         cause: Exception
@@ -411,35 +499,58 @@ class RedisBroker(Broker):
                 return run()
             except redis.AuthenticationError as error:
                 raise ConfigError(
-                    f"broker {self._config.url}: {error}; set SPPO_BROKER__USERNAME and SPPO_BROKER__PASSWORD"
+                    f"broker {self._config.url}: {error}; set SPPO_BROKER__USERNAME and "
+                    f"SPPO_BROKER__PASSWORD"
                 ) from error
             except redis.exceptions.OutOfMemoryError as error:
                 if when_full is not None:
                     return when_full()
-                problem, mend, cause = "is out of memory", "raise its maxmemory or lower broker.max_bytes", error
+                problem, mend, cause = (
+                    "is out of memory",
+                    "raise its maxmemory or lower broker.max_bytes",
+                    error,
+                )
             except redis.ResponseError as error:
                 if "FENCED" in str(error):
                     raise FencedError(
                         "another learner has taken over this run; this one stops without writing"
                     ) from error
                 if "MISCONF" in str(error):
-                    problem, mend, cause = f"cannot write to its disk: {error}", "free some disk space", error
+                    problem, mend, cause = (
+                        f"cannot write to its disk: {error}",
+                        "free some disk space",
+                        error,
+                    )
                 elif any(word in str(error) for word in AWAY):
                     self._client.connection_pool.disconnect(
                         inuse_connections=False
                     )  # perhaps another server answers at this address now
-                    problem, mend, cause = f"is not the primary, or busy: {error}", "look at the server", error
+                    problem, mend, cause = (
+                        f"is not the primary, or busy: {error}",
+                        "look at the server",
+                        error,
+                    )
                 else:
-                    raise BrokerError(f"broker {self._config.url} refused a command: {error}") from error
+                    raise BrokerError(
+                        f"broker {self._config.url} refused a command: {error}"
+                    ) from error
             except (redis.ConnectionError, redis.TimeoutError) as error:
-                problem, mend, cause = f"cannot be reached: {error}", "is the server running?", error
+                problem, mend, cause = (
+                    f"cannot be reached: {error}",
+                    "is the server running?",
+                    error,
+                )
             now = time.monotonic()
             if now - began >= patience_s:
                 waited = f" for {now - began:.0f} s" if patience_s else ""
-                raise BrokerError(f"broker.url = {self._config.url!r} {problem}{waited}; {mend}") from cause
+                raise BrokerError(
+                    f"broker.url = {self._config.url!r} {problem}{waited}; {mend}"
+                ) from cause
             if now - told > 2:
                 told = now
-                log.warning("broker %s; waiting, up to broker.outage_s = %.0f s", problem, patience_s)
+                log.warning(
+                    "broker %s; waiting, up to broker.outage_s = %.0f s", problem, patience_s
+                )
             time.sleep(RETRY_S)
 
 
@@ -469,7 +580,9 @@ def _stream_of(uid: str) -> TicketStream:
 
 
 def _rows(reply: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """The rows of an XREAD reply for one stream, in the list form of protocol 2 or the map form of protocol 3."""
+    """The rows of an XREAD reply for one stream, in the list form of protocol 2 or the map form of
+    protocol 3.
+    """
     if not reply:
         return []
     streams = list(reply.values()) if isinstance(reply, dict) else [rows for _, rows in reply]

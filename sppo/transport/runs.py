@@ -1,7 +1,9 @@
-"""Which run a name means on a server: what a role on its own needs to find its work, and to be refused.
+"""Which run a name means on a server: what a role on its own needs to find its work, and to be
+refused.
 
-The learner opens the run: it writes under `sppo:<name>:run` where the run's keys are, which sppo it is, and the
-settings that every role must share. Generators and scorers read it, and wait until a learner is alive there.
+The learner opens the run: it writes under `sppo:<name>:run` where the run's keys are, which sppo it
+is, and the settings that every role must share. Generators and scorers read it, and wait until a
+learner is alive there.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class Run:
         try:
             return cls(**json.loads(value))
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"run {name!r} was opened by another version of sppo: use the same one here") from error
+            raise ConfigError(
+                f"run {name!r} was opened by another version of sppo: use the same one here"
+            ) from error
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
@@ -62,7 +66,8 @@ def fingerprint(settings: dict[str, Any]) -> str:
 
 
 def open_run(config: RunConfig, broker: RedisBroker, key: str) -> None:
-    """Say that this learner trains the run of this name, and send those home who serve an older one.
+    """Say that this learner trains the run of this name, and send those home who serve an older
+    one.
 
     Raises ConfigError if another learner is at work under the name.
     """
@@ -74,7 +79,8 @@ def open_run(config: RunConfig, broker: RedisBroker, key: str) -> None:
         try:
             if old.alive(LEARNER):
                 raise ConfigError(
-                    f"name = {config.name!r}: another learner trains a run of this name on {config.broker.url}; "
+                    f"name = {config.name!r}: another learner trains a run of this name on "
+                    f"{config.broker.url}; "
                     "choose another name, or end that run first"
                 )
             old.request_stop("workers", f"another run has taken the name {config.name}")
@@ -100,7 +106,9 @@ def find_run(config: RunConfig, role: str, leave: threading.Event) -> Run | None
             broker.close()
         run = _read(config.name, value)
         if run is not None and _at_work(config, run):
-            check(run, config, role)  # not before: the next run of this name may have other settings
+            check(
+                run, config, role
+            )  # not before: the next run of this name may have other settings
             return run
         if time.monotonic() - told >= TELL_S:
             told = time.monotonic()
@@ -118,22 +126,28 @@ def _at_work(config: RunConfig, run: Run) -> bool:
 
 
 def check(run: Run, config: RunConfig, role: str) -> None:
-    """Raises ConfigError if this role has another version of sppo, or other settings, than the run."""
+    """Raises ConfigError if this role has another version of sppo, or other settings, than the
+    run.
+    """
     mine = Run.of(config, run.key)
     if run.version != mine.version:
         raise ConfigError(
-            f"this {role} is sppo {mine.version}, run {config.name!r} was opened by sppo {run.version}: "
+            f"this {role} is sppo {mine.version}, run {config.name!r} was opened by sppo "
+            f"{run.version}: "
             "install the same"
         )
     keys = sorted(run.settings.keys() | mine.settings.keys())
-    if role == "scorer":  # it has no part in weight syncs, and does not know which devices the others have
+    if (
+        role == "scorer"
+    ):  # it has no part in weight syncs, and does not know which devices the others have
         keys.remove("weights.transport")
     if role == "scorer" or config.compute == "auto":  # as the learner's machine has decided
         keys.remove("compute")
     differ = [key for key in keys if run.settings.get(key) != mine.settings.get(key)]
     if differ:
         shown = "; ".join(
-            f"{key} is {mine.settings.get(key)!r} here and {run.settings.get(key)!r} there" for key in differ[:SHOWN]
+            f"{key} is {mine.settings.get(key)!r} here and {run.settings.get(key)!r} there"
+            for key in differ[:SHOWN]
         )
         more = f"; and {len(differ) - SHOWN} more" if len(differ) > SHOWN else ""
         raise ConfigError(

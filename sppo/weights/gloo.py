@@ -1,7 +1,9 @@
-"""Weights over gloo, for CPUs: buckets of bytes broadcast from rank 0, each checked against its digest.
+"""Weights over gloo, for CPUs: buckets of bytes broadcast from rank 0, each checked against its
+digest.
 
-Both ends derive the same buckets from the same description of the weights. Digests are taken from the staged bytes
-before anything is sent, so a receiver knows that what it loads is what the learner published.
+Both ends derive the same buckets from the same description of the weights. Digests are taken from
+the staged bytes before anything is sent, so a receiver knows that what it loads is what the learner
+published.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class Bucket:
     dtypes: tuple[torch.dtype, ...]
     shapes: tuple[torch.Size, ...]
     sizes: tuple[int, ...]
-    """Bytes of each weight's place, a multiple of ALIGNMENT so that any dtype may be viewed there."""
+    """Bytes of each weight's place, a multiple of ALIGNMENT so that any dtype may be viewed
+    there.
+    """
 
     @property
     def nbytes(self) -> int:
@@ -48,12 +52,18 @@ class Bucket:
         parts = torch.split(flat, list(self.sizes))
         return [
             (name, part[: shape.numel() * dtype.itemsize].view(dtype).view(shape))
-            for name, part, dtype, shape in zip(self.names, parts, self.dtypes, self.shapes, strict=True)
+            for name, part, dtype, shape in zip(
+                self.names, parts, self.dtypes, self.shapes, strict=True
+            )
         ]
 
 
-def buckets(names: Sequence[str], dtype_names: Sequence[str], shapes: Sequence[Sequence[int]]) -> list[Bucket]:
-    """The buckets of these weights: in order, each at most BUCKET_BYTES unless one weight alone is larger."""
+def buckets(
+    names: Sequence[str], dtype_names: Sequence[str], shapes: Sequence[Sequence[int]]
+) -> list[Bucket]:
+    """The buckets of these weights: in order, each at most BUCKET_BYTES unless one weight alone is
+    larger.
+    """
     result: list[Bucket] = []
     pending: list[tuple[str, torch.dtype, torch.Size, int]] = []
     for name, dtype_name, shape in zip(names, dtype_names, shapes, strict=True):
@@ -87,28 +97,44 @@ class GlooGroup:
     ) -> None:  # fmt: skip
         """The store is at `host`; the other ranks reach this one at `own_host`."""
         timeout = timedelta(seconds=timeout_s)
-        # Rank 0 hands in a socket bound to one address; left alone, the store listens on every interface.
+        # Rank 0 hands in a socket bound to one address; left alone, the store listens on every
+        # interface.
         server = {} if listen_fd is None else {"master_listen_fd": listen_fd}
-        self._store = TCPStore(host, port, world_size, rank == 0, timeout, wait_for_workers=False, **server)
-        self._rank, self._world_size, self._own_host, self._timeout = rank, world_size, own_host, timeout
+        self._store = TCPStore(
+            host, port, world_size, rank == 0, timeout, wait_for_workers=False, **server
+        )
+        self._rank, self._world_size, self._own_host, self._timeout = (
+            rank,
+            world_size,
+            own_host,
+            timeout,
+        )
         self._group: Any = None
 
     def connect(self) -> None:
         """Meet the other ranks. Raises RuntimeError when they do not come in time."""
         options = ProcessGroupGloo._Options()
         options._timeout = self._timeout
-        options._devices = [ProcessGroupGloo.create_device(hostname=socket.gethostbyname(self._own_host))]
-        self._group = ProcessGroupGloo(PrefixStore("sppo", self._store), self._rank, self._world_size, options)
+        options._devices = [
+            ProcessGroupGloo.create_device(hostname=socket.gethostbyname(self._own_host))
+        ]
+        self._group = ProcessGroupGloo(
+            PrefixStore("sppo", self._store), self._rank, self._world_size, options
+        )
 
     def broadcast(self, flat: Tensor) -> None:
-        """Rank 0's [n] uint8 tensor to every rank. Raises RuntimeError if a rank is gone or too slow."""
+        """Rank 0's [n] uint8 tensor to every rank. Raises RuntimeError if a rank is gone or too
+        slow.
+        """
         group = self._group  # close() may come from another thread
         if group is None:
             raise RuntimeError("the group was left")
         group.broadcast(flat, 0).wait()
 
     def close(self) -> None:
-        """Leave. A broadcast that another thread waits in keeps the group until it ends or its time is over."""
+        """Leave. A broadcast that another thread waits in keeps the group until it ends or its time
+        is over.
+        """
         self._group = None
 
 
@@ -144,7 +170,8 @@ class GlooSender:
         listener = socket.create_server((self._host, 0))
         port = listener.getsockname()[1]
         self._group = GlooGroup(
-            host=self._host, port=port, rank=0, world_size=world_size, timeout_s=timeout_s, own_host=self._host,
+            host=self._host, port=port, rank=0, world_size=world_size, timeout_s=timeout_s,
+            own_host=self._host,
             listen_fd=listener.detach(),
         )  # fmt: skip
         return {
@@ -181,29 +208,43 @@ class GlooReceiver:
         self._group: GlooGroup | None = None
 
     def join(
-        self, *, master_address: str, master_port: int, rank: int, world_size: int, timeout_s: float,
+        self, *, master_address: str, master_port: int, rank: int, world_size: int,
+        timeout_s: float,
         own_host: str = "127.0.0.1",
     ) -> None:  # fmt: skip
-        """Join the sender's group as `rank`, leaving an earlier one; peers reach this end at `own_host`."""
+        """Join the sender's group as `rank`, leaving an earlier one; peers reach this end at
+        `own_host`.
+        """
         self.close()
         try:
             self._group = GlooGroup(
-                host=master_address, port=master_port, rank=rank, world_size=world_size, timeout_s=timeout_s,
+                host=master_address, port=master_port, rank=rank, world_size=world_size,
+                timeout_s=timeout_s,
                 own_host=own_host,
             )  # fmt: skip
         except RuntimeError as error:
-            raise TransferAborted(f"{ABORTED}: the learner is gone: {str(error).splitlines()[0]}") from error
+            raise TransferAborted(
+                f"{ABORTED}: the learner is gone: {str(error).splitlines()[0]}"
+            ) from error
         try:
             self._group.connect()
         except RuntimeError as error:
-            raise TransferAborted(f"{ABORTED}: the group did not meet: {str(error).splitlines()[0]}") from error
+            raise TransferAborted(
+                f"{ABORTED}: the group did not meet: {str(error).splitlines()[0]}"
+            ) from error
 
     def receive(
-        self, *, names: list[str], dtype_names: list[str], shapes: list[list[int]], digests: list[str]
+        self,
+        *,
+        names: list[str],
+        dtype_names: list[str],
+        shapes: list[list[int]],
+        digests: list[str],
     ) -> list[tuple[str, Tensor]]:
         """Every named weight, once all have arrived and are what the learner staged.
 
-        Raises TransferAborted when a peer is gone or too slow, or the bytes are others: nothing is to be loaded then.
+        Raises TransferAborted when a peer is gone or too slow, or the bytes are others: nothing is
+        to be loaded then.
         """
         if self._group is None:
             raise TransferAborted(f"{ABORTED}: weights announced before this engine joined a group")
@@ -212,10 +253,14 @@ class GlooReceiver:
             flat = torch.empty(bucket.nbytes, dtype=torch.uint8)
             try:
                 self._group.broadcast(flat)
-            except RuntimeError as error:  # gloo's only one: a connection was lost or the time is over
+            except (
+                RuntimeError
+            ) as error:  # gloo's only one: a connection was lost or the time is over
                 raise TransferAborted(f"{ABORTED}: {str(error).splitlines()[0]}") from error
             if digest(flat) != expected:
-                raise TransferAborted(f"{ABORTED}: checksum mismatch in the bucket of {bucket.names[0]}")
+                raise TransferAborted(
+                    f"{ABORTED}: checksum mismatch in the bucket of {bucket.names[0]}"
+                )
             weights += bucket.unpack(flat)
         return weights
 

@@ -1,7 +1,8 @@
 """Weights under the names and in the layouts of the model's files, as engines know them.
 
-Transformers 5 holds some weights otherwise than a checkpoint does: a layer's experts as one tensor, parts renamed. It
-knows the way back, which its own `save_pretrained` takes; engines are given weights the same way.
+Transformers 5 holds some weights otherwise than a checkpoint does: a layer's experts as one tensor,
+parts renamed. It knows the way back, which its own `save_pretrained` takes; engines are given
+weights the same way.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from torch import Tensor
 
 
 def as_stored(module: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """Named weights of this model, all of them, as its files hold them. Copies those that differ."""
+    """Named weights of this model, all of them, as its files hold them. Copies those that
+    differ.
+    """
     yield from _reverted(module, dict(weights)).items()
 
 
@@ -32,7 +35,9 @@ def as_parameters(module: Any, weights: Iterable[tuple[str, Tensor]]) -> dict[st
     wrong = {*report["unexpected_keys"], *(k for k in report["missing_keys"] if k in own)}
     wrong |= {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
     if wrong or report["error_msgs"]:
-        raise ValueError(f"the learner's weights are not this model's: {', '.join(sorted(wrong)[:3])}")
+        raise ValueError(
+            f"the learner's weights are not this model's: {', '.join(sorted(wrong)[:3])}"
+        )
     return {name: p.detach() for name, p in made.named_parameters()}
 
 

@@ -1,9 +1,10 @@
-"""Weights over NCCL: the learner's end, and vLLM's own receiving end with deadlines. All that needs a GPU is here.
+"""Weights over NCCL: the learner's end, and vLLM's own receiving end with deadlines. All that needs
+a GPU is here.
 
-Written against the source of vLLM 0.32.0 and not run on a GPU; docs/gpu.md says what was checked and how. NCCL itself
-knows no deadlines: ranks meet in a store that has one before NCCL begins, and a group that hangs is aborted from
-another thread. A transfer that breaks off half-way leaves a mixture of weights, so the generators that took part start
-again.
+Written against the source of vLLM 0.32.0 and not run on a GPU; docs/gpu.md says what was checked
+and how. NCCL itself knows no deadlines: ranks meet in a store that has one before NCCL begins, and
+a group that hangs is aborted from another thread. A transfer that breaks off half-way leaves a
+mixture of weights, so the generators that took part start again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def make_group(
 ) -> Any:  # fmt: skip
     """A communicator of these ranks; rank 0 hands in the socket that it listens on.
 
-    Raises TransferAborted when the others do not come in time, RuntimeError where vLLM finds no NCCL.
+    Raises TransferAborted when the others do not come in time, RuntimeError where vLLM finds no
+    NCCL.
     """
     from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
     from vllm.distributed.utils import StatelessProcessGroup
@@ -44,7 +46,9 @@ def make_group(
         meeting.store.set(f"here/{rank}", b"1")
         meeting.store.wait([f"here/{r}" for r in range(world_size)])
     except (RuntimeError, OSError) as error:
-        raise TransferAborted(f"{ABORTED}: the group did not meet: {str(error).splitlines()[0]}") from error
+        raise TransferAborted(
+            f"{ABORTED}: the group did not meet: {str(error).splitlines()[0]}"
+        ) from error
     with unpinned_nccl_env():
         group = PyNcclCommunicator(meeting, device=device)
     if group.disabled:  # its broadcasts would do nothing, without a word
@@ -64,7 +68,9 @@ class NcclSender:
         self._staged: list[tuple[str, Tensor]] = []
 
     def stage(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
-        """Copies on the GPU: the learner's next step may overwrite its own, and a snapshot may lie in host memory."""
+        """Copies on the GPU: the learner's next step may overwrite its own, and a snapshot may lie
+        in host memory.
+        """
         import torch
 
         self._staged = []  # frees the last copy first
@@ -87,20 +93,31 @@ class NcclSender:
             "world_size": world_size,
             "timeout_s": timeout_s,
         }
-        packed = {"packed": True, "packed_buffer_size_bytes": BUFFER_BYTES, "packed_num_buffers": BUFFERS}
+        packed = {
+            "packed": True,
+            "packed_buffer_size_bytes": BUFFER_BYTES,
+            "packed_num_buffers": BUFFERS,
+        }
         return self._address | packed
 
     def transfer(self, *, meet: bool) -> Callable[[], None]:
         """Meet the receivers of a new group, and broadcast, packed."""
         import torch
 
-        address, group, staged, listener = self._address, self._group, list(self._staged), self._listener
+        address, group, staged, listener = (
+            self._address,
+            self._group,
+            list(self._staged),
+            self._listener,
+        )
         if meet:
             self._listener = None  # the store closes it
         index = torch.accelerator.current_device_index()  # a new thread begins on device 0
 
         def collective() -> None:
-            from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
+            from vllm.distributed.weight_transfer.packed_tensor import (
+                packed_nccl_broadcast_producer,
+            )
 
             with torch.accelerator.device_index(index):
                 used = self._meet(address, index, listener) if meet else group
@@ -161,13 +178,16 @@ def _engine_class() -> type:
             self._timeout_s = init_info.timeout_s
             self.model_update_group = make_group(
                 init_info.master_address, init_info.master_port,
-                rank=init_info.rank_offset + self.parallel_config.rank, world_size=init_info.world_size,
+                rank=init_info.rank_offset + self.parallel_config.rank,
+                world_size=init_info.world_size,
                 device=torch.accelerator.current_device_index(), timeout_s=init_info.timeout_s,
             )  # fmt: skip
 
         def receive_weights(self, update_info: Any) -> None:
             group = self.model_update_group
-            watchdog = threading.Timer(self._timeout_s, group.destroy)  # a peer that is gone is waited for for ever
+            watchdog = threading.Timer(
+                self._timeout_s, group.destroy
+            )  # a peer that is gone is waited for for ever
             watchdog.daemon = True
             watchdog.start()
             try:

@@ -6,9 +6,10 @@
                                               resume                                  → reply `applied`
     release {sync}                      →     resume without new weights
 
-`announce` finds out who is there; only those who answered are named in `transfer`. A join is sent when the set of
-members changed since the last sync, or the last transfer failed. Every phase has a deadline. A member that is late is
-left out until it shows a sign of life; when a transfer fails, who is left begins again in a new group.
+`announce` finds out who is there; only those who answered are named in `transfer`. A join is sent
+when the set of members changed since the last sync, or the last transfer failed. Every phase has a
+deadline. A member that is late is left out until it shows a sign of life; when a transfer fails,
+who is left begins again in a new group.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from sppo.types import Version
 
 ANNOUNCE, TRANSFER, RELEASE = "announce", "transfer", "release"
 ABORTED = "transfer aborted"
-"""Begins the message of every TransferAborted: an engine in another process passes on the text alone."""
+"""Begins the message of every TransferAborted: an engine in another process passes on the text
+alone.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,9 @@ class Reply:
 
     def pack(self) -> bytes:
         """For the `replies` channel."""
-        return codec.pack({"sync": self.sync, "member": self.member, "phase": self.phase, "error": self.error})
+        return codec.pack(
+            {"sync": self.sync, "member": self.member, "phase": self.phase, "error": self.error}
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> Reply:
@@ -60,15 +65,18 @@ class WeightSender(Protocol):
         """Copy the weights and describe them: what an engine's `update_weights` takes."""
 
     def open(self, world_size: int, timeout_s: float) -> dict[str, Any]:
-        """Begin a new group of `world_size` ranks, this end being rank 0; returns the address for receivers.
+        """Begin a new group of `world_size` ranks, this end being rank 0; returns the address for
+        receivers.
 
         A rank that waits longer than `timeout_s` for another gives up.
         """
 
     def transfer(self, *, meet: bool) -> Callable[[], None]:
-        """The collective of this attempt: wait for the ranks of a new group if `meet`, then broadcast what was staged.
+        """The collective of this attempt: wait for the ranks of a new group if `meet`, then
+        broadcast what was staged.
 
-        It keeps to the group of this moment, so one that hangs and wakes up later cannot disturb a newer group.
+        It keeps to the group of this moment, so one that hangs and wakes up later cannot disturb a
+        newer group.
         """
 
     def close(self) -> None:
@@ -76,7 +84,9 @@ class WeightSender(Protocol):
 
 
 class WeightTarget(Protocol):
-    """The generator's end: an engine whose weights can be replaced while completions are in flight."""
+    """The generator's end: an engine whose weights can be replaced while completions are in
+    flight.
+    """
 
     @property
     def world_size(self) -> int:
@@ -89,11 +99,13 @@ class WeightTarget(Protocol):
         """Go on."""
 
     async def join_group(self, join: dict[str, Any]) -> None:
-        """Join the group that a sender opened; leaves an earlier one. Raises TransferAborted if it does not meet."""
+        """Join the group that a sender opened; leaves an earlier one. Raises TransferAborted if it
+        does not meet.
+        """
 
     async def load_weights(self, update: dict[str, Any], version: Version) -> None:
         """Receive what the sender broadcasts and run it as `version`.
 
-        Raises TransferAborted if not everything arrived and nothing was loaded; after any other error the engine holds
-        a mixture of weights and must not sample.
+        Raises TransferAborted if not everything arrived and nothing was loaded; after any other
+        error the engine holds a mixture of weights and must not sample.
         """

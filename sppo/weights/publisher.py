@@ -1,9 +1,10 @@
 """The learner's side of a weight sync: find out who is there, send, wait until each has applied.
 
-Consumes replies of generators; waits for each phase at most `phase_timeout_s`; unblocks generators that wait for
-weights. A member that is late, dead or failing costs one deadline: the sync goes on with the others, in a new group if
-the transfer had begun, and waits for a newcomer when nobody is left. The collective runs on a thread of its own, so a
-peer that hangs in it cannot hold the learner.
+Consumes replies of generators; waits for each phase at most `phase_timeout_s`; unblocks generators
+that wait for weights. A member that is late, dead or failing costs one deadline: the sync goes on
+with the others, in a new group if the transfer had begun, and waits for a newcomer when nobody is
+left. The collective runs on a thread of its own, so a peer that hangs in it cannot hold the
+learner.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ log = logging.getLogger(__name__)
 TRANSFERS = 5
 """Failed transfers of one version after which the learner gives up."""
 MEMBER_SHARE = 0.6
-"""A rank gives up at this share of the phase's deadline, so that its answer comes before the deadline is over."""
+"""A rank gives up at this share of the phase's deadline, so that its answer comes before the
+deadline is over.
+"""
 WAIT_S = 0.5
 
 
@@ -59,7 +62,12 @@ class WeightPublisher:
     """Publishes versions to every live generator."""
 
     def __init__(
-        self, broker: Broker, sender: WeightSender, *, phase_timeout_s: float, alone_timeout_s: float = 600.0
+        self,
+        broker: Broker,
+        sender: WeightSender,
+        *,
+        phase_timeout_s: float,
+        alone_timeout_s: float = 600.0,
     ) -> None:
         self._broker = broker
         self._sender = sender
@@ -72,13 +80,17 @@ class WeightPublisher:
         self._position = broker.tail("replies")
 
     def publish(
-        self, version: Version, weights: Iterable[tuple[str, Tensor]], *, while_alone: Callable[[], None] | None = None
+        self,
+        version: Version,
+        weights: Iterable[tuple[str, Tensor]],
+        *,
+        while_alone: Callable[[], None] | None = None,
     ) -> SyncReport:
         """Bring every live generator to `version`.
 
-        With nobody there it waits up to `alone_timeout_s`, calling `while_alone` twice a second, which may raise to end
-        the wait. Raises WeightSyncError naming phase and members when that time is over, at once without `while_alone`,
-        and after `TRANSFERS` failed transfers.
+        With nobody there it waits up to `alone_timeout_s`, calling `while_alone` twice a second,
+        which may raise to end the wait. Raises WeightSyncError naming phase and members when that
+        time is over, at once without `while_alone`, and after `TRANSFERS` failed transfers.
         """
         started = time.monotonic()
         update = self._sender.stage(weights)
@@ -98,7 +110,9 @@ class WeightPublisher:
             failures.append(failure)
             log.warning("weight sync of %s: %s", version, failure)
             if len(failures) == TRANSFERS:
-                raise WeightSyncError(f"weight sync of {version} failed {TRANSFERS} times: {'; '.join(failures)}")
+                raise WeightSyncError(
+                    f"weight sync of {version} failed {TRANSFERS} times: {'; '.join(failures)}"
+                )
             if while_alone is not None:
                 while_alone()
         return SyncReport(
@@ -115,7 +129,7 @@ class WeightPublisher:
         """Leave the group."""
         self._sender.close()
 
-    # who takes part ------------------------------------------------------------------------------------------------
+    # who takes part -------------------------------------------------------------------------------
     def _gather(self, version: Version, while_alone: Callable[[], None] | None) -> list[Member]:
         """Members that are paused and ready, by name; `self._sync` is the name of this attempt."""
         last = ""
@@ -129,7 +143,9 @@ class WeightPublisher:
                 ready, errors = self._collect("ready", members)
                 late = sorted(set(members) - ready)
                 if late:
-                    what = ", ".join(f"{name} ({errors[name]})" if name in errors else name for name in late)
+                    what = ", ".join(
+                        f"{name} ({errors[name]})" if name in errors else name for name in late
+                    )
                     last = f"phase ready: no answer from {what} within {self._timeout:.0f} s"
                     log.warning("weight sync of %s, %s", version, last)
                     self._late.append(last)
@@ -139,7 +155,8 @@ class WeightPublisher:
                 self._send(RELEASE)
             if while_alone is None or time.monotonic() > deadline:
                 raise WeightSyncError(
-                    f"weight sync of {version}, {last or 'no live generator to publish weights to'}; "
+                    f"weight sync of {version}, "
+                    f"{last or 'no live generator to publish weights to'}; "
                     "see the generators' logs"
                 )
             if not last:
@@ -151,7 +168,9 @@ class WeightPublisher:
             self._alone_s += time.monotonic() - alone
 
     def _candidates(self) -> dict[str, Member]:
-        """Live generators by name, without those that were evicted and have given no sign of life since."""
+        """Live generators by name, without those that were evicted and have given no sign of life
+        since.
+        """
         found = {}
         for member in self._generators():
             before = self._evicted.get((member.name, member.life))
@@ -169,7 +188,7 @@ class WeightPublisher:
             key = (member.name, member.life)
             self._evicted[key] = now.get(key, member.ready_s)
 
-    # the transfer --------------------------------------------------------------------------------------------------
+    # the transfer ---------------------------------------------------------------------------------
     def _transfer(self, version: Version, members: Sequence[Member], update: dict[str, Any]) -> str:
         """Send to these members; returns what went wrong, or an empty text."""
         names = [m.name for m in members]
@@ -183,7 +202,9 @@ class WeightPublisher:
                 rank += member.world_size
             join = self._sender.open(rank, MEMBER_SHARE * self._timeout)
             self._group = ()
-        self._send(TRANSFER, version=str(version), members=names, join=join, offsets=offsets, update=update)
+        self._send(
+            TRANSFER, version=str(version), members=names, join=join, offsets=offsets, update=update
+        )
         point("learner.sync.sent")
         deadline = time.monotonic() + self._timeout
         worker = _Thread(self._sender.transfer(meet=join is not None))
@@ -208,15 +229,17 @@ class WeightPublisher:
     ) -> tuple[set[str], dict[str, str]]:
         """(members that completed this phase in time, errors of those that reported one).
 
-        A member whose registration lapses, or whose name has passed on to another life, is not waited for. When the
-        learner's end of the transfer fails the group is closed.
+        A member whose registration lapses, or whose name has passed on to another life, is not
+        waited for. When the learner's end of the transfer fails the group is closed.
         """
         deadline = time.monotonic() + self._timeout
         done: set[str] = set()
         errors: dict[str, str] = {}
         waiting = set(expected)
         while waiting and (left := deadline - time.monotonic()) > 0:
-            for position, data in self._broker.receive("replies", self._position, min(left, WAIT_S)):
+            for position, data in self._broker.receive(
+                "replies", self._position, min(left, WAIT_S)
+            ):
                 self._position = position
                 reply = Reply.unpack(data)
                 if reply.sync != self._sync or reply.phase != phase or reply.member not in waiting:
@@ -238,11 +261,15 @@ class WeightPublisher:
 
 
 class _Thread:
-    """One call on a daemon thread, so that a collective that never returns cannot keep the process alive."""
+    """One call on a daemon thread, so that a collective that never returns cannot keep the process
+    alive.
+    """
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._error = ""
-        self._thread = threading.Thread(target=self._run, args=(call,), daemon=True, name="weight-sync")
+        self._thread = threading.Thread(
+            target=self._run, args=(call,), daemon=True, name="weight-sync"
+        )
         self._thread.start()
 
     def _run(self, call: Callable[[], None]) -> None:

@@ -1,8 +1,9 @@
 """A generator's side of a weight sync.
 
-Consumes control messages of the learner; waits for the engine; unblocks the learner with its replies. Weights that do
-not all arrive are not loaded: the engine goes on with the old ones and the learner tries again. A failure while they
-are being loaded leaves a mixture of two versions, so it is raised and ends the generator.
+Consumes control messages of the learner; waits for the engine; unblocks the learner with its
+replies. Weights that do not all arrive are not loaded: the engine goes on with the old ones and the
+learner tries again. A failure while they are being loaded leaves a mixture of two versions, so it
+is raised and ends the generator.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class WeightReceiver:
     await receiver.run()         # until cancelled; `receiver.applied` is the version the engine runs
     """
 
-    def __init__(self, broker: Broker, target: WeightTarget, member: str, *, phase_timeout_s: float) -> None:
+    def __init__(
+        self, broker: Broker, target: WeightTarget, member: str, *, phase_timeout_s: float
+    ) -> None:
         self._broker = broker
         self._target = target
         self._member = member
@@ -45,14 +48,20 @@ class WeightReceiver:
         return bool(self._paused_for)
 
     async def run(self) -> None:
-        """Handle control messages for ever. Raises WeightSyncError when weights could not be applied."""
+        """Handle control messages for ever. Raises WeightSyncError when weights could not be
+        applied.
+        """
         while True:
-            for position, data in await asyncio.to_thread(self._broker.receive, "control", self._position, 1.0):
+            for position, data in await asyncio.to_thread(
+                self._broker.receive, "control", self._position, 1.0
+            ):
                 self._position = position
                 await self._handle(codec.unpack(data))
             if self._paused_for and time.monotonic() > self._paused_until:
                 log.warning(
-                    "the learner went silent in weight sync %s; going on with %s", self._paused_for, self.applied
+                    "the learner went silent in weight sync %s; going on with %s",
+                    self._paused_for,
+                    self.applied,
                 )
                 await self._resume()
 
@@ -75,12 +84,15 @@ class WeightReceiver:
             async with asyncio.timeout(self._timeout):
                 await self._target.pause()
         except TimeoutError:
-            raise WeightSyncError(f"{self._member}: the engine did not pause within {self._timeout:.0f} s") from None
+            raise WeightSyncError(
+                f"{self._member}: the engine did not pause within {self._timeout:.0f} s"
+            ) from None
 
     async def _apply(self, message: dict[str, Any]) -> None:
         version = Version.parse(message["version"])
         try:
-            # Joining and receiving have deadlines of their own below; this one catches an engine that hangs.
+            # Joining and receiving have deadlines of their own below; this one catches an engine
+            # that hangs.
             async with asyncio.timeout(2 * self._timeout):
                 if message["join"] is not None:
                     join = message["join"] | {"rank_offset": message["offsets"][self._member]}
@@ -107,7 +119,9 @@ class WeightReceiver:
             async with asyncio.timeout(self._timeout):
                 await self._target.resume()
         except TimeoutError:
-            raise WeightSyncError(f"{self._member}: the engine did not resume within {self._timeout:.0f} s") from None
+            raise WeightSyncError(
+                f"{self._member}: the engine did not resume within {self._timeout:.0f} s"
+            ) from None
 
     async def _reply(self, sync: str, phase: str, error: str = "") -> None:
         reply = Reply(sync=sync, member=self._member, phase=phase, error=error)

@@ -1,7 +1,8 @@
-"""What we add to vLLM for weight transfers: an engine over gloo, the NCCL engine of `sppo.weights.nccl`, and the steps.
+"""What we add to vLLM for weight transfers: an engine over gloo, the NCCL engine of
+`sppo.weights.nccl`, and the steps.
 
-vLLM loads `register` in each of its processes through the `vllm.general_plugins` entry point. vLLM is imported here, in
-`sppo.weights.nccl` and in `sppo.generators.vllm_engine` alone.
+vLLM loads `register` in each of its processes through the `vllm.general_plugins` entry point. vLLM
+is imported here, in `sppo.weights.nccl` and in `sppo.generators.vllm_engine` alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ NAP_S = 1e-3
 
 
 def register() -> None:
-    """Entry point: make `gloo` known to vLLM's factory. vLLM calls it once in each process, or more."""
+    """Entry point: make `gloo` known to vLLM's factory. vLLM calls it once in each process, or
+    more.
+    """
     marks.name_shared_memory()
     marks.ignore_interrupts()
     _wait_without_spinning()
@@ -38,8 +41,9 @@ def register() -> None:
 def _wait_without_spinning() -> None:
     """On a CPU, have vLLM's processes sleep while they wait for each other.
 
-    For a second after each message vLLM 0.32 yields the core in a loop: where the cores are the device, that takes the
-    time of those that compute. (Its other way, to wait for a notice, may miss one and then waits for seconds.)
+    For a second after each message vLLM 0.32 yields the core in a loop: where the cores are the
+    device, that takes the time of those that compute. (Its other way, to wait for a notice, may
+    miss one and then waits for seconds.)
     """
     from vllm.distributed.device_communicators import shm_broadcast
     from vllm.platforms import current_platform
@@ -56,7 +60,10 @@ def _engine_class() -> type:
         WeightTransferUpdateInfo,
     )
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
-    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+    from vllm.model_executor.model_loader.reload import (
+        finalize_layerwise_reload,
+        initialize_layerwise_reload,
+    )
 
     from sppo.weights.gloo import GlooReceiver
 
@@ -103,8 +110,9 @@ def _engine_class() -> type:
             finalize_layerwise_reload(self.model, self.model_config)
             if any(method.moe_kernel is None for method in self._unpacked):
                 raise RuntimeError(f"vLLM loaded no experts into its {type(self.model).__name__}")
-            # A CPU keeps a packed copy of the head for its product. A tied head receives no weights of its own, so vLLM
-            # 0.32 leaves the copy as it was: the engine would sample with the head of the base model for ever.
+            # A CPU keeps a packed copy of the head for its product. A tied head receives no weights
+            # of its own, so vLLM 0.32 leaves the copy as it was: the engine would sample with the
+            # head of the base model for ever.
             for module in self.model.modules():
                 if isinstance(module, ParallelLMHead):
                     module.quant_method.process_weights_after_loading(module)
@@ -122,18 +130,24 @@ def _engine_class() -> type:
         def fetch(self, update: dict[str, Any]) -> None:
             """Receive, without touching the model. Raises TransferAborted."""
             if self._receiver is None:
-                raise TransferAborted(f"{ABORTED}: weights announced before this engine joined a group")
+                raise TransferAborted(
+                    f"{ABORTED}: weights announced before this engine joined a group"
+                )
             info = self.parse_update_info(update)
             self._fetched = None
             self._fetched = self._receiver.receive(
-                names=info.names, dtype_names=info.dtype_names, shapes=info.shapes, digests=info.digests
+                names=info.names,
+                dtype_names=info.dtype_names,
+                shapes=info.shapes,
+                digests=info.digests,
             )
 
         def receive_weights(self, update_info: GlooUpdateInfo) -> None:
             assert self._fetched is not None, "fetch() comes first"
             weights, self._fetched = self._fetched, None
-            # A CPU packs experts for its kernel when that is first set up. At a reload vLLM 0.32 finds the kernel there
-            # and leaves out the packing: unpacked weights would be read as packed ones.
+            # A CPU packs experts for its kernel when that is first set up. At a reload vLLM 0.32
+            # finds the kernel there and leaves out the packing: unpacked weights would be read as
+            # packed ones.
             self._unpacked = self._packed_experts()
             for method in self._unpacked:
                 method.moe_kernel = None
@@ -149,14 +163,17 @@ def _engine_class() -> type:
 
 
 class Steps:
-    """Added to vLLM's worker (`worker_extension_cls`): steps of a transfer that answer with why they were aborted.
+    """Added to vLLM's worker (`worker_extension_cls`): steps of a transfer that answer with why
+    they were aborted.
 
-    Raising would not do. With several ranks vLLM's executor (0.32) stops reading at the first that failed, and takes
-    the answers of the others for those of later calls.
+    Raising would not do. With several ranks vLLM's executor (0.32) stops reading at the first that
+    failed, and takes the answers of the others for those of later calls.
     """
 
     def sppo_join(self: Any, join: dict[str, Any]) -> str:
-        """Join the group that the learner opened, leaving an earlier one; returns why it did not meet, or nothing."""
+        """Join the group that the learner opened, leaving an earlier one; returns why it did not
+        meet, or nothing.
+        """
         try:
             self.shutdown_weight_transfer_engine()
             self.init_weight_transfer_engine(join)
@@ -165,7 +182,9 @@ class Steps:
         return ""
 
     def sppo_fetch(self: Any, update: dict[str, Any]) -> str:
-        """Over gloo everything arrives before anything is loaded, on every rank; returns why it did not, or nothing."""
+        """Over gloo everything arrives before anything is loaded, on every rank; returns why it did
+        not, or nothing.
+        """
         fetch = getattr(self.weight_transfer_engine, "fetch", None)
         try:
             if fetch is not None:
@@ -175,7 +194,9 @@ class Steps:
         return ""
 
     def sppo_load(self: Any, update: dict[str, Any]) -> None:
-        """Load what was fetched; over NCCL, what arrives meanwhile. A failure leaves a mixture of weights."""
+        """Load what was fetched; over NCCL, what arrives meanwhile. A failure leaves a mixture of
+        weights.
+        """
         self.start_weight_update()
         self.update_weights(update)
         self.finish_weight_update()

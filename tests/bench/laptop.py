@@ -3,8 +3,9 @@
     python -m tests.bench.laptop staleness     --out runs/laptop      twelve runs
     python -m tests.bench.laptop mini-batches  --out runs/laptop      four runs
 
-A run takes eight to twelve minutes on two cores and wants the machine for itself. A run whose folder holds a finished
-summary is not repeated, so the command may be stopped and called again; the table is printed from what there is.
+A run takes eight to twelve minutes on two cores and wants the machine for itself. A run whose
+folder holds a finished summary is not repeated, so the command may be stopped and called again; the
+table is printed from what there is.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ SEEDS = (0, 1)
 DELAY_S = 1.0
 STEPS = 60
 
-# Every ticket is sampled as soon as it is issued (80 groups at a time), then held back: staleness is the lookahead.
+# Every ticket is sampled as soon as it is issued (80 groups at a time), then held back: staleness
+# is the lookahead.
 STALENESS = {
     f"lookahead-{lookahead}-{weight}": {
         "learner.lookahead_steps": lookahead,
@@ -38,14 +40,17 @@ STALENESS = {
     for weight in ("geometric", "none")
 }
 
-# The same 480 groups in the same 60 optimizer steps of eight; with four, a batch is anchored once for four steps, and
-# one batch of lookahead is four times as many steps of staleness.
+# The same 480 groups in the same 60 optimizer steps of eight; with four, a batch is anchored once
+# for four steps, and one batch of lookahead is four times as many steps of staleness.
 MINI_BATCHES = {
     "mini-batches-1": {"learner.mini_batches": 1, "learner.groups_per_step": 8},
     "mini-batches-4": {"learner.mini_batches": 4, "learner.groups_per_step": 32},
 }
 
-TABLES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"staleness": STALENESS, "mini-batches": MINI_BATCHES}
+TABLES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "staleness": STALENESS,
+    "mini-batches": MINI_BATCHES,
+}
 
 
 def delayed(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
@@ -60,7 +65,13 @@ def run(name: str, settings: Mapping[str, Any], seed: int, out: Path) -> Path:
     folder = out / f"{name}-seed{seed}"
     if not finished(folder):
         values = {"seed": seed, "learner.steps": STEPS, "eval.every_steps": STEPS, **settings}
-        command = [str(Path(sys.executable).with_name("sppo-cli")), "up", "quickstart", "--run-dir", str(folder)]
+        command = [
+            str(Path(sys.executable).with_name("sppo-cli")),
+            "up",
+            "quickstart",
+            "--run-dir",
+            str(folder),
+        ]
         command += [f"--set={key}={value}" for key, value in values.items()]
         print(" ".join(command), file=sys.stderr, flush=True)
         out.mkdir(parents=True, exist_ok=True)
@@ -76,10 +87,14 @@ def finished(folder: Path) -> bool:
 
 
 def row(name: str, folders: Sequence[Path]) -> str:
-    """One line of the table: each seed's accuracy, then means over the optimizer steps of all seeds."""
+    """One line of the table: each seed's accuracy, then means over the optimizer steps of all
+    seeds.
+    """
     summaries = [json.loads((f / "summary.json").read_text()) for f in folders]
     records = [record for f in folders for record in JsonLines(f / "metrics.jsonl").read()]
-    late = [r for f in folders for r in JsonLines(f / "metrics.jsonl").read() if r["step"] > STEPS // 2]
+    late = [
+        r for f in folders for r in JsonLines(f / "metrics.jsonl").read() if r["step"] > STEPS // 2
+    ]
 
     def average(key: str) -> float:
         values = [r[key] for r in records if r[key] is not None]
@@ -90,7 +105,8 @@ def row(name: str, folders: Sequence[Path]) -> str:
         " / ".join(f"{s['held_out_accuracy']['after']:.3f}" for s in summaries),
         f"{mean(r['reward_mean'] for r in late):.3f}",
         f"{average('staleness_mean'):.2f} ({max(r['staleness_max'] or 0 for r in records)})",
-        f"{average('effective_sample_size'):.4f} ({min(r['effective_sample_size'] for r in records):.4f})",
+        f"{average('effective_sample_size'):.4f} "
+        f"({min(r['effective_sample_size'] for r in records):.4f})",
         f"{average('log_rho_token_std'):.3f} / {average('log_rho_std'):.2f}",
         f"{average('weight_clipped_share'):.4f}",
     ]
@@ -110,13 +126,21 @@ COLUMNS = (
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("table", choices=TABLES)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", action="append", help="run this row alone; may be given more than once")
+    parser.add_argument(
+        "--only", action="append", help="run this row alone; may be given more than once"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     arguments = parser.parse_args()
-    rows = {k: v for k, v in TABLES[arguments.table].items() if not arguments.only or k in arguments.only}
+    rows = {
+        k: v
+        for k, v in TABLES[arguments.table].items()
+        if not arguments.only or k in arguments.only
+    }
     found: dict[str, list[Path]] = {name: [] for name in rows}
     for seed in arguments.seeds:
         for name, settings in rows.items():

@@ -1,4 +1,6 @@
-"""A generator as far as weight syncs go: the real receiver and heartbeat, an engine that keeps what it is sent."""
+"""A generator as far as weight syncs go: the real receiver and heartbeat, an engine that keeps what
+it is sent.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,14 @@ class _Engine(FakeEngine):
 
     async def load_weights(self, update: dict[str, Any], version: Version) -> None:
         await super().load_weights(update, version)
-        self._report.write_text(json.dumps({"version": str(version), "checksum": checksum(self.weights)}))
+        self._report.write_text(
+            json.dumps({"version": str(version), "checksum": checksum(self.weights)})
+        )
 
 
-def main(name: str, broker: dict[str, Any], folder: str, crash: str, phase_timeout_s: float) -> None:
+def main(
+    name: str, broker: dict[str, Any], folder: str, crash: str, phase_timeout_s: float
+) -> None:
     """Follow weight syncs until killed."""
     from sppo import faults
 
@@ -53,7 +59,11 @@ def main(name: str, broker: dict[str, Any], folder: str, crash: str, phase_timeo
         while True:
             applied = str(receiver.applied or "")
             member = Member(
-                name=name, role="generator", life=life, applied=applied, ready_s=time.monotonic() - started + 0.001
+                name=name,
+                role="generator",
+                life=life,
+                applied=applied,
+                ready_s=time.monotonic() - started + 0.001,
             )
             await asyncio.to_thread(client.heartbeat, member, 3.0)
             await asyncio.sleep(0.2)

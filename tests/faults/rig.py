@@ -1,5 +1,6 @@
-"""A whole run on a small scale: embedded server, real learner on a tiny model, generators with a deterministic engine,
-a real scorer service; each role a process of its own that may be killed at any instant and is started again.
+"""A whole run on a small scale: embedded server, real learner on a tiny model, generators with a
+deterministic engine, a real scorer service; each role a process of its own that may be killed at
+any instant and is started again.
 
 Only the engine is cheap. Weight syncs go over gloo, groups through the server, checkpoints to disk.
 """
@@ -41,7 +42,13 @@ def even(question: str, completions: Sequence[str], data: Any) -> list[float]:
 
 
 def role_main(
-    role: str, name: str, config: str, broker: dict[str, Any], run_dir: str, crash: str, options: Any
+    role: str,
+    name: str,
+    config: str,
+    broker: dict[str, Any],
+    run_dir: str,
+    crash: str,
+    options: Any,
 ) -> None:
     """What a role's process does."""
     import logging
@@ -54,9 +61,13 @@ def role_main(
     log = os.open(f"{run_dir}/logs/{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True, format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, force=True, format="%(asctime)s %(name)s %(message)s"
+    )
     faults.arm(crash)
-    run = settings.with_secrets(settings.from_json(config), broker=BrokerConfig(**broker), scorer_token=TOKEN)
+    run = settings.with_secrets(
+        settings.from_json(config), broker=BrokerConfig(**broker), scorer_token=TOKEN
+    )
     client = connect(run.broker, RUN, wait=True)
     if role == "learner":
         from sppo.learner import loop
@@ -88,20 +99,30 @@ async def _generate(run: RunConfig, client: RedisBroker, name: str, options: Any
 
 
 class Rig:
-    """with Rig(tmp_path, model) as rig: rig.run(crash={"learner": "learner.step.taken"}); rig.audit()
+    """with Rig(tmp_path, model) as rig: rig.run(crash={"learner": "learner.step.taken"});
+    rig.audit()
 
-    Who dies is taken out of the registry, as `up` does. Without `buries` its registration lapses, as that of a role by
-    hand, and the next generator of its name waits for that.
+    Who dies is taken out of the registry, as `up` does. Without `buries` its registration lapses,
+    as that of a role by hand, and the next generator of its name waits for that.
     """
 
     def __init__(
-        self, folder: Path, model: str, *, generators: int = 1, options: Any = None, buries: bool = True, **learner: Any
+        self,
+        folder: Path,
+        model: str,
+        *,
+        generators: int = 1,
+        options: Any = None,
+        buries: bool = True,
+        **learner: Any,
     ) -> None:
         self.run_dir = folder / "run"
         (self.run_dir / "logs").mkdir(parents=True)
         questions = folder / "questions.jsonl"
         questions.write_text(
-            "".join(json.dumps({"question": f"w{i} w{i + 1}", "answer": "1"}) + "\n" for i in range(60))
+            "".join(
+                json.dumps({"question": f"w{i} w{i + 1}", "answer": "1"}) + "\n" for i in range(60)
+            )
         )
         base: dict[str, Any] = {
             "steps": 6, "groups_per_step": 2, "lr": 1e-3, "parity_threshold": 100.0, "checkpoint_every": 2,
@@ -142,7 +163,15 @@ class Rig:
         role = name.rsplit("-", 1)[0]
         broker = self.server.credentials(self.broker_config, role)
         values = broker.model_dump(mode="json") | {"password": broker.password.get_secret_value()}
-        arguments = (role, name, settings.to_json(self.config), values, str(self.run_dir), crash, self.options)
+        arguments = (
+            role,
+            name,
+            settings.to_json(self.config),
+            values,
+            str(self.run_dir),
+            crash,
+            self.options,
+        )
         self._processes[name] = CONTEXT.Process(target=role_main, args=arguments, daemon=True)
         self._processes[name].start()
 

@@ -1,5 +1,7 @@
-"""Many small groups through a real server by processes that are killed: a learner that keeps only its ledger, and
-generators that make up groups. Their use of the broker is the real one (`GroupQueue`, `Ledger`, `Spool`)."""
+"""Many small groups through a real server by processes that are killed: a learner that keeps only
+its ledger, and generators that make up groups. Their use of the broker is the real one
+(`GroupQueue`, `Ledger`, `Spool`).
+"""
 
 from __future__ import annotations
 
@@ -76,12 +78,16 @@ def learn(folder: Path, broker: dict[str, Any], total: int) -> None:
         steps += 1
         if steps % STEPS_PER_CHECKPOINT == 0 or ledger.trained >= total:
             client.confirm_epoch()
-            _write(folder / "state.json", json.dumps({"ledger": ledger.state(), "trained": trained}))
+            _write(
+                folder / "state.json", json.dumps({"ledger": ledger.state(), "trained": trained})
+            )
             queue.settle()
     client.close()
 
 
-def generate(folder: Path, broker: dict[str, Any], name: str, made: Any, slot: int, seconds: float) -> None:
+def generate(
+    folder: Path, broker: dict[str, Any], name: str, made: Any, slot: int, seconds: float
+) -> None:
     """Lease and push until killed; `made[slot]` counts the groups."""
     client = connect(BrokerConfig(**broker), RUN, wait=True)
     rng = random.Random(name)

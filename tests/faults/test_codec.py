@@ -1,4 +1,6 @@
-"""Damaged and forged frames: whatever comes over the wire decodes to a group or is a BadFrame, nothing else."""
+"""Damaged and forged frames: whatever comes over the wire decodes to a group or is a BadFrame,
+nothing else.
+"""
 
 from __future__ import annotations
 

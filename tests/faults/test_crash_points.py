@@ -1,4 +1,6 @@
-"""Each role is killed with SIGKILL at every labelled point: nothing is lost, nothing is trained twice."""
+"""Each role is killed with SIGKILL at every labelled point: nothing is lost, nothing is trained
+twice.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +49,8 @@ def test_a_role_that_dies_here_loses_nothing(label: str, model: str, tmp_path: P
         rig.run(crash={role: f"{label}@{LATER.get(label, 1)}"})
         found = rig.audit()
         assert rig.deaths[f"{role}-0"] == 1, f"the point was not passed\n{rig.logs()}"
-        assert (found.twice, found.lost, found.dead, found.leftovers) == ([], [], {}, []), rig.logs()
+        assert (found.twice, found.lost, found.dead, found.leftovers) == ([], [], {}, []), (
+            rig.logs()
+        )
         assert found.trained == found.issued == 12
         assert time.monotonic() - started < RECOVERY_S

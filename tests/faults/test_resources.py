@@ -29,12 +29,20 @@ V = Version(epoch="a", n=0)
 
 def save(root: Path, step: int, size: int) -> None:
     checkpoint.save(
-        root, step=step, epoch="a" * 8, model=[("w", torch.full((size,), float(step)))], optimizer=[], state={}, keep=2
+        root,
+        step=step,
+        epoch="a" * 8,
+        model=[("w", torch.full((size,), float(step)))],
+        optimizer=[],
+        state={},
+        keep=2,
     )
 
 
 def save_on_a_full_disk(root: Path, report: Path) -> None:
-    """No file of this process may grow beyond 64 KiB from here on: writes fail as they do on a full disk."""
+    """No file of this process may grow beyond 64 KiB from here on: writes fail as they do on a full
+    disk.
+    """
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
     try:
         save(root, 2, 1 << 20)
@@ -58,7 +66,9 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_says_what_to_do(tmp_path
     assert checkpoint.newest(root).step == 2  # type: ignore[union-attr]
 
 
-def test_a_broker_whose_disk_is_full_dies_loudly_and_keeps_what_it_acknowledged(tmp_path: Path) -> None:
+def test_a_broker_whose_disk_is_full_dies_loudly_and_keeps_what_it_acknowledged(
+    tmp_path: Path,
+) -> None:
     server = EmbeddedServer(tmp_path / "broker", max_bytes=64 << 20)
     broker = connect(server.start(BrokerConfig(outage_s=20)), "run")
     broker.open_epoch("a")
@@ -72,7 +82,9 @@ def test_a_broker_whose_disk_is_full_dies_loudly_and_keeps_what_it_acknowledged(
         for _ in uids:
             lease = broker.lease(V)
             assert lease is not None
-            results[lease.ticket.uid] = broker.push(makers.big_group(lease.ticket.uid, nbytes=1 << 20))
+            results[lease.ticket.uid] = broker.push(
+                makers.big_group(lease.ticket.uid, nbytes=1 << 20)
+            )
 
     pushing = threading.Thread(target=push)
     pushing.start()
@@ -92,7 +104,9 @@ def test_a_broker_whose_disk_is_full_dies_loudly_and_keeps_what_it_acknowledged(
     server.stop()
 
 
-def test_generators_of_a_learner_that_stands_still_are_held_back_within_the_memory_cap(tmp_path: Path) -> None:
+def test_generators_of_a_learner_that_stands_still_are_held_back_within_the_memory_cap(
+    tmp_path: Path,
+) -> None:
     cap = 24 << 20
     server = EmbeddedServer(tmp_path / "broker", max_bytes=cap)
     broker = connect(server.start(BrokerConfig(max_bytes=cap)), "run")
@@ -107,7 +121,10 @@ def test_generators_of_a_learner_that_stands_still_are_held_back_within_the_memo
         if broker.push(makers.big_group(uid, nbytes=1 << 20)) is PushResult.FULL:
             waiting.append(uid)
     for _ in range(3):  # they try again and again
-        assert all(broker.push(makers.big_group(uid, nbytes=1 << 20)) is PushResult.FULL for uid in waiting[:5])
+        assert all(
+            broker.push(makers.big_group(uid, nbytes=1 << 20)) is PushResult.FULL
+            for uid in waiting[:5]
+        )
     used = int(client.info("memory")["used_memory"]) - before
     assert used <= 1.1 * cap
     kept = broker.claim(100, 1)

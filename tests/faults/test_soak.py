@@ -1,4 +1,6 @@
-"""A server, learners and generators that die all the time; a server that loses its newest writes."""
+"""A server, learners and generators that die all the time; a server that loses its newest
+writes.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ GENERATORS = 3
 
 
 @pytest.mark.timeout(1800 if LONG else 180)
-@pytest.mark.parametrize("cut_bytes", [0, 6000], ids=["acknowledged is kept", "the newest writes are lost"])
+@pytest.mark.parametrize(
+    "cut_bytes", [0, 6000], ids=["acknowledged is kept", "the newest writes are lost"]
+)
 def test_every_ticket_is_trained_once_whoever_dies(cut_bytes: int, tmp_path: Path) -> None:
     rng = random.Random(7)
     server = EmbeddedServer(tmp_path / "broker", max_bytes=64 << 20)
@@ -38,7 +42,9 @@ def test_every_ticket_is_trained_once_whoever_dies(cut_bytes: int, tmp_path: Pat
 
     def start(name: str) -> Any:
         if name == "learner":
-            process = CONTEXT.Process(target=soak.learn, args=(tmp_path, settings("learner"), GROUPS), daemon=True)
+            process = CONTEXT.Process(
+                target=soak.learn, args=(tmp_path, settings("learner"), GROUPS), daemon=True
+            )
         else:
             slot = int(name[-1])
             arguments = (tmp_path, settings("generator"), name, made, slot, 0.002)
@@ -90,7 +96,9 @@ def test_every_ticket_is_trained_once_whoever_dies(cut_bytes: int, tmp_path: Pat
     assert broker.leftovers() == []
     assert broker.dead_letters() == []
     waste = sum(made) / GROUPS - 1
-    print(f"{GROUPS} groups, {deaths} deaths, {waste:.1%} made again, longest stall {longest_s:.1f} s")
+    print(
+        f"{GROUPS} groups, {deaths} deaths, {waste:.1%} made again, longest stall {longest_s:.1f} s"
+    )
     if not cut_bytes and LONG:
         assert waste <= 0.02
     broker.close()
@@ -98,7 +106,9 @@ def test_every_ticket_is_trained_once_whoever_dies(cut_bytes: int, tmp_path: Pat
 
 
 def _cut_log(folder: Path, count: int) -> None:
-    """What a server with `appendfsync everysec` loses with its machine: the end of its log, amid a write."""
+    """What a server with `appendfsync everysec` loses with its machine: the end of its log, amid a
+    write.
+    """
     (log,) = folder.glob("appendonlydir/*.incr.aof")
     with log.open("r+b") as file:
         file.truncate(max(0, log.stat().st_size - count))

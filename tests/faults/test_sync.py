@@ -1,4 +1,6 @@
-"""Weight syncs between processes that are killed, stopped and cut off: no hang, no mixture, at most a deadline lost."""
+"""Weight syncs between processes that are killed, stopped and cut off: no hang, no mixture, at most
+a deadline lost.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class Stage:
 
     def start(self, name: str, crash: str = "") -> None:
         if name not in self.proxies:
-            self.proxies[name] = Proxy(listen=self.socket.with_name(f"{name}.sock"), server=self.socket)
+            self.proxies[name] = Proxy(
+                listen=self.socket.with_name(f"{name}.sock"), server=self.socket
+            )
             self.proxies[name].start()
         config = self.server.credentials(self.config, "generator")
         values = config.model_dump(mode="json") | {
@@ -76,14 +80,17 @@ class Stage:
             "c": torch.full((1,), float(self.n)),
         }
         started = time.monotonic()
-        report = self.publisher.publish(Version(epoch="e", n=self.n), weights.items(), while_alone=self.revive)
+        report = self.publisher.publish(
+            Version(epoch="e", n=self.n), weights.items(), while_alone=self.revive
+        )
         return report, weights, time.monotonic() - started
 
     def revive(self) -> None:
         """What `up` does: the dead are started again."""
         for name, process in list(self.processes.items()):
             if process.exitcode is not None and self.reviving:
-                # 1: its engine failed amid loading, which ends a generator rather than let it sample from a mixture
+                # 1: its engine failed amid loading, which ends a generator rather than let it
+                # sample from a mixture
                 assert process.exitcode in (-signal.SIGKILL, 1), process.exitcode
                 self.start(name)
 
@@ -111,7 +118,9 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("action", ["", "!stop"], ids=["killed", "stopped"])
-@pytest.mark.parametrize("label", ["generator.sync.paused", "generator.sync.joined", "generator.sync.applied"])
+@pytest.mark.parametrize(
+    "label", ["generator.sync.paused", "generator.sync.joined", "generator.sync.applied"]
+)
 def test_a_generator_lost_in_any_phase_costs_at_most_that_phases_deadline(
     label: str, action: str, stage: Stage
 ) -> None:
@@ -120,7 +129,10 @@ def test_a_generator_lost_in_any_phase_costs_at_most_that_phases_deadline(
     stage.start("generator-1", crash=f"{label}{action}")
     stage.await_members(["generator-0", "generator-1"])
     report, weights, seconds = stage.publish()
-    assert report.members in (("generator-0",), ("generator-0", "generator-1"))  # it may die after its answer
+    assert report.members in (
+        ("generator-0",),
+        ("generator-0", "generator-1"),
+    )  # it may die after its answer
     stage.check(report, weights)
     assert seconds < PHASE_S + 2, report  # one deadline, and the sync itself on a busy machine
     for _ in range(2):
@@ -183,4 +195,7 @@ def test_no_sync_hangs_whatever_happens_to_the_members(stage: Stage) -> None:
         slowest = max(slowest, seconds - report.alone_s)
         allowed = PHASE_S * (len(report.failures) + 1) + 3
         assert seconds - report.alone_s < allowed, report
-    print(f"{SYNCS} syncs, {faults} faults, the slowest took {slowest:.2f} s of deadlines of {PHASE_S} s")
+    print(
+        f"{SYNCS} syncs, {faults} faults, the slowest took {slowest:.2f} s of deadlines of "
+        f"{PHASE_S} s"
+    )

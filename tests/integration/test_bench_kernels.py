@@ -1,4 +1,6 @@
-"""The kernel benchmark in its quick form: every way that is installed, its table, its JSON and its plot."""
+"""The kernel benchmark in its quick form: every way that is installed, its table, its JSON and its
+plot.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def test_every_way_is_measured_in_every_mode_or_has_a_reason(answer: dict[str, A
     ways = {row["way"] for row in answer["rows"]}
     assert ways >= {ACCURATE, FAST, FULL_FLOAT32, FULL_BF16}
     assert ways | set(answer["missing"]) >= set(kernels.PEERS)
-    assert all(reason.startswith(("not installed", "failed")) for reason in answer["missing"].values())
+    assert all(
+        reason.startswith(("not installed", "failed")) for reason in answer["missing"].values()
+    )
     assert len(answer["rows"]) == len(ways) * len(kernels.MODES)
     assert all(row["low_s"] <= row["median_s"] <= row["high_s"] for row in answer["rows"])
 

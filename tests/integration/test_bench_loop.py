@@ -1,4 +1,6 @@
-"""`bench loop` in its smallest form: both sides take their steps, and the answer is made of what they wrote."""
+"""`bench loop` in its smallest form: both sides take their steps, and the answer is made of what
+they wrote.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ SETTINGS = {
 @pytest.mark.timeout(400)
 def test_both_sides_take_their_steps(small_model: str, tmp_path: Path) -> None:
     # Given the first layers of the model, which write nonsense, and a batch of four completions
-    sets = [f"--set={key}={value}" for key, value in (SETTINGS | {"model.name": small_model}).items()]
+    sets = [
+        f"--set={key}={value}" for key, value in (SETTINGS | {"model.name": small_model}).items()
+    ]
     short = ["--steps=1", "--rounds=1", "--accuracy-steps=0"]
     # When
     done = subprocess.run(
@@ -37,12 +41,20 @@ def test_both_sides_take_their_steps(small_model: str, tmp_path: Path) -> None:
         assert found["sides"][each["side"]]["samples_per_s"] == pytest.approx(4 / step_s)
         assert 0 < step_s < each["startup_s"]
     steps = {
-        side: len((tmp_path / "out" / f"{side}-1" / "metrics.jsonl").read_text(encoding="utf-8").split("\n"))
+        side: len(
+            (tmp_path / "out" / f"{side}-1" / "metrics.jsonl")
+            .read_text(encoding="utf-8")
+            .split("\n")
+        )
         for side in found["sides"]
     }
     assert steps == {"sppo": 5, "trl": 4}  # lines end with a line break
     rates = [found["sides"][side]["samples_per_s"] for side in ("sppo", "trl")]
     (check,) = found["checks"]
     assert check["value"] == found["ratio"] == pytest.approx(rates[0] / rates[1])
-    assert (check["name"], check["bar"], check["ok"]) == ("loop_vs_trl", 5.0, None)  # not the preset as it is
+    assert (check["name"], check["bar"], check["ok"]) == (
+        "loop_vs_trl",
+        5.0,
+        None,
+    )  # not the preset as it is
     assert json.loads((tmp_path / "out" / "loop.json").read_text(encoding="utf-8")) == found

@@ -102,7 +102,9 @@ def test_issuing_is_idempotent_wherever_the_ticket_is(learner: Broker) -> None:
     assert learner.issue([ticket]) == ["open"]  # queued
     (entry,) = learner.claim(1, 1)
     learner.settle([entry])
-    assert learner.issue([ticket]) == ["issued"]  # settled, but the learner's checkpoint does not cover it
+    assert learner.issue([ticket]) == [
+        "issued"
+    ]  # settled, but the learner's checkpoint does not cover it
 
 
 def test_a_second_push_of_a_ticket_is_dropped(learner: Broker) -> None:
@@ -199,7 +201,9 @@ def test_failures_are_retried_and_then_dead_lettered_once(learner: Broker) -> No
     for attempt in range(3):
         uid = take(learner).ticket.uid
         assert learner.fail(uid, f"try {attempt}", f"reason {attempt}") == (attempt == 2)
-        assert learner.fail(uid, f"try {attempt}", "the reply was lost") == (attempt == 2)  # counts once
+        assert learner.fail(uid, f"try {attempt}", "the reply was lost") == (
+            attempt == 2
+        )  # counts once
     assert learner.lease(V) is None
     assert learner.fail("train-000000005", "another", "late") is False
     (letter,) = learner.dead_letters()
@@ -219,7 +223,9 @@ def test_a_rejected_group_is_made_again(learner: Broker) -> None:
     assert learner.depths()["bytes"] == 0
 
 
-def test_a_new_epoch_fences_the_old_learner_and_inherits_its_claims(learner: Broker, client: Clients) -> None:
+def test_a_new_epoch_fences_the_old_learner_and_inherits_its_claims(
+    learner: Broker, client: Clients
+) -> None:
     learner.issue([makers.ticket("train-000000000"), makers.ticket("train-000000001")])
     produce(learner, 2)
     claimed = learner.claim(1, 1)
@@ -284,7 +290,9 @@ def test_a_stop_is_seen_by_its_audience_and_can_be_taken_back(client: Clients) -
     assert other.stop_reason("learner") == ""
     broker.request_stop("learner", "enough")
     assert other.stop_reason("learner") == "enough"
-    assert other.stop_reason("workers") == ""  # the learner goes first: it needs the others to finish
+    assert (
+        other.stop_reason("workers") == ""
+    )  # the learner goes first: it needs the others to finish
     broker.request_stop("learner", "")
     assert other.stop_reason("learner") == ""
 
@@ -314,11 +322,14 @@ def test_many_generators_never_share_a_ticket(learner: Broker, client: Clients) 
         thread.start()
     for thread in threads:
         thread.join()
-    # a slow machine may let a lease of 0.4 s expire: then an attempt is repeated, but none is missing
+    # a slow machine may let a lease of 0.4 s expire: then an attempt is repeated, but none is
+    # missing
     assert len(set(taken)) == 60
 
 
-def test_a_queued_ticket_that_was_withdrawn_and_issued_again_can_be_made_again(learner: Broker) -> None:
+def test_a_queued_ticket_that_was_withdrawn_and_issued_again_can_be_made_again(
+    learner: Broker,
+) -> None:
     learner.issue([makers.ticket()])
     uid = produce(learner, 1)[0]
     learner.withdraw([uid])  # a life that did not know of it

@@ -1,4 +1,6 @@
-"""Every role of a real run and its broker are killed, and stopped until they count as hung; nothing is lost."""
+"""Every role of a real run and its broker are killed, and stopped until they count as hung; nothing
+is lost.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +21,25 @@ SETTINGS = [
     "--set=learner.lookahead_steps=0", f"--set=scorer.name={SMALL_SCORER}",
 ]  # fmt: skip
 MINUTES_OF_FAULTS, EVERY_S = 0.375, 6
-"""Each fault waits until the one before is over, so the run spends most of its time with a role away."""
+"""Each fault waits until the one before is over, so the run spends most of its time with a role
+away.
+"""
 ROLES = ["learner-0", "generator-0", "scorer-0", "broker"]
 
 
 def seed_of_a_plan_that_hangs_scorer_and_broker() -> int:
-    """The stops of this plan last so long that `up` must end scorer and broker and start them again.
+    """The stops of this plan last so long that `up` must end scorer and broker and start them
+    again.
 
-    The learner is killed after two others, so that it has steps to lose and a checkpoint to come back from.
+    The learner is killed after two others, so that it has steps to lose and a checkpoint to come
+    back from.
     """
     for seed in range(10_000):
         plan = chaos.plan(seed, MINUTES_OF_FAULTS, EVERY_S, ROLES, ["kill", "stop"])
         stops = [(f.role, f.seconds == chaos.LONG_STOP_S) for f in plan if f.kind == "stop"]
-        if {role for role, long in stops if long} != {"scorer-0", "broker"} or plan[-1].kind != "kill":
+        if {role for role, long in stops if long} != {"scorer-0", "broker"} or plan[
+            -1
+        ].kind != "kill":
             continue
         if "learner-0" in [f.role for f in plan if f.kind == "kill"][2:]:
             return seed
@@ -39,8 +47,11 @@ def seed_of_a_plan_that_hangs_scorer_and_broker() -> int:
 
 
 @pytest.mark.timeout(12 * MINUTES)
-def test_every_role_of_a_run_is_killed_or_hangs_and_nothing_is_lost(small_model: str, tmp_path: Path) -> None:
-    # Given a run, nothing of it sampled ahead, whose roles and broker are killed one after another, and stopped
+def test_every_role_of_a_run_is_killed_or_hangs_and_nothing_is_lost(
+    small_model: str, tmp_path: Path
+) -> None:
+    # Given a run, nothing of it sampled ahead, whose roles and broker are killed one after another,
+    # and stopped
     run_dir = tmp_path / "run"
     seed = seed_of_a_plan_that_hangs_scorer_and_broker()
     done = subprocess.run(
@@ -58,7 +69,9 @@ def test_every_role_of_a_run_is_killed_or_hangs_and_nothing_is_lost(small_model:
          "run_unfinished", "plan_untouched"), 0
     ), (done.stderr, log)  # fmt: skip
     seen = [o for o in report["faults"] if not o["run_ended"]]
-    assert {"scorer-0", "learner-0"} <= {o["fault"]["role"] for o in seen if o["fault"]["kind"] == "kill"}, done.stderr
+    assert {"scorer-0", "learner-0"} <= {
+        o["fault"]["role"] for o in seen if o["fault"]["kind"] == "kill"
+    }, done.stderr
     assert all(o["recovery_s"] is not None for o in seen), (done.stderr, log)
     assert all(o["restarted"] for o in seen if o["fault"]["kind"] == "kill")
     said = {"broker": "gave no answer for 10 s", "scorer-0": "scorer-0 had hung (no heartbeat)"}

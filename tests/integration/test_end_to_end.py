@@ -38,7 +38,9 @@ def start(run_dir: Path, log: Path) -> subprocess.Popen[str]:
 
 
 def status(run_dir: Path) -> dict[str, Any]:
-    done = subprocess.run([CLI, "status", str(run_dir), "--json"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [CLI, "status", str(run_dir), "--json"], capture_output=True, text=True, check=True
+    )
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
@@ -58,7 +60,11 @@ def listening_beyond_loopback(pid: int) -> list[str]:
         except psutil.NoSuchProcess:
             continue
         doors = [c.laddr for c in connections if c.status == psutil.CONN_LISTEN]
-        strange = [d for d in doors if not d.ip.removeprefix("::ffff:").startswith("127.") and d.ip != "::1"]
+        strange = [
+            d
+            for d in doors
+            if not d.ip.removeprefix("::ffff:").startswith("127.") and d.ip != "::1"
+        ]
         found += [f"{process.name()} {d.ip}:{d.port}" for d in strange]
     return found
 
@@ -82,7 +88,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     told["while running"] = status(run_dir)
     told["open doors"] = listening_beyond_loopback(first.pid)
     second = subprocess.run(
-        [CLI, "up", "quickstart", "--run-dir", str(run_dir), *SETTINGS], capture_output=True, text=True, check=False
+        [CLI, "up", "quickstart", "--run-dir", str(run_dir), *SETTINGS],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     told["second up"] = (second.returncode, second.stderr)
     os.killpg(first.pid, signal.SIGINT)  # as a terminal does
@@ -184,7 +193,9 @@ def test_no_held_out_question_was_trained(story: dict[str, Any]) -> None:
     assert not trained & {q.text for q in loaded.held_out}
 
 
-def test_plain_transformers_gives_the_exported_model_the_same_accuracy(story: dict[str, Any]) -> None:
+def test_plain_transformers_gives_the_exported_model_the_same_accuracy(
+    story: dict[str, Any],
+) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -196,18 +207,27 @@ def test_plain_transformers_gives_the_exported_model_the_same_accuracy(story: di
     model = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32)
     held_out = questions.load(run.task, run.seed).held_out
     chats = [
-        tokenizer.apply_chat_template([{"role": "user", "content": q.text}], add_generation_prompt=True, tokenize=False)
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": q.text}], add_generation_prompt=True, tokenize=False
+        )
         for q in held_out
     ]
     inputs = tokenizer(chats, return_tensors="pt", padding=True)
     with torch.no_grad():
-        options = {"max_new_tokens": 16, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+        options = {
+            "max_new_tokens": 16,
+            "do_sample": False,
+            "output_logits": True,
+            "return_dict_in_generate": True,
+        }
         outputs = model.generate(**inputs, **options)
     tokens_NL = outputs.sequences[:, inputs["input_ids"].shape[1] :]
     texts = tokenizer.batch_decode(tokens_NL, skip_special_tokens=True)
-    right_N = torch.tensor([last_number(q.text, [t], q.data)[0] == 1 for q, t in zip(held_out, texts, strict=True)])
-    # The export is rounded to bf16, in which the base model came. That moves logits of this size by up to 0.06: it may
-    # turn a near-tie
+    right_N = torch.tensor(
+        [last_number(q.text, [t], q.data)[0] == 1 for q, t in zip(held_out, texts, strict=True)]
+    )
+    # The export is rounded to bf16, in which the base model came. That moves logits of this size by
+    # up to 0.06: it may turn a near-tie
     best_NL2 = torch.stack([logits_NV.topk(2).values for logits_NV in outputs.logits], 1)
     stop_NL = tokens_NL == tokenizer.eos_token_id
     over_NL = stop_NL.cumsum(1) > stop_NL.long()

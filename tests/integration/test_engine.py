@@ -1,5 +1,6 @@
-"""Both engines on the default model, by one contract: weight sync, version spans, parity, stop tokens, and the export
-as others load it."""
+"""Both engines on the default model, by one contract: weight sync, version spans, parity, stop
+tokens, and the export as others load it.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +30,31 @@ GREEDY = SamplingParams(completions=1, temperature=0.0, max_tokens=12, seed=0)
 WARM = SamplingParams(completions=4, temperature=0.7, max_tokens=64, seed=0)
 
 
-ENGINES = [("vllm", "float32"), ("transformers", "bfloat16")]  # the other two pairs: test_roles, test_preferences
+ENGINES = [
+    ("vllm", "float32"),
+    ("transformers", "bfloat16"),
+]  # the other two pairs: test_roles, test_preferences
 PARITY = {"float32": 1e-3, "bfloat16": 0.1}
 
 
 @pytest.fixture(scope="module")
 def run() -> config.RunConfig:
-    return config.load("quickstart", ["generator.max_groups=16", "sampling.max_tokens=64", "compute=float32"])
+    return config.load(
+        "quickstart", ["generator.max_groups=16", "sampling.max_tokens=64", "compute=float32"]
+    )
 
 
 @pytest.fixture(scope="module")
 def prompts(run: config.RunConfig) -> list[list[int]]:
     tokenizer = models.load_tokenizer(models.resolve(run.model))
-    questions = [f"Calculate {a} + {b}. Reply with only the answer." for a, b in ((3, 4), (12, 7), (55, 21), (9, 80))]
+    questions = [
+        f"Calculate {a} + {b}. Reply with only the answer."
+        for a, b in ((3, 4), (12, 7), (55, 21), (9, 80))
+    ]
     return [
-        tokenizer.apply_chat_template([{"role": "user", "content": q}], add_generation_prompt=True, return_dict=False)
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": q}], add_generation_prompt=True, return_dict=False
+        )
         for q in questions
     ]
 
@@ -109,8 +120,12 @@ def group(prompt: list[int], completions: list[Completion]) -> Group:
     )
 
 
-async def answers(engine: AnyEngine, prompts: list[list[int]]) -> list[tuple[list[int], list[float]]]:
-    """Greedy tokens and their log-probs, one prompt at a time: bf16 sums depend on what else is in a batch."""
+async def answers(
+    engine: AnyEngine, prompts: list[list[int]]
+) -> list[tuple[list[int], list[float]]]:
+    """Greedy tokens and their log-probs, one prompt at a time: bf16 sums depend on what else is in
+    a batch.
+    """
     sampled = [(await engine.sample(p, GREEDY, f"a{i}"))[0] for i, p in enumerate(prompts)]
     return [(s.token_ids.tolist(), s.behavior_logprobs.tolist()) for s in sampled]
 
@@ -119,11 +134,15 @@ async def warm(
     engine: AnyEngine, prompts: list[list[int]], sampling: SamplingParams, label: str
 ) -> list[list[Completion]]:
     """Completions of all prompts at once."""
-    return await asyncio.gather(*(engine.sample(p, sampling, f"{label}{i}") for i, p in enumerate(prompts)))
+    return await asyncio.gather(
+        *(engine.sample(p, sampling, f"{label}{i}") for i, p in enumerate(prompts))
+    )
 
 
 async def seconds_while_idle() -> float:
-    """Processor seconds that the processes of an engine take in a second in which it has nothing to do."""
+    """Processor seconds that the processes of an engine take in a second in which it has nothing to
+    do.
+    """
     family = psutil.Process().children(recursive=True)
 
     def spent() -> float:
@@ -150,11 +169,17 @@ def label(engine: AnyEngine) -> Awaitable[None]:
 async def checksums(engine: AnyEngine) -> dict[str, str]:
     if isinstance(engine, VllmEngine):
         return await engine.weight_checksums()
-    return {n: digest(p.detach().contiguous().view(torch.uint8).flatten()) for n, p in engine._model.named_parameters()}
+    return {
+        n: digest(p.detach().contiguous().view(torch.uint8).flatten())
+        for n, p in engine._model.named_parameters()
+    }
 
 
 async def with_engine(
-    name: str, run: config.RunConfig, path: str, work: Callable[[AnyEngine], Awaitable[dict[str, Any]]]
+    name: str,
+    run: config.RunConfig,
+    path: str,
+    work: Callable[[AnyEngine], Awaitable[dict[str, Any]]],
 ) -> dict[str, Any]:
     engine = make(name, run, path)
     await engine.start()
@@ -177,7 +202,10 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
         base, first, second = (Version(epoch="e", n=n) for n in range(3))
         await learner.publish(engine, base)
         found: dict[str, Any] = {"base answers": await answers(engine, prompts)}
-        fresh = [group(p, c) for p, c in zip(prompts, await warm(engine, prompts, WARM, "w"), strict=True)]
+        fresh = [
+            group(p, c)
+            for p, c in zip(prompts, await warm(engine, prompts, WARM, "w"), strict=True)
+        ]
         found["parity"] = learner.trainer.mismatch(fresh, base).mean
         found["fresh"] = [c for g in fresh for c in g.completions]
         short = await warm(engine, prompts, replace(WARM, max_tokens=3), "s")
@@ -185,7 +213,9 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
         found["idle"] = await seconds_while_idle()
         learner.disturb(1)
         # completions in flight go on under the new weights
-        running = [asyncio.create_task(engine.sample(p, WARM, f"r{i}")) for i, p in enumerate(prompts)]
+        running = [
+            asyncio.create_task(engine.sample(p, WARM, f"r{i}")) for i, p in enumerate(prompts)
+        ]
         await asyncio.sleep(1.0)
         await engine.pause()
         await learner.publish(engine, first)
@@ -198,7 +228,10 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
         await learner.publish(engine, second)
         found["checksums"] = await checksums(engine)
         found["answers"] = await answers(engine, prompts)
-        late = [group(p, c) for p, c in zip(prompts, await warm(engine, prompts, WARM, "l"), strict=True)]
+        late = [
+            group(p, c)
+            for p, c in zip(prompts, await warm(engine, prompts, WARM, "l"), strict=True)
+        ]
         found["late parity"] = learner.trainer.mismatch(late, second).mean
         return found
 
@@ -210,7 +243,8 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
     # engine and learner agree on the log-probs, before and after syncs
     assert one["parity"] < PARITY[number_format]
     assert one["late parity"] < PARITY[number_format]
-    # its processes sleep while they wait for each other: vLLM's would spin for a second after each message
+    # its processes sleep while they wait for each other: vLLM's would spin for a second after each
+    # message
     assert one["idle"] < 0.5
     # a completion ends with the model's stop token, once, or is as long as may be
     tokenizer = models.load_tokenizer(path)
@@ -222,16 +256,22 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
         assert stop not in tokenizer.encode(completion.text)
     assert {len(c.token_ids) for c in one["short"] if c.finish_reason == "length"} == {3}
     assert any(c.finish_reason == "stop" for c in one["fresh"])
-    # a transfer that breaks off leaves the engine with the weights it had, and the next one is met in a new group
+    # a transfer that breaks off leaves the engine with the weights it had, and the next one is met
+    # in a new group
     assert "transfer aborted" in one["abort"]
-    for (before, expected), (after, got) in zip(one["before abort"], one["after abort"], strict=True):
+    for (before, expected), (after, got) in zip(
+        one["before abort"], one["after abort"], strict=True
+    ):
         assert after == before
-        assert got == pytest.approx(expected, abs=1e-3)  # a prompt's cached prefix is computed in other pieces
+        assert got == pytest.approx(
+            expected, abs=1e-3
+        )  # a prompt's cached prefix is computed in other pieces
     assert one["before abort"] != one["answers"]
-    # a completion that was in flight carries both versions, in order, and every token belongs to one
+    # a completion that was in flight carries both versions, in order, and every token belongs to
+    # one
     assert any([s.version.n for s in spans] == [0, 1] for spans in one["spans"])
-    # what the engine holds is the export: every weight that vLLM shows (a CPU hides those it packs for its products),
-    # and greedy tokens and log-probs to the bit
+    # what the engine holds is the export: every weight that vLLM shows (a CPU hides those it packs
+    # for its products), and greedy tokens and log-probs to the bit
     exported = tmp_path / "export"
     learner.policy.export(exported, tokenizer, compute.dtype(run))
     two = asyncio.run(with_engine(name, run, str(exported), plain))

@@ -1,5 +1,6 @@
-"""Every family that is accepted, on tiny models: the learner against plain Transformers, engines after a sync, and the
-page that lists them."""
+"""Every family that is accepted, on tiny models: the learner against plain Transformers, engines
+after a sync, and the page that lists them.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def test_the_learner_computes_a_family_as_the_model_does(name: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", PAGED)
-def test_transformers_engine_samples_from_the_weights_it_was_sent(name: str, tmp_path: Path) -> None:
+def test_transformers_engine_samples_from_the_weights_it_was_sent(
+    name: str, tmp_path: Path
+) -> None:
     path = tiny.save(name, tmp_path)
     families.check_engine(families.read(path), "transformers", name)
     assert tiny.engine_gap(path, TransformersEngine, engine="transformers") < tiny.ENGINE_NATS
@@ -49,4 +52,6 @@ def test_vllm_samples_from_the_experts_it_was_sent(tmp_path: Path) -> None:
 
 
 def test_the_page_of_families_is_up_to_date() -> None:
-    assert tiny.PAGE.read_text() == tiny.page(), "run `make families`, or `python -m tests.families llama`"
+    assert tiny.PAGE.read_text() == tiny.page(), (
+        "run `make families`, or `python -m tests.families llama`"
+    )

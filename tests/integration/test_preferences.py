@@ -1,4 +1,5 @@
-"""Preferences end to end on the real parts: a judge with cycles and contradictions, a resume between two iterations.
+"""Preferences end to end on the real parts: a judge with cycles and contradictions, a resume
+between two iterations.
 
 The learner has two ranks, the generator is Transformers: the other tests have one and vLLM.
 """
@@ -74,8 +75,11 @@ def test_a_run_by_preferences_survives_bad_answers_and_a_stop_between_snapshots(
         assert 0 <= line["kl"] < 1
         assert math.isfinite(line["loss"])
         assert line["residual_std"] > 0
-        assert line["length_mean"] * 8 == pytest.approx(line["tokens"])  # the best and the worst of four groups
-    # And the tickets that the judge contradicted itself about are dead letters, with its name and the entry
+        assert line["length_mean"] * 8 == pytest.approx(
+            line["tokens"]
+        )  # the best and the worst of four groups
+    # And the tickets that the judge contradicted itself about are dead letters, with its name and
+    # the entry
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["tickets"]["trained"] == 36
     assert summary["tickets"]["twice"] == 0

@@ -1,4 +1,6 @@
-"""A learner of several ranks, as processes over gloo: the same mathematics as one, and checkpoints for any number."""
+"""A learner of several ranks, as processes over gloo: the same mathematics as one, and checkpoints
+for any number.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,10 @@ def test_gradients_metrics_and_checkpoints_are_those_of_one_rank(name: str, fold
         several = load_file(folder / f"gradients-{name}-{size}.safetensors")
         assert several.keys() == one.keys()
         for key, value in one.items():
-            assert float((several[key] - value).norm()) <= 1e-5 * float(value.norm()) + 1e-9, (size, key)
+            assert float((several[key] - value).norm()) <= 1e-5 * float(value.norm()) + 1e-9, (
+                size,
+                key,
+            )
         # and the metrics
         figures = json.loads((folder / f"figures-{name}-{size}.json").read_text())
         timed = ("step_s", "anchor_s", "padding_share")  # other micro-batches, other padding

@@ -1,4 +1,6 @@
-"""Roles started by hand, each at an address of its own, find their run on a broker with a password."""
+"""Roles started by hand, each at an address of its own, find their run on a broker with a
+password.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def even_length(question, completions, data):  # something to learn from in the 
 
 
 class Shop:
-    """Commands with the same configuration and a scorer that lies beside them, their output in files."""
+    """Commands with the same configuration and a scorer that lies beside them, their output in
+    files.
+    """
 
     def __init__(self, folder: Path, model: str) -> None:
         self.folder = folder
@@ -40,7 +44,9 @@ class Shop:
         self._stack = ExitStack()
         self.processes: dict[str, subprocess.Popen[str]] = {}
 
-    def start(self, label: str, *command: str, password: str = "geheim", **settings: object) -> subprocess.Popen[str]:
+    def start(
+        self, label: str, *command: str, password: str = "geheim", **settings: object
+    ) -> subprocess.Popen[str]:
         given = (
             SETTINGS
             | {"model.name": self._model, "broker.url": self._url}
@@ -86,12 +92,15 @@ def shop(tmp_path: Path, small_model: str) -> Iterator[Shop]:
 
 @pytest.mark.timeout(8 * MINUTES)
 def test_roles_by_hand_find_their_run_and_another_configuration_is_refused(shop: Shop) -> None:
-    # Given a broker with a password, and roles that come in any order, each at an address of this machine
+    # Given a broker with a password, and roles that come in any order, each at an address of this
+    # machine
     shop.start("broker", "broker")
     shop.wait("broker", "serving redis://127.0.0.1:")
     shop.start("scorer", "scorer", scorer__host="127.0.0.4")
     one = shop.start("one", "generator", "--name", "one", generator__host="127.0.0.2")
-    two = shop.start("two", "generator", generator__host="127.0.0.3", generator__engine="transformers")
+    two = shop.start(
+        "two", "generator", generator__host="127.0.0.3", generator__engine="transformers"
+    )
     wrong = shop.start("wrong", "generator", password="falsch")
     assert wrong.wait(MINUTES) == 2
     assert "SPPO_BROKER__PASSWORD" in shop.log("wrong")
@@ -121,7 +130,8 @@ def test_roles_by_hand_find_their_run_and_another_configuration_is_refused(shop:
     again = shop.start("learner", "learner", "--run-dir", "run", generator__replicas=1)
     assert one.wait(MINUTES) == 0, shop.logs()
     assert again.wait(3 * MINUTES) == 0, shop.logs()
-    # Then every step and ticket is there once, both generators have worked, and they end with the run
+    # Then every step and ticket is there once, both generators have worked, and they end with the
+    # run
     lines = records(run_dir)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     uids = sorted(uid for line in lines for uid in line["tickets"])

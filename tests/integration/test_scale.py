@@ -1,4 +1,6 @@
-"""`sppo-cli scale` on a running job: newcomers work, leavers hand back what they have, the learner goes on."""
+"""`sppo-cli scale` on a running job: newcomers work, leavers hand back what they have, the learner
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ SETTINGS = [
 
 
 def scale(run_dir: Path, *what: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([CLI, "scale", *what, "--run-dir", str(run_dir)], capture_output=True, text=True)
+    return subprocess.run(
+        [CLI, "scale", *what, "--run-dir", str(run_dir)], capture_output=True, text=True
+    )
 
 
 def syncs(run_dir: Path) -> list[dict[str, Any]]:
@@ -49,15 +53,26 @@ def test_generators_and_scorers_come_and_go_while_the_learner_trains(tmp_path: P
         # When more is asked for than the machine has, nothing changes
         many = scale(run_dir, "generators=1000")
         assert many.returncode == 2
-        assert f"the run asks for 500 CPUs (1000 generators of 0.5) and Ray has {os.cpu_count()}" in many.stderr
+        assert (
+            f"the run asks for 500 CPUs (1000 generators of 0.5) and Ray has {os.cpu_count()}"
+            in many.stderr
+        )
         # When it grows
         before = len(records(run_dir))
         grown = scale(run_dir, "generators=2", "scorers=2")
         assert grown.returncode == 0, (grown.stderr, log.read_text())
         assert "2 of 2 generators at work, 2 of 2 scorers at work" in grown.stdout
         came = len(syncs(run_dir))
-        status = json.loads(subprocess.run([CLI, "status", str(run_dir), "--json"], capture_output=True).stdout)
-        assert sorted(status["members"]) == ["generator-0", "generator-1", "learner-0", "scorer-0", "scorer-1"]
+        status = json.loads(
+            subprocess.run([CLI, "status", str(run_dir), "--json"], capture_output=True).stdout
+        )
+        assert sorted(status["members"]) == [
+            "generator-0",
+            "generator-1",
+            "learner-0",
+            "scorer-0",
+            "scorer-1",
+        ]
         # Then the newcomer contributes within two weight syncs
         generators: set[str] = set()
         while "generator-1" not in generators:
@@ -74,7 +89,8 @@ def test_generators_and_scorers_come_and_go_while_the_learner_trains(tmp_path: P
     finally:
         if up.poll() is None:
             os.killpg(up.pid, signal.SIGKILL)
-    # Then nothing was lost or trained twice, the learner was never started again, and no sync failed for a leaver
+    # Then nothing was lost or trained twice, the learner was never started again, and no sync
+    # failed for a leaver
     lines = records(run_dir)
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     uids = sorted(uid for line in lines for uid in line["tickets"])

@@ -148,12 +148,23 @@ def test_each_role_may_do_its_own_work_and_no_more(tmp_path: Path) -> None:
         ):
             with pytest.raises(BrokerError, match=r"refused a command.*ermission"):
                 forbidden()
-        for role, command in {"generator": "SCAN 0", "scorer": "RANDOMKEY", "learner": "DBSIZE"}.items():
+        for role, command in {
+            "generator": "SCAN 0",
+            "scorer": "RANDOMKEY",
+            "learner": "DBSIZE",
+        }.items():
             with pytest.raises(redis.exceptions.NoPermissionError):
                 make_client(server.credentials(settings, role)).execute_command(*command.split())
         for role in ("learner", "generator", "scorer", "operator"):
             client = make_client(server.credentials(settings, role))
-            for command in ("FLUSHALL", "CONFIG GET requirepass", "SHUTDOWN", "KEYS *", "ACL LIST", "MONITOR"):
+            for command in (
+                "FLUSHALL",
+                "CONFIG GET requirepass",
+                "SHUTDOWN",
+                "KEYS *",
+                "ACL LIST",
+                "MONITOR",
+            ):
                 with pytest.raises(redis.exceptions.NoPermissionError):
                     client.execute_command(*command.split())
             client.close()
@@ -196,7 +207,12 @@ def test_a_server_on_the_network_needs_tls_and_a_password(monkeypatch: pytest.Mo
     }.items():
         with pytest.raises(ConfigError, match=mend):
             config.load("quickstart", [f"broker.url={url}"])
-    for url in ("redis://127.0.0.1:6379", "redis://localhost", "redis://[::1]:6379", "unix:///run/redis.sock"):
+    for url in (
+        "redis://127.0.0.1:6379",
+        "redis://localhost",
+        "redis://[::1]:6379",
+        "unix:///run/redis.sock",
+    ):
         assert config.load("quickstart", [f"broker.url={url}"]).broker.url == url
     monkeypatch.setenv("SPPO_BROKER__PASSWORD", "x")
     assert config.load("quickstart", ["broker.url=rediss://broker.example:6379"])
@@ -234,7 +250,9 @@ def test_tls_to_a_server_of_ones_own(tmp_path: Path, embedded: BrokerConfig) -> 
         cwd=tmp_path, check=True, capture_output=True,
     )  # fmt: skip
     with tls_before(embedded.url.removeprefix("unix://"), tmp_path) as port:
-        own = embedded.model_copy(update={"url": f"rediss://localhost:{port}", "tls_ca": str(tmp_path / "cert.pem")})
+        own = embedded.model_copy(
+            update={"url": f"rediss://localhost:{port}", "tls_ca": str(tmp_path / "cert.pem")}
+        )
         broker = connect(own, "run")
         broker.open_epoch("a")
         assert broker.issue([makers.ticket()]) == ["issued"]
@@ -243,7 +261,9 @@ def test_tls_to_a_server_of_ones_own(tmp_path: Path, embedded: BrokerConfig) -> 
             connect(own.model_copy(update={"tls_ca": ""}), "run")
 
 
-def test_two_servers_cannot_open_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_servers_cannot_open_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sppo.transport.server.STOP_GRACE_S", 0.5)
     server = EmbeddedServer(tmp_path, max_bytes=1 << 20)
     server.start(BrokerConfig())
@@ -256,7 +276,8 @@ def test_it_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
         "from sppo.config import BrokerConfig; from sppo.transport.server import EmbeddedServer\n"
-        f"server = EmbeddedServer(Path({str(tmp_path)!r}), max_bytes=1 << 20); server.start(BrokerConfig())\n"
+        f"server = EmbeddedServer(Path({str(tmp_path)!r}), max_bytes=1 << 20); "
+        f"server.start(BrokerConfig())\n"
         "print(server.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -293,7 +314,9 @@ def test_a_new_connection_to_a_silent_server_times_out_as_such(tmp_path: Path) -
     client = make_client(config, timeout_s=0.5)
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
-    with pytest.raises(redis.TimeoutError):  # a new connection: it is accepted by the kernel, and nobody answers
+    with pytest.raises(
+        redis.TimeoutError
+    ):  # a new connection: it is accepted by the kernel, and nobody answers
         client.ping()
     os.kill(server.pid, signal.SIGCONT)
     assert client.ping()

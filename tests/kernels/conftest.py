@@ -1,4 +1,5 @@
-"""Triton decides at import whether kernels are interpreted: one process runs one kind of test. `make test-kernels`.
+"""Triton decides at import whether kernels are interpreted: one process runs one kind of test.
+`make test-kernels`.
 
 With a GPU the tests of values run on it too, in the process that does not interpret.
 """

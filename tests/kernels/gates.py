@@ -1,7 +1,7 @@
 """Compile a Triton kernel for a GPU that is not there, and read what came out.
 
-The wheel brings ptxas and cuobjdump. A kernel is specialised as its launch would: pointers, and the integers named,
-are multiples of 16.
+The wheel brings ptxas and cuobjdump. A kernel is specialised as its launch would: pointers, and the
+integers named, are multiples of 16.
 """
 
 from __future__ import annotations
@@ -75,7 +75,11 @@ def compile_kernel(
 ) -> tuple[Any, list[str], str]:
     """(Triton's result, the SASS opcodes, cuobjdump's listing with the resources)."""
     names = kernel.arg_names
-    aligned = [n for n in names if n not in constants and (types[n].startswith("*") or n in multiples_of_16)]
+    aligned = [
+        n
+        for n in names
+        if n not in constants and (types[n].startswith("*") or n in multiples_of_16)
+    ]
     source = ASTSource(
         fn=kernel,
         signature={n: "constexpr" if n in constants else types[n] for n in names},
@@ -86,14 +90,21 @@ def compile_kernel(
     found = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
     file = folder / "kernel.cubin"
     file.write_bytes(found.asm["cubin"])
-    ran = subprocess.run([CUOBJDUMP, "-sass", "-res-usage", file], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [CUOBJDUMP, "-sass", "-res-usage", file], capture_output=True, text=True, check=True
+    )
     dump = ran.stdout + ran.stderr
     opcodes = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)", dump, re.M)
     return found, [o for o in opcodes if o != "NOP"], dump
 
 
 def inspect(
-    name: str, variant: str, architecture: int, tile: str, logits: float | None, compiled: tuple[Any, list[str], str]
+    name: str,
+    variant: str,
+    architecture: int,
+    tile: str,
+    logits: float | None,
+    compiled: tuple[Any, list[str], str],
 ) -> Compiled:
     """The figures of one compiled kernel; `logits` are those of a tile that one thread holds."""
     found, opcodes, usage = compiled
@@ -138,8 +149,8 @@ class AbsentGpu:
 def launches(architecture: int) -> Iterator[list[tuple[str, dict[str, str], set[str]]]]:
     """Every launch inside is compiled for this architecture and not run.
 
-    Yields (kernel, types of its arguments, those specialised to multiples of 16). Without a GPU the driver that is not
-    there stays: Triton cannot go back to none.
+    Yields (kernel, types of its arguments, those specialised to multiples of 16). Without a GPU the
+    driver that is not there stays: Triton cannot go back to none.
     """
     seen: list[tuple[str, dict[str, str], set[str]]] = []
     plain = JITFunction.__getitem__
@@ -147,7 +158,11 @@ def launches(architecture: int) -> Iterator[list[tuple[str, dict[str, str], set[
     def take(kernel: Any, grid: Any) -> Any:
         def record(*arguments: Any, **options: Any) -> None:
             source = kernel.warmup(*arguments, grid=grid, **options).src
-            aligned = {kernel.arg_names[i[0]] for i, v in source.attrs.items() if ["tt.divisibility", 16] in v}
+            aligned = {
+                kernel.arg_names[i[0]]
+                for i, v in source.attrs.items()
+                if ["tt.divisibility", 16] in v
+            }
             types = {name: str(t) for name, t in source.signature.items() if t != "constexpr"}
             seen.append((kernel.fn.__name__, types, aligned))
 

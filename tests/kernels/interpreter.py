@@ -21,7 +21,9 @@ def _numbers(handle: Any) -> Any:
     return handle.data
 
 
-def _dot(self: Any, a: Any, b: Any, accumulator: Any, input_precision: Any, max_num_imprecise_acc: Any) -> Any:
+def _dot(
+    self: Any, a: Any, b: Any, accumulator: Any, input_precision: Any, max_num_imprecise_acc: Any
+) -> Any:
     dtype = accumulator.data.dtype
     product = np.matmul(_numbers(a).astype(dtype), _numbers(b).astype(dtype))
     return TensorHandle(product + accumulator.data, accumulator.dtype.scalar)
@@ -30,8 +32,12 @@ def _dot(self: Any, a: Any, b: Any, accumulator: Any, input_precision: Any, max_
 def _cast(self: Any, source: Any, to: Any) -> Any:
     if source.dtype.scalar == tl.float32 and to.scalar == tl.bfloat16:
         bits = np.ascontiguousarray(source.data).view(np.uint32)
-        rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
-        return TensorHandle(np.where(np.isnan(source.data), 0x7FC0, rounded).astype(np.uint16), to.scalar)
+        rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(
+            16
+        )
+        return TensorHandle(
+            np.where(np.isnan(source.data), 0x7FC0, rounded).astype(np.uint16), to.scalar
+        )
     return _plain_cast(self, source, to)
 
 

@@ -1,4 +1,5 @@
-"""Every Triton kernel, compiled for sm_80, sm_90 and sm_100: it spills nothing, uses the tensor cores, and is lean.
+"""Every Triton kernel, compiled for sm_80, sm_90 and sm_100: it spills nothing, uses the tensor
+cores, and is lean.
 
 What this does not show is speed: no GPU is needed, and none is used.
 """
@@ -12,7 +13,15 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from sppo.kernels import CAPS, linear_kernels, logits_kernels, loss_kernels, tiles, triton_linear, triton_loss
+from sppo.kernels import (
+    CAPS,
+    linear_kernels,
+    logits_kernels,
+    loss_kernels,
+    tiles,
+    triton_linear,
+    triton_loss,
+)
 from sppo.kernels.tiles import Architecture, Tile
 from sppo.kernels.triton_logits import NUM_WARPS
 from tests.kernels.gates import HEADER, SHARED_LIMIT, Compiled, compile_kernel, inspect, launches
@@ -26,7 +35,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ragged": {"even": False},
     "bias": {"bias": True},
     "softcap": {"softcap": 30.0},
-    "everything": {"bias": True, "softcap": 30.0, "even": False, "multiples": MULTIPLES_OF_16 - WIDTHS},
+    "everything": {
+        "bias": True,
+        "softcap": 30.0,
+        "even": False,
+        "multiples": MULTIPLES_OF_16 - WIDTHS,
+    },
     "float32, everything": {"dtype": "fp32", "bias": True, "softcap": 30.0, "even": False},
 }
 
@@ -44,9 +58,19 @@ def hold(found: Compiled, table: list[str]) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", ["forward", "gradient"])
 def test_products(
-    name: str, variant: str, entropy: bool, architecture: Architecture, tmp_path: Path, table: list[str]
+    name: str,
+    variant: str,
+    entropy: bool,
+    architecture: Architecture,
+    tmp_path: Path,
+    table: list[str],
 ) -> None:
-    asked: dict[str, Any] = {"even": True, "bias": False, "softcap": None, "dtype": "bf16"} | VARIANTS[variant]
+    asked: dict[str, Any] = {
+        "even": True,
+        "bias": False,
+        "softcap": None,
+        "dtype": "bf16",
+    } | VARIANTS[variant]
     tile = pick(name, architecture, asked)
     kernel = getattr(linear_kernels, f"{name}_kernel")
     constants: dict[str, Any] = {
@@ -78,7 +102,9 @@ def test_products(
 @pytest.mark.parametrize("entropy", [False, True])
 @pytest.mark.parametrize("variant", ["plain", "softcap", "odd stride"])
 @pytest.mark.parametrize("name", ["logits_forward", "logits_gradient"])
-def test_logits(name: str, variant: str, entropy: bool, architecture: int, tmp_path: Path, table: list[str]) -> None:
+def test_logits(
+    name: str, variant: str, entropy: bool, architecture: int, tmp_path: Path, table: list[str]
+) -> None:
     softcap = 30.0 if variant == "softcap" else None
     multiples = set() if variant == "odd stride" else MULTIPLES_OF_16
     kernel = getattr(logits_kernels, f"{name}_kernel")
@@ -90,7 +116,10 @@ def test_logits(name: str, variant: str, entropy: bool, architecture: int, tmp_p
     )  # fmt: skip
     held = columns * tiles.LANES / NUM_WARPS / 32
     title = f"{variant}{', entropy' if entropy else ''}"
-    hold(inspect(name, title, architecture, f"{columns}×{tiles.LANES} w{NUM_WARPS}", held, compiled), table)
+    hold(
+        inspect(name, title, architecture, f"{columns}×{tiles.LANES} w{NUM_WARPS}", held, compiled),
+        table,
+    )
 
 
 @pytest.mark.parametrize("architecture", get_args(Architecture))
@@ -100,7 +129,10 @@ def test_combine(architecture: int, tmp_path: Path, table: list[str]) -> None:
         kernel, types(kernel, "bf16"), {"HAS_ENTROPY": True, "BM": triton_linear.COMBINED}, set(), tmp_path,
         architecture=architecture, num_warps=4, num_stages=3,
     )  # fmt: skip
-    hold(inspect("combine", "entropy", architecture, f"{triton_linear.COMBINED} w4", None, compiled), table)
+    hold(
+        inspect("combine", "entropy", architecture, f"{triton_linear.COMBINED} w4", None, compiled),
+        table,
+    )
 
 
 @pytest.mark.parametrize("architecture", get_args(Architecture))
@@ -113,7 +145,17 @@ def test_loss(mode: str, architecture: int, tmp_path: Path, table: list[str]) ->
         {"ETA": 1.7, "MODE": mode, "LIMIT": math.log(CAPS[mode]), "BLOCK": triton_loss.BLOCK, **switches},
         set(), tmp_path, architecture=architecture, num_warps=triton_loss.WARPS, num_stages=3,
     )  # fmt: skip
-    hold(inspect("sppo_loss", mode, architecture, f"{triton_loss.BLOCK} w{triton_loss.WARPS}", None, compiled), table)
+    hold(
+        inspect(
+            "sppo_loss",
+            mode,
+            architecture,
+            f"{triton_loss.BLOCK} w{triton_loss.WARPS}",
+            None,
+            compiled,
+        ),
+        table,
+    )
 
 
 @pytest.mark.parametrize("architecture", get_args(Architecture))
@@ -130,7 +172,10 @@ def test_log_ratios(architecture: int, tmp_path: Path, table: list[str]) -> None
 @pytest.mark.parametrize("architecture", get_args(Architecture))
 def test_a_launch_is_specialised_as_the_gates_assume(architecture: Architecture) -> None:
     tokens, width, vocabulary = 300, 576, 49152
-    hidden_TH, weight_VH = torch.zeros(tokens, width).bfloat16(), torch.zeros(vocabulary, width).bfloat16()
+    hidden_TH, weight_VH = (
+        torch.zeros(tokens, width).bfloat16(),
+        torch.zeros(vocabulary, width).bfloat16(),
+    )
     some_T, target_T = torch.ones(tokens), torch.zeros(tokens, dtype=torch.int64)
     inputs = hidden_TH, weight_VH, target_T, None, some_T, None, -100
     forward_tile, backward_tile = tiles.FORWARD[architecture], tiles.BACKWARD[architecture]
@@ -156,7 +201,9 @@ def pick(name: str, architecture: Architecture, asked: dict[str, Any]) -> Tile:
 
 def types(kernel: Any, dtype: str, tile: Tile | None = None) -> dict[str, str]:
     """Triton's type of each argument."""
-    special = dict.fromkeys(("hidden", "weight", "bias", "logits", "gradient", "gradient_TC"), f"*{dtype}")
+    special = dict.fromkeys(
+        ("hidden", "weight", "bias", "logits", "gradient", "gradient_TC"), f"*{dtype}"
+    )
     special |= {"target": "*i64", "temperature": "*fp32", "clipped_N": "*i1", "mask": "*u8"}
     special |= dict.fromkeys(("cu_seqlens", "group_offsets"), "*i64")
     if tile is not None and tile.tma:

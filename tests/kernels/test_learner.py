@@ -1,4 +1,6 @@
-"""A learner's step through the Triton kernels: the figures and the weights of one in plain torch."""
+"""A learner's step through the Triton kernels: the figures and the weights of one in plain
+torch.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def test_a_step_is_that_of_plain_torch(target: str, tmp_path: Path) -> None:
     def step(kernels: Backend) -> tuple[dict[str, Any], list[torch.Tensor]]:
         options = Logprobs(temperature=0.7, kernels=kernels)
         policy = Policy(path, device=DEVICE, logprobs=options, compute=torch.float32)
-        config = LearnerConfig(groups_per_step=4, lr=1e-3, entropy_coef=0.01, target=target, kernels=kernels)  # type: ignore[arg-type]
+        config = LearnerConfig(
+            groups_per_step=4, lr=1e-3, entropy_coef=0.01, target=target, kernels=kernels
+        )  # type: ignore[arg-type]
         trainer = Trainer(config, policy, Optimizer(config, policy.master))
         figures = next(iter(trainer.train(groups, Version(epoch="e1", n=2))))
         return figures, [weight.detach() for _, weight in policy.masters()]

@@ -1,4 +1,6 @@
-"""The Triton kernels, in Triton's interpreter or on a GPU, against float64 references: values and every gradient."""
+"""The Triton kernels, in Triton's interpreter or on a GPU, against float64 references: values and
+every gradient.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from sppo.kernels import linear_logprob, linear_logprob_reference, logits_logprob, logits_logprob_reference
+from sppo.kernels import (
+    linear_logprob,
+    linear_logprob_reference,
+    logits_logprob,
+    logits_logprob_reference,
+)
 from sppo.kernels import triton_linear as triton_path
 from sppo.kernels.tiles import SPLIT, Tile
 
 BOUND = {torch.float32: 1e-5, torch.bfloat16: 5e-3, torch.float16: 5e-3}
 
 
-def head(tokens: int, width: int, vocabulary: int, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> Any:
+def head(
+    tokens: int, width: int, vocabulary: int, dtype: torch.dtype = torch.float32, scale: float = 1.0
+) -> Any:
     torch.manual_seed(tokens + width + vocabulary)
     target_T = torch.randint(0, vocabulary, (tokens,))
     target_T[0] = vocabulary - 1  # the last column
@@ -31,7 +40,9 @@ def evaluate(
     function: Callable[..., Any], data: dict[str, Tensor], entropy_share: float, **options: Any
 ) -> list[Tensor]:
     """Values, then gradients under upstream gradients that differ from token to token."""
-    leaves = {k: v.detach().requires_grad_() if v.is_floating_point() else v for k, v in data.items()}
+    leaves = {
+        k: v.detach().requires_grad_() if v.is_floating_point() else v for k, v in data.items()
+    }
     if "temperature" in leaves:
         leaves["temperature"] = leaves["temperature"].detach()
     logprob_T, entropy_T, lse_T = function(**leaves, return_entropy=entropy_share > 0, **options)
@@ -45,7 +56,12 @@ def evaluate(
 
 
 def compare(
-    function: Any, reference: Any, data: dict[str, Tensor], bound: float, entropy_share: float = 0.0, **options: Any
+    function: Any,
+    reference: Any,
+    data: dict[str, Tensor],
+    bound: float,
+    entropy_share: float = 0.0,
+    **options: Any,
 ) -> None:
     exact = {k: v.double() if v.is_floating_point() else v for k, v in data.items()}
     got = evaluate(function, data, entropy_share, backend="triton", **options)
@@ -103,7 +119,9 @@ def test_every_way_to_fetch_and_to_split_a_tile_agrees(tile: Tile) -> None:
         torch.testing.assert_close(a, b)
     saved = plain[0], plain[2], plain[1], grad_T, grad_T.flip(0), (True, True, True)
     for a, b in zip(
-        triton_path.backward(*inputs, *saved), triton_path.backward(*inputs, *saved, tile=tile), strict=True
+        triton_path.backward(*inputs, *saved),
+        triton_path.backward(*inputs, *saved, tile=tile),
+        strict=True,
     ):
         torch.testing.assert_close(a, b)
 
@@ -115,7 +133,9 @@ def test_the_backward_takes_the_vocabulary_in_bounded_chunks() -> None:
     logprob_T, entropy_T, lse_T = triton_path.forward(*inputs, False)
     saved = logprob_T, lse_T, entropy_T, torch.randn(20), None, (True, True, True)
     whole = triton_path.backward(*inputs, *saved)
-    chunks = triton_path.backward(*inputs, *saved, chunk_bytes=20 * 4 * 300)  # 256, 256 and 188 columns
+    chunks = triton_path.backward(
+        *inputs, *saved, chunk_bytes=20 * 4 * 300
+    )  # 256, 256 and 188 columns
     for a, b in zip(whole, chunks, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -166,19 +186,25 @@ def test_what_is_ignored_may_hold_nan() -> None:
     hidden_TH, weight_VH = data["hidden_TH"].requires_grad_(), data["weight_VH"].requires_grad_()
     logprob_T, entropy_T, _ = linear_logprob(**data, return_entropy=True, backend="triton")
     (logprob_T + entropy_T).sum().backward()
-    assert not any(t is None or t.isnan().any() for t in (logprob_T, entropy_T, hidden_TH.grad, weight_VH.grad))
+    assert not any(
+        t is None or t.isnan().any() for t in (logprob_T, entropy_T, hidden_TH.grad, weight_VH.grad)
+    )
     assert not hidden_TH.grad[[3, 40]].any()
 
 
 def test_a_temperature_that_is_not_above_0_turns_its_token_to_nan() -> None:
     temperature = torch.tensor([1.0, -1.0, 0.0, 0.5])
-    assert linear_logprob(**head(4, 32, 100), temperature=temperature, backend="triton")[0].isnan().tolist() == [
+    assert linear_logprob(**head(4, 32, 100), temperature=temperature, backend="triton")[
+        0
+    ].isnan().tolist() == [
         0,
         1,
         1,
         0,
     ]
-    found = logits_logprob(torch.randn(4, 9), torch.arange(4), temperature=temperature, backend="triton")
+    found = logits_logprob(
+        torch.randn(4, 9), torch.arange(4), temperature=temperature, backend="triton"
+    )
     assert found[0].isnan().tolist() == [0, 1, 1, 0]
 
 
@@ -188,7 +214,10 @@ def test_nothing_waits_for_the_gpu() -> None:
         torch.cuda.set_sync_debug_mode(mode)
         try:
             data = head(40, 64, 320, torch.bfloat16)
-            hidden_TH, weight_VH = data["hidden_TH"].requires_grad_(), data["weight_VH"].requires_grad_()
+            hidden_TH, weight_VH = (
+                data["hidden_TH"].requires_grad_(),
+                data["weight_VH"].requires_grad_(),
+            )
             logprob_T, entropy_T, _ = linear_logprob(**data, return_entropy=True)
             (logprob_T + entropy_T).sum().backward()
             logits_logprob(hidden_TH @ weight_VH.T, data["target_T"])[0].sum().backward()
@@ -207,7 +236,11 @@ def test_ignored_tokens_have_no_value_and_no_gradient() -> None:
 
 def test_no_tokens_at_all() -> None:
     data = head(1, 32, 100)
-    data = {"hidden_TH": torch.zeros(0, 32), "weight_VH": data["weight_VH"], "target_T": data["target_T"][:0]}
+    data = {
+        "hidden_TH": torch.zeros(0, 32),
+        "weight_VH": data["weight_VH"],
+        "target_T": data["target_T"][:0],
+    }
     hidden_TH, weight_VH = data["hidden_TH"].requires_grad_(), data["weight_VH"].requires_grad_()
     logprob_T, _, _ = linear_logprob(**data, backend="triton")
     logprob_T.sum().backward()
@@ -219,10 +252,17 @@ def test_no_tokens_at_all() -> None:
 @pytest.mark.parametrize("frozen", ["hidden_TH", "weight_VH"])
 def test_what_is_frozen_gets_no_gradient_and_the_rest_the_same(frozen: str) -> None:
     data, grads = head(8, 32, 100), []
-    for names in (["hidden_TH", "weight_VH"], [n for n in ("hidden_TH", "weight_VH") if n != frozen]):
-        leaves = {k: v.clone().requires_grad_(k in names) for k, v in data.items() if k != "target_T"}
+    for names in (
+        ["hidden_TH", "weight_VH"],
+        [n for n in ("hidden_TH", "weight_VH") if n != frozen],
+    ):
+        leaves = {
+            k: v.clone().requires_grad_(k in names) for k, v in data.items() if k != "target_T"
+        }
         linear_logprob(**leaves, target_T=data["target_T"], backend="triton")[0].sum().backward()
-        grads.append(leaves[names[-1] if len(names) == 1 else next(n for n in names if n != frozen)].grad)
+        grads.append(
+            leaves[names[-1] if len(names) == 1 else next(n for n in names if n != frozen)].grad
+        )
         assert len(names) == 2 or leaves[frozen].grad is None
     assert torch.equal(*grads)
 
@@ -241,10 +281,15 @@ def test_the_same_bits_on_every_run_and_in_a_second_backward() -> None:
     runs = []
     for _ in range(2):
         data = head(12, 32, 90, torch.bfloat16)
-        hidden_TH, weight_VH = data["hidden_TH"].requires_grad_(), data["weight_VH"].requires_grad_()
+        hidden_TH, weight_VH = (
+            data["hidden_TH"].requires_grad_(),
+            data["weight_VH"].requires_grad_(),
+        )
         logprob_T, _, _ = linear_logprob(**data, backend="triton")
         for _ in range(2):
-            runs.append(torch.autograd.grad(logprob_T.sum(), (hidden_TH, weight_VH), retain_graph=True))
+            runs.append(
+                torch.autograd.grad(logprob_T.sum(), (hidden_TH, weight_VH), retain_graph=True)
+            )
     assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
 
 
@@ -252,7 +297,10 @@ def test_a_token_has_the_same_bits_in_every_batch() -> None:
     data = head(50, 32, 300)
     whole, _, _ = linear_logprob(**data, backend="triton")
     part, _, _ = linear_logprob(
-        data["hidden_TH"][17:30].contiguous(), data["weight_VH"], data["target_T"][17:30], backend="triton"
+        data["hidden_TH"][17:30].contiguous(),
+        data["weight_VH"],
+        data["target_T"][17:30],
+        backend="triton",
     )
     assert torch.equal(whole[17:30], part)
 
@@ -269,7 +317,11 @@ def test_a_target_outside_the_vocabulary_turns_its_results_to_nan(wrong: int) ->
     logits_TV = torch.randn(8, 100, requires_grad=True)
     logprob_T, _, _ = logits_logprob(logits_TV, data["target_T"], backend="triton")
     logprob_T.sum().backward()
-    assert logprob_T.isnan().nonzero().tolist() == logits_TV.grad.isnan().all(-1).nonzero().tolist() == [[3]]
+    assert (
+        logprob_T.isnan().nonzero().tolist()
+        == logits_TV.grad.isnan().all(-1).nonzero().tolist()
+        == [[3]]
+    )
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice")
@@ -277,7 +329,9 @@ def test_nan_is_not_lost() -> None:
     data = head(8, 32, 100)
     data["hidden_TH"][2, 5] = torch.nan
     for bias in (None, torch.zeros(100)):
-        assert linear_logprob(**data, bias=bias, backend="triton")[0].isnan().nonzero().tolist() == [[2]]
+        assert linear_logprob(**data, bias=bias, backend="triton")[
+            0
+        ].isnan().nonzero().tolist() == [[2]]
 
 
 @pytest.mark.parametrize("dtype", BOUND)
@@ -294,7 +348,10 @@ def test_logits_values_and_gradients(options: dict[str, Any], dtype: torch.dtype
     torch.manual_seed(0)
     options = dict(options)
     inplace = options.pop("inplace_backward", False)
-    data = {"logits_TV": (torch.randn(9, 5003) * 4).to(dtype), "target_T": torch.randint(0, 5003, (9,))}
+    data = {
+        "logits_TV": (torch.randn(9, 5003) * 4).to(dtype),
+        "target_T": torch.randint(0, 5003, (9,)),
+    }
     data["target_T"][[0, 3]] = torch.tensor([5002, -100])
     if options.pop("temperatures", False):
         data["temperature"] = torch.empty(9).uniform_(0.6, 1.5)
@@ -308,6 +365,12 @@ def test_logits_values_and_gradients(options: dict[str, Any], dtype: torch.dtype
 def test_logits_of_minus_infinity_and_no_tokens_and_other_strides() -> None:
     logits_TV = torch.randn(6, 50)
     logits_TV[:, 10:40] = -torch.inf
-    compare_logits({"logits_TV": logits_TV, "target_T": torch.tensor([1, 2, 45, 3, 4, 49])}, entropy_share=0.5)
-    compare_logits({"logits_TV": torch.randn(50, 6).T, "target_T": torch.arange(6)}, entropy_share=0.5)
-    assert logits_logprob(logits_TV[:0], torch.zeros(0, dtype=torch.int64), backend="triton")[0].shape == (0,)
+    compare_logits(
+        {"logits_TV": logits_TV, "target_T": torch.tensor([1, 2, 45, 3, 4, 49])}, entropy_share=0.5
+    )
+    compare_logits(
+        {"logits_TV": torch.randn(50, 6).T, "target_T": torch.arange(6)}, entropy_share=0.5
+    )
+    assert logits_logprob(logits_TV[:0], torch.zeros(0, dtype=torch.int64), backend="triton")[
+        0
+    ].shape == (0,)

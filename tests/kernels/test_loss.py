@@ -19,7 +19,9 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
 
 def tokens(seed: int = 0) -> dict[str, Any]:
-    """Log-probs of a learner that has moved, whose weights are partly clipped; every fourth token is masked NaN."""
+    """Log-probs of a learner that has moved, whose weights are partly clipped; every fourth token
+    is masked NaN.
+    """
     torch.manual_seed(seed)
     anchor_T = -torch.rand(sum(LENGTHS)) * 3
     data = {
@@ -35,10 +37,15 @@ def tokens(seed: int = 0) -> dict[str, Any]:
 
 
 def wide(data: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in data.items()}
+    return {
+        k: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v
+        for k, v in data.items()
+    }
 
 
-def evaluate(data: dict[str, Any], backend: str, **options: Any) -> tuple[Tensor, Tensor, LossStats]:
+def evaluate(
+    data: dict[str, Any], backend: str, **options: Any
+) -> tuple[Tensor, Tensor, LossStats]:
     logprob_T = data["logprob_T"].clone().requires_grad_()
     loss, stats = sppo_loss(**(data | {"logprob_T": logprob_T}), backend=backend, **options)
     (3.0 * loss).backward()
@@ -52,13 +59,17 @@ def agree(got: tuple[Tensor, Tensor, LossStats], wanted: tuple[Tensor, Tensor, L
     assert float((got[1] - wanted[1]).norm() / wanted[1].norm().clamp_min(1e-30)) < EPSILON
     for name in LossStats.__slots__:
         one, two = getattr(got[2], name), getattr(wanted[2], name)
-        torch.testing.assert_close(one.double(), two.double(), **CLOSE, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            one.double(), two.double(), **CLOSE, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize("mode", WEIGHTS)
 @pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("length_normalized", [False, True])
-def test_loss_gradient_and_statistics_are_the_references(mode: str, centered: bool, length_normalized: bool) -> None:
+def test_loss_gradient_and_statistics_are_the_references(
+    mode: str, centered: bool, length_normalized: bool
+) -> None:
     data = tokens()
     options: dict[str, Any] = {
         "eta": 1.7,
@@ -95,8 +106,14 @@ def test_without_mask_and_groups_with_offsets_of_32_bits() -> None:
 
 def test_strided_and_low_precision_inputs() -> None:
     torch.manual_seed(3)
-    low = {name: -torch.rand(24).bfloat16()[::2] for name in ("logprob_T", "anchor_T", "behavior_T")}
-    data = low | {"mask_T": torch.ones(24)[::2], "cu_seqlens": torch.tensor([0, 5, 12]), "targets_N": torch.rand(2)}
+    low = {
+        name: -torch.rand(24).bfloat16()[::2] for name in ("logprob_T", "anchor_T", "behavior_T")
+    }
+    data = low | {
+        "mask_T": torch.ones(24)[::2],
+        "cu_seqlens": torch.tensor([0, 5, 12]),
+        "targets_N": torch.rand(2),
+    }
     loss, grad_T, _ = evaluate(data, "triton", eta=1.0)
     wanted, wanted_T, _ = evaluate(wide(data), "torch", eta=1.0)
     torch.testing.assert_close(loss.double(), wanted, rtol=1e-5, atol=0)
@@ -108,7 +125,10 @@ def test_strided_and_low_precision_inputs() -> None:
 def test_no_tokens(completions: int) -> None:
     none_T = torch.zeros(0)
     data = {"logprob_T": none_T, "anchor_T": none_T, "behavior_T": none_T, "mask_T": None}
-    data |= {"cu_seqlens": torch.zeros(completions + 1, dtype=torch.int64), "targets_N": torch.ones(completions)}
+    data |= {
+        "cu_seqlens": torch.zeros(completions + 1, dtype=torch.int64),
+        "targets_N": torch.ones(completions),
+    }
     loss, grad_T, _ = evaluate(data, "triton", eta=3.0)
     assert float(loss) == (9 if completions else 0)
     assert grad_T.shape == (0,)
@@ -130,7 +150,9 @@ def test_log_ratios_and_the_gradient_of_delta() -> None:
     found = []
     for given, backend in ((data, "triton"), (wide(data), "torch")):
         logprob_T = given["logprob_T"].clone().requires_grad_()
-        delta_N, log_rho_N, length_N = sequence_log_ratios(**(given | {"logprob_T": logprob_T}), backend=backend)
+        delta_N, log_rho_N, length_N = sequence_log_ratios(
+            **(given | {"logprob_T": logprob_T}), backend=backend
+        )
         assert not log_rho_N.requires_grad
         delta_N.backward(upstream_N.to(delta_N.dtype))
         found.append([t.detach().double() for t in (delta_N, log_rho_N, length_N, logprob_T.grad)])
@@ -162,7 +184,12 @@ def test_one_graph_for_every_length() -> None:
         logprob_T.retain_grad()
         fixed_T, target_N = -torch.rand(sum(lengths)), torch.rand(len(lengths))
         loss(logprob_T, fixed_T, offsets, target_N).backward()
-        data = {"logprob_T": logprob_T.detach(), "anchor_T": fixed_T, "behavior_T": fixed_T, "mask_T": None}
+        data = {
+            "logprob_T": logprob_T.detach(),
+            "anchor_T": fixed_T,
+            "behavior_T": fixed_T,
+            "mask_T": None,
+        }
         wanted = evaluate(data | {"cu_seqlens": offsets, "targets_N": target_N}, "torch", eta=1.0)
         assert logprob_T.grad is not None
         torch.testing.assert_close(logprob_T.grad, wanted[1] * 2 / 3)

@@ -10,12 +10,19 @@ import torch
 from sppo import compute
 from sppo.config import RunConfig
 
-CPUINFO = "processor\t: 0\nmodel name\t: some processor\nflags\t\t: fpu {flags} avx2\n\nprocessor\t: 1\n"
+CPUINFO = (
+    "processor\t: 0\nmodel name\t: some processor\nflags\t\t: fpu {flags} avx2\n\nprocessor\t: 1\n"
+)
 
 
 @pytest.mark.parametrize(
     ("flags", "found"),
-    [("avx512f", "float32"), ("avx512_bf16", "bfloat16"), ("amx_bf16 amx_tile", "bfloat16"), ("amx_tile", "float32")],
+    [
+        ("avx512f", "float32"),
+        ("avx512_bf16", "bfloat16"),
+        ("amx_bf16 amx_tile", "bfloat16"),
+        ("amx_tile", "float32"),
+    ],
 )
 def test_auto_is_bf16_where_the_processor_multiplies_it(
     flags: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -26,7 +33,9 @@ def test_auto_is_bf16_where_the_processor_multiplies_it(
     run = RunConfig()
     assert compute.resolve(run, cuda=False) == found
     assert compute.resolve(run, cuda=True) == "bfloat16"
-    negated = "does not multiply" in compute.reason(run, compute.resolve(run, cuda=False), cuda=False)
+    negated = "does not multiply" in compute.reason(
+        run, compute.resolve(run, cuda=False), cuda=False
+    )
     assert negated is (found == "float32")
 
 

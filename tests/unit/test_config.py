@@ -1,4 +1,6 @@
-"""Configuration: sources and their order, errors that name the setting, secrets that stay secret."""
+"""Configuration: sources and their order, errors that name the setting, secrets that stay
+secret.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from sppo import config
 from sppo.errors import ConfigError
 
 
-def test_sources_override_each_other_in_the_documented_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_override_each_other_in_the_documented_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Given a file, the environment and --set that disagree
     file = tmp_path / "a.toml"
     file.write_text("[learner]\nlr = 1e-5\nsteps = 10\neta = 2.0\n")
@@ -34,7 +38,10 @@ def test_sources_override_each_other_in_the_documented_order(tmp_path: Path, mon
         ("sampling.completions=1", ["sampling.completions = 1", "centered", "2 or more"]),
         ("learner.weight_cap=0.9", ["weight_cap = 0.9", "above 1"]),
         ("learner.kernels=cuda", ["learner.kernels", "cuda", "'auto', 'triton' or 'torch'"]),
-        ("learner.label=hard", ["label = 'hard'", "target = 'half'", "best_worst", "not 'centered' and 'all'"]),
+        (
+            "learner.label=hard",
+            ["label = 'hard'", "target = 'half'", "best_worst", "not 'centered' and 'all'"],
+        ),
         ("learner.target=quarter", ["learner.target", "quarter", "softmean"]),
         ("sampling.top_p=0.9", ["sampling.top_p", "0.9", "use 1.0"]),
         ("learner.lr=-1", ["learner.lr", "-1"]),
@@ -104,7 +111,9 @@ def test_each_setting_says_where_it_came_from(monkeypatch: pytest.MonkeyPatch) -
         ("learner.zzzzzz=1", ["docs/configuration.md"]),
     ],
 )
-def test_an_unknown_setting_names_the_nearest_and_its_source(override: str, words: list[str]) -> None:
+def test_an_unknown_setting_names_the_nearest_and_its_source(
+    override: str, words: list[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         config.load("quickstart", [override])
     assert all(word in str(caught.value) for word in words), str(caught.value)
@@ -147,8 +156,16 @@ def test_two_cases_of_one_section_are_not_merged(tmp_path: Path) -> None:
         ("sppo_learner__steps", "5", "did you mean SPPO_LEARNER__STEPS"),
         ("SPPO_LEARNER__STEPSS", "5", "did you mean SPPO_LEARNER__STEPS"),
         ("SPPO_SEED__X", "5", "did you mean SPPO_SEED"),
-        ("SPPO_LEARNER", '{"LR": 1}', r"learner\.LR \(from environment\): no such setting; did you mean learner\.lr\?"),
-        ("SPPO_LEARNER", '{"lr": 1, "lr": 2}', "SPPO_LEARNER in the environment: the key 'lr' stands twice"),
+        (
+            "SPPO_LEARNER",
+            '{"LR": 1}',
+            r"learner\.LR \(from environment\): no such setting; did you mean learner\.lr\?",
+        ),
+        (
+            "SPPO_LEARNER",
+            '{"lr": 1, "lr": 2}',
+            "SPPO_LEARNER in the environment: the key 'lr' stands twice",
+        ),
         ("SPPO_LEARNER", "5", "learner = 5: .*dictionary"),
         ("SPPO_TASK", "[1]", "task = .*dictionary"),
         ("SPPO_LEARNER", "lr=1", "SPPO_LEARNER in the environment: .*written as JSON"),
@@ -179,7 +196,9 @@ def test_a_check_may_change_on_resume_as_its_message_says() -> None:
     assert {"learner.parity_threshold", "compute"} <= config.RESUME_MAY_CHANGE
 
 
-def test_variables_set_sections_tables_lists_and_single_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_set_sections_tables_lists_and_single_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("SPPO_LEARNER", '{"lr": 0.5, "steps": 4}')
     monkeypatch.setenv("SPPO_LEARNER__STEPS", "7")
     monkeypatch.setenv("SPPO_LEARNER__BETAS", "[0.5, 0.6]")
@@ -187,7 +206,11 @@ def test_variables_set_sections_tables_lists_and_single_settings(monkeypatch: py
     monkeypatch.setenv("SPPO_TASK__PARAMS__KIND", "easy")
     loaded = config.load("quickstart")
     assert (loaded.learner.lr, loaded.learner.steps, loaded.learner.betas) == (0.5, 7, (0.5, 0.6))
-    assert (loaded.task.params["min_terms"], loaded.task.params["kind"], loaded.task.params["max_terms"]) == (
+    assert (
+        loaded.task.params["min_terms"],
+        loaded.task.params["kind"],
+        loaded.task.params["max_terms"],
+    ) == (
         3,
         "easy",
         2,
@@ -212,7 +235,9 @@ def test_variables_set_sections_tables_lists_and_single_settings(monkeypatch: py
         (b"name = 2024\n", r"name = 2024: .*in quotes"),
     ],
 )
-def test_a_file_that_cannot_be_read_as_written_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+def test_a_file_that_cannot_be_read_as_written_is_refused(
+    tmp_path: Path, data: bytes, words: str
+) -> None:
     file = tmp_path / "a.toml"
     file.write_bytes(data)
     with pytest.raises(ConfigError, match=words):
@@ -221,7 +246,9 @@ def test_a_file_that_cannot_be_read_as_written_is_refused(tmp_path: Path, data: 
 
 def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
-    file.write_bytes(b'\xef\xbb\xbfname = "a"\r\n[task]\r\nprompt = "R\xc3\xa9ponds: {question}"\r\n')
+    file.write_bytes(
+        b'\xef\xbb\xbfname = "a"\r\n[task]\r\nprompt = "R\xc3\xa9ponds: {question}"\r\n'
+    )
     loaded = config.load(str(file))
     assert (loaded.name, loaded.task.prompt) == ("a", "Réponds: {question}")
 
@@ -233,7 +260,10 @@ def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
         ("seed=1732550000000", "seed = 1732550000000: .*less than 4294967296"),
         ("sampling.completions=4097", "sampling.completions = 4097: .*4096"),
         ("sampling.max_tokens=1000000000000", "sampling.max_tokens"),
-        ("sampling.max_tokens=10000000", "completions = 8 of max_tokens = 10000000: one group may take"),
+        (
+            "sampling.max_tokens=10000000",
+            "completions = 8 of max_tokens = 10000000: one group may take",
+        ),
         ("sampling.temperature=0.001", "sampling.temperature = 0.001: .*0.01"),
         ("learner.batch_timeout_s=1e10", "learner.batch_timeout_s"),
         ("learner.eta=1e300", "learner.eta"),
@@ -249,7 +279,9 @@ def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
         ("seed=" + "9" * 5000, "--set seed"),
     ],
 )
-def test_a_value_that_would_fail_deep_in_a_run_is_refused_by_its_setting(override: str, words: str) -> None:
+def test_a_value_that_would_fail_deep_in_a_run_is_refused_by_its_setting(
+    override: str, words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         config.load("quickstart", [override])
 

@@ -61,7 +61,9 @@ def test_sharing_a_prompt_is_off_where_it_is_not_exact(tmp_path: Path) -> None:
     tiny.tiny("lfm2").save_pretrained(str(tmp_path / "lfm2"))
 
     def settled(name: str, **learner: Any) -> bool:
-        return families.settled(run_config(learner=learner), str(tmp_path / name)).learner.share_prompt
+        return families.settled(
+            run_config(learner=learner), str(tmp_path / name)
+        ).learner.share_prompt
 
     assert settled("llama") is True
     assert settled("llama", share_prompt=False) is False

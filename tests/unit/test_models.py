@@ -34,7 +34,9 @@ def test_the_token_that_ends_a_turn_of_the_template_ends_a_completion(folder: Pa
 
 def test_a_template_without_answers_is_no_error(folder: Path) -> None:
     tokenizer = models.load_tokenizer(str(folder))
-    tokenizer.chat_template = "{% if messages | length > 1 %}{{ raise_exception('one only') }}{% endif %}w5"
+    tokenizer.chat_template = (
+        "{% if messages | length > 1 %}{{ raise_exception('one only') }}{% endif %}w5"
+    )
     assert models.stop_ids(str(folder), tokenizer) == (1, 2, 3, 4)
 
 

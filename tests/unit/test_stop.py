@@ -38,7 +38,12 @@ print(*seen)
 
 def run(script: str, before: Callable[[], object] | None = None) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", script], preexec_fn=before, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", script],
+        preexec_fn=before,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     return done.stdout.splitlines()
 
@@ -52,7 +57,9 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(number: signal.Sig
     seen, ignored = run(SCRIPT, lambda: signal.signal(number, signal.SIG_IGN))
     others = [s for s in ("SIGINT", "SIGTERM", "SIGHUP") if s != number.name]
     assert seen.split() == others
-    assert ignored.split() == [str(s == number) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert ignored.split() == [
+        str(s == number) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ]
 
 
 def test_a_closed_terminal_reaches_the_parent_and_not_the_children() -> None:

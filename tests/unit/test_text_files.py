@@ -14,8 +14,12 @@ def calls_without_encoding(source: str) -> list[int]:
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call) or any(k.arg == "encoding" for k in node.keywords):
             continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        modes = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        name = (
+            node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        )
+        modes = [
+            a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)
+        ]
         bare = isinstance(node.func, ast.Name) and len(node.args) == 1
         opens = name == "open" and (bare or any(set(mode) <= set("rwax+t") for mode in modes))
         if name in ("read_text", "write_text") or opens:
@@ -24,14 +28,19 @@ def calls_without_encoding(source: str) -> list[int]:
 
 
 def test_the_search_finds_what_it_is_for() -> None:
-    assert calls_without_encoding('p.read_text()\np.open("a")\nopen(p, "w")\np.write_text(t)\nopen(p)\n') == [
+    assert calls_without_encoding(
+        'p.read_text()\np.open("a")\nopen(p, "w")\np.write_text(t)\nopen(p)\n'
+    ) == [
         1,
         2,
         3,
         4,
         5,
     ]
-    assert calls_without_encoding('p.read_text(encoding="utf-8")\np.open("wb")\np.open(5, 3.0)\n') == []
+    assert (
+        calls_without_encoding('p.read_text(encoding="utf-8")\np.open("wb")\np.open(5, 3.0)\n')
+        == []
+    )
 
 
 def test_every_text_file_is_opened_as_utf_8() -> None:

@@ -14,7 +14,8 @@ from sppo.bench.kernels import ACCURATE, FAST, FULL_BF16, FULL_FLOAT32, Measured
 
 def row(way: str, kind: str, mode: str, seconds: float, mib: float, error: float = 1e-6) -> Row:
     return Row(
-        way=way, kind=kind, size=kernels.DEFAULT_SIZE, mode=mode, median_s=seconds, low_s=seconds, high_s=seconds,
+        way=way, kind=kind, size=kernels.DEFAULT_SIZE, mode=mode, median_s=seconds, low_s=seconds,
+        high_s=seconds,
         tflops_per_s=1.0, extra_mib=mib, error_nats=error,
     )  # fmt: skip
 
@@ -29,7 +30,10 @@ def measured(amx: bool = True) -> Measured:
     }
     rows = []
     for (way, kind), (forward_s, full_s, forward_mib, full_mib) in figures.items():
-        rows += [row(way, kind, "forward", forward_s, forward_mib), row(way, kind, "full", full_s, full_mib)]
+        rows += [
+            row(way, kind, "forward", forward_s, forward_mib),
+            row(way, kind, "full", full_s, full_mib),
+        ]
     rows += [
         row("rounding peer", "peer", "forward", 0.7, 1.0, 2e-3),
         row("rounding peer", "peer", "full", 9.0, 1.0, 2e-3),
@@ -61,7 +65,9 @@ def test_no_peer_is_no_pass() -> None:
 
 def test_without_amx_the_ratios_of_time_are_shown_and_not_judged() -> None:
     verdicts = {c.name: c.ok for c in kernels.checks(measured(amx=False), quick=False)}
-    assert {name for name, ok in verdicts.items() if ok is None} == {n for n in verdicts if n.endswith("_ratio")}
+    assert {name for name, ok in verdicts.items() if ok is None} == {
+        n for n in verdicts if n.endswith("_ratio")
+    }
     assert (verdicts["memory_share"], verdicts["logprob_error"]) == (False, True)
 
 

@@ -39,8 +39,12 @@ with (place / "metrics.jsonl").open("w") as file:
 """
 
 
-def written(folder: Path, ends: Sequence[float], accuracies: Mapping[int, float] | None = None) -> Side:
-    """A side that has run: steps ended at these seconds, and its first batch was waited for at 100."""
+def written(
+    folder: Path, ends: Sequence[float], accuracies: Mapping[int, float] | None = None
+) -> Side:
+    """A side that has run: steps ended at these seconds, and its first batch was waited for at
+    100.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"step": n, "wall_s": end}) for n, end in enumerate(ends, start=1)]
     (folder / "metrics.jsonl").write_text("\n".join(lines))
@@ -50,7 +54,13 @@ def written(folder: Path, ends: Sequence[float], accuracies: Mapping[int, float]
         {"time": 100.0, "kind": "phase", "phase": "waiting for the first batch"},
     ]
     for step, accuracy in (accuracies or {}).items():
-        events.append({"time": 100.0 + 8 * step, "kind": "eval", "record": {"step": step, "accuracy": accuracy}})
+        events.append(
+            {
+                "time": 100.0 + 8 * step,
+                "kind": "eval",
+                "record": {"step": step, "accuracy": accuracy},
+            }
+        )
     (folder / "events.jsonl").write_text("\n".join(json.dumps(e) for e in events))
     return Side("sppo", CONFIG, [], [], folder)
 
@@ -86,7 +96,8 @@ def test_seconds_to_accuracy_begin_with_the_first_batch(tmp_path: Path) -> None:
 
 def test_a_sides_rate_is_that_of_all_its_counted_steps() -> None:
     rounds = [
-        Round(side="trl", startup_s=s, step_s=each, others=0.0) for s, each in ((10.0, [1.0, 3.0]), (30.0, [4.0]))
+        Round(side="trl", startup_s=s, step_s=each, others=0.0)
+        for s, each in ((10.0, [1.0, 3.0]), (30.0, [4.0]))
     ]
     found = loop.summary(rounds, 64)
     assert (found.samples_per_s, found.startup_s) == (24.0, 20.0)
@@ -107,7 +118,9 @@ def test_the_ratio_is_judged_for_the_preset_in_the_processors_own_format() -> No
 
 
 @pytest.mark.parametrize(("ours", "theirs", "ok"), [(300.0, 900.0, True), (300.0, 200.0, False)])
-def test_seconds_to_accuracy_are_compared_where_both_reached_it(ours: float, theirs: float, ok: bool) -> None:
+def test_seconds_to_accuracy_are_compared_where_both_reached_it(
+    ours: float, theirs: float, ok: bool
+) -> None:
     mine = Reached(side="sppo", seconds=ours, step=40, accuracy=0.4)
     others = Reached(side="trl", seconds=theirs, step=40, accuracy=0.4)
     both = loop.checks(replace(measured(), to_accuracy=[mine, others]))
@@ -155,7 +168,14 @@ def test_a_side_that_fails_ends_the_benchmark_with_its_last_words(
 def test_trl_gets_the_same_batch_sampling_and_optimizer() -> None:
     given = trl_peer.arguments(CONFIG, 9, Path("out"))
     assert given["per_device_train_batch_size"] * given["gradient_accumulation_steps"] == 64
-    same = ("num_generations", "max_completion_length", "temperature", "learning_rate", "max_grad_norm", "max_steps")
+    same = (
+        "num_generations",
+        "max_completion_length",
+        "temperature",
+        "learning_rate",
+        "max_grad_norm",
+        "max_steps",
+    )
     assert [given[k] for k in same] == [8, 16, 0.7, 1e-5, 1.0, 9]
     assert (given["adam_beta1"], given["adam_beta2"], given["weight_decay"]) == (0.9, 0.95, 0.0)
 
@@ -171,10 +191,14 @@ def test_trl_gets_the_same_questions_in_the_same_order_and_the_same_rule() -> No
     found = questions.load(CONFIG.task, CONFIG.seed)
     rows = trl_peer.rows(CONFIG, found)
     order = found.training_order(CONFIG.seed, 0)
-    assert [r["prompt"][0]["content"] for r in rows[:20]] == [found.train[i].text for i in order[:20]]
+    assert [r["prompt"][0]["content"] for r in rows[:20]] == [
+        found.train[i].text for i in order[:20]
+    ]
     answer = found.train[order[0]].data["answer"]
     said = [[{"role": "assistant", "content": text}] for text in (f"It is {answer}.", f"{answer}1")]
-    rewards = trl_peer.reward(CONFIG)([rows[0]["prompt"]] * 2, said, data=[rows[0]["data"]] * 2, answer=None)
+    rewards = trl_peer.reward(CONFIG)(
+        [rows[0]["prompt"]] * 2, said, data=[rows[0]["data"]] * 2, answer=None
+    )
     assert rewards == [1.0, 0.0]
 
 
@@ -194,9 +218,13 @@ def test_what_the_comparison_cannot_follow_is_refused(override: str, named: str)
         loop.resolved([override])
 
 
-def test_without_trl_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_trl_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "trl" else find(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "trl" else find(name)
+    )
     with pytest.raises(ConfigError, match=r"not installed: .*trl.*pip install 'sppo\[bench\]'"):
         loop.measure(Plan(), [], tmp_path, print)
 

@@ -1,4 +1,6 @@
-"""The laboratory: every statement of docs/objective.md holds, and the command says so to people and machines."""
+"""The laboratory: every statement of docs/objective.md holds, and the command says so to people and
+machines.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from sppo.bench.checks import at_most
 def answer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the command prints for another seed than the documented one."""
     folder = tmp_path_factory.mktemp("bench")
-    done = CliRunner().invoke(app, ["bench", "objective", "--out", str(folder), "--seed", "1", "--json"])
+    done = CliRunner().invoke(
+        app, ["bench", "objective", "--out", str(folder), "--seed", "1", "--json"]
+    )
     assert done.exit_code == 0, done.output
     printed: dict[str, Any] = json.loads(done.stdout)
     assert json.loads((folder / "objective.json").read_text()) == printed
@@ -32,7 +36,9 @@ def series(answer: dict[str, Any], name: str) -> dict[str, Any]:
 
 def test_every_statement_holds(answer: dict[str, Any]) -> None:
     assert [c["name"] for c in answer["checks"]] == list(objective.EXPERIMENTS)
-    assert all(set(c) == {"name", "value", "unit", "bar", "ok"} and c["ok"] for c in answer["checks"])
+    assert all(
+        set(c) == {"name", "value", "unit", "bar", "ok"} and c["ok"] for c in answer["checks"]
+    )
 
 
 def test_every_finding_has_its_plot(answer: dict[str, Any]) -> None:
@@ -40,9 +46,13 @@ def test_every_finding_has_its_plot(answer: dict[str, Any]) -> None:
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in answer["plots"])
 
 
-def test_constants_for_the_partition_miss_the_fixed_point_by_orders_of_magnitude(answer: dict[str, Any]) -> None:
+def test_constants_for_the_partition_miss_the_fixed_point_by_orders_of_magnitude(
+    answer: dict[str, Any],
+) -> None:
     for errors in series(answer, "fixed_point")["max |log π − log π*| by sampler"].values():
-        assert errors["1/2 for the partition"] > 1e4 * max(errors["exact partition"], errors["centered"])
+        assert errors["1/2 for the partition"] > 1e4 * max(
+            errors["exact partition"], errors["centered"]
+        )
 
 
 def test_a_wrong_baseline_adds_something_off_policy(answer: dict[str, Any]) -> None:
@@ -51,7 +61,9 @@ def test_a_wrong_baseline_adds_something_off_policy(answer: dict[str, Any]) -> N
         assert norms[-1] > 0.01
 
 
-def test_a_self_normalised_soft_mean_is_biased_and_the_bias_falls_with_k(answer: dict[str, Any]) -> None:
+def test_a_self_normalised_soft_mean_is_biased_and_the_bias_falls_with_k(
+    answer: dict[str, Any],
+) -> None:
     bias = series(answer, "on_policy_gradient")["relative bias of softmean"]
     assert bias["w = ρ"] == sorted(bias["w = ρ"], reverse=True)
     assert bias["w = ρ"][-1] < 0.1 < 0.4 < bias["w = ρ"][0]
@@ -59,7 +71,9 @@ def test_a_self_normalised_soft_mean_is_biased_and_the_bias_falls_with_k(answer:
 
 
 def test_the_average_of_self_play_nears_the_nash_mixture(answer: dict[str, Any]) -> None:
-    assert all(away < 0.03 for away in series(answer, "duality_gap")["average iterate from nash"].values())
+    assert all(
+        away < 0.03 for away in series(answer, "duality_gap")["average iterate from nash"].values()
+    )
 
 
 def test_a_value_that_is_not_a_number_is_never_within_its_bar() -> None:

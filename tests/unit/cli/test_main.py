@@ -18,7 +18,9 @@ CLI = str(Path(sys.executable).with_name("sppo-cli"))
 
 
 def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([CLI, *arguments], capture_output=True, text=True, timeout=60, cwd=cwd, check=False)
+    return subprocess.run(
+        [CLI, *arguments], capture_output=True, text=True, timeout=60, cwd=cwd, check=False
+    )
 
 
 def test_help_and_version() -> None:
@@ -31,7 +33,8 @@ def test_help_and_version() -> None:
 @pytest.mark.parametrize(
     "command",
     ["up", "learner", "generator", "scorer", "broker", "scale", "status", "down", "chaos", "config show", "config diff",
-     "config schema", "bench objective", "bench transport", "bench sync", "bench kernels", "bench loop"],
+     "config "
+     "schema", "bench objective", "bench transport", "bench sync", "bench kernels", "bench loop"],
 )  # fmt: skip
 def test_every_command_shows_an_example(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -59,41 +62,90 @@ def test_help_loads_nothing_heavy() -> None:
     ("arguments", "words"),
     [
         (["up", "nope.toml"], ["nope.toml", "quickstart"]),
-        (["up", "quickstart", "--set", "sampling.completions=1"], ["sampling.completions", "2 or more"]),
+        (
+            ["up", "quickstart", "--set", "sampling.completions=1"],
+            ["sampling.completions", "2 or more"],
+        ),
         (["up", "quickstart", "--set", "sampling.top_p=0.5"], ["sampling.top_p", "use 1.0"]),
         (["up", "quickstart", "--set", "learner.lrr=1"], ["learner.lrr"]),
-        (["up", "quickstart", "--set", "model.name=/no/such/model"], ["model.name", "/no/such/model"]),
+        (
+            ["up", "quickstart", "--set", "model.name=/no/such/model"],
+            ["model.name", "/no/such/model"],
+        ),
         (["up", "quickstart", "--set", "task.name=reasoning-gym:nope"], ["task.name", "nope"]),
         (["up", "quickstart", "--set", "scorer.name=nope"], ["scorer.name", "last-number"]),
-        (["up", "quickstart", "--set", "task.max_prompt_tokens=10"], ["task.max_prompt_tokens = 10"]),
-        (["up", "quickstart", "--set", "broker.url=redis://127.0.0.1:1"], ["broker.url", "is the server running"]),
-        (["up", "quickstart", "--run-dir", "/proc/nope"], ["--run-dir /proc/nope", "cannot be written"]),
+        (
+            ["up", "quickstart", "--set", "task.max_prompt_tokens=10"],
+            ["task.max_prompt_tokens = 10"],
+        ),
+        (
+            ["up", "quickstart", "--set", "broker.url=redis://127.0.0.1:1"],
+            ["broker.url", "is the server running"],
+        ),
+        (
+            ["up", "quickstart", "--run-dir", "/proc/nope"],
+            ["--run-dir /proc/nope", "cannot be written"],
+        ),
         (["up", "quickstart", "--set", "broker.url=redis://localhost:abc"], ["broker.url"]),
         (["up", "quickstart", "--set", "broker.password=x"], ["SPPO_BROKER__PASSWORD"]),
-        (["up", "quickstart", "--set", "weights.host=10.0.0.1"], ["weights.host", "weights.trusted_network = true"]),
-        (["up", "quickstart", "--set", "generator.host=10.0.0.1"], ["generator.host", "weights.trusted_network"]),
-        (["up", "quickstart", "--set", "scorer.host=10.0.0.1", "--set", "weights.host=0.0.0.0"], ["weights.host"]),
+        (
+            ["up", "quickstart", "--set", "weights.host=10.0.0.1"],
+            ["weights.host", "weights.trusted_network = true"],
+        ),
+        (
+            ["up", "quickstart", "--set", "generator.host=10.0.0.1"],
+            ["generator.host", "weights.trusted_network"],
+        ),
+        (
+            ["up", "quickstart", "--set", "scorer.host=10.0.0.1", "--set", "weights.host=0.0.0.0"],
+            ["weights.host"],
+        ),
         (["up", "cluster"], ["launch.ray_address = 'auto'", "SPPO_BROKER__URL"]),
         (["generator", "quickstart"], ["broker.url is empty", "sppo-cli broker"]),
         (["learner", "quickstart"], ["broker.url is empty", "sppo-cli broker"]),
         (["scorer", "quickstart", "--set", "scorer.mode=inline"], ["scorer.mode = 'inline'"]),
-        (["broker", "quickstart", "--set", "broker.url=redis://127.0.0.1:0"], ["SPPO_BROKER__PASSWORD"]),
-        (["broker", "quickstart", "--set", "broker.url=unix:///tmp/x"], ["broker.url", "redis://127.0.0.1:6379"]),
+        (
+            ["broker", "quickstart", "--set", "broker.url=redis://127.0.0.1:0"],
+            ["SPPO_BROKER__PASSWORD"],
+        ),
+        (
+            ["broker", "quickstart", "--set", "broker.url=unix:///tmp/x"],
+            ["broker.url", "redis://127.0.0.1:6379"],
+        ),
         (["scale", "generators=2", "--run-dir", "nowhere"], ["nowhere", "holds no run"]),
         (["scale", "learners=2"], ["'learners=2'", "generators=3"]),
         (["scale", "generators=0"], ["'generators=0'", "at least one"]),
         (["scale", "scorers"], ["'scorers'", "scorers=2"]),
         (
-            ["up", "quickstart", "--set", "generator.engine=transformers", "--set", "generator.tensor_parallel=2"],
+            [
+                "up",
+                "quickstart",
+                "--set",
+                "generator.engine=transformers",
+                "--set",
+                "generator.tensor_parallel=2",
+            ],
             ["generator.tensor_parallel = 2", "use 1"],
         ),
-        (["up", "quickstart", "--set", "scorer.url=http://127.0.0.1:1"], ["scorer.url", "is the service running"]),
+        (
+            ["up", "quickstart", "--set", "scorer.url=http://127.0.0.1:1"],
+            ["scorer.url", "is the service running"],
+        ),
         (["status", "nowhere"], ["nowhere", "holds no run"]),
-        (["up", "quickstart", "--set", "broker.url=redis://10.0.0.5:6379"], ["broker", "rediss://"]),
-        (["up", "quickstart", "--set", "weights.phase_timeout_s=60"], ["hang_timeout_s = 90", "at least 180"]),
+        (
+            ["up", "quickstart", "--set", "broker.url=redis://10.0.0.5:6379"],
+            ["broker", "rediss://"],
+        ),
+        (
+            ["up", "quickstart", "--set", "weights.phase_timeout_s=60"],
+            ["hang_timeout_s = 90", "at least 180"],
+        ),
         (["chaos"], ["a preset"]),
         (["chaos", "quickstart", "--faults", "kill,bite"], ["--faults bite", "partition"]),
-        (["chaos", "quickstart", "--set", "broker.url=redis://127.0.0.1:1"], ["broker.url", "embedded"]),
+        (
+            ["chaos", "quickstart", "--set", "broker.url=redis://127.0.0.1:1"],
+            ["broker.url", "embedded"],
+        ),
         (["config", "show", "nope"], ["nope", "quickstart"]),
     ],
 )
@@ -113,7 +165,9 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["up", "quickstart", "--set", "learner.lr=0"]])
-def test_help_and_a_configuration_error_answer_within_0_7_s(arguments: list[str], tmp_path: Path) -> None:
+def test_help_and_a_configuration_error_answer_within_0_7_s(
+    arguments: list[str], tmp_path: Path
+) -> None:
     # The best of several: what is meant is the program, not what else the machine does.
     assert min(seconds(arguments, tmp_path) for _ in range(8)) < 0.7
 
@@ -144,7 +198,9 @@ def test_a_bad_environment_is_named(
 
 
 def test_configurations_are_looked_at_without_starting_anything(tmp_path: Path) -> None:
-    shown = json.loads(call("config", "show", "quickstart", "--set", "learner.lr=1e-6", "--json").stdout)
+    shown = json.loads(
+        call("config", "show", "quickstart", "--set", "learner.lr=1e-6", "--json").stdout
+    )
     assert shown["learner.lr"] == {"value": 1e-6, "from": "--set learner.lr"}
     assert shown["broker.password"] == {"value": "(not set)", "from": "default"}
     changed = json.loads(call("config", "diff", "quickstart", "paper", "--json").stdout)
@@ -165,7 +221,9 @@ def test_a_cache_that_cannot_be_written_is_named(
     with pytest.raises(SystemExit) as ended:
         main.run()
     assert ended.value.code == 2
-    assert "/proc/nope, where converted models are kept, cannot be written" in capsys.readouterr().err
+    assert (
+        "/proc/nope, where converted models are kept, cannot be written" in capsys.readouterr().err
+    )
 
 
 def test_what_nobody_foresaw_is_one_line_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
@@ -177,8 +235,12 @@ def test_what_nobody_foresaw_is_one_line_and_its_traceback_is_in_the_log(tmp_pat
 
 
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
-def test_files_and_the_terminal_are_utf8_whatever_the_locale(locale: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "ß.toml").write_text('name = "a"\n[task]\nprompt = "wie groß ist {question}?"\n', encoding="utf-8")
+def test_files_and_the_terminal_are_utf8_whatever_the_locale(
+    locale: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "ß.toml").write_text(
+        'name = "a"\n[task]\nprompt = "wie groß ist {question}?"\n', encoding="utf-8"
+    )
     shown = subprocess.run(
         [CLI, "config", "show", "ß.toml"], cwd=tmp_path, env=locale, capture_output=True, check=True
     ).stdout.decode()
@@ -187,6 +249,11 @@ def test_files_and_the_terminal_are_utf8_whatever_the_locale(locale: dict[str, s
 
 def test_a_reader_that_has_gone_leaves_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
-        f"'{CLI}' config schema | head -n 1", shell=True, cwd=tmp_path, capture_output=True, text=True, check=True
+        f"'{CLI}' config schema | head -n 1",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert (done.stdout, done.stderr) == ("{\n", "")

@@ -23,7 +23,9 @@ def summary(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def shown(capsys: pytest.CaptureFixture[str], folder: str, again: list[str], **changes: Any) -> list[str]:
+def shown(
+    capsys: pytest.CaptureFixture[str], folder: str, again: list[str], **changes: Any
+) -> list[str]:
     reports.print_run(Path(folder), summary(**changes), again)
     return capsys.readouterr().out.splitlines()
 
@@ -39,10 +41,14 @@ def test_commands_to_try_survive_the_shell(capsys: pytest.CaptureFixture[str]) -
     ]
 
 
-def test_a_stopped_run_says_how_to_go_on_and_when_it_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_run_says_how_to_go_on_and_when_it_was_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     lines = shown(capsys, "r", ["learner", "quickstart"], finished=False, steps=47)
     assert lines[-1] == "resume with: sppo-cli learner quickstart --run-dir r"
-    assert "3.0% before, 41.5% after step 40 (200 questions); not measured since" in "\n".join(lines)
+    assert "3.0% before, 41.5% after step 40 (200 questions); not measured since" in "\n".join(
+        lines
+    )
 
 
 def test_one_that_was_measured_at_its_end_says_no_more(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,4 +63,7 @@ def test_one_that_was_measured_at_its_end_says_no_more(capsys: pytest.CaptureFix
 def test_where_the_time_went_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     time = {"step": 8.04, "wait": 1.9, "train": 5.1, "sync": 0.6, "probe": 0.0, "rest": 0.44}
     lines = shown(capsys, "r", ["up", "q"], time=time)
-    assert "a step                    8.0 s: waiting for groups 1.9, train 5.1, weight sync 0.6, rest 0.4" in lines
+    assert (
+        "a step                    8.0 s: waiting for groups 1.9, train 5.1, weight sync 0.6, rest "
+        "0.4" in lines
+    )

@@ -27,14 +27,21 @@ from tests.unit.weights.test_sync import weights
 def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[list[float]]:
     """Prefers the longer; contradicts itself where it is asked to."""
     certain = 0.9 if "contradict" in question else 1.0
-    return [[0.5 if len(a) == len(b) else certain * float(len(a) > len(b)) for b in completions] for a in completions]
+    return [
+        [0.5 if len(a) == len(b) else certain * float(len(a) > len(b)) for b in completions]
+        for a in completions
+    ]
 
 
 class Running:
     """A generator on a thread."""
 
-    def __init__(self, broker: MemoryBroker, engine: FakeEngine, scorer: object | None = None, **learner: Any) -> None:
-        config = makers.run_config(generator={"max_groups": 4}, weights={"phase_timeout_s": 3}, learner=learner)
+    def __init__(
+        self, broker: MemoryBroker, engine: FakeEngine, scorer: object | None = None, **learner: Any
+    ) -> None:
+        config = makers.run_config(
+            generator={"max_groups": 4}, weights={"phase_timeout_s": 3}, learner=learner
+        )
         self.error: BaseException | None = None
         self.publisher = WeightPublisher(broker, GlooSender("127.0.0.1"), phase_timeout_s=3)
         self._broker = broker
@@ -124,7 +131,9 @@ def test_an_evaluation_completion_is_of_one_version(broker: MemoryBroker) -> Non
     assert {v.n for g in made for v in g.versions()} <= {0, 1}
 
 
-def test_a_scorer_that_refuses_makes_a_dead_letter_with_its_reason_and_work_goes_on(broker: MemoryBroker) -> None:
+def test_a_scorer_that_refuses_makes_a_dead_letter_with_its_reason_and_work_goes_on(
+    broker: MemoryBroker,
+) -> None:
     class Picky:
         async def score(self, request: ScoreRequest) -> Scores:
             if request.uid.endswith("1"):
@@ -145,7 +154,9 @@ def test_a_scorer_that_refuses_makes_a_dead_letter_with_its_reason_and_work_goes
     assert "not this one" in letter.reason
 
 
-def test_preferences_that_contradict_themselves_are_tried_again_then_a_dead_letter(broker: MemoryBroker) -> None:
+def test_preferences_that_contradict_themselves_are_tried_again_then_a_dead_letter(
+    broker: MemoryBroker,
+) -> None:
     # Given a judge that contradicts itself about one of three tickets
     running = Running(broker, FakeEngine(), InlineScorer(f"{__name__}:judge"), target="half")
     running.publish(0)
@@ -162,7 +173,9 @@ def test_preferences_that_contradict_themselves_are_tried_again_then_a_dead_lett
     wait(lambda: broker.depths()["dead"] == 1)
     running.stop()
     reason = broker.dead_letters()[0].reason
-    assert all(w in reason for w in ("judge, group train-000000001", "preferences[", "expected a sum of 1")), reason
+    assert all(
+        w in reason for w in ("judge, group train-000000001", "preferences[", "expected a sum of 1")
+    ), reason
 
 
 def test_rewards_where_preferences_are_needed_are_refused(broker: MemoryBroker) -> None:
@@ -177,7 +190,9 @@ def test_rewards_where_preferences_are_needed_are_refused(broker: MemoryBroker) 
     assert member.refusals in (0, 1)  # told by the next heartbeat
 
 
-def test_a_scorer_that_gives_another_kind_of_score_than_before_is_refused(broker: MemoryBroker) -> None:
+def test_a_scorer_that_gives_another_kind_of_score_than_before_is_refused(
+    broker: MemoryBroker,
+) -> None:
     class Fickle:
         async def score(self, request: ScoreRequest) -> Scores:
             if request.question == "compare":

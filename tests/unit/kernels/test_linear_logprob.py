@@ -13,7 +13,9 @@ from sppo.kernels import linear_logprob_reference as reference
 from sppo.kernels.torch_linear import MAX_CHUNK
 
 
-def inputs(tokens: int, hidden: int, vocabulary: int, dtype: torch.dtype, scale: float = 1.0) -> dict[str, Tensor]:
+def inputs(
+    tokens: int, hidden: int, vocabulary: int, dtype: torch.dtype, scale: float = 1.0
+) -> dict[str, Tensor]:
     torch.manual_seed(tokens + vocabulary)
     return {
         "hidden_TH": (torch.randn(tokens, hidden) * scale).to(dtype),
@@ -23,9 +25,15 @@ def inputs(tokens: int, hidden: int, vocabulary: int, dtype: torch.dtype, scale:
 
 
 def evaluate(
-    function: Any, data: dict[str, Tensor], upstream_T: Tensor, entropy_share: float = 0.0, **options: Any
+    function: Any,
+    data: dict[str, Tensor],
+    upstream_T: Tensor,
+    entropy_share: float = 0.0,
+    **options: Any,
 ) -> list[Tensor]:
-    leaves = {k: v.clone().requires_grad_() if v.is_floating_point() else v for k, v in data.items()}
+    leaves = {
+        k: v.clone().requires_grad_() if v.is_floating_point() else v for k, v in data.items()
+    }
     logprob_T, entropy_T, lse_T = function(**leaves, return_entropy=True, **options)
     total = (1 - entropy_share) * (logprob_T * upstream_T).sum()
     if entropy_share:
@@ -52,7 +60,9 @@ def relative(a: Tensor, b: Tensor) -> float:
         {"entropy_share": 0.5, "temperature": torch.linspace(0.6, 1.5, 9)},
     ],
 )
-def test_values_and_gradients(vocabulary: int, dtype: torch.dtype, bound: float, options: dict[str, Any]) -> None:
+def test_values_and_gradients(
+    vocabulary: int, dtype: torch.dtype, bound: float, options: dict[str, Any]
+) -> None:
     data = inputs(9, 16, vocabulary, dtype)
     data["target_T"][0] = vocabulary - 1  # the last column
     data["bias"] = torch.randn(vocabulary).to(dtype)
@@ -82,7 +92,12 @@ def test_ignored_tokens_have_no_value_and_no_gradient() -> None:
     logprob_T.sum().backward()
     assert entropy_T is not None
     assert hidden_TH.grad is not None
-    assert logprob_T[[1, 4]].abs().sum() == entropy_T[[1, 4]].abs().sum() == lse_T[[1, 4]].abs().sum() == 0
+    assert (
+        logprob_T[[1, 4]].abs().sum()
+        == entropy_T[[1, 4]].abs().sum()
+        == lse_T[[1, 4]].abs().sum()
+        == 0
+    )
     assert hidden_TH.grad[[1, 4]].abs().sum() == 0
     assert (hidden_TH.grad[[0, 2, 3, 5]].abs().sum(-1) > 0).all()
 
@@ -94,7 +109,9 @@ def test_what_is_ignored_is_not_even_multiplied() -> None:
     hidden_TH, weight_VH = data["hidden_TH"].requires_grad_(), data["weight_VH"].requires_grad_()
     logprob_T, _, _ = chunked(**data)
     logprob_T.sum().backward()
-    assert not any(t is None or t.isnan().any() for t in (logprob_T, hidden_TH.grad, weight_VH.grad))
+    assert not any(
+        t is None or t.isnan().any() for t in (logprob_T, hidden_TH.grad, weight_VH.grad)
+    )
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -114,9 +131,14 @@ def test_gradients_hold_where_the_target_is_nearly_certain(p: float) -> None:
     data = inputs(16, 64, 128, torch.bfloat16)
     data["hidden_TH"] = torch.eye(16, 64).bfloat16()
     data["weight_VH"] = torch.zeros(128, 64).bfloat16()
-    data["weight_VH"][data["target_T"], torch.arange(16)] = torch.tensor(p / (1 - p) * 127).log().bfloat16()
+    data["weight_VH"][data["target_T"], torch.arange(16)] = (
+        torch.tensor(p / (1 - p) * 127).log().bfloat16()
+    )
     exact = {k: v.double() if v.is_floating_point() else v for k, v in data.items()}
-    got, expected = evaluate(chunked, data, torch.ones(16)), evaluate(reference, exact, torch.ones(16).double())
+    got, expected = (
+        evaluate(chunked, data, torch.ones(16)),
+        evaluate(reference, exact, torch.ones(16).double()),
+    )
     for a, b in zip(got[3:], expected[3:], strict=True):
         assert relative(a, b) < 1e-2
 
@@ -129,7 +151,9 @@ def test_a_bias_of_minus_infinity_takes_tokens_out_of_the_vocabulary() -> None:
     exact = {k: v.double() if v.is_floating_point() else v for k, v in data.items()}
     upstream_T = torch.ones(4)
     for a, b in zip(
-        evaluate(chunked, data, upstream_T, 0.5), evaluate(reference, exact, upstream_T.double(), 0.5), strict=True
+        evaluate(chunked, data, upstream_T, 0.5),
+        evaluate(reference, exact, upstream_T.double(), 0.5),
+        strict=True,
     ):
         assert relative(a, b) < 1e-5
 
@@ -152,7 +176,9 @@ def test_strided_inputs_and_a_second_backward() -> None:
     dense = {k: v.contiguous() for k, v in strided.items()}
     leaf = strided["hidden_TH"].requires_grad_()
     logprob_T, _, _ = chunked(**strided)
-    first, second = (torch.autograd.grad(logprob_T.sum(), leaf, retain_graph=True)[0] for _ in range(2))
+    first, second = (
+        torch.autograd.grad(logprob_T.sum(), leaf, retain_graph=True)[0] for _ in range(2)
+    )
     assert torch.equal(first, second)
     torch.testing.assert_close(logprob_T, chunked(**dense)[0])
 
@@ -197,7 +223,10 @@ def test_the_same_bits_on_every_run_and_the_global_flag_is_restored() -> None:
         ({"target_T": torch.zeros(2, dtype=torch.int64, device="meta")}, "target_T .* on meta"),
         ({"hidden_TH": torch.full((2, 8), torch.nan)}, r"hidden_TH \[2, 8\] holds NaN"),
         ({"weight_VH": torch.full((5, 8), torch.inf)}, r"weight_VH \[5, 8\] holds NaN or infinity"),
-        ({"bias": torch.full((5,), -torch.inf)}, r"bias \[5\]: the logits of a token are not finite"),
+        (
+            {"bias": torch.full((5,), -torch.inf)},
+            r"bias \[5\]: the logits of a token are not finite",
+        ),
         ({"backend": "cuda"}, "backend 'cuda': there are auto, triton, torch"),
         ({"target_T": torch.tensor([0, 99]), "backend": "reference"}, r"target_T \[2\] holds 99"),
         ({"hidden_TH": torch.zeros(2, 8, dtype=torch.int64)}, "hidden_TH is int64"),
@@ -211,7 +240,10 @@ def test_the_same_bits_on_every_run_and_the_global_flag_is_restored() -> None:
         ({"softcap": -1.0}, "softcap"),
         ({"softcap": float("inf")}, "softcap is inf"),
         ({"weight_VH": torch.tensor(1.0)}, r"weight_VH is float32 \[\]"),
-        ({"hidden_TH": torch.full((2, 8), torch.nan), "backend": "reference"}, r"hidden_TH \[2, 8\] holds NaN"),
+        (
+            {"hidden_TH": torch.full((2, 8), torch.nan), "backend": "reference"},
+            r"hidden_TH \[2, 8\] holds NaN",
+        ),
         ({"backend": "triton"}, "backend 'triton'"),
     ],
 )
@@ -224,7 +256,9 @@ def test_bad_input_is_named(changes: dict[str, Any], words: str) -> None:
 def double(tokens: int = 9) -> tuple[Tensor, ...]:
     """Float64 leaves, targets and temperatures."""
     torch.manual_seed(0)
-    hidden_TH, weight_VH, bias = (torch.randn(*s, dtype=torch.float64) for s in ((tokens, 4), (11, 4), (11,)))
+    hidden_TH, weight_VH, bias = (
+        torch.randn(*s, dtype=torch.float64) for s in ((tokens, 4), (11, 4), (11,))
+    )
     target_T = torch.randint(0, 11, (tokens,))
     target_T[2] = -100
     temperature_T = torch.empty(tokens, dtype=torch.float64).uniform_(0.5, 2)
@@ -236,7 +270,13 @@ def test_gradcheck() -> None:
 
     def operation(hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor) -> Any:
         return chunked(
-            hidden_TH, weight_VH, target_T, bias=bias, temperature=temperature_T, softcap=3.0, return_entropy=True
+            hidden_TH,
+            weight_VH,
+            target_T,
+            bias=bias,
+            temperature=temperature_T,
+            softcap=3.0,
+            return_entropy=True,
         )[:2]
 
     assert torch.autograd.gradcheck(operation, leaves)
@@ -248,7 +288,17 @@ def test_opcheck(options: tuple[Any, ...], with_bias: bool) -> None:
     hidden_TH, weight_VH, bias, target_T, temperature_T = double()
     torch.library.opcheck(
         torch.ops.sppo.linear_logprob,
-        (hidden_TH, weight_VH, target_T, bias if with_bias else None, temperature_T, *options, False, None, "torch"),
+        (
+            hidden_TH,
+            weight_VH,
+            target_T,
+            bias if with_bias else None,
+            temperature_T,
+            *options,
+            False,
+            None,
+            "torch",
+        ),
     )
 
 
@@ -269,14 +319,19 @@ def test_gradients_of_a_nearly_certain_target_hold_under_a_large_offset(shift: f
     data["bias"][3] += torch.tensor(0.999 / 0.001 * 127).log()
     data["target_T"][:] = 3
     exact = {k: v.double() if v.is_floating_point() else v for k, v in data.items()}
-    got, expected = evaluate(chunked, data, torch.ones(16)), evaluate(reference, exact, torch.ones(16).double())
+    got, expected = (
+        evaluate(chunked, data, torch.ones(16)),
+        evaluate(reference, exact, torch.ones(16).double()),
+    )
     for a, b in zip(got[3:], expected[3:], strict=True):
         assert relative(a, b) < 1e-2
 
 
 def test_it_compiles_into_one_graph_of_any_length() -> None:
     def total(hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor, target_T: Tensor) -> Tensor:
-        logprob_T, entropy_T, _ = chunked(hidden_TH * 2, weight_VH, target_T, bias=bias, return_entropy=True)
+        logprob_T, entropy_T, _ = chunked(
+            hidden_TH * 2, weight_VH, target_T, bias=bias, return_entropy=True
+        )
         assert entropy_T is not None
         return (logprob_T + entropy_T).sum()
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from sppo.kernels import logits_logprob, logits_logprob_reference
 
 
-def inputs(tokens: int = 7, vocabulary: int = 301, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def inputs(
+    tokens: int = 7, vocabulary: int = 301, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
     torch.manual_seed(tokens + vocabulary)
     target_T = torch.randint(0, vocabulary, (tokens,))
     target_T[0], target_T[2] = vocabulary - 1, -100
@@ -20,7 +22,9 @@ def inputs(tokens: int = 7, vocabulary: int = 301, dtype: torch.dtype = torch.fl
 
 def evaluate(function: Any, data: dict[str, Tensor], **options: Any) -> list[Tensor]:
     leaf_TV = data["logits_TV"].clone().requires_grad_()
-    logprob_T, entropy_T, lse_T = function(leaf_TV * 1, data["target_T"], return_entropy=True, **options)
+    logprob_T, entropy_T, lse_T = function(
+        leaf_TV * 1, data["target_T"], return_entropy=True, **options
+    )
     upstream_T = torch.linspace(-1, 2, len(logprob_T)).double()
     ((logprob_T * upstream_T).sum() + (entropy_T * upstream_T.flip(0)).sum()).backward()
     assert leaf_TV.grad is not None
@@ -30,9 +34,12 @@ def evaluate(function: Any, data: dict[str, Tensor], **options: Any) -> list[Ten
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-3)])
 @pytest.mark.parametrize(
-    "options", [{}, {"temperature": 0.7, "softcap": 5.0}, {"temperature": torch.linspace(0.6, 1.5, 7)}]
+    "options",
+    [{}, {"temperature": 0.7, "softcap": 5.0}, {"temperature": torch.linspace(0.6, 1.5, 7)}],
 )
-def test_values_and_gradients(options: dict[str, Any], dtype: torch.dtype, bound: float, inplace: bool) -> None:
+def test_values_and_gradients(
+    options: dict[str, Any], dtype: torch.dtype, bound: float, inplace: bool
+) -> None:
     data = inputs(dtype=dtype)
     exact = data | {"logits_TV": data["logits_TV"].double()}
     got = evaluate(logits_logprob, data, inplace_backward=inplace, **options)
@@ -40,7 +47,9 @@ def test_values_and_gradients(options: dict[str, Any], dtype: torch.dtype, bound
         assert float((a - b).norm() / b.norm()) < bound
 
 
-def test_in_place_the_gradient_takes_the_place_of_the_logits_and_a_second_backward_is_refused() -> None:
+def test_in_place_the_gradient_takes_the_place_of_the_logits_and_a_second_backward_is_refused() -> (
+    None
+):
     data = inputs()
     leaf_TV = data["logits_TV"].clone().requires_grad_()
     logits_TV = leaf_TV * 1
@@ -56,7 +65,9 @@ def test_logits_of_minus_infinity_are_outside_the_vocabulary() -> None:
     data["logits_TV"][:, 10:40] = -torch.inf
     data["target_T"] = torch.tensor([1, 45, -100, 59])
     exact = data | {"logits_TV": data["logits_TV"].double()}
-    for a, b in zip(evaluate(logits_logprob, data), evaluate(logits_logprob_reference, exact), strict=True):
+    for a, b in zip(
+        evaluate(logits_logprob, data), evaluate(logits_logprob_reference, exact), strict=True
+    ):
         assert torch.allclose(a, b, atol=1e-5)
 
 
@@ -79,7 +90,10 @@ def test_few_tokens(tokens: int) -> None:
         ({"target_T": torch.full((7,), 301)}, r"target_T \[7\] holds 301"),
         ({"temperature": torch.zeros(7)}, "temperature"),
         ({"softcap": 0.0}, "softcap"),
-        ({"logits_TV": torch.zeros(7, 301, requires_grad=True), "inplace_backward": True}, "logits_TV is a leaf"),
+        (
+            {"logits_TV": torch.zeros(7, 301, requires_grad=True), "inplace_backward": True},
+            "logits_TV is a leaf",
+        ),
     ],
 )
 def test_bad_input_is_named(changes: dict[str, Any], words: str) -> None:
@@ -93,7 +107,9 @@ def test_gradcheck_and_opcheck() -> None:
     logits_TV, target_T = data["logits_TV"].requires_grad_(), data["target_T"]
 
     def operation(logits_TV: Tensor) -> Any:
-        return logits_logprob(logits_TV, target_T, softcap=3.0, temperature=0.8, return_entropy=True)[:2]
+        return logits_logprob(
+            logits_TV, target_T, softcap=3.0, temperature=0.8, return_entropy=True
+        )[:2]
 
     assert torch.autograd.gradcheck(operation, (logits_TV,))
     temperature_T = torch.full((5,), 0.8, dtype=torch.float64)

@@ -14,22 +14,40 @@ TOKENS = 7
 
 def data() -> dict[str, Any]:
     torch.manual_seed(0)
-    given: dict[str, Any] = {name: -torch.rand(TOKENS) for name in ("logprob_T", "anchor_T", "behavior_T")}
-    return given | {"mask_T": torch.ones(TOKENS), "cu_seqlens": torch.tensor([0, 3, 7]), "targets_N": torch.rand(2)}
+    given: dict[str, Any] = {
+        name: -torch.rand(TOKENS) for name in ("logprob_T", "anchor_T", "behavior_T")
+    }
+    return given | {
+        "mask_T": torch.ones(TOKENS),
+        "cu_seqlens": torch.tensor([0, 3, 7]),
+        "targets_N": torch.rand(2),
+    }
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"logprob_T": torch.ones(TOKENS, dtype=torch.int64)}, r"logprob_T is int64 \[7\].*floating \[T\]"),
+        (
+            {"logprob_T": torch.ones(TOKENS, dtype=torch.int64)},
+            r"logprob_T is int64 \[7\].*floating \[T\]",
+        ),
         ({"anchor_T": torch.ones(6)}, r"anchor_T .*\[6\].*expected a floating \[7\]"),
-        ({"behavior_T": torch.ones(TOKENS, device="meta")}, "behavior_T .*on meta: expected .* on cpu"),
+        (
+            {"behavior_T": torch.ones(TOKENS, device="meta")},
+            "behavior_T .*on meta: expected .* on cpu",
+        ),
         ({"mask_T": torch.ones(TOKENS, 1)}, r"mask_T .*\[7, 1\].*expected a bool \[7\]"),
         ({"cu_seqlens": torch.tensor([0.0, 7.0])}, "cu_seqlens is float32"),
-        ({"cu_seqlens": torch.tensor([0, 3, 6])}, r"cu_seqlens \[3\]: expected offsets that rise from 0 to 7"),
+        (
+            {"cu_seqlens": torch.tensor([0, 3, 6])},
+            r"cu_seqlens \[3\]: expected offsets that rise from 0 to 7",
+        ),
         ({"cu_seqlens": torch.tensor([0, 8, 7])}, r"cu_seqlens \[3\]: expected offsets that rise"),
         ({"targets_N": torch.rand(3)}, r"targets_N .*\[3\].*expected a floating \[2\]"),
-        ({"group_offsets": torch.tensor([0, 1])}, r"group_offsets \[2\]: expected offsets that rise from 0 to 2"),
+        (
+            {"group_offsets": torch.tensor([0, 1])},
+            r"group_offsets \[2\]: expected offsets that rise from 0 to 2",
+        ),
         ({"weight_mode": "nope"}, "'nope': there are none, geometric"),
         ({"weight_mode": "masked", "cap": 1.0}, "cap = 1.0: must be greater than 1"),
         ({"eta": float("nan")}, "eta = nan: expected a finite number"),
@@ -69,9 +87,14 @@ def test_many_tokens_of_low_precision_are_counted_in_float32() -> None:
 
 def test_nothing_but_the_log_prob_gets_a_gradient() -> None:
     given = data()
-    leaves = {name: given[name].requires_grad_() for name in ("logprob_T", "anchor_T", "behavior_T", "targets_N")}
+    leaves = {
+        name: given[name].requires_grad_()
+        for name in ("logprob_T", "anchor_T", "behavior_T", "targets_N")
+    }
     loss, _ = sppo_loss(**given, eta=1.0, weight_mode="sequence", centered=True)
-    delta_N, log_rho_N, length_N = sequence_log_ratios(**{k: v for k, v in given.items() if k != "targets_N"})
+    delta_N, log_rho_N, length_N = sequence_log_ratios(
+        **{k: v for k, v in given.items() if k != "targets_N"}
+    )
     assert not log_rho_N.requires_grad
     assert not length_N.requires_grad
     (loss + delta_N.sum()).backward()

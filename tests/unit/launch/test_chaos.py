@@ -45,7 +45,9 @@ def test_a_check_fails_for_each_promise_that_was_broken() -> None:
     broken = {
         "tickets_lost": chaos.checks(replace(CLEAN, lost=["a"]), [fine], 0, []),
         "tickets_trained_twice": chaos.checks(replace(CLEAN, twice=["a"]), [fine], 0, []),
-        "tickets_dead_unexplained": chaos.checks(replace(CLEAN, dead_unexplained=["a"]), [fine], 0, []),
+        "tickets_dead_unexplained": chaos.checks(
+            replace(CLEAN, dead_unexplained=["a"]), [fine], 0, []
+        ),
         "syncs_hung": chaos.checks(CLEAN, [fine], 1, []),
         "max_recovery_s": chaos.checks(CLEAN, [replace(fine, recovery_s=None)], 0, []),
         "orphans": chaos.checks(CLEAN, [fine], 0, ["12 vllm"]),
@@ -57,11 +59,19 @@ def test_a_check_fails_for_each_promise_that_was_broken() -> None:
 def test_the_roles_are_those_that_the_run_starts() -> None:
     two = makers.run_config(generator={"replicas": 2})
     assert chaos.role_names(two) == ["learner-0", "generator-0", "generator-1", "scorer-0"]
-    assert chaos.role_names(makers.run_config(scorer={"mode": "inline"})) == ["learner-0", "generator-0"]
+    assert chaos.role_names(makers.run_config(scorer={"mode": "inline"})) == [
+        "learner-0",
+        "generator-0",
+    ]
 
 
 def test_a_learner_that_stands_still_without_a_fault_counts_as_a_hung_sync() -> None:
-    event = {"kind": "restart", "role": "learner-0", "text": "learner-0 had hung (no progress ...)", "time": 1100.0}
+    event = {
+        "kind": "restart",
+        "role": "learner-0",
+        "text": "learner-0 had hung (no progress ...)",
+        "time": 1100.0,
+    }
     stop = Outcome(
         fault=Fault(at_s=60, kind="stop", role="learner-0", seconds=25), restarted=True, recovery_s=20.0, began=1060.0
     )  # fmt: skip

@@ -33,7 +33,8 @@ def small() -> config.RunConfig:
 
 
 @pytest.mark.parametrize(
-    ("name", "odd"), [("my tmp", "' '"), ("100%25", "'%'"), ("a#b", "'#'"), ("tmpß", "'ß'"), ("it's", '"\'"')]
+    ("name", "odd"),
+    [("my tmp", "' '"), ("100%25", "'%'"), ("a#b", "'#'"), ("tmpß", "'ß'"), ("it's", '"\'"')],
 )
 def test_a_character_that_ray_cannot_work_with_is_named(
     name: str, odd: str, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -45,14 +46,18 @@ def test_a_character_that_ray_cannot_work_with_is_named(
     assert f"has {odd} in it" in str(refused.value)
 
 
-def test_one_too_long_for_sockets_is_named_with_its_length(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_too_long_for_sockets_is_named_with_its_length(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     room = machine.SOCKET_BYTES - len(machine.RAYS_SOCKET)
     fits = folder / ("a" * (room - len(str(folder)) - 1))
     use(monkeypatch, fits)
     machine.check(small())
     monkeypatch.setattr(tempfile, "tempdir", None)
     use(monkeypatch, Path(f"{fits}a"))
-    with pytest.raises(ConfigError, match=rf"TMPDIR = .* is {room + 1} bytes long.*may have {room}"):
+    with pytest.raises(
+        ConfigError, match=rf"TMPDIR = .* is {room + 1} bytes long.*may have {room}"
+    ):
         machine.check(small())
     machine.check(small(), "scorer")  # without Ray there is more room
 
@@ -67,10 +72,14 @@ def test_a_relative_one_is_made_whole_for_whoever_starts_elsewhere(
     assert os.environ["TMPDIR"] == str(folder / "here")
 
 
-def test_too_little_shared_memory_is_named_with_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_shared_memory_is_named_with_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vllm = config.load("quickstart", ["learner.device=cpu"])
     monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path / "none")
-    with pytest.raises(ConfigError, match=r"none has 0 MiB free and vLLM needs 240.*--shm-size.*transformers"):
+    with pytest.raises(
+        ConfigError, match=r"none has 0 MiB free and vLLM needs 240.*--shm-size.*transformers"
+    ):
         machine.check(vllm)
     machine.check(small())
     machine.check(vllm, "scorer")

@@ -24,7 +24,9 @@ def test_a_child_counts_and_its_peak_stays_when_it_has_gone() -> None:
     peak.sample()
     alone = peak.nbytes
     me = psutil.Process()
-    assert 0 < alone <= sum(p.memory_info().rss for p in [me, *me.children(recursive=True)])  # other tests' too
+    assert (
+        0 < alone <= sum(p.memory_info().rss for p in [me, *me.children(recursive=True)])
+    )  # other tests' too
     child = subprocess.Popen(
         [sys.executable, "-c", "held = b'x' * (64 << 20); print(flush=True); input()"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -22,7 +22,8 @@ from tests.makers import run_config
 def check(path: str, **sections: Any) -> Any:
     run = run_config(
         model={"name": path},
-        **{"task": {"max_prompt_tokens": 64}, "sampling": {"max_tokens": 32, "completions": 2}} | sections,
+        **{"task": {"max_prompt_tokens": 64}, "sampling": {"max_tokens": 32, "completions": 2}}
+        | sections,
     )
     return model_check.check(run, path, models.load_tokenizer(path))
 
@@ -43,7 +44,9 @@ def model(tmp_path: Path) -> Path:
     return Path(tiny.save("llama", tmp_path))
 
 
-@pytest.mark.parametrize("name", ["llama", "llama, tied", "qwen3_moe", "hrm_text", "gpt_neox", "lfm2", "apertus"])
+@pytest.mark.parametrize(
+    "name", ["llama", "llama, tied", "qwen3_moe", "hrm_text", "gpt_neox", "lfm2", "apertus"]
+)
 def test_a_whole_model_passes(name: str, tmp_path: Path) -> None:
     assert check(tiny.save(name, tmp_path)).name == name.partition(",")[0]
 
@@ -66,7 +69,9 @@ def unlisted(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     save_file(weights, folder / "model-1.safetensors")
-    listed = dict.fromkeys(weights, "model-1.safetensors") | {"lm_head.weight": "model-2.safetensors"}
+    listed = dict.fromkeys(weights, "model-1.safetensors") | {
+        "lm_head.weight": "model-2.safetensors"
+    }
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": listed}))
 
 
@@ -102,7 +107,10 @@ def other_tokenizer(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (drop("model.layers.1.mlp.up_proj.weight"), "lack 1 weights of a LlamaForCausalLM, 'model.layers.1.mlp.up"),
+        (
+            drop("model.layers.1.mlp.up_proj.weight"),
+            "lack 1 weights of a LlamaForCausalLM, 'model.layers.1.mlp.up",
+        ),
         (cut, "model.safetensors cannot be read"),
         (unlisted, "model-2.safetensors is missing"),
         (pickled, "no model.safetensors, but pytorch_model.bin"),
@@ -113,7 +121,9 @@ def other_tokenizer(folder: Path) -> None:
         (other_tokenizer, "tokens up to 146, the model has 97 rows"),
     ],
 )
-def test_what_is_wrong_with_the_files_is_named(damage: Callable[[Path], None], said: str, model: Path) -> None:
+def test_what_is_wrong_with_the_files_is_named(
+    damage: Callable[[Path], None], said: str, model: Path
+) -> None:
     damage(model)
     assert said in refusal(str(model))
 
@@ -139,8 +149,15 @@ def test_ranks_read_parameters_by_their_own_names(tmp_path: Path) -> None:
 
 
 def test_a_context_that_is_too_short_names_both_settings_and_the_limit(model: Path) -> None:
-    said = refusal(str(model), task={"max_prompt_tokens": 200}, sampling={"max_tokens": 100, "completions": 2})
-    for part in ("task.max_prompt_tokens = 200", "sampling.max_tokens = 100", "300", "256 (max_position_embeddings)"):
+    said = refusal(
+        str(model), task={"max_prompt_tokens": 200}, sampling={"max_tokens": 100, "completions": 2}
+    )
+    for part in (
+        "task.max_prompt_tokens = 200",
+        "sampling.max_tokens = 100",
+        "300",
+        "256 (max_position_embeddings)",
+    ):
         assert part in said
 
 
@@ -153,14 +170,26 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [4.0
         ("llama", {}, 256),
         ("gpt2", {}, 256),
         ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, 1024),
-        ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}}, 256),
+        (
+            "llama",
+            {
+                "rope_scaling": {
+                    "rope_type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 64,
+                }
+            },
+            256,
+        ),
         ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, 256),
         ("phi3", {"rope_scaling": LONG, "original_max_position_embeddings": 64}, 64),
         ("mamba2", {}, None),
         ("bloom", {}, None),
     ],
 )
-def test_the_context_of_a_configuration(name: str, changes: dict[str, Any], limit: int | None) -> None:
+def test_the_context_of_a_configuration(
+    name: str, changes: dict[str, Any], limit: int | None
+) -> None:
     plain = tiny.tiny(name).to_dict()
     if changes:
         plain.pop("rope_parameters", None)
@@ -168,7 +197,9 @@ def test_the_context_of_a_configuration(name: str, changes: dict[str, Any], limi
     assert (found[0] if found else None) == limit
 
 
-def test_a_generation_config_that_transformers_does_not_write_is_exported_as_it_is(model: Path, tmp_path: Path) -> None:
+def test_a_generation_config_that_transformers_does_not_write_is_exported_as_it_is(
+    model: Path, tmp_path: Path
+) -> None:
     change(model / "generation_config.json", temperature=0.9, top_p=0.6)
     check(str(model))
     policy = tiny.learner(str(model))

@@ -18,17 +18,24 @@ def test_refusals_dead_letters_and_warnings_appear_once_and_counted() -> None:
     with shown:
         for n in range(3):
             shown.event(
-                {"kind": "refusal", "uid": f"train-{n:09d}", "reason": "score() returned 3 numbers for 4 texts"}
+                {
+                    "kind": "refusal",
+                    "uid": f"train-{n:09d}",
+                    "reason": "score() returned 3 numbers for 4 texts",
+                }
             )
         shown.event({"kind": "dead", "uid": "train-000000000", "reason": "no answer", "count": 2})
-        shown.event({"kind": "warning", "topic": "ess", "text": "effective sample size 0.31 at step 4"})
+        shown.event(
+            {"kind": "warning", "topic": "ess", "text": "effective sample size 0.31 at step 4"}
+        )
         shown.event({"kind": "warning", "topic": "ess", "text": "below a half, 0.29 at step 5"})
         state = shown.state()
     assert out.getvalue().splitlines() == [
         "refused, tried again: train-000000000: score() returned 3 numbers for 4 texts",
         "given up: train-000000000: no answer",
         "warning: effective sample size 0.31 at step 4",
-        "refused, tried again 2 more times: train-000000002: score() returned 3 numbers for 4 texts",
+        "refused, tried again 2 more times: train-000000002: score() returned 3 numbers for 4 "
+        "texts",
         "given up once more: train-000000000: no answer",
         "warning once more: below a half, 0.29 at step 5",
     ]

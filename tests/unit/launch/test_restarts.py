@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from sppo.errors import ConfigError, ParityError, RoleDiedError, RoleFailedError, SppoError, WeightSyncError
+from sppo.errors import (
+    ConfigError,
+    ParityError,
+    RoleDiedError,
+    RoleFailedError,
+    SppoError,
+    WeightSyncError,
+)
 from sppo.launch.restarts import Restarts
 
 
@@ -20,7 +27,9 @@ def test_each_restart_waits_twice_as_long_and_the_fourth_death_ends_the_run() ->
     restarts.saw("generator-0")
     died = RoleDiedError("generator-0 ended by itself (killed)")
     assert [restarts.delay_s("generator-0", died) for _ in range(3)] == [1, 2, 4]
-    with pytest.raises(RoleDiedError, match=r"generator-0 died 4 times within 10 minutes.*\(killed\)"):
+    with pytest.raises(
+        RoleDiedError, match=r"generator-0 died 4 times within 10 minutes.*\(killed\)"
+    ):
         restarts.delay_s("generator-0", died)
     assert restarts.counts == {"generator-0": 3}
 
@@ -36,7 +45,9 @@ def test_deaths_long_ago_do_not_count_and_roles_are_counted_apart() -> None:
     assert restarts.delay_s("generator-0", WeightSyncError("late")) == 1
 
 
-@pytest.mark.parametrize("error", [ConfigError("lr"), ParityError("0.3 nats"), SppoError("disk full")])
+@pytest.mark.parametrize(
+    "error", [ConfigError("lr"), ParityError("0.3 nats"), SppoError("disk full")]
+)
 def test_what_another_life_would_repeat_ends_the_run_at_once(error: SppoError) -> None:
     restarts = Restarts(3, Clock())
     restarts.saw("learner-0")
@@ -60,9 +71,13 @@ def test_a_role_that_never_came_up_ends_the_run_at_once() -> None:
 def test_an_error_that_comes_back_unchanged_ends_the_run_at_the_second_life() -> None:
     restarts = Restarts(3, Clock())
     restarts.saw("learner-0")
-    failed = RoleFailedError("learner-0 ended by itself (ValueError: not saved). Its last lines:\n12:00:01 ...")
+    failed = RoleFailedError(
+        "learner-0 ended by itself (ValueError: not saved). Its last lines:\n12:00:01 ..."
+    )
     assert restarts.delay_s("learner-0", failed) == 1
-    with pytest.raises(RoleFailedError, match=r"same error ended two lives of learner-0: .*not saved"):
+    with pytest.raises(
+        RoleFailedError, match=r"same error ended two lives of learner-0: .*not saved"
+    ):
         restarts.delay_s("learner-0", RoleFailedError(str(failed).replace("12:00:01", "12:00:31")))
 
 
@@ -79,4 +94,6 @@ def test_a_process_that_is_killed_twice_in_the_same_words_is_started_again() -> 
     restarts = Restarts(3, Clock())
     restarts.saw("generator-0")
     for _ in range(3):
-        restarts.delay_s("generator-0", RoleDiedError("generator-0 ended by itself (ActorDiedError)"))
+        restarts.delay_s(
+            "generator-0", RoleDiedError("generator-0 ended by itself (ActorDiedError)")
+        )

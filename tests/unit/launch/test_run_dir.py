@@ -39,7 +39,9 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> N
 
 def test_settings_may_be_mended_as_long_as_nothing_was_trained(tmp_path: Path) -> None:
     key = begin(tmp_path)
-    assert begin(tmp_path, "learner.lr=1e-4") != key  # other keys: no group of the old settings can be trained
+    assert (
+        begin(tmp_path, "learner.lr=1e-4") != key
+    )  # other keys: no group of the old settings can be trained
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -54,9 +56,7 @@ def test_a_run_that_is_up_is_seen_and_one_that_died_is_not(tmp_path: Path) -> No
     assert run_dirs.running(tmp_path) == os.getpid()
     with run_dirs.locked(tmp_path), pytest.raises(ConfigError, match="sppo-cli down"):
         begin(tmp_path)
-    code = (
-        f"from pathlib import Path; from sppo.launch import run_dir as r; r.write_status(Path({str(tmp_path)!r}), {{}})"
-    )
+    code = f"from pathlib import Path; from sppo.launch import run_dir as r; r.write_status(Path({str(tmp_path)!r}), {{}})"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert run_dirs.running(tmp_path) is None
     assert run_dirs.describe(tmp_path)["state"] == "stopped"

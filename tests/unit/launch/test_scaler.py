@@ -112,7 +112,9 @@ def test_more_than_there_is_changes_nothing(job: Job) -> None:
     assert "asks for 9 CPUs" in job.scaler.state()["refused"]
 
 
-def test_no_single_machine_with_room_changes_nothing(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_single_machine_with_room_changes_nothing(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job.cluster.granted = False
     job.ask(generator=3, scorer=2)
     job.round()

@@ -27,7 +27,10 @@ print("after")
 def run(log: Path, streams: str = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
     command = f'exec "$0" -c "$1" "$2" {streams}'
     return subprocess.run(
-        ["sh", "-c", command, sys.executable, SCRIPT, str(log)], capture_output=True, env=environment, check=True
+        ["sh", "-c", command, sys.executable, SCRIPT, str(log)],
+        capture_output=True,
+        env=environment,
+        check=True,
     )
 
 

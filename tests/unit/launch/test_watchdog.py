@@ -15,7 +15,9 @@ def test_a_role_that_stands_still_or_falls_silent_has_hung() -> None:
     clock = Clock()
     dog = Watchdog(60, 300, clock)
     names = dict.fromkeys(["generator-0", "generator-1", "scorer-0"], 0.0)
-    assert dog.hung(names, [member(), member(name="generator-1")]) == {}  # scorer-0 is still starting
+    assert (
+        dog.hung(names, [member(), member(name="generator-1")]) == {}
+    )  # scorer-0 is still starting
     clock.now = SILENT_S + 0.1
     assert dog.hung(names, [member(1)]) == {"generator-1": "no heartbeat"}
     clock.now = 59

@@ -15,7 +15,10 @@ class Clock:
 def test_a_reason_is_said_once_and_then_counted_at_intervals() -> None:
     clock = Clock()
     words = Words(clock)
-    assert words.say("dead", "train-000000001: no answer in 5 s\nmore") == "given up: train-000000001: no answer in 5 s"
+    assert (
+        words.say("dead", "train-000000001: no answer in 5 s\nmore")
+        == "given up: train-000000001: no answer in 5 s"
+    )
     assert [words.say("dead", f"train-{i:09d}: no answer in 5 s") for i in range(3)] == ["", "", ""]
     assert words.due() == []
     clock.now = AGAIN_S
@@ -32,7 +35,8 @@ def test_reasons_that_all_differ_do_not_fill_the_terminal() -> None:
     said = [words.say("refusal", f"cannot parse {'x' * i!r}") for i in range(100)]
     assert sum(bool(line) for line in said) == REASONS + 1
     assert words.due(all_of_it=True) == [
-        f"refused, tried again {100 - REASONS - 1} more times: for other reasons, which are in events.jsonl"
+        f"refused, tried again {100 - REASONS - 1} more times: for other reasons, which are in "
+        f"events.jsonl"
     ]
 
 

@@ -23,14 +23,23 @@ from tests import makers
 def save(root: Path, step: int, keep: int = 2, epoch: str = "abc12345ffff") -> Path:
     tensors = {"w": torch.full((3,), float(step))}
     return checkpoint.save(
-        root, step=step, epoch=epoch, model=tensors.items(), optimizer=tensors.items(), state={"ledger": {}}, keep=keep
+        root,
+        step=step,
+        epoch=epoch,
+        model=tensors.items(),
+        optimizer=tensors.items(),
+        state={"ledger": {}},
+        keep=keep,
     )
 
 
 def test_the_newest_whole_checkpoint_is_found_and_old_ones_go(tmp_path: Path) -> None:
     for step in (20, 40, 60):
         save(tmp_path, step)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000040-abc12345", "step-000060-abc12345"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "step-000040-abc12345",
+        "step-000060-abc12345",
+    ]
     found = checkpoint.newest(tmp_path)
     assert found is not None
     assert found.step == 60
@@ -66,7 +75,9 @@ def test_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     config = LearnerConfig(groups_per_step=4, lr=1e-3)
 
     def fresh() -> tuple[Policy, Optimizer, Trainer]:
-        policy = Policy(path, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.bfloat16)
+        policy = Policy(
+            path, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.bfloat16
+        )
         optimizer = Optimizer(config, policy.master)
         return policy, optimizer, Trainer(config, policy, optimizer)
 

@@ -1,4 +1,6 @@
-"""The learner's loop with a tiny model, a deterministic engine, an in-memory broker and a real weight sync."""
+"""The learner's loop with a tiny model, a deterministic engine, an in-memory broker and a real
+weight sync.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def task(tmp_path: Path) -> str:
     path = tmp_path / "questions.jsonl"
-    path.write_text("".join(json.dumps({"question": f"w{i} w{i + 1}", "answer": "1"}) + "\n" for i in range(60)))
+    path.write_text(
+        "".join(json.dumps({"question": f"w{i} w{i + 1}", "answer": "1"}) + "\n" for i in range(60))
+    )
     return f"jsonl:{path}"
 
 
@@ -75,7 +79,9 @@ class Life:
 
     def __init__(self, settings: RunConfig, run_dir: Path) -> None:
         self.broker, self.engine, self.run_dir = MemoryBroker(), FakeEngine(), run_dir
-        generator = Generator(settings, self.broker, self.engine, InlineScorer(settings.scorer.name), "generator-0")
+        generator = Generator(
+            settings, self.broker, self.engine, InlineScorer(settings.scorer.name), "generator-0"
+        )
         self._thread = threading.Thread(target=self._generate, args=(generator,), daemon=True)
         self._settings = settings
 
@@ -103,9 +109,14 @@ def records(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_generators_get_new_weights_only_when_an_iteration_ends(model: str, task: str, tmp_path: Path) -> None:
+def test_generators_get_new_weights_only_when_an_iteration_ends(
+    model: str, task: str, tmp_path: Path
+) -> None:
     life = Life(
-        configuration(model, task, target="half", anchor="iteration", iteration_steps=4, eval_every=2), tmp_path
+        configuration(
+            model, task, target="half", anchor="iteration", iteration_steps=4, eval_every=2
+        ),
+        tmp_path,
     )
     outcome = life.run()
     # Once before the first step, at step 4, and at the end
@@ -119,9 +130,13 @@ def test_generators_get_new_weights_only_when_an_iteration_ends(model: str, task
     assert all(m > 0 for i, m in enumerate(moved) if i not in (0, 4))
 
 
-def test_a_resumed_life_goes_on_from_the_snapshot_that_generators_ran(model: str, task: str, tmp_path: Path) -> None:
+def test_a_resumed_life_goes_on_from_the_snapshot_that_generators_ran(
+    model: str, task: str, tmp_path: Path
+) -> None:
     # Given a life that is stopped between two snapshots
-    settings = configuration(model, task, target="half", anchor="iteration", iteration_steps=4, snapshot="host")
+    settings = configuration(
+        model, task, target="half", anchor="iteration", iteration_steps=4, snapshot="host"
+    )
     first = Life(settings, tmp_path)
     stopped = first.run(stop_after=1)
     assert not stopped["finished"]
@@ -145,17 +160,22 @@ def test_a_resumed_life_goes_on_from_the_snapshot_that_generators_ran(model: str
     assert all(line["delta_std"] for line in records(tmp_path) if line["step"] in (2, 3, 4, 6))
 
 
-def test_a_probe_measures_the_mismatch_where_every_batch_is_stale(model: str, task: str, tmp_path: Path) -> None:
+def test_a_probe_measures_the_mismatch_where_every_batch_is_stale(
+    model: str, task: str, tmp_path: Path
+) -> None:
     life = Life(configuration(model, task, target="half", lookahead_steps=1), tmp_path)
     life.run()
     lines = records(tmp_path)
-    # The evaluation after step 3 starts it; groups of that version are there one batch later at the latest
+    # The evaluation after step 3 starts it; groups of that version are there one batch later at the
+    # latest
     assert [line["mismatch_probe"] is None for line in lines[:3]] == [True] * 3
     assert lines[-1]["mismatch_probe"] > 0
 
 
 @pytest.mark.parametrize("preset", ["math-7b", "paper"])
-def test_the_presets_of_published_runs_train(preset: str, model: str, task: str, tmp_path: Path) -> None:
+def test_the_presets_of_published_runs_train(
+    preset: str, model: str, task: str, tmp_path: Path
+) -> None:
     """Their objectives as they are, at the size of a test."""
     small = {
         "model.name": model, "task.name": task, "task.prompt": "{question}", "sampling.max_tokens": 4,
@@ -165,7 +185,11 @@ def test_the_presets_of_published_runs_train(preset: str, model: str, task: str,
         "scorer.url": "", "scorer.mode": "inline",
     }  # fmt: skip
     if preset == "math-7b":
-        small |= {"scorer.name": f"{__name__}:even", "task.held_out": 4, "learner.groups_per_step": 16}
+        small |= {
+            "scorer.name": f"{__name__}:even",
+            "task.held_out": 4,
+            "learner.groups_per_step": 16,
+        }
     else:
         small |= {"scorer.name": f"{__name__}:judge"}
     settings = config.load(preset, [f"{key}={json.dumps(value)}" for key, value in small.items()])
@@ -183,14 +207,20 @@ def test_the_presets_of_published_runs_train(preset: str, model: str, task: str,
         assert all(line["length_mean"] * 8 == pytest.approx(line["tokens"]) for line in lines)
 
 
-def test_a_run_ended_between_two_snapshots_publishes_its_last_weights(model: str, task: str, tmp_path: Path) -> None:
+def test_a_run_ended_between_two_snapshots_publishes_its_last_weights(
+    model: str, task: str, tmp_path: Path
+) -> None:
     # Given a life stopped at a step that is none of an iteration's
-    first = Life(configuration(model, task, target="half", anchor="iteration", iteration_steps=4), tmp_path)
+    first = Life(
+        configuration(model, task, target="half", anchor="iteration", iteration_steps=4), tmp_path
+    )
     stopped = first.run(stop_after=1)
     assert stopped["steps"] < 4
     # When the user makes that step the last one
     steps = stopped["steps"]
-    settings = configuration(model, task, target="half", anchor="iteration", iteration_steps=4, steps=steps)
+    settings = configuration(
+        model, task, target="half", anchor="iteration", iteration_steps=4, steps=steps
+    )
     second = Life(settings, tmp_path)
     outcome = second.run()
     # Then the weights exported are those that were evaluated
@@ -199,15 +229,21 @@ def test_a_run_ended_between_two_snapshots_publishes_its_last_weights(model: str
     assert all(torch.equal(w, exported[k].to(w.dtype)) for k, w in second.engine.weights.items())
 
 
-def test_without_held_out_questions_nothing_is_evaluated(model: str, task: str, tmp_path: Path) -> None:
+def test_without_held_out_questions_nothing_is_evaluated(
+    model: str, task: str, tmp_path: Path
+) -> None:
     settings = configuration(model, task, target="half", steps=2)
-    settings = settings.model_copy(update={"task": settings.task.model_copy(update={"held_out": 0})})
+    settings = settings.model_copy(
+        update={"task": settings.task.model_copy(update={"held_out": 0})}
+    )
     outcome = Life(settings, tmp_path).run()
     assert outcome["held_out_accuracy"] == {"before": None, "after": None, "n": 0}
     assert outcome["finished"]
 
 
-def test_a_stop_while_no_generator_is_alive_loses_no_record(model: str, task: str, tmp_path: Path) -> None:
+def test_a_stop_while_no_generator_is_alive_loses_no_record(
+    model: str, task: str, tmp_path: Path
+) -> None:
     # Given a learner whose only generator leaves for good while a batch is trained
     life = Life(configuration(model, task, target="half"), tmp_path)
     apply = life.engine.load_weights

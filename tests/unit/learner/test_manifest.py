@@ -50,7 +50,9 @@ def test_a_checkpoint_as_it_was_written_is_the_newest(tmp_path: Path) -> None:
     assert manifest.newest(tmp_path / "none") is None
 
 
-@pytest.mark.parametrize("damage", [cut, zero, flip, Path.unlink], ids=["cut", "zeroed", "one bit", "missing"])
+@pytest.mark.parametrize(
+    "damage", [cut, zero, flip, Path.unlink], ids=["cut", "zeroed", "one bit", "missing"]
+)
 @pytest.mark.parametrize("name", [*FILES, manifest.NAME])
 def test_a_damaged_file_is_named_and_the_older_checkpoint_offered(
     name: str, damage: Callable[[Path], None], tmp_path: Path
@@ -61,7 +63,9 @@ def test_a_damaged_file_is_named_and_the_older_checkpoint_offered(
     newer = make(root, 40)
     damage(newer / name)
     # When it is looked for
-    with pytest.raises(ConfigError, match=r"go on from step-000020-abc12345, after step 20") as refused:
+    with pytest.raises(
+        ConfigError, match=r"go on from step-000020-abc12345, after step 20"
+    ) as refused:
         manifest.newest(root)
     # Then the message names a file of it in one line, and what it says to do leads to the older one
     assert str(newer) in str(refused.value)
@@ -80,13 +84,17 @@ def test_only_a_whole_one_is_offered(tmp_path: Path) -> None:
         make(tmp_path, step)
     for step in (40, 60):
         cut(tmp_path / f"step-{step:06d}-abc12345" / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"after step 20.*step-000060-abc12345.damaged && mv .*step-000040"):
+    with pytest.raises(
+        ConfigError, match=r"after step 20.*step-000060-abc12345.damaged && mv .*step-000040"
+    ):
         manifest.newest(tmp_path)
 
 
 def test_without_a_whole_one_the_way_on_is_to_begin_anew(tmp_path: Path) -> None:
     cut(make(tmp_path, 20) / "optimizer.safetensors")
-    with pytest.raises(ConfigError, match=r"optimizer\.safetensors is damaged.*no older one.*another --run-dir"):
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.safetensors is damaged.*no older one.*another --run-dir"
+    ):
         manifest.newest(tmp_path)
 
 

@@ -1,4 +1,6 @@
-"""Log-probs and gradients of rows against the model's own forward; all families: tests/integration/test_families.py."""
+"""Log-probs and gradients of rows against the model's own forward; all families:
+tests/integration/test_families.py.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,22 @@ from tests import families as tiny
 
 
 @pytest.mark.parametrize(
-    "name", ["mistral", "gemma2", "gemma3_text", "llama4_text", "gpt_oss", "gpt2", "qwen3, window", "bloom", "lfm2"]
+    "name",
+    [
+        "mistral",
+        "gemma2",
+        "gemma3_text",
+        "llama4_text",
+        "gpt_oss",
+        "gpt2",
+        "qwen3, window",
+        "bloom",
+        "lfm2",
+    ],
 )
-def test_windows_caps_sinks_and_recurrent_layers_are_the_models_own(name: str, tmp_path: Path) -> None:
+def test_windows_caps_sinks_and_recurrent_layers_are_the_models_own(
+    name: str, tmp_path: Path
+) -> None:
     gap = tiny.learner_gap(tiny.save(name, tmp_path))
     assert gap.logprobs < 2e-5
     assert gap.gradients < 1e-3

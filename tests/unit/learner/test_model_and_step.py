@@ -1,4 +1,6 @@
-"""A tiny Llama in float32: layouts, micro-batches and mini-batches must not change the mathematics."""
+"""A tiny Llama in float32: layouts, micro-batches and mini-batches must not change the
+mathematics.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def groups() -> list[Group]:
     made = makers.random_groups(np.random.default_rng(3), 6, vocabulary=VOCABULARY)
-    made[3] = replace(made[3], rewards=np.full(len(made[3].completions), 0.5, np.float32))  # without a signal
+    made[3] = replace(
+        made[3], rewards=np.full(len(made[3].completions), 0.5, np.float32)
+    )  # without a signal
     return made
 
 
@@ -55,22 +59,31 @@ def on_policy(model: Policy, groups: list[Group]) -> list[Group]:
     made = []
     for group in groups:
         logprobs = [t.detach().numpy() for t in one_by_one(model, group)]
-        completions = [replace(c, behavior_logprobs=t) for c, t in zip(group.completions, logprobs, strict=True)]
+        completions = [
+            replace(c, behavior_logprobs=t)
+            for c, t in zip(group.completions, logprobs, strict=True)
+        ]
         made.append(replace(group, completions=tuple(completions)))
     return made
 
 
-def test_kernels_that_do_not_run_here_are_refused_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_that_do_not_run_here_are_refused_with_the_mend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     run = RunConfig(learner=LearnerConfig(kernels="triton"))
-    with pytest.raises(ConfigError, match=r"learner.kernels: backend 'triton' .* on cpu: .* use 'auto' or 'torch'"):
+    with pytest.raises(
+        ConfigError, match=r"learner.kernels: backend 'triton' .* on cpu: .* use 'auto' or 'torch'"
+    ):
         Logprobs.of(run, "cpu")
     with pytest.raises(ValueError, match="kernels = 'triton' needs a GPU, not device = 'cpu'"):
         LearnerConfig(kernels="triton", device="cpu")
 
 
 def policy(path: str) -> Policy:
-    return Policy(path, device="cpu", logprobs=Logprobs(temperature=TEMPERATURE), compute=torch.float32)
+    return Policy(
+        path, device="cpu", logprobs=Logprobs(temperature=TEMPERATURE), compute=torch.float32
+    )
 
 
 def settings(**changes: Any) -> LearnerConfig:
@@ -82,7 +95,9 @@ def one_by_one(model: Policy, group: Group) -> list[Tensor]:
     results = []
     for completion in group.completions:
         tokens = torch.tensor([*group.prompt_ids, *completion.token_ids], dtype=torch.int64)[None]
-        logits_TV = model.module(input_ids=tokens).logits[0, len(group.prompt_ids) - 1 : -1] / TEMPERATURE
+        logits_TV = (
+            model.module(input_ids=tokens).logits[0, len(group.prompt_ids) - 1 : -1] / TEMPERATURE
+        )
         target_T = tokens[0, len(group.prompt_ids) :]
         results.append(logits_TV.log_softmax(-1).gather(-1, target_T[:, None])[:, 0])
     return results
@@ -90,7 +105,11 @@ def one_by_one(model: Policy, group: Group) -> list[Tensor]:
 
 @pytest.mark.parametrize(
     ("family", "options"),
-    [("Granite", {"logits_scaling": 8.0}), ("Cohere", {"logit_scale": 0.25}), ("Gemma2", {"head_dim": 8})],
+    [
+        ("Granite", {"logits_scaling": 8.0}),
+        ("Cohere", {"logit_scale": 0.25}),
+        ("Gemma2", {"head_dim": 8}),
+    ],
 )
 def test_what_a_family_does_to_its_logits_is_done(
     family: str, options: dict[str, Any], groups: list[Group], tmp_path: Path
@@ -98,7 +117,12 @@ def test_what_a_family_does_to_its_logits_is_done(
     import transformers
 
     torch.manual_seed(0)
-    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+    }
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
     config = getattr(transformers, f"{family}Config")(**sizes, **heads, **options)
     made = getattr(transformers, f"{family}ForCausalLM")(config)
@@ -126,7 +150,9 @@ def test_packed_log_probs_are_those_of_each_completion_alone(
 
 
 @pytest.mark.parametrize("share_prompt", [True, False])
-def test_a_plan_covers_every_group_once_within_its_budget(groups: list[Group], share_prompt: bool) -> None:
+def test_a_plan_covers_every_group_once_within_its_budget(
+    groups: list[Group], share_prompt: bool
+) -> None:
     plan = batching.plan(groups, 60, share_prompt)
     assert sorted(i for part in plan for i in part) == list(range(len(groups)))
     for part in plan:
@@ -150,8 +176,12 @@ def gradients(path: str, groups: list[Group], **changes: Any) -> dict[str, Tenso
     return kept
 
 
-@pytest.mark.parametrize("changes", [{"micro_batch_tokens": 1}, {"share_prompt": False}, {"target": "softmean"}])
-def test_gradients_do_not_depend_on_the_layout(path: str, groups: list[Group], changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{"micro_batch_tokens": 1}, {"share_prompt": False}, {"target": "softmean"}]
+)
+def test_gradients_do_not_depend_on_the_layout(
+    path: str, groups: list[Group], changes: dict[str, Any]
+) -> None:
     base = {k: v for k, v in changes.items() if k == "target"}
     one = gradients(path, groups, **(base | {"micro_batch_tokens": 10_000}))
     other = gradients(path, groups, **changes)
@@ -160,8 +190,11 @@ def test_gradients_do_not_depend_on_the_layout(path: str, groups: list[Group], c
         assert float((other[name] - expected).norm() / expected.norm()) < 1e-4, name
 
 
-def test_the_first_mini_batch_as_its_own_anchor_equals_an_explicit_recompute(path: str, groups: list[Group]) -> None:
-    # Given one trainer with the shortcut, and one that scores a snapshot of the same weights beforehand
+def test_the_first_mini_batch_as_its_own_anchor_equals_an_explicit_recompute(
+    path: str, groups: list[Group]
+) -> None:
+    # Given one trainer with the shortcut, and one that scores a snapshot of the same weights
+    # beforehand
     def step(explicit: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
         model = policy(path)
         config = settings(anchor="iteration")
@@ -180,7 +213,9 @@ def test_the_first_mini_batch_as_its_own_anchor_equals_an_explicit_recompute(pat
         assert torch.allclose(weight, expected[name], atol=2e-5), name
 
 
-def test_later_mini_batches_regress_against_the_weights_of_the_batchs_arrival(path: str, groups: list[Group]) -> None:
+def test_later_mini_batches_regress_against_the_weights_of_the_batchs_arrival(
+    path: str, groups: list[Group]
+) -> None:
     model = policy(path)
     config = settings(mini_batches=3, steps=3)
     trainer = Trainer(config, model, Optimizer(config, model.master))
@@ -196,7 +231,9 @@ def test_later_mini_batches_regress_against_the_weights_of_the_batchs_arrival(pa
     assert records[1]["log_rho_mean"] == pytest.approx(sum(log_rho) / completions, rel=1e-4)
 
 
-def test_training_raises_the_probability_of_rewarded_completions(path: str, groups: list[Group]) -> None:
+def test_training_raises_the_probability_of_rewarded_completions(
+    path: str, groups: list[Group]
+) -> None:
     model = policy(path)
     trainer = Trainer(settings(lr=3e-3), model, Optimizer(settings(lr=3e-3), model.master))
 
@@ -216,7 +253,9 @@ def test_training_raises_the_probability_of_rewarded_completions(path: str, grou
     assert gap() > start + 1.0
 
 
-def test_every_metric_is_documented_and_staleness_is_counted(path: str, groups: list[Group]) -> None:
+def test_every_metric_is_documented_and_staleness_is_counted(
+    path: str, groups: list[Group]
+) -> None:
     model = policy(path)
     trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
     later = Version(epoch=makers.V0.epoch, n=2)
@@ -227,7 +266,9 @@ def test_every_metric_is_documented_and_staleness_is_counted(path: str, groups: 
     assert (foreign["staleness_mean"], foreign["foreign_epoch_groups"]) == (None, 6)
 
 
-def test_mismatch_is_the_mean_gap_of_completions_at_this_version(path: str, groups: list[Group]) -> None:
+def test_mismatch_is_the_mean_gap_of_completions_at_this_version(
+    path: str, groups: list[Group]
+) -> None:
     model = policy(path)
     trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
     gaps = [
@@ -235,7 +276,9 @@ def test_mismatch_is_the_mean_gap_of_completions_at_this_version(path: str, grou
         for g in groups
         for a, c in zip(one_by_one(model, g), g.completions, strict=True)
     ]
-    assert trainer.mismatch(groups, makers.V0).mean == pytest.approx(float(torch.cat(gaps).mean()), rel=1e-4)
+    assert trainer.mismatch(groups, makers.V0).mean == pytest.approx(
+        float(torch.cat(gaps).mean()), rel=1e-4
+    )
     assert trainer.mismatch(groups, Version(epoch="e1", n=1)).mean is None
 
 
@@ -253,7 +296,9 @@ def test_a_step_without_any_signal_goes_on_by_momentum(path: str, groups: list[G
 def test_a_gradient_that_is_not_finite_moves_nothing(path: str, groups: list[Group]) -> None:
     model = policy(path)
     trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
-    groups[0] = replace(groups[0], rewards=np.array([np.inf] + [0.0] * (len(groups[0].completions) - 1), np.float32))
+    groups[0] = replace(
+        groups[0], rewards=np.array([np.inf] + [0.0] * (len(groups[0].completions) - 1), np.float32)
+    )
     before = {k: p.detach().clone() for k, p in model.master.items()}
     with pytest.raises(FloatingPointError, match="step 1"):
         list(trainer.train(groups, makers.V0))
@@ -268,8 +313,12 @@ def moved(model: Policy, amount: float = 0.02) -> None:
     model.refresh()
 
 
-def take(path: str, groups: list[Group], *, move: bool = False, **changes: Any) -> tuple[Policy, dict[str, Any]]:
-    """One optimizer step at n = 1 of a policy whose snapshots hold the weights that it was loaded with."""
+def take(
+    path: str, groups: list[Group], *, move: bool = False, **changes: Any
+) -> tuple[Policy, dict[str, Any]]:
+    """One optimizer step at n = 1 of a policy whose snapshots hold the weights that it was loaded
+    with.
+    """
     model, config = policy(path), settings(**changes)
     for snapshot in ("anchor", "reference"):
         model.keep(snapshot, device="cpu")  # type: ignore[arg-type]
@@ -277,7 +326,9 @@ def take(path: str, groups: list[Group], *, move: bool = False, **changes: Any) 
         moved(model)
     now = Version(epoch=makers.V0.epoch, n=1)
     published = makers.V0 if config.anchor == "iteration" else now
-    records = list(Trainer(config, model, Optimizer(config, model.master)).train(groups, now, published))
+    records = list(
+        Trainer(config, model, Optimizer(config, model.master)).train(groups, now, published)
+    )
     return model, records[0]
 
 
@@ -301,7 +352,9 @@ def test_an_iterations_anchor_is_its_snapshot(path: str, groups: list[Group]) ->
     assert record["staleness_max"] == 1
 
 
-def test_computing_with_a_snapshot_leaves_the_weights_as_they_were(path: str, groups: list[Group]) -> None:
+def test_computing_with_a_snapshot_leaves_the_weights_as_they_were(
+    path: str, groups: list[Group]
+) -> None:
     model = policy(path)
     model.keep("anchor", device="cpu")
     moved(model)
@@ -311,7 +364,9 @@ def test_computing_with_a_snapshot_leaves_the_weights_as_they_were(path: str, gr
     assert all(torch.equal(p, before[k]) for k, p in model.weights())
 
 
-def test_the_behavior_anchor_takes_what_sampled_as_it_was_recorded(path: str, groups: list[Group]) -> None:
+def test_the_behavior_anchor_takes_what_sampled_as_it_was_recorded(
+    path: str, groups: list[Group]
+) -> None:
     _, record = take(path, groups, anchor="behavior")
     fresh = policy(path)
     delta = [
@@ -320,14 +375,20 @@ def test_the_behavior_anchor_takes_what_sampled_as_it_was_recorded(path: str, gr
         for t, c in zip(one_by_one(fresh, g), g.completions, strict=True)
     ]
     assert record["delta_mean"] == pytest.approx(np.mean(delta), rel=1e-4)
-    assert (record["log_rho_std"], record["weight_mean"], record["effective_sample_size"]) == (0, 1, 1)
+    assert (record["log_rho_std"], record["weight_mean"], record["effective_sample_size"]) == (
+        0,
+        1,
+        1,
+    )
 
 
 @pytest.mark.parametrize("target", ["half", "softmean", "centered"])
 def test_completions_that_are_not_selected_are_not_needed_for_the_gradient(
     path: str, groups: list[Group], target: str
 ) -> None:
-    """Without weights the others are not fed at all; with weights of 1 they are, and change nothing."""
+    """Without weights the others are not fed at all; with weights of 1 they are, and change
+    nothing.
+    """
     groups = compared(on_policy(policy(path), groups))
     trimmed = gradients(path, groups, target=target, select="best_worst", weight="none")
     whole = gradients(path, groups, target=target, select="best_worst", weight="sequence")
@@ -341,8 +402,13 @@ def test_completions_that_are_not_selected_are_not_needed_for_the_gradient(
     assert record["generated_length_mean"] == pytest.approx(sum(g.tokens for g in groups) / total)
 
 
-def test_a_batch_softmean_is_of_the_whole_batch_whatever_the_mini_batch(path: str, groups: list[Group]) -> None:
-    model, config = policy(path), settings(mini_batches=3, steps=3, target="batch_softmean", weight="none", eta=2.0)
+def test_a_batch_softmean_is_of_the_whole_batch_whatever_the_mini_batch(
+    path: str, groups: list[Group]
+) -> None:
+    model, config = (
+        policy(path),
+        settings(mini_batches=3, steps=3, target="batch_softmean", weight="none", eta=2.0),
+    )
     records = list(Trainer(config, model, Optimizer(config, model.master)).train(groups, makers.V0))
     rewards = np.concatenate([g.rewards for g in groups if g.rewards is not None])
     soft_mean = np.log(np.exp(2.0 * rewards).mean()) / 2.0
@@ -352,13 +418,19 @@ def test_a_batch_softmean_is_of_the_whole_batch_whatever_the_mini_batch(path: st
 
 
 def test_linked_rewards_are_win_rates(path: str, groups: list[Group]) -> None:
-    _, record = take(path, groups, target="half", link="bradley-terry", link_temperature=0.5, weight="none")
-    assert record["target_mean"] == pytest.approx(0, abs=1e-6)  # win rates of a group sum to K/2, wins and losses alike
+    _, record = take(
+        path, groups, target="half", link="bradley-terry", link_temperature=0.5, weight="none"
+    )
+    assert record["target_mean"] == pytest.approx(
+        0, abs=1e-6
+    )  # win rates of a group sum to K/2, wins and losses alike
     assert record["residual_std"] > 0
 
 
 def test_a_batch_of_rewards_and_preferences_is_refused(path: str, groups: list[Group]) -> None:
-    with pytest.raises(SppoError, match=r"train-000000001 has rewards.*train-000000000.*learner\.link"):
+    with pytest.raises(
+        SppoError, match=r"train-000000001 has rewards.*train-000000000.*learner\.link"
+    ):
         take(path, [*compared(groups[:1]), *groups[1:]])
 
 
@@ -368,7 +440,9 @@ def test_groups_without_weight_are_counted_and_not_trained(path: str, groups: li
     groups[0] = replace(groups[0], completions=tuple(far))
     _, record = take(path, groups, weight="masked")
     assert record["groups_without_weight"] == 1
-    assert record["weight_clipped_share"] == pytest.approx(len(far) / sum(len(g.completions) for g in groups))
+    assert record["weight_clipped_share"] == pytest.approx(
+        len(far) / sum(len(g.completions) for g in groups)
+    )
     assert record["effective_sample_size"] < 1
 
 
@@ -377,7 +451,11 @@ def test_the_kl_term_pulls_back_to_the_reference(path: str, groups: list[Group])
 
     def divergence(model: Policy) -> float:
         then = policy(path)
-        gaps = [a - b for g in groups for a, b in zip(one_by_one(then, g), one_by_one(model, g), strict=True)]
+        gaps = [
+            a - b
+            for g in groups
+            for a, b in zip(one_by_one(then, g), one_by_one(model, g), strict=True)
+        ]
         d_T = torch.cat(gaps).detach()
         return float((d_T.exp() - d_T - 1).mean())
 
@@ -404,27 +482,54 @@ CASES = {
     "soft mean, sequence": {"target": "softmean", "weight": "sequence", "eta": 3.0},
     "batch soft mean, masked": {"target": "batch_softmean", "weight": "masked"},
     "centered, geometric": {"target": "centered", "weight": "geometric"},
-    "linked": {"target": "half", "link": "bradley-terry", "link_temperature": 0.25, "weight": "sequence"},
-    "best and worst, weighted": {"target": "half", "select": "best_worst", "weight": "sequence", "compared": True},
-    "pair": {"target": "half", "select": "best_worst", "label": "pair", "weight": "geometric", "compared": True},
+    "linked": {
+        "target": "half",
+        "link": "bradley-terry",
+        "link_temperature": 0.25,
+        "weight": "sequence",
+    },
+    "best and worst, weighted": {
+        "target": "half",
+        "select": "best_worst",
+        "weight": "sequence",
+        "compared": True,
+    },
+    "pair": {
+        "target": "half",
+        "select": "best_worst",
+        "label": "pair",
+        "weight": "geometric",
+        "compared": True,
+    },
     "hard": {"target": "half", "select": "best_worst", "label": "hard", "weight": "none"},
     "length": {"target": "softmean", "weight": "geometric", "length_normalize": True},
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_step_is_the_objective_of_these_log_probs(path: str, groups: list[Group], case: str) -> None:
-    """Weights from stale completions reach loss and targets, put together here from log-probs one by one."""
+def test_a_step_is_the_objective_of_these_log_probs(
+    path: str, groups: list[Group], case: str
+) -> None:
+    """Weights from stale completions reach loss and targets, put together here from log-probs one
+    by one.
+    """
     changes: dict[str, Any] = dict(CASES[case])
     then, now = policy(path), policy(path)
     moved(now)
     rng = np.random.default_rng(1)
-    groups = compared(on_policy(then, groups)) if changes.pop("compared", False) else on_policy(then, groups)
+    groups = (
+        compared(on_policy(then, groups))
+        if changes.pop("compared", False)
+        else on_policy(then, groups)
+    )
     groups = [  # sampled by something near the snapshot: some weights meet their caps and some do not
         replace(
             g,
             completions=tuple(
-                replace(c, behavior_logprobs=(c.behavior_logprobs + rng.normal(0, 0.2)).astype(np.float32))
+                replace(
+                    c,
+                    behavior_logprobs=(c.behavior_logprobs + rng.normal(0, 0.2)).astype(np.float32),
+                )
                 for c in g.completions
             ),
         )
@@ -435,20 +540,31 @@ def test_a_step_is_the_objective_of_these_log_probs(path: str, groups: list[Grou
 
     sizes = [len(g.completions) for g in groups]
     ids_N = torch.arange(len(groups)).repeat_interleave(torch.tensor(sizes))
-    logprob, anchor = ([t.detach() for g in groups for t in one_by_one(model, g)] for model in (now, then))
+    logprob, anchor = (
+        [t.detach() for g in groups for t in one_by_one(model, g)] for model in (now, then)
+    )
     behavior = [torch.from_numpy(c.behavior_logprobs) for g in groups for c in g.completions]
     length_N = torch.tensor([len(t) for t in logprob])
     cu_seqlens = torch.nn.functional.pad(length_N.cumsum(0), (1, 0))
-    tokens = {"logprob_T": torch.cat(logprob), "anchor_T": torch.cat(anchor), "behavior_T": torch.cat(behavior)}
+    tokens = {
+        "logprob_T": torch.cat(logprob),
+        "anchor_T": torch.cat(anchor),
+        "behavior_T": torch.cat(behavior),
+    }
     log_rho_N = torch.stack([(a - b).sum() for a, b in zip(anchor, behavior, strict=True)])
     cap = config.weight_cap or None
     weight_N, stats = kernels.sequence_weights(config.weight, log_rho_N, length_N, cap=cap)
     assert config.weight == "none" or 0 < stats.clipped_share < 1
-    rewards_N = None if groups[0].rewards is None else torch.cat([torch.tensor(g.rewards) for g in groups])
+    rewards_N = (
+        None if groups[0].rewards is None else torch.cat([torch.tensor(g.rewards) for g in groups])
+    )
     tables = None if rewards_N is not None else [torch.tensor(g.preferences) for g in groups]
     if config.link == "bradley-terry":
         assert rewards_N is not None
-        rewards_N, tables = None, objective.bradley_terry(rewards_N, ids_N, temperature=config.link_temperature)
+        rewards_N, tables = (
+            None,
+            objective.bradley_terry(rewards_N, ids_N, temperature=config.link_temperature),
+        )
     scored: dict[str, Any] = {"group_ids_N": ids_N, "rewards_N": rewards_N, "preferences": tables}
     score_N = objective.compute_scores(**scored)
     keep_N = objective.select_completions(config.select, score_N, ids_N)
@@ -459,7 +575,9 @@ def test_a_step_is_the_objective_of_these_log_probs(path: str, groups: list[Grou
     elif config.target == "centered":
         target_N = score_N
     else:
-        target_N = objective.compute_targets(config.target, eta=config.eta, weights_N=weight_N, **scored)
+        target_N = objective.compute_targets(
+            config.target, eta=config.eta, weights_N=weight_N, **scored
+        )
     keep_T = keep_N.repeat_interleave(length_N)
     kept = [int(k.sum()) for k in keep_N.split(sizes)]
     loss, expected = kernels.sppo_loss(
@@ -518,19 +636,29 @@ def test_groups_without_a_gradient_stay_out_of_the_model_and_change_nothing(
     # When it is trained with and without what saves them the way
     monkeypatch.setattr(Policy, "logprobs", counted)
     record, weights = step(skip=True)
-    # Then three groups went through the model: two with a signal, one that was drawn to tell of the others
+    # Then three groups went through the model: two with a signal, one that was drawn to tell of the
+    # others
     assert sum(fed) == 3
     whole, expected = step(skip=False)
     for name, weight in weights.items():
         assert torch.equal(weight, expected[name]), name
     # And what does not depend on the learner's log-probs is counted over all of them
-    for name in ("loss", "grad_norm", "no_signal_share", "tokens", "length_mean", "reward_mean", "staleness_mean"):
+    for name in (
+        "loss",
+        "grad_norm",
+        "no_signal_share",
+        "tokens",
+        "length_mean",
+        "reward_mean",
+        "staleness_mean",
+    ):
         assert record[name] == pytest.approx(whole[name], rel=1e-6), name
     assert (whole["measured_share"], 0 < record["measured_share"] < 1) == (1, True)
 
 
 @pytest.mark.parametrize(
-    "changes", [{"kl_coef": 0.1}, {"entropy_coef": 0.1}, {"anchor": "behavior"}, {"anchor": "iteration"}]
+    "changes",
+    [{"kl_coef": 0.1}, {"entropy_coef": 0.1}, {"anchor": "behavior"}, {"anchor": "iteration"}],
 )
 def test_groups_without_a_signal_are_fed_where_they_have_a_gradient(
     path: str, groups: list[Group], changes: dict[str, Any]
@@ -541,7 +669,9 @@ def test_groups_without_a_signal_are_fed_where_they_have_a_gradient(
     assert record["grad_norm"] > 0
 
 
-def test_the_entropy_of_what_was_not_measured_is_what_the_engine_said(path: str, groups: list[Group]) -> None:
+def test_the_entropy_of_what_was_not_measured_is_what_the_engine_said(
+    path: str, groups: list[Group]
+) -> None:
     # Given groups without a signal that this policy sampled, so that −log μ is an unbiased estimate
     quiet = on_policy(policy(path), [without_signal(g) for g in groups])
     record = take(path, quiet)[1]

@@ -1,4 +1,6 @@
-"""The objective's functions against closed forms, a restatement in plain Python, and finite differences."""
+"""The objective's functions against closed forms, a restatement in plain Python, and finite
+differences.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,13 @@ def matrices(seed: int = 0) -> list[Tensor]:
 
 
 def loss(
-    target: str, values: dict[str, Any], *, seed: int = 0, eta: float = 1.5, weight: str = "none", **options: Any
+    target: str,
+    values: dict[str, Any],
+    *,
+    seed: int = 0,
+    eta: float = 1.5,
+    weight: str = "none",
+    **options: Any,
 ) -> tuple[Tensor, LossStats]:
     """Weights, then targets, then the loss, as the learner puts them together."""
     _, log_rho_N, length_N = sequence_log_ratios(**values)
@@ -72,9 +80,16 @@ def loss(
     preferences = matrices(seed)
     common = {"group_ids_N": GROUPS, "preferences": preferences, "weights_N": weight_N}
     target_N = (
-        objective.compute_scores(**common) if target == "centered" else compute_targets(target, eta=eta, **common)
+        objective.compute_scores(**common)
+        if target == "centered"
+        else compute_targets(target, eta=eta, **common)
     )
-    settings = {"eta": eta, "group_offsets": OFFSETS, "centered": target == "centered", "weight_mode": weight}
+    settings = {
+        "eta": eta,
+        "group_offsets": OFFSETS,
+        "centered": target == "centered",
+        "weight_mode": weight,
+    }
     return sppo_loss(**values, targets_N=target_N, **(settings | options))
 
 
@@ -83,8 +98,12 @@ def by_hand(target: str, values: dict[str, Any], weight: str, eta: float, seed: 
     n = range(len(LENGTHS))
     spans = [range(int(CU_SEQLENS[i]), int(CU_SEQLENS[i + 1])) for i in n]
     v = {k: t.tolist() for k, t in values.items()}
-    delta = [sum(v["mask_T"][t] * (v["logprob_T"][t] - v["anchor_T"][t]) for t in spans[i]) for i in n]
-    log_rho = [sum(v["mask_T"][t] * (v["anchor_T"][t] - v["behavior_T"][t]) for t in spans[i]) for i in n]
+    delta = [
+        sum(v["mask_T"][t] * (v["logprob_T"][t] - v["anchor_T"][t]) for t in spans[i]) for i in n
+    ]
+    log_rho = [
+        sum(v["mask_T"][t] * (v["anchor_T"][t] - v["behavior_T"][t]) for t in spans[i]) for i in n
+    ]
     length = [sum(v["mask_T"][t] for t in spans[i]) for i in n]
     per_token = [math.exp(log_rho[i] / length[i]) for i in n]
     w = {
@@ -102,7 +121,9 @@ def by_hand(target: str, values: dict[str, Any], weight: str, eta: float, seed: 
     def rate(i: int, weighted: bool) -> float:
         g, row = (0, i) if i < 2 else (1, i - 2)
         shares = share(i) if weighted else [1 / len(mates[i])] * len(mates[i])
-        return float(sum(q * p for q, p in zip(shares, matrices(seed)[g][row].tolist(), strict=True)))
+        return float(
+            sum(q * p for q, p in zip(shares, matrices(seed)[g][row].tolist(), strict=True))
+        )
 
     s = [rate(i, target != "batch_softmean") for i in n]
     own = [delta[i] - eta * s[i] for i in n]
@@ -111,7 +132,9 @@ def by_hand(target: str, values: dict[str, Any], weight: str, eta: float, seed: 
         log_z = {
             "centered": sum(own[j] for j in mates[i]) / len(mates[i]),
             "half": -eta / 2,
-            "softmean": -math.log(sum(q * math.exp(eta * s[j]) for q, j in zip(share(i), mates[i], strict=True))),
+            "softmean": -math.log(
+                sum(q * math.exp(eta * s[j]) for q, j in zip(share(i), mates[i], strict=True))
+            ),
             "batch_softmean": -math.log(sum(math.exp(eta * s[j]) for j in n) / len(LENGTHS)),
         }[target]
         total += w[i] * (own[i] - log_z) ** 2 / len(LENGTHS)
@@ -129,7 +152,9 @@ def test_the_loss_is_the_formula(weight: str, target: str, eta: float) -> None:
 
 @pytest.mark.parametrize(("weight", "target"), MODES)
 @pytest.mark.parametrize("length_normalized", [False, True])
-def test_the_gradient_agrees_with_finite_differences(weight: str, target: str, length_normalized: bool) -> None:
+def test_the_gradient_agrees_with_finite_differences(
+    weight: str, target: str, length_normalized: bool
+) -> None:
     values = tokens()
     logprob_T = values["logprob_T"].clone().requires_grad_()
     options: dict[str, Any] = {"weight": weight, "length_normalized": length_normalized}
@@ -142,14 +167,20 @@ def test_the_gradient_agrees_with_finite_differences(weight: str, target: str, l
     def held(moved_T: Tensor) -> float:
         if target != "centered":  # weights do not depend on what moves
             return float(loss(target, values | {"logprob_T": moved_T}, **options)[0])
-        change_N = segment_sum(values["mask_T"] * (moved_T - values["logprob_T"]), CU_SEQLENS)  # the mean is held
-        return float((fixed.weight_N * (fixed.residual_N + scale_N * change_N) ** 2).sum() / len(LENGTHS))
+        change_N = segment_sum(
+            values["mask_T"] * (moved_T - values["logprob_T"]), CU_SEQLENS
+        )  # the mean is held
+        return float(
+            (fixed.weight_N * (fixed.residual_N + scale_N * change_N) ** 2).sum() / len(LENGTHS)
+        )
 
     numeric_T = torch.zeros_like(logprob_T)
     for t in range(len(logprob_T)):
         bump_T = torch.zeros_like(logprob_T)
         bump_T[t] = step
-        numeric_T[t] = (held(values["logprob_T"] + bump_T) - held(values["logprob_T"] - bump_T)) / (2 * step)
+        numeric_T[t] = (held(values["logprob_T"] + bump_T) - held(values["logprob_T"] - bump_T)) / (
+            2 * step
+        )
     error = float((logprob_T.grad - numeric_T).norm() / numeric_T.norm())
     assert error < 1e-6
 
@@ -167,10 +198,14 @@ def test_on_its_own_anchor_the_gradient_is_a_policy_gradient_with_a_baseline() -
     values = tokens() | {"mask_T": None}
     values["logprob_T"] = values["anchor_T"].clone().requires_grad_()
     score_N = torch.rand(len(LENGTHS), dtype=torch.float64)
-    total, stats = sppo_loss(**values, targets_N=score_N, eta=2.0, group_offsets=OFFSETS, centered=True)
+    total, stats = sppo_loss(
+        **values, targets_N=score_N, eta=2.0, group_offsets=OFFSETS, centered=True
+    )
     total.backward()
     advantage_N = score_N - group_mean(score_N, GROUPS)
-    expected_T = torch.repeat_interleave(-2 * 2.0 * advantage_N / len(LENGTHS), torch.tensor(LENGTHS))
+    expected_T = torch.repeat_interleave(
+        -2 * 2.0 * advantage_N / len(LENGTHS), torch.tensor(LENGTHS)
+    )
     assert torch.allclose(values["logprob_T"].grad, expected_T)
     assert torch.allclose(stats.target_N, advantage_N)
 
@@ -192,16 +227,24 @@ def test_softmean_does_not_overflow_or_vanish_at_the_papers_eta() -> None:
     rewards_N = torch.tensor([0.0, 0.5, 1e-3, 2e-3, 1.0])
     target_N = compute_targets("softmean", eta=1e3, group_ids_N=GROUPS, rewards_N=rewards_N)
     assert torch.isfinite(target_N).all()
-    assert float(target_N[1]) == pytest.approx(math.log(2) / 1e3, rel=1e-3)  # the only one that counts in its group
+    assert float(target_N[1]) == pytest.approx(
+        math.log(2) / 1e3, rel=1e-3
+    )  # the only one that counts in its group
 
 
 def test_a_completion_of_weight_zero_takes_no_part_in_the_soft_mean() -> None:
     given = {"eta": 1.0, "group_ids_N": torch.zeros(3, dtype=torch.int64)}
     masked = compute_targets(
-        "softmean", rewards_N=torch.tensor([1.0, 0.0, 900.0]), weights_N=torch.tensor([1.0, 1.0, 0.0]), **given
+        "softmean",
+        rewards_N=torch.tensor([1.0, 0.0, 900.0]),
+        weights_N=torch.tensor([1.0, 1.0, 0.0]),
+        **given,
     )
     alone = compute_targets(
-        "softmean", eta=1.0, group_ids_N=given["group_ids_N"][:2], rewards_N=torch.tensor([1.0, 0.0])
+        "softmean",
+        eta=1.0,
+        group_ids_N=given["group_ids_N"][:2],
+        rewards_N=torch.tensor([1.0, 0.0]),
     )
     assert torch.allclose(masked[:2], alone)
     assert torch.isfinite(masked).all()
@@ -215,7 +258,9 @@ def test_a_group_whose_weights_are_all_zero_adds_nothing_and_stays_finite() -> N
     assert stats.weight_N.tolist() == [0, 0, 1, 1, 1]
     assert math.isfinite(float(total))
     assert float(total) == pytest.approx(float((stats.residual_N[2:] ** 2).sum()) / 5)
-    assert normalized_weights(stats.weight_N, GROUPS).tolist() == pytest.approx([0.5, 0.5, 1 / 3, 1 / 3, 1 / 3])
+    assert normalized_weights(stats.weight_N, GROUPS).tolist() == pytest.approx(
+        [0.5, 0.5, 1 / 3, 1 / 3, 1 / 3]
+    )
 
 
 LOG_RHO = torch.tensor([0.0, 10.0, -10.0, 0.1, 800.0])
@@ -237,7 +282,9 @@ def test_weights(mode: str, weights: list[float], clipped: list[bool]) -> None:
     assert stats.clipped_N.tolist() == clipped
     assert stats.clipped_share == pytest.approx(sum(clipped) / 5)
     assert stats.mean == pytest.approx(sum(weights) / 5)
-    assert stats.effective_sample_size == pytest.approx(sum(weights) ** 2 / 5 / sum(w * w for w in weights))
+    assert stats.effective_sample_size == pytest.approx(
+        sum(weights) ** 2 / 5 / sum(w * w for w in weights)
+    )
 
 
 def test_effective_sample_size() -> None:
@@ -247,7 +294,9 @@ def test_effective_sample_size() -> None:
 
 
 def test_win_rates_weigh_the_opponents_and_count_the_completion_itself() -> None:
-    rates_N = win_rates(matrices(), GROUPS, torch.tensor([1.0, 3.0, 1.0, 1.0, 0.0], dtype=torch.float64))
+    rates_N = win_rates(
+        matrices(), GROUPS, torch.tensor([1.0, 3.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    )
     first, second = matrices()
     assert float(rates_N[0]) == pytest.approx(0.25 * 0.5 + 0.75 * float(first[0, 1]))
     assert float(rates_N[4]) == pytest.approx(0.5 * float(second[2, 0]) + 0.5 * float(second[2, 1]))
@@ -258,10 +307,16 @@ def test_groups_may_be_interleaved() -> None:
     rewards_N = torch.rand(5, dtype=torch.float64)
     for mode in ("softmean", "batch_softmean"):
         straight = compute_targets(mode, eta=2.0, group_ids_N=GROUPS, rewards_N=rewards_N)
-        shuffled = compute_targets(mode, eta=2.0, group_ids_N=GROUPS[order], rewards_N=rewards_N[order])
+        shuffled = compute_targets(
+            mode, eta=2.0, group_ids_N=GROUPS[order], rewards_N=rewards_N[order]
+        )
         assert torch.allclose(shuffled, straight[order])
-    linked = bradley_terry(rewards_N[order], GROUPS[order])  # the group of completion 2 appears first now
-    assert torch.allclose(win_rates(linked, GROUPS[order]), win_rates(bradley_terry(rewards_N, GROUPS), GROUPS)[order])
+    linked = bradley_terry(
+        rewards_N[order], GROUPS[order]
+    )  # the group of completion 2 appears first now
+    assert torch.allclose(
+        win_rates(linked, GROUPS[order]), win_rates(bradley_terry(rewards_N, GROUPS), GROUPS)[order]
+    )
 
 
 def test_bradley_terry_is_a_logistic_link_that_the_temperature_flattens() -> None:
@@ -275,7 +330,14 @@ def test_bradley_terry_is_a_logistic_link_that_the_temperature_flattens() -> Non
 def test_selection_keeps_the_best_and_the_worst_also_when_all_are_equal() -> None:
     ids_N = torch.tensor([0, 0, 0, 1, 1, 1])
     scores_N = torch.tensor([0.2, 0.9, 0.1, 7.0, 7.0, 7.0])
-    assert select_completions("best_worst", scores_N, ids_N).tolist() == [False, True, True, True, False, True]
+    assert select_completions("best_worst", scores_N, ids_N).tolist() == [
+        False,
+        True,
+        True,
+        True,
+        False,
+        True,
+    ]
     assert select_completions("all", scores_N, ids_N).all()
 
 
@@ -283,8 +345,16 @@ def test_labels_of_a_pair() -> None:
     scores_N = torch.tensor([0.2, 0.9, 0.1, 0.5, 0.5])
     ids_N = torch.tensor([0, 0, 0, 1, 1])
     kept_N = select_completions("best_worst", scores_N, ids_N)
-    preferences = [torch.tensor([[0.5, 0.3, 0.6], [0.7, 0.5, 0.8], [0.4, 0.2, 0.5]]), torch.full((2, 2), 0.5)]
-    given: dict[str, Any] = {"kept_N": kept_N, "scores_N": scores_N, "group_ids_N": ids_N, "preferences": preferences}
+    preferences = [
+        torch.tensor([[0.5, 0.3, 0.6], [0.7, 0.5, 0.8], [0.4, 0.2, 0.5]]),
+        torch.full((2, 2), 0.5),
+    ]
+    given: dict[str, Any] = {
+        "kept_N": kept_N,
+        "scores_N": scores_N,
+        "group_ids_N": ids_N,
+        "preferences": preferences,
+    }
     assert pair_targets("pair", **given).tolist() == pytest.approx([0, 0.3, -0.3, 0, 0])
     assert pair_targets("hard", **given).tolist() == [0, 0.5, -0.5, 0, 0]  # a tie has no winner
     with pytest.raises(ValueError, match="best_worst"):
@@ -293,7 +363,12 @@ def test_labels_of_a_pair() -> None:
 
 def test_micro_batches_add_up_to_the_whole() -> None:
     values, score_N = tokens(), torch.rand(5, dtype=torch.float64)
-    options: dict[str, Any] = {"eta": 1.0, "centered": True, "weight_mode": "geometric", "normalizer": 5}
+    options: dict[str, Any] = {
+        "eta": 1.0,
+        "centered": True,
+        "weight_mode": "geometric",
+        "normalizer": 5,
+    }
     whole = float(sppo_loss(**values, targets_N=score_N, group_offsets=OFFSETS, **options)[0])
     first = {k: v[:4] for k, v in values.items()} | {"cu_seqlens": CU_SEQLENS[:3]}
     rest = {k: v[4:] for k, v in values.items()} | {"cu_seqlens": CU_SEQLENS[2:] - 4}
@@ -303,7 +378,9 @@ def test_micro_batches_add_up_to_the_whole() -> None:
 
 
 def test_without_offsets_every_completion_is_its_own_group() -> None:
-    total, stats = sppo_loss(**tokens(), targets_N=torch.rand(5, dtype=torch.float64), eta=1.0, centered=True)
+    total, stats = sppo_loss(
+        **tokens(), targets_N=torch.rand(5, dtype=torch.float64), eta=1.0, centered=True
+    )
     assert float(total) == 0
     assert stats.target_N.tolist() == [0] * 5
 
@@ -311,9 +388,18 @@ def test_without_offsets_every_completion_is_its_own_group() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: compute_targets("nope", eta=1, group_ids_N=GROUPS, rewards_N=torch.ones(5)), "nope.*softmean"),
-        (lambda: compute_targets("half", eta=1, group_ids_N=GROUPS, rewards_N=torch.ones(5)), "preferences"),
-        (lambda: compute_targets("softmean", eta=1, group_ids_N=GROUPS), "either rewards or preferences"),
+        (
+            lambda: compute_targets("nope", eta=1, group_ids_N=GROUPS, rewards_N=torch.ones(5)),
+            "nope.*softmean",
+        ),
+        (
+            lambda: compute_targets("half", eta=1, group_ids_N=GROUPS, rewards_N=torch.ones(5)),
+            "preferences",
+        ),
+        (
+            lambda: compute_targets("softmean", eta=1, group_ids_N=GROUPS),
+            "either rewards or preferences",
+        ),
         (lambda: win_rates(matrices()[:1], GROUPS), "1 matrices for 2 groups"),
         (lambda: win_rates(matrices()[::-1], GROUPS), r"\(3, 3\) for a group of 2"),
         (lambda: sequence_weights("nope", LOG_RHO, TOKENS), "nope.*geometric"),
@@ -327,20 +413,34 @@ def test_a_wrong_argument_is_named(call: Any, words: str) -> None:
 
 
 def test_the_worked_example_of_the_documentation() -> None:
-    ids_N, rewards_N = torch.zeros(3, dtype=torch.int64), torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    ids_N, rewards_N = (
+        torch.zeros(3, dtype=torch.int64),
+        torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64),
+    )
     given: dict[str, Any] = {"eta": 1.0, "group_ids_N": ids_N}
     soft = compute_targets("softmean", rewards_N=rewards_N, **given)
     half = compute_targets("half", preferences=bradley_terry(rewards_N, ids_N), **given)
     assert soft.tolist() == pytest.approx([0.5472, -0.4528, -0.4528], abs=5e-5)
     assert half.tolist() == pytest.approx([0.1540, -0.0770, -0.0770], abs=5e-5)
-    delta_T, zero_T = torch.tensor([0.3, -0.1, -0.1], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    delta_T, zero_T = (
+        torch.tensor([0.3, -0.1, -0.1], dtype=torch.float64),
+        torch.zeros(3, dtype=torch.float64),
+    )
     offsets = torch.arange(4)
     total, stats = sppo_loss(delta_T, zero_T, zero_T, None, offsets, soft, eta=1.0)
     assert stats.residual_N.tolist() == pytest.approx([-0.2472, 0.3528, 0.3528], abs=5e-5)
     assert float(total) == pytest.approx(0.1034, abs=5e-5)
     whole = torch.tensor([0, 3])
     total, stats = sppo_loss(
-        delta_T, zero_T, zero_T, None, offsets, rewards_N, eta=1.0, group_offsets=whole, centered=True
+        delta_T,
+        zero_T,
+        zero_T,
+        None,
+        offsets,
+        rewards_N,
+        eta=1.0,
+        group_offsets=whole,
+        centered=True,
     )
     assert stats.target_N.tolist() == pytest.approx([2 / 3, -1 / 3, -1 / 3])
     assert stats.residual_N.tolist() == pytest.approx([-0.4, 0.2, 0.2])
@@ -352,7 +452,9 @@ def test_the_worked_example_of_the_documentation() -> None:
 
 @pytest.mark.parametrize("term", ["entropy", "kl"])
 def test_optional_terms_move_the_fixed_point_as_documented(term: str) -> None:
-    """The gradient of loss and term vanishes at the policy that docs/objective.md names, sampled by itself."""
+    """The gradient of loss and term vanishes at the policy that docs/objective.md names, sampled by
+    itself.
+    """
     torch.manual_seed(5)
     arms, eta, coefficient = 6, 1.5, 0.4
     log_anchor_A = torch.randn(arms, dtype=torch.float64).log_softmax(-1)
@@ -364,13 +466,18 @@ def test_optional_terms_move_the_fixed_point_as_documented(term: str) -> None:
     else:
         for _ in range(2000):  # an implicit equation: damped fixed-point iteration
             pull_A = coefficient / 2 * ((log_reference_A - log_pi_A).exp() - 1)
-            log_pi_A = (0.5 * log_pi_A + 0.5 * (log_anchor_A + eta * score_A + pull_A)).log_softmax(-1)
+            log_pi_A = (0.5 * log_pi_A + 0.5 * (log_anchor_A + eta * score_A + pull_A)).log_softmax(
+                -1
+            )
     theta_A = log_pi_A.clone().requires_grad_()
     logprob_A = theta_A.log_softmax(-1)
-    log_weight_A = log_pi_A + math.log(arms)  # the mean over arms is then the expectation under the policy
+    log_weight_A = log_pi_A + math.log(
+        arms
+    )  # the mean over arms is then the expectation under the policy
     target_A = score_A - torch.logsumexp(log_anchor_A + eta * score_A, -1) / eta
     total, stats = sppo_loss(
-        logprob_A, log_anchor_A, log_anchor_A - log_weight_A, None, torch.arange(arms + 1), target_A,
+        logprob_A, log_anchor_A, log_anchor_A - log_weight_A, None, torch.arange(arms + 1),
+        target_A,
         eta=eta, weight_mode="sequence", cap=math.inf,
     )  # fmt: skip
     if term == "entropy":

@@ -1,4 +1,6 @@
-"""What is said about a difference of log-probs, by where in completions it lies, and when it ends a run."""
+"""What is said about a difference of log-probs, by where in completions it lies, and when it ends a
+run.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ def parity(**changes: Any) -> Parity:
     ("shape", "cause"),
     [
         (lambda i, n: 0.5, "it is everywhere: look at the temperature"),
-        (lambda i, n: 0.5 * (i == n - 1), "the last token of completions: look at the tokens that end a turn"),
+        (
+            lambda i, n: 0.5 * (i == n - 1),
+            "the last token of completions: look at the tokens that end a turn",
+        ),
         (lambda i, n: 0.5 * (i > 35), "it grows with the position: look at sliding windows"),
         (lambda i, n: 0.02 * i, "it grows with the position"),
     ],
@@ -40,7 +45,9 @@ def test_the_likely_cause_follows_from_where_the_difference_lies(shape: Any, cau
 
 def test_a_first_batch_that_differs_ends_the_run_with_figures_and_cause() -> None:
     parity().check(gaps(lambda i, n: 0.009))
-    with pytest.raises(ParityError, match=r"by 0.5 nats a token in float32, .*parity_threshold = 0.01; it is ev"):
+    with pytest.raises(
+        ParityError, match=r"by 0.5 nats a token in float32, .*parity_threshold = 0.01; it is ev"
+    ):
         parity().check(gaps(lambda i, n: 0.5))
     with pytest.raises(ParityError, match="nan nats"):
         parity().check(gaps(lambda i, n: float("nan")))

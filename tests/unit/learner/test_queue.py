@@ -1,4 +1,6 @@
-"""The learner's queue over the in-memory broker: admission, dedup, settlement, and resume after a crash."""
+"""The learner's queue over the in-memory broker: admission, dedup, settlement, and resume after a
+crash.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,12 @@ from sppo.types import Version
 from tests import makers
 
 QUESTIONS = Questions(
-    train=tuple(Question(source=f"train {i}", text=f"train {i}", data={"answer": i}) for i in range(40)),
-    held_out=tuple(Question(source=f"held out {i}", text=f"held out {i}", data={"answer": i}) for i in range(3)),
+    train=tuple(
+        Question(source=f"train {i}", text=f"train {i}", data={"answer": i}) for i in range(40)
+    ),
+    held_out=tuple(
+        Question(source=f"held out {i}", text=f"held out {i}", data={"answer": i}) for i in range(3)
+    ),
 )
 
 
@@ -31,7 +37,8 @@ class Life:
     """One life of a learner on a shared broker."""
 
     def __init__(
-        self, server: MemoryBroker, epoch: str, ledger: Ledger | None = None, *, folder: Path | None = None,
+        self, server: MemoryBroker, epoch: str, ledger: Ledger | None = None, *,
+        folder: Path | None = None,
         limits: BrokerConfig | None = None,
     ) -> None:  # fmt: skip
         self.broker = server.session()
@@ -102,11 +109,21 @@ def test_settlement_follows_the_checkpoint(server: MemoryBroker) -> None:
     life.step(2)
     assert server.depths()["queued"] == 2  # in memory only: a crash must find them again
     life.queue.settle()
-    assert server.depths() == {"todo": 0, "eval": 0, "leased": 0, "queued": 0, "dead": 0, "bytes": 0}
+    assert server.depths() == {
+        "todo": 0,
+        "eval": 0,
+        "leased": 0,
+        "queued": 0,
+        "dead": 0,
+        "bytes": 0,
+    }
 
 
-def test_a_crash_after_the_checkpoint_trains_again_exactly_what_it_does_not_cover(server: MemoryBroker) -> None:
-    # Given a learner that used 2 groups, saved, used 4 more, and died with 2 generated and 2 waiting
+def test_a_crash_after_the_checkpoint_trains_again_exactly_what_it_does_not_cover(
+    server: MemoryBroker,
+) -> None:
+    # Given a learner that used 2 groups, saved, used 4 more, and died with 2 generated and 2
+    # waiting
     first = Life(server, "a")
     first.queue.admit(6, 0)
     first.generate(6)
@@ -127,14 +144,17 @@ def test_a_crash_after_the_checkpoint_trains_again_exactly_what_it_does_not_cove
         used += second.step(2)
         second.queue.settle()
         second.queue.admit(6, 0)
-    # Then everything after the checkpoint is trained once, nothing before it again, and nothing is missing
+    # Then everything after the checkpoint is trained once, nothing before it again, and nothing is
+    # missing
     assert set(lost) <= set(used)
     assert not set(covered) & set(used)
     assert len(used) == len(set(used))
     assert used == [f"train-{i:09d}" for i in range(2, 10)]
 
 
-def test_groups_of_a_life_that_is_over_wait_until_their_ticket_is_issued_again(server: MemoryBroker) -> None:
+def test_groups_of_a_life_that_is_over_wait_until_their_ticket_is_issued_again(
+    server: MemoryBroker,
+) -> None:
     first = Life(server, "a")
     first.queue.admit(4, 0)
     first.generate(4)
@@ -202,7 +222,9 @@ def test_an_evaluation_ends_when_every_question_came_or_died(server: MemoryBroke
     assert server.depths()["queued"] == 0  # settled when recorded
 
 
-def test_a_broker_that_restarted_and_lost_everything_is_filled_again_while_the_learner_goes_on() -> None:
+def test_a_broker_that_restarted_and_lost_everything_is_filled_again_while_the_learner_goes_on() -> (
+    None
+):
     life = Life(MemoryBroker(), "a")
     life.queue.reconcile(0)
     life.queue.admit(6, 0)
@@ -213,9 +235,12 @@ def test_a_broker_that_restarted_and_lost_everything_is_filled_again_while_the_l
     life.broker.__dict__.update(MemoryBroker().__dict__)
     life.broker.open_epoch("a")  # RedisBroker does this by itself
     life.queue.receive(0)
-    # Then what is not in memory is offered again, training and evaluation, and nothing is used twice
+    # Then what is not in memory is offered again, training and evaluation, and nothing is used
+    # twice
     again = life.generate(20)
-    assert sorted(u for u in again if u.startswith("train")) == [f"train-{i:09d}" for i in (3, 4, 5)]
+    assert sorted(u for u in again if u.startswith("train")) == [
+        f"train-{i:09d}" for i in (3, 4, 5)
+    ]
     assert len([u for u in again if u.startswith("eval")]) == 3
     assert life.step(5) == [f"train-{i:09d}" for i in (1, 2, 3, 4, 5)]
     assert life.queue.finish_evaluation() is not None
@@ -223,7 +248,9 @@ def test_a_broker_that_restarted_and_lost_everything_is_filled_again_while_the_l
     assert life.broker.depths()["queued"] == 0
 
 
-def test_a_group_made_again_after_a_rollback_is_dropped_while_the_first_is_in_use(server: MemoryBroker) -> None:
+def test_a_group_made_again_after_a_rollback_is_dropped_while_the_first_is_in_use(
+    server: MemoryBroker,
+) -> None:
     life = Life(server, "a")
     life.queue.admit(2, 0)
     life.generate(2)
@@ -241,7 +268,14 @@ def test_a_group_made_again_after_a_rollback_is_dropped_while_the_first_is_in_us
     assert life.step(1) == ["train-000000001"]
     assert life.queue.batch(1) is None
     life.queue.settle()
-    assert server.depths() == {"todo": 0, "eval": 0, "leased": 0, "queued": 0, "dead": 0, "bytes": 0}
+    assert server.depths() == {
+        "todo": 0,
+        "eval": 0,
+        "leased": 0,
+        "queued": 0,
+        "dead": 0,
+        "bytes": 0,
+    }
 
 
 def test_what_would_fill_the_broker_moves_to_the_disk_and_survives_a_crash(
@@ -256,7 +290,9 @@ def test_what_would_fill_the_broker_moves_to_the_disk_and_survives_a_crash(
     assert len(list((tmp_path / "spool").iterdir())) == 3
     state = Ledger().state()
     # A life whose checkpoint covers none of them finds them there, and only asks for the rest
-    second = Life(server, "b", Ledger.restore(state | {"next_index": 5}), folder=tmp_path, limits=small)
+    second = Life(
+        server, "b", Ledger.restore(state | {"next_index": 5}), folder=tmp_path, limits=small
+    )
     second.queue.reconcile(0)
     assert second.step(3) == [f"train-{i:09d}" for i in range(3)]
     assert second.generate(10) == ["train-000000003", "train-000000004"]

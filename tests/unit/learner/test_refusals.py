@@ -17,7 +17,10 @@ class Heard(list[dict[str, Any]]):
 
 
 def letters(start: int, end: int) -> list[DeadLetter]:
-    return [DeadLetter(uid=f"train-{i:09d}", stream="train", reason=f"scorer mine: no {i}") for i in range(start, end)]
+    return [
+        DeadLetter(uid=f"train-{i:09d}", stream="train", reason=f"scorer mine: no {i}")
+        for i in range(start, end)
+    ]
 
 
 def test_each_dead_letter_is_told_once_with_its_reason() -> None:
@@ -37,7 +40,9 @@ def test_each_dead_letter_is_told_once_with_its_reason() -> None:
 def test_many_in_a_row_and_none_scored_end_the_run_with_the_last_reason() -> None:
     dead = DeadLetters()
     dead.note(letters(0, IN_A_ROW - 1))
-    with pytest.raises(ScorerError, match=rf"{IN_A_ROW} tickets in a row .* train-0*{IN_A_ROW - 1}: scorer mine"):
+    with pytest.raises(
+        ScorerError, match=rf"{IN_A_ROW} tickets in a row .* train-0*{IN_A_ROW - 1}: scorer mine"
+    ):
         dead.note(letters(0, IN_A_ROW))
 
 
@@ -64,13 +69,27 @@ def test_refusals_are_told_with_the_newest_reason_and_counted_over_generators() 
     def member(life: str, count: int) -> Member:
         name = f"generator-{life}"
         return Member(
-            name=name, role="generator", life=life, refusals=count, refusal=f"train-7: scorer mine: no {count}"
+            name=name,
+            role="generator",
+            life=life,
+            refusals=count,
+            refusal=f"train-7: scorer mine: no {count}",
         )
 
     refusals.hear([member("a", 0), member("b", 2)])
     refusals.hear([member("a", 0), member("b", 2)])
     refusals.hear([member("a", 1)])
     assert heard == [
-        {"kind": "refusal", "uid": "train-7", "reason": "generator-b: scorer mine: no 2", "count": 2},
-        {"kind": "refusal", "uid": "train-7", "reason": "generator-a: scorer mine: no 1", "count": 1},
+        {
+            "kind": "refusal",
+            "uid": "train-7",
+            "reason": "generator-b: scorer mine: no 2",
+            "count": 2,
+        },
+        {
+            "kind": "refusal",
+            "uid": "train-7",
+            "reason": "generator-a: scorer mine: no 1",
+            "count": 1,
+        },
     ]

@@ -1,4 +1,6 @@
-"""A user's scorers, as processes of their own import them: only the standard library, so that these start fast."""
+"""A user's scorers, as processes of their own import them: only the standard library, so that these
+start fast.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +20,24 @@ def by_length(question: str, completions: Sequence[str], data: Mapping[str, Any]
     return [float(len(c)) for c in completions]
 
 
-def rock_paper_scissors(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[list[float]]:
+def rock_paper_scissors(
+    question: str, completions: Sequence[str], data: Mapping[str, Any]
+) -> list[list[float]]:
     """A comparison of which no reward is the cause."""
     beats = {("rock", "scissors"), ("scissors", "paper"), ("paper", "rock")}
     return [[0.5 if a == b else float((a, b) in beats) for b in completions] for a in completions]
 
 
-def in_one_order(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[list[float]]:
+def in_one_order(
+    question: str, completions: Sequence[str], data: Mapping[str, Any]
+) -> list[list[float]]:
     """A judge that favours what it reads first, and has no answer for a single completion."""
     return [[0.5 if a is b else 0.6 for b in completions] for a in completions]
 
 
-def never_single(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[list[float]]:
+def never_single(
+    question: str, completions: Sequence[str], data: Mapping[str, Any]
+) -> list[list[float]]:
     return [[0.5] * len(completions) for _ in completions]
 
 
@@ -37,7 +45,9 @@ def refuses(question: str, completions: Sequence[str], data: Mapping[str, Any]) 
     raise RuntimeError("out of\nopinions")
 
 
-def misses_a_column(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+def misses_a_column(
+    question: str, completions: Sequence[str], data: Mapping[str, Any]
+) -> list[float]:
     return [float(data["solution"] in text) for text in completions]
 
 
@@ -61,7 +71,9 @@ def too_large(question: str, completions: Sequence[str], data: Mapping[str, Any]
     return [10**400] * len(completions)
 
 
-def out_of_float32(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+def out_of_float32(
+    question: str, completions: Sequence[str], data: Mapping[str, Any]
+) -> list[float]:
     return [1e39] * len(completions)
 
 
@@ -84,7 +96,9 @@ def alarmed(question: str, completions: Sequence[str], data: Mapping[str, Any]) 
         signal.signal(signal.SIGALRM, before)
 
 
-async def awaited(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+async def awaited(
+    question: str, completions: Sequence[str], data: Mapping[str, Any]
+) -> list[float]:
     """A judge elsewhere: it takes a while, and never answers for some."""
     await asyncio.sleep(3600 if "never" in completions else 0.2)
     if "die" in completions:
@@ -101,7 +115,9 @@ async def blocks(question: str, completions: Sequence[str], data: Mapping[str, A
 class Judge:
     """An object that is called."""
 
-    async def __call__(self, question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    async def __call__(
+        self, question: str, completions: Sequence[str], data: Mapping[str, Any]
+    ) -> list[float]:
         await asyncio.sleep(0)
         return by_length(question, completions, data)
 
@@ -153,5 +169,7 @@ def loops_once(question: str, completions: Sequence[str], data: Mapping[str, Any
 def seen(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
     """Keeps a record of its calls."""
     with Path(data["log"]).open("a") as file:
-        file.write(f"{len(completions)} {len(set(completions))} {threading.current_thread().name} {data}\n")
+        file.write(
+            f"{len(completions)} {len(set(completions))} {threading.current_thread().name} {data}\n"
+        )
     return [0.0] * len(completions)

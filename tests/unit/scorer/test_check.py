@@ -19,15 +19,22 @@ HERE = "tests.unit.scorer.functions"
 def questions(held_out: int = 2, **data: Any) -> Questions:
     def made(count: int) -> tuple[Question, ...]:
         return tuple(
-            Question(source=f"q{i}", text=f"What is {i} + 0?", data={"answer": str(i), **data}) for i in range(count)
+            Question(source=f"q{i}", text=f"What is {i} + 0?", data={"answer": str(i), **data})
+            for i in range(count)
         )
 
     return Questions(train=made(5), held_out=made(held_out))
 
 
-def check(name: str, found: Questions | None = None, *, completions: int = 4, **sections: Any) -> list[str]:
+def check(
+    name: str, found: Questions | None = None, *, completions: int = 4, **sections: Any
+) -> list[str]:
     """Returns what was told meanwhile."""
-    scorer = {"name": name if name[0] != ":" else f"{HERE}{name}", "timeout_s": 5, **sections.pop("scorer", {})}
+    scorer = {
+        "name": name if name[0] != ":" else f"{HERE}{name}",
+        "timeout_s": 5,
+        **sections.pop("scorer", {}),
+    }
     config = makers.run_config(scorer=scorer, sampling={"completions": completions}, **sections)
     told: list[str] = []
     check_scorer(config, found or questions(), told.append)
@@ -50,11 +57,14 @@ def test_a_function_is_called_as_training_and_evaluation_would_and_no_more(tmp_p
 def test_one_that_takes_its_time_is_said_to_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sppo.scorer.check.SLOW_S", 0.0)
     assert check(":by_length") == [
-        "waiting for scorer.name = 'tests.unit.scorer.functions:by_length', which has 245 s for its first answer ..."
+        "waiting for scorer.name = 'tests.unit.scorer.functions:by_length', which has 245 s for "
+        "its first answer ..."
     ]
 
 
-@pytest.mark.parametrize("name", ["last-number", ":by_length", ":awaited", ":alarmed", ":decorated"])
+@pytest.mark.parametrize(
+    "name", ["last-number", ":by_length", ":awaited", ":alarmed", ":decorated"]
+)
 def test_those_that_answer_pass(name: str) -> None:
     check(name)
 
@@ -92,15 +102,24 @@ def test_a_single_question_that_is_refused_is_no_mistake() -> None:
         check("last-number", Questions(train=(bad,) * 5, held_out=()))
 
 
-def test_a_process_that_dies_tells_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "dies.py").write_text("import os\ndef score(q, c, d):\n    print('no such device')\n    os._exit(4)\n")
+def test_a_process_that_dies_tells_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dies.py").write_text(
+        "import os\ndef score(q, c, d):\n    print('no such device')\n    os._exit(4)\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match=r"its process ended with exit code 4.*the last that it printed: no such dev"):
+    with pytest.raises(
+        ConfigError,
+        match=r"its process ended with exit code 4.*the last that it printed: no such dev",
+    ):
         check("dies:score")
 
 
 def test_a_service_that_is_not_there_is_found() -> None:
     started = time.monotonic()
-    with pytest.raises(ConfigError, match=r"scorer\.url = 'http://127\.0\.0\.1:1': .*is the service running"):
+    with pytest.raises(
+        ConfigError, match=r"scorer\.url = 'http://127\.0\.0\.1:1': .*is the service running"
+    ):
         check("last-number", scorer={"url": "http://127.0.0.1:1"})
     assert time.monotonic() - started < 5

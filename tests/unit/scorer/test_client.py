@@ -18,12 +18,21 @@ from sppo.types import ScoreRequest, Scores
 
 TIMEOUT_S = 0.6
 Handler = Callable[[asyncio.StreamWriter, int], Awaitable[None]]
-GROUP = ScoreRequest(uid="train-7", question="q", completions=["a", "b"], data={"n": 2**70, "x": float("inf")})
+GROUP = ScoreRequest(
+    uid="train-7", question="q", completions=["a", "b"], data={"n": 2**70, "x": float("inf")}
+)
 GOOD = b'{"rewards": [1.0, 0]}'
 
 
 def reply(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
-    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers, "", ""]
+    head = [
+        f"HTTP/1.1 {status}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *headers,
+        "",
+        "",
+    ]
     return "\r\n".join(head).encode() + body
 
 
@@ -44,7 +53,11 @@ async def serve(handler: Handler) -> AsyncIterator[tuple[str, list[bytes]]]:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            size = next(int(h.split(b":")[1]) for h in head.split(b"\r\n") if h.lower().startswith(b"content-length"))
+            size = next(
+                int(h.split(b":")[1])
+                for h in head.split(b"\r\n")
+                if h.lower().startswith(b"content-length")
+            )
             bodies.append(await reader.readexactly(size))
             await handler(writer, len(bodies) - 1)
             await writer.drain()
@@ -61,7 +74,9 @@ async def serve(handler: Handler) -> AsyncIterator[tuple[str, list[bytes]]]:
         server.close()
 
 
-def ask(handler: Handler, *, timeout_s: float = TIMEOUT_S) -> tuple[Scores | BaseException, float, list[bytes]]:
+def ask(
+    handler: Handler, *, timeout_s: float = TIMEOUT_S
+) -> tuple[Scores | BaseException, float, list[bytes]]:
     """What becomes of a group, after how many seconds, and what the service was sent."""
 
     async def run() -> tuple[Scores | BaseException, float, list[bytes]]:
@@ -115,23 +130,44 @@ def packed(body: bytes) -> bytes:
 LIES: dict[str, tuple[Handler, str]] = {
     "NaN": (says(reply(b'{"rewards": [NaN, 1]}')), "not a finite float32"),
     "infinite": (says(reply(b'{"rewards": [1e999, 1]}')), "not a finite float32"),
-    "huge integer": (says(reply(b'{"rewards": [1' + b"0" * 400 + b", 1]}")), "beyond what a float holds"),
+    "huge integer": (
+        says(reply(b'{"rewards": [1' + b"0" * 400 + b", 1]}")),
+        "beyond what a float holds",
+    ),
     "huger integer": (says(reply(b'{"rewards": [1' + b"0" * 9000 + b", 1]}")), "not JSON"),
-    "short": (says(reply(b'{"rewards": [1]}')), r"expected 2 rewards or 2 rows of 2 preferences, got shape \[1\]"),
+    "short": (
+        says(reply(b'{"rewards": [1]}')),
+        r"expected 2 rewards or 2 rows of 2 preferences, got shape \[1\]",
+    ),
     "texts": (says(reply(b'{"rewards": ["1.0", "0"]}')), "not JSON numbers"),
     "truth": (says(reply(b'{"rewards": [true, false]}')), "not JSON numbers"),
     "null": (says(reply(b'{"rewards": [null, 1]}')), "not JSON numbers"),
     "nested": (says(reply(b'{"rewards": [[1], [1]]}')), "wrong form"),
-    "both": (says(reply(b'{"rewards": [1, 1], "preferences": [[0.5, 0.5], [0.5, 0.5]]}')), "or with both"),
+    "both": (
+        says(reply(b'{"rewards": [1, 1], "preferences": [[0.5, 0.5], [0.5, 0.5]]}')),
+        "or with both",
+    ),
     "neither": (says(reply(b"{}")), "without rewards or preferences"),
     "a list": (says(reply(b"[1, 1]")), "no JSON object"),
     "HTML": (says(reply(b"<html>gateway</html>")), "not JSON.*gateway"),
-    "deep": (says(reply(b'{"rewards": ' + b"[" * 200_000 + b"]" * 200_000 + b"}")), "nested too deeply"),
-    "one-sided": (says(reply(b'{"preferences": [[0.5, 0.7], [0.7, 0.5]]}')), r"asked in both, and P\[i\]\[j\] ="),
+    "deep": (
+        says(reply(b'{"rewards": ' + b"[" * 200_000 + b"]" * 200_000 + b"}")),
+        "nested too deeply",
+    ),
+    "one-sided": (
+        says(reply(b'{"preferences": [[0.5, 0.7], [0.7, 0.5]]}')),
+        r"asked in both, and P\[i\]\[j\] =",
+    ),
     "large": (floods, "more than 4 MiB"),
     "large once unpacked": (says(packed(b" " * (64 << 20) + GOOD)), "more than 4 MiB"),
-    "packed badly": (says(reply(b"nonsense", "200 OK", "Content-Encoding: gzip")), "cannot be unpacked"),
-    "packed otherwise": (says(reply(GOOD, "200 OK", "Content-Encoding: br")), "'br', which was not asked for"),
+    "packed badly": (
+        says(reply(b"nonsense", "200 OK", "Content-Encoding: gzip")),
+        "cannot be unpacked",
+    ),
+    "packed otherwise": (
+        says(reply(GOOD, "200 OK", "Content-Encoding: br")),
+        "'br', which was not asked for",
+    ),
     "silent": (silent, r"no whole answer within scorer\.timeout_s = 0\.6"),
     "drips": (drips, "no whole answer"),
     "drips headers": (drips_headers, "no whole answer"),
@@ -153,10 +189,19 @@ def test_each_lie_is_refused_by_name_within_one_deadline(lie: str) -> None:
 
 FINAL: dict[str, tuple[Handler, str]] = {
     "no such page": (says(reply(b"nothing here", "404 Not Found")), "answered 404: nothing here"),
-    "too large": (says(reply(b'{"detail": "a long story"}', "413 No")), "answered 413: a long story"),
-    "elsewhere": (says(reply(b"", "307 There", "Location: /other/score")), "307.*'/other/score'.*scorer.url"),
+    "too large": (
+        says(reply(b'{"detail": "a long story"}', "413 No")),
+        "answered 413: a long story",
+    ),
+    "elsewhere": (
+        says(reply(b"", "307 There", "Location: /other/score")),
+        "307.*'/other/score'.*scorer.url",
+    ),
     "hangs up": (hangs_up, "3 times, the last time alone, .*the connection broke"),
-    "half a body": (says(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + GOOD), "the connection broke"),
+    "half a body": (
+        says(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + GOOD),
+        "the connection broke",
+    ),
 }
 
 
@@ -179,7 +224,11 @@ def test_a_refusal_that_may_go_away_says_so() -> None:
 
 
 def test_honest_answers_are_taken_also_packed_and_after_an_error() -> None:
-    for handler in (says(reply(GOOD)), says(packed(GOOD)), says(reply(b"", "502 Bad"), reply(GOOD))):
+    for handler in (
+        says(reply(GOOD)),
+        says(packed(GOOD)),
+        says(reply(b"", "502 Bad"), reply(GOOD)),
+    ):
         found, _, bodies = ask(handler)
         assert isinstance(found, Scores)
         assert found.rewards is not None
@@ -187,10 +236,16 @@ def test_honest_answers_are_taken_also_packed_and_after_an_error() -> None:
         assert json.loads(bodies[0])["data"] == {"n": 2**70, "x": float("inf")}
 
 
-def test_a_busy_service_is_asked_later_and_that_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_service_is_asked_later_and_that_is_no_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(client, "RETRY_S", 0.05)
     date = "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT"
-    busy = [reply(b"", "503 Busy"), reply(b"", "429 Busy", "Retry-After: 0.01"), reply(b"", "429 Busy", date)] * 3
+    busy = [
+        reply(b"", "503 Busy"),
+        reply(b"", "429 Busy", "Retry-After: 0.01"),
+        reply(b"", "429 Busy", date),
+    ] * 3
     found, _, bodies = ask(says(*busy, reply(GOOD)))
     assert isinstance(found, Scores)
     assert len(bodies) == 10  # more often than an error is tried
@@ -208,7 +263,9 @@ def test_a_refused_token_ends_the_role() -> None:
     assert isinstance(found, ConfigError)
 
 
-def test_a_group_that_kills_its_service_is_found_among_those_that_were_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_that_kills_its_service_is_found_among_those_that_were_in_hand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(client, "RETRY_S", 0.05)
     # Given a service that breaks every connection when it is given one group
     open_: set[asyncio.StreamWriter] = set()
@@ -231,7 +288,8 @@ def test_a_group_that_kills_its_service_is_found_among_those_that_were_in_hand(m
             scorer = HttpScorer(lambda: [url], token="", timeout_s=10)
             texts = ["fine", "POISON", "fine", "fine"]
             groups = [
-                ScoreRequest(uid=f"u{i}", question=t, completions=["a", "b"], data={}) for i, t in enumerate(texts)
+                ScoreRequest(uid=f"u{i}", question=t, completions=["a", "b"], data={})
+                for i, t in enumerate(texts)
             ]
             found = await asyncio.gather(*(scorer.score(g) for g in groups), return_exceptions=True)
             await scorer.close()

@@ -117,13 +117,17 @@ def test_an_empty_answer_is_matched_by_nothing() -> None:
 
 def test_distances_are_exact_too() -> None:
     answer = "123456789012345678"
-    assert closest_number("", ["123456789012345677", answer], {"answer": answer}) == [[0.5, 0.0], [1.0, 0.5]]
+    assert closest_number("", ["123456789012345677", answer], {"answer": answer}) == [
+        [0.5, 0.0],
+        [1.0, 0.5],
+    ]
 
 
 @pytest.mark.parametrize(
     "text",
     ["1," * 50_000, "9" * 100_000, r"\boxed{" * 14_000 + "7", "(" * 50_000 + "7" + ")" * 50_000, r"\frac{1}{" * 20_000,
-     "answer is " * 10_000, "<<" * 50_000, "{" * 50_000 + "}" * 50_000, "7" + "\n" * 100_000, "日1" * 50_000],
+     "answer is "
+     "" * 10_000, "<<" * 50_000, "{" * 50_000 + "}" * 50_000, "7" + "\n" * 100_000, "日1" * 50_000],
 )  # fmt: skip
 def test_hostile_text_is_read_quickly(text: str) -> None:
     began = time.process_time()
@@ -145,9 +149,12 @@ def test_a_row_whose_answer_a_rule_cannot_read_is_named_before_the_run() -> None
         for i, answer in enumerate(("5", "2 or 3", None), start=1)
     ]
     with pytest.raises(
-        ConfigError, match=r"q\.jsonl:2: scorer\.name = 'last-number': the answer '2 or 3' holds no number"
+        ConfigError,
+        match=r"q\.jsonl:2: scorer\.name = 'last-number': the answer '2 or 3' holds no number",
     ):
         check_answers("last-number", rows)
-    with pytest.raises(ConfigError, match=r"q\.jsonl:3: scorer\.name = 'exact-match': the answer is null"):
+    with pytest.raises(
+        ConfigError, match=r"q\.jsonl:3: scorer\.name = 'exact-match': the answer is null"
+    ):
         check_answers("exact-match", rows)
     check_answers("mine:score", rows)

@@ -22,7 +22,9 @@ HERE = "tests.unit.scorer.functions"
 
 
 def request(*completions: str, **data: Any) -> ScoreRequest:
-    return ScoreRequest(uid="train-7", question="q", completions=completions, data={"answer": "a", **data})
+    return ScoreRequest(
+        uid="train-7", question="q", completions=completions, data={"answer": "a", **data}
+    )
 
 
 def score(
@@ -45,7 +47,9 @@ def score(
             used.close()
 
     found = asyncio.run(run())
-    assert not [p for p in psutil.Process().children() if worker.__file__ in p.cmdline()], "a process was left behind"
+    assert not [p for p in psutil.Process().children() if worker.__file__ in p.cmdline()], (
+        "a process was left behind"
+    )
     return found
 
 
@@ -107,8 +111,10 @@ def test_a_call_that_never_ends_is_ended_with_all_that_it_started(tmp_path: Path
     # Given code that starts processes, one in a session of its own, and loops
     pids = tmp_path / "pids"
     hostile = (
-        "p = [subprocess.Popen(['sleep', '300'], start_new_session=bool(i)).pid for i in range(2)]\n"
-        f"c = os.fork()\nif c == 0: time.sleep(300)\nopen({str(pids)!r}, 'w').write(' '.join(map(str, [*p, c])))\n"
+        "p = [subprocess.Popen(['sleep', '300'], start_new_session=bool(i)).pid for i in "
+        "range(2)]\n"
+        f"c = os.fork()\nif c == 0: time.sleep(300)\nopen({str(pids)!r}, 'w').write(' "
+        f"'.join(map(str, [*p, c])))\n"
         "while True: pass"
     )
     # When it is given a warm process, and another group waits
@@ -141,7 +147,9 @@ def test_loading_at_the_first_call_does_not_count_against_the_group() -> None:
     assert time.monotonic() - started < 10
 
 
-def test_a_first_call_that_hangs_is_found_by_the_first_call_of_another_process(tmp_path: Path) -> None:
+def test_a_first_call_that_hangs_is_found_by_the_first_call_of_another_process(
+    tmp_path: Path,
+) -> None:
     started = time.monotonic()
     data = {"mark": str(tmp_path / "mark")}
     replies = score("loops_once", request("a", **data), request("b", **data), timeout_s=0.5)
@@ -149,7 +157,9 @@ def test_a_first_call_that_hangs_is_found_by_the_first_call_of_another_process(t
     assert time.monotonic() - started < 8
 
 
-def test_processes_are_added_while_calls_wait_and_groups_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_are_added_while_calls_wait_and_groups_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(pool, "MOST", 4)
     replies = score("waits", *[request("a")] * 40)
     assert len({r[0] for r in replies}) == 4

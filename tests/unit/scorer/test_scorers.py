@@ -31,12 +31,17 @@ def rewards(scores: Scores) -> list[float]:
 
 
 def request(*completions: str) -> ScoreRequest:
-    return ScoreRequest(uid="train-7", question="Calculate 9 - 12.", completions=completions, data={"answer": "-3"})
+    return ScoreRequest(
+        uid="train-7", question="Calculate 9 - 12.", completions=completions, data={"answer": "-3"}
+    )
 
 
 REWARD = [1.0, 0.0]
 BAD_PREFERENCES = {
-    "does not add up": ([[0.5, 0.6], [0.6, 0.5]], "preferences[0][1] = 0.6, preferences[1][0] = 0.6: expected a sum"),
+    "does not add up": (
+        [[0.5, 0.6], [0.6, 0.5]],
+        "preferences[0][1] = 0.6, preferences[1][0] = 0.6: expected a sum",
+    ),
     "outside": ([[0.5, 1.2], [-0.2, 0.5]], "expected probabilities within [0, 1]"),
     "not a number": ([[0.5, float("nan")], [0.5, 0.5]], "expected finite numbers"),
     "diagonal": ([[1.0, 0.5], [0.5, 0.0]], "1/2 on the diagonal"),
@@ -56,13 +61,17 @@ def test_bad_preferences_name_the_scorer_the_group_and_the_entry(case: str) -> N
 
 
 def test_intransitive_preferences_are_legal_and_rounding_is_mended() -> None:
-    scores = base.InlineScorer(f"{MINE}:rock_paper_scissors").score_now(request("rock", "paper", "scissors"))
+    scores = base.InlineScorer(f"{MINE}:rock_paper_scissors").score_now(
+        request("rock", "paper", "scissors")
+    )
     assert scores.rewards is None
     assert scores.preferences is not None
     assert scores.preferences.tolist() == [[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]]
 
     # A judge that computes in bfloat16: 0.9 and 0.1 become 0.8984375 and 0.10009765625
-    rounded = base.checked("judge", request("a", "b"), [[0.5, 0.8984375], [0.10009765625, 0.498]]).preferences
+    rounded = base.checked(
+        "judge", request("a", "b"), [[0.5, 0.8984375], [0.10009765625, 0.498]]
+    ).preferences
     assert rounded is not None
     assert rounded[0, 1] + rounded[1, 0] == 1
     assert rounded[1, 1] == 0.5
@@ -84,7 +93,9 @@ def test_an_evaluation_is_never_a_comparison() -> None:
         ({"target": "softmean"}, True),
     ],
 )
-def test_rewards_are_refused_where_the_objective_compares(settings: dict[str, Any], enough: bool) -> None:
+def test_rewards_are_refused_where_the_objective_compares(
+    settings: dict[str, Any], enough: bool
+) -> None:
     scores = base.checked("judge", request("a", "b"), REWARD)
     config = LearnerConfig(**settings)
     if enough:
@@ -110,7 +121,12 @@ def test_closest_number_compares_and_rewards_an_evaluation() -> None:
 
 
 def test_boxed_answers_with_nested_braces() -> None:
-    texts = [r"so \boxed{\frac{1}{2}}", r"\boxed{1} then \boxed{ \frac{1} {2} }", r"\frac{1}{2}", r"\boxed{1"]
+    texts = [
+        r"so \boxed{\frac{1}{2}}",
+        r"\boxed{1} then \boxed{ \frac{1} {2} }",
+        r"\frac{1}{2}",
+        r"\boxed{1",
+    ]
     assert rules.boxed_answer("", texts, {"answer": r"\frac{1}{2}"}) == [1, 1, 0, 0]
     assert rules.boxed_answer("", texts, {"answer": r"We get \boxed{\frac{1}{2}}."}) == [1, 1, 0, 0]
 
@@ -146,7 +162,11 @@ def test_tensors_and_arrays_are_numbers() -> None:
     import numpy as np
     import torch
 
-    for made in (torch.ones(2, requires_grad=True), np.ones(2, np.float16), [np.float32(1), torch.tensor(1)]):
+    for made in (
+        torch.ones(2, requires_grad=True),
+        np.ones(2, np.float16),
+        [np.float32(1), torch.tensor(1)],
+    ):
         assert rewards(base.checked("mine", request("a", "b"), made)) == [1.0, 1.0]
 
 
@@ -194,7 +214,9 @@ def test_the_service_compares_what_the_function_compares() -> None:
 
 
 def test_the_service_refuses_strangers(service: Service) -> None:
-    with pytest.raises(ConfigError, match="SPPO_SCORER__TOKEN"):  # ends the role: no group is to blame
+    with pytest.raises(
+        ConfigError, match="SPPO_SCORER__TOKEN"
+    ):  # ends the role: no group is to blame
         ask(service.url, "guess", "-3")
     assert httpx.get(f"{service.url}/health").status_code == 401
 
@@ -248,12 +270,18 @@ def slow_rule(monkeypatch: pytest.MonkeyPatch) -> str:
     return "stuck"
 
 
-def test_a_rule_that_takes_too_long_refuses_the_group_and_holds_nobody_else_up(slow_rule: str) -> None:
+def test_a_rule_that_takes_too_long_refuses_the_group_and_holds_nobody_else_up(
+    slow_rule: str,
+) -> None:
     async def several() -> float:
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))  # as on a small machine
+        asyncio.get_running_loop().set_default_executor(
+            ThreadPoolExecutor(2)
+        )  # as on a small machine
         scorer = base.InlineScorer(slow_rule, timeout_s=0.3)
         started = time.monotonic()
-        scoring = asyncio.gather(*(scorer.score(request("a")) for _ in range(THREADS - 1)), return_exceptions=True)
+        scoring = asyncio.gather(
+            *(scorer.score(request("a")) for _ in range(THREADS - 1)), return_exceptions=True
+        )
         await asyncio.sleep(0.05)
         await asyncio.to_thread(int)  # the pool that heartbeats use
         free_after = time.monotonic() - started

@@ -1,4 +1,6 @@
-"""The check of every prompt: what a run could not use is named with its row before anything starts."""
+"""The check of every prompt: what a run could not use is named with its row before anything
+starts.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from tests import makers
 
 def questions(*texts: str, **changes: Any) -> Questions:
     rows = [
-        Question(source=text, text=text, where=f"q.jsonl:{i}", **({"data": {"answer": i}} | changes))
+        Question(
+            source=text, text=text, where=f"q.jsonl:{i}", **({"data": {"answer": i}} | changes)
+        )
         for i, text in enumerate(texts, start=1)
     ]
     return Questions(train=tuple(rows), held_out=())
@@ -35,16 +39,21 @@ def tokenizer(tmp_path: Path) -> Any:
 
 
 def test_a_prompt_over_the_limit_is_refused_with_setting_row_and_length() -> None:
-    with pytest.raises(ConfigError, match=r"task\.max_prompt_tokens = 3: q\.jsonl:2: a prompt of 4 tokens"):
+    with pytest.raises(
+        ConfigError, match=r"task\.max_prompt_tokens = 3: q\.jsonl:2: a prompt of 4 tokens"
+    ):
         run_check(questions("abc", "abcd"), max_prompt_tokens=3)
 
 
 def test_the_row_that_the_chat_template_refuses_is_named(tokenizer: Any) -> None:
     tokenizer.chat_template = (
-        "{% for m in messages %}{% if 'w3' in m['content'] %}{{ raise_exception('no w3') }}{% endif %}"
+        "{% for m in messages %}{% if 'w3' in m['content'] %}{{ raise_exception('no w3') }}{% "
+        "endif %}"
         "{{ m['content'] }}{% endfor %}"
     )
-    with pytest.raises(ConfigError, match=r"q\.jsonl:2: the model's chat template refuses .*user.*no w3"):
+    with pytest.raises(
+        ConfigError, match=r"q\.jsonl:2: the model's chat template refuses .*user.*no w3"
+    ):
         run_check(questions("w1", "w2 w3", "w4"), tokenizer)
 
 
@@ -73,8 +82,12 @@ def test_a_row_that_is_too_large_is_named() -> None:
         run_check(questions("abc", data={"answer": "x" * 17_000_000}))
 
 
-def test_ids_made_in_batches_are_those_of_the_chat_template_and_of_the_tickets(tokenizer: Any) -> None:
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}w7"
+def test_ids_made_in_batches_are_those_of_the_chat_template_and_of_the_tickets(
+    tokenizer: Any,
+) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}w7"
+    )
     found = questions("w1 w2", "w3", "w4 w5 w6")
     ids = encode(tokenizer, [q.messages for q in found.train])
     alone = [
@@ -101,7 +114,8 @@ def test_prompts_that_must_be_short_are_not_tokenised_and_others_are(tokenizer: 
             asked.extend(texts)
             return tokenizer(texts, **kwargs)
 
-    # When prompts within and beyond 8 characters, and one that is not ASCII, are checked against 8 tokens
+    # When prompts within and beyond 8 characters, and one that is not ASCII, are checked against 8
+    # tokens
     run_check(questions("w1 w2", "w1 w2 w3 w4", "wé"), Counting(), max_prompt_tokens=8)
     # Then only those that might be longer were tokenised
     assert asked == ["w1 w2 w3 w4", "wé"]

@@ -12,7 +12,10 @@ from sppo.tasks.questions import Question, Questions
 
 
 def questions(*texts: str, answer: int = 1) -> Questions:
-    rows = [Question(source=t, text=t, data={"answer": answer}, where=f"q.jsonl:{i}") for i, t in enumerate(texts, 1)]
+    rows = [
+        Question(source=t, text=t, data={"answer": answer}, where=f"q.jsonl:{i}")
+        for i, t in enumerate(texts, 1)
+    ]
     return Questions(train=tuple(rows[1:]), held_out=tuple(rows[:1]))
 
 
@@ -26,10 +29,15 @@ def questions(*texts: str, answer: int = 1) -> Questions:
         (questions("a", "b"), "1 train prompts, 2 before: 0 new or changed, 1 gone or changed"),
         (questions("a", "c", "b"), "train prompts stand in another order"),
         (questions("x", "b", "c"), "1 held-out prompts, 1 before: 1 new or changed"),
-        (questions("a", "b", "c", answer=2), "2 train prompts, 2 before: 2 new or changed .*; 1 held-out prompts"),
+        (
+            questions("a", "b", "c", answer=2),
+            "2 train prompts, 2 before: 2 new or changed .*; 1 held-out prompts",
+        ),
     ],
 )
-def test_other_data_is_refused_with_what_changed(tmp_path: Path, now: Questions, words: str) -> None:
+def test_other_data_is_refused_with_what_changed(
+    tmp_path: Path, now: Questions, words: str
+) -> None:
     # Given a run that has trained on three rows
     fingerprint.settle(tmp_path, questions("a", "b", "c"), trained=False, accept=False)
     # Then neither a resumed run nor its learner goes on with other rows

@@ -1,4 +1,6 @@
-"""Prompts from rows: only text and numbers are filled in, chat messages are kept, nothing is Python's notation."""
+"""Prompts from rows: only text and numbers are filled in, chat messages are kept, nothing is
+Python's notation.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,19 @@ def messages(prompt: str = "{question}", **columns: Any) -> tuple[tuple[str, str
 
 def test_fields_are_columns_and_what_metadata_holds() -> None:
     metadata = {"level": 3, "question": "another", "tags": ["x"]}
-    assert messages("{level} {tags[0]} {question} {{}}", metadata=metadata) == (("user", "3 x q {}"),)
+    assert messages("{level} {tags[0]} {question} {{}}", metadata=metadata) == (
+        ("user", "3 x q {}"),
+    )
 
 
 def test_all_turns_of_a_chat_are_kept() -> None:
     chat = [{"role": "system", "content": "s"}, USER, {"role": "assistant", "content": "a"}, USER]
-    assert messages(question=chat) == (("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "u"))
+    assert messages(question=chat) == (
+        ("system", "s"),
+        ("user", "u"),
+        ("assistant", "a"),
+        ("user", "u"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,7 +70,10 @@ def test_a_question_that_is_no_prompt_is_refused_with_its_row(question: Any, wor
         ("{tags!r} {question}", "is a list"),
         ("{flag} {question}", "is true or false"),
         ("{question.__class__}", "is an object"),
-        ("{nope} {question}", r"q\.jsonl:7: no field 'nope' here; it has answer, context, flag, question, tags"),
+        (
+            "{nope} {question}",
+            r"q\.jsonl:7: no field 'nope' here; it has answer, context, flag, question, tags",
+        ),
         ("{} {question}", "name the field in braces"),
         ("{question", "write a brace itself as"),
     ],

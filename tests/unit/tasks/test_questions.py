@@ -1,4 +1,6 @@
-"""The split: distinct questions, disjoint sides, and no held-out question ever issued for training."""
+"""The split: distinct questions, disjoint sides, and no held-out question ever issued for
+training.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def test_the_split_does_not_depend_on_the_words_around_the_question(
     quickstart: config.RunConfig, split: questions.Questions
 ) -> None:
     other = quickstart.task.model_copy(update={"prompt": "Now: {question}"})
-    assert [q.source for q in questions.load(other, seed=0).held_out] == [q.source for q in split.held_out]
+    assert [q.source for q in questions.load(other, seed=0).held_out] == [
+        q.source for q in split.held_out
+    ]
 
 
 def test_a_procedural_question_is_on_one_side_whatever_other_fields_the_prompt_names(
@@ -46,7 +50,9 @@ def test_a_procedural_question_is_on_one_side_whatever_other_fields_the_prompt_n
 ) -> None:
     numbered = quickstart.task.model_copy(update={"prompt": "{source_index}: {question}"})
     loaded = questions.load(numbered, seed=0)
-    assert len(loaded.train) > len(split.train)  # the prompts are distinct although questions repeat
+    assert len(loaded.train) > len(
+        split.train
+    )  # the prompts are distinct although questions repeat
     assert not {q.source for q in loaded.train} & {q.source for q in loaded.held_out}
 
 
@@ -77,7 +83,9 @@ def test_the_held_out_questions_do_not_depend_on_the_seed(
     assert questions.load(quickstart.task, seed=5).held_out == split.held_out
 
 
-def test_the_same_index_always_makes_the_same_ticket(quickstart: config.RunConfig, split: questions.Questions) -> None:
+def test_the_same_index_always_makes_the_same_ticket(
+    quickstart: config.RunConfig, split: questions.Questions
+) -> None:
     one, other = (TicketFactory(quickstart, split, WordTokenizer()) for _ in range(2))
     other.training(4000, 0)  # another pass first
     assert one.training(7, 3) == other.training(7, 3)
@@ -91,7 +99,9 @@ def test_the_prompt_is_the_one_of_the_demo(split: questions.Questions) -> None:
 
 def test_a_jsonl_file_is_a_task(tmp_path: Path) -> None:
     file = tmp_path / "q.jsonl"
-    file.write_text("".join(json.dumps({"question": f"q{i % 50}", "answer": i}) + "\n" for i in range(100)))
+    file.write_text(
+        "".join(json.dumps({"question": f"q{i % 50}", "answer": i}) + "\n" for i in range(100))
+    )
     loaded = questions.load(config.TaskConfig(name=f"jsonl:{file}", held_out=3), seed=0)
     assert len(loaded.train) + len([q for q in range(50) if questions.is_held_out(f"q{q}")]) == 50
     assert len(loaded.held_out) == 3
@@ -123,20 +133,29 @@ def file_of(folder: Path, rows: list[dict[str, Any]]) -> str:
 
 def test_rows_with_one_question_and_other_contexts_are_other_prompts(tmp_path: Path) -> None:
     # Given two questions about three hundred passages, and one row twice
-    rows = [{"context": f"Passage {i}.", "question": f"Who {i % 2}?", "answer": i} for i in range(300)]
+    rows = [
+        {"context": f"Passage {i}.", "question": f"Who {i % 2}?", "answer": i} for i in range(300)
+    ]
     name = file_of(tmp_path, [*rows, rows[7]])
     # When the prompt names the passage
-    loaded = questions.load(config.TaskConfig(name=name, prompt="{context} {question}", held_out=20), seed=0)
-    # Then each passage is a prompt, on one side, and the hash does not put all of one question on one side
+    loaded = questions.load(
+        config.TaskConfig(name=name, prompt="{context} {question}", held_out=20), seed=0
+    )
+    # Then each passage is a prompt, on one side, and the hash does not put all of one question on
+    # one side
     prompts = [{q.text for q in side} for side in (loaded.train, loaded.held_out)]
     assert len(prompts[1]) == 20
     assert not prompts[0] & prompts[1]
-    assert all({q.data["question"] for q in side} == {"Who 0?", "Who 1?"} for side in (loaded.train, loaded.held_out))
+    assert all(
+        {q.data["question"] for q in side} == {"Who 0?", "Who 1?"}
+        for side in (loaded.train, loaded.held_out)
+    )
     # And what is left out is counted
     assert (loaded.rows, loaded.duplicates, loaded.contradictions) == (301, 1, 0)
     spare = 300 - len(loaded.train) - 20
     assert loaded.describe() == (
-        f"301 rows: {len(loaded.train)} prompts to train; 20 held out; 1 left out as duplicates of earlier rows; "
+        f"301 rows: {len(loaded.train)} prompts to train; 20 held out; 1 left out as duplicates of "
+        f"earlier rows; "
         f"{spare} on the held-out side beyond task.held_out, unused"
     )
 
@@ -144,7 +163,10 @@ def test_rows_with_one_question_and_other_contexts_are_other_prompts(tmp_path: P
 def test_duplicates_with_another_answer_are_counted_apart(tmp_path: Path) -> None:
     rows = [{"question": q, "answer": a} for q, a in (("a", 1), ("a", 1), ("a", 2), ("b", 1))]
     loaded = questions.load(config.TaskConfig(name=file_of(tmp_path, rows), held_out=0), seed=0)
-    assert "2 left out as duplicates of earlier rows, 1 of them with another answer" in loaded.describe()
+    assert (
+        "2 left out as duplicates of earlier rows, 1 of them with another answer"
+        in loaded.describe()
+    )
 
 
 @pytest.mark.parametrize("metadata", [None, "train-1", ["algebra"], 5, True, {"task": "other"}])
@@ -164,6 +186,8 @@ def test_every_column_reaches_the_scorer_as_it_is(tmp_path: Path, metadata: Any)
 def test_a_list_of_chat_messages_is_the_prompt(tmp_path: Path) -> None:
     chat = [{"role": "system", "content": "You add."}, {"role": "user", "content": "1+1?"}]
     name = file_of(tmp_path, [{"question": chat, "answer": "2"}])
-    loaded = questions.load(config.TaskConfig(name=name, prompt="{question} Briefly.", held_out=0), seed=0).train[0]
+    loaded = questions.load(
+        config.TaskConfig(name=name, prompt="{question} Briefly.", held_out=0), seed=0
+    ).train[0]
     assert loaded.messages == (("system", "You add."), ("user", "1+1? Briefly."))
     assert (loaded.text, loaded.data["question"]) == ("1+1? Briefly.", chat)

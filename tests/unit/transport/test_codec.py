@@ -34,7 +34,9 @@ def test_a_group_survives_the_wire(size: int) -> None:
 
 
 def test_preferences_survive_the_wire() -> None:
-    group = makers.group(size=3, preferences=[[0.5, 1.0, 0.25], [0.0, 0.5, 0.75], [0.75, 0.25, 0.5]])
+    group = makers.group(
+        size=3, preferences=[[0.5, 1.0, 0.25], [0.0, 0.5, 0.75], [0.75, 0.25, 0.5]]
+    )
     decoded = codec.decode_group(codec.encode_group(group))
     assert same(decoded, group)
     assert decoded.rewards is None
@@ -101,7 +103,9 @@ def test_random_bytes_are_only_ever_a_bad_frame(data: bytes) -> None:
 
 
 plain = st.none() | st.integers() | st.text(max_size=5)
-nested = st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner))
+nested = st.recursive(
+    plain, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner)
+)
 
 
 @settings(max_examples=300, deadline=None)

@@ -26,7 +26,13 @@ def test_a_role_of_the_same_version_and_settings_may_come(mine: config.RunConfig
 
 @pytest.mark.parametrize(
     "own",
-    ["generator.host=127.0.0.3", "generator.threads=1", "learner.ranks=2", "broker.outage_s=5", "learner.steps=9"],
+    [
+        "generator.host=127.0.0.3",
+        "generator.threads=1",
+        "learner.ranks=2",
+        "broker.outage_s=5",
+        "learner.steps=9",
+    ],
 )
 def test_what_is_a_role_s_own_affair_may_differ(mine: config.RunConfig, own: str) -> None:
     other = config.load("quickstart", [own], environment=False)
@@ -36,13 +42,19 @@ def test_what_is_a_role_s_own_affair_may_differ(mine: config.RunConfig, own: str
 
 def test_another_version_is_refused_with_both_named(mine: config.RunConfig) -> None:
     other = replace(Run.of(mine, "key"), version="9.9.9")
-    with pytest.raises(ConfigError, match=rf"this scorer is sppo {__version__}.*opened by sppo 9\.9\.9") as caught:
+    with pytest.raises(
+        ConfigError, match=rf"this scorer is sppo {__version__}.*opened by sppo 9\.9\.9"
+    ) as caught:
         runs.check(other, mine, "scorer")
     assert "install the same" in str(caught.value)
 
 
-def test_other_settings_are_refused_with_both_hashes_and_the_settings(mine: config.RunConfig) -> None:
-    theirs = Run.of(config.load("quickstart", ["learner.eta=2", "seed=3"], environment=False), "key")
+def test_other_settings_are_refused_with_both_hashes_and_the_settings(
+    mine: config.RunConfig,
+) -> None:
+    theirs = Run.of(
+        config.load("quickstart", ["learner.eta=2", "seed=3"], environment=False), "key"
+    )
     with pytest.raises(ConfigError) as caught:
         runs.check(theirs, mine, "generator")
     text = str(caught.value)
@@ -59,14 +71,21 @@ def test_a_record_of_an_unknown_form_is_another_version() -> None:
 
 def test_no_secret_is_written_where_others_read() -> None:
     secret = config.BrokerConfig(password="geheim")
-    packed = Run.of(config.RunConfig(broker=secret, scorer=config.ScorerConfig(token="geheim")), "key").pack()
+    packed = Run.of(
+        config.RunConfig(broker=secret, scorer=config.ScorerConfig(token="geheim")), "key"
+    ).pack()
     assert b"geheim" not in packed
 
 
 def test_auto_is_the_address_by_which_the_broker_is_reached() -> None:
     given = config.load(
         "quickstart",
-        ["generator.host=auto", "scorer.host=auto", "weights.trusted_network=true", "broker.url=redis://127.0.0.1:1"],
+        [
+            "generator.host=auto",
+            "scorer.host=auto",
+            "weights.trusted_network=true",
+            "broker.url=redis://127.0.0.1:1",
+        ],
         environment=False,
     )
     found = roles.addressed(given)

@@ -50,7 +50,10 @@ def test_a_weight_that_is_missing_or_of_another_model_is_refused(tmp_path: Path)
     model = tiny.load(path)
     sent = dict(names.as_stored(model, moved(model).items()))
     expert = next(n for n in sent if ".experts.1." in n)
-    for changed in ({n: w for n, w in sent.items() if n != "lm_head.weight"}, sent | {"other": torch.zeros(1)}):
+    for changed in (
+        {n: w for n, w in sent.items() if n != "lm_head.weight"},
+        sent | {"other": torch.zeros(1)},
+    ):
         with pytest.raises(ValueError, match="not this model's"):
             names.as_parameters(model, changed.items())
     with pytest.raises((ValueError, RuntimeError)):

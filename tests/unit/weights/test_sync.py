@@ -1,4 +1,6 @@
-"""Weight syncs over real gloo sockets between a publisher and several receivers with cheap engines."""
+"""Weight syncs over real gloo sockets between a publisher and several receivers with cheap
+engines.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from sppo.weights.receiver import WeightReceiver
 class Peer:
     """A generator's weight receiver on an event loop of its own."""
 
-    def __init__(self, broker: MemoryBroker, name: str, engine: FakeEngine | None = None, *, life: str = "a") -> None:
+    def __init__(
+        self, broker: MemoryBroker, name: str, engine: FakeEngine | None = None, *, life: str = "a"
+    ) -> None:
         self.engine = engine or FakeEngine()
         self.receiver = WeightReceiver(broker, self.engine, name, phase_timeout_s=5)
         self.error: BaseException | None = None
@@ -38,7 +42,9 @@ class Peer:
         threading.Thread(target=self._beats, args=(broker, name, life), daemon=True).start()
 
     def _beat(self, broker: MemoryBroker, name: str, life: str) -> None:
-        broker.heartbeat(Member(name=name, role="generator", life=life, ready_s=time.monotonic()), 60)
+        broker.heartbeat(
+            Member(name=name, role="generator", life=life, ready_s=time.monotonic()), 60
+        )
 
     def _beats(self, broker: MemoryBroker, name: str, life: str) -> None:
         while not self._stopped.wait(0.3):
@@ -93,10 +99,14 @@ def published(publisher: WeightPublisher, n: int, seed: int) -> dict[str, Tensor
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+    return a.keys() == b.keys() and all(
+        torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a
+    )
 
 
-def test_every_live_generator_gets_the_same_bits(broker: MemoryBroker, publisher: WeightPublisher) -> None:
+def test_every_live_generator_gets_the_same_bits(
+    broker: MemoryBroker, publisher: WeightPublisher
+) -> None:
     peers = [Peer(broker, f"generator-{i}") for i in range(2)]
     for n in range(3):
         sent = published(publisher, n, seed=n)
@@ -127,14 +137,18 @@ def test_a_silent_generator_costs_one_deadline_and_the_sync_goes_on(
     broker: MemoryBroker, publisher: WeightPublisher
 ) -> None:
     peer = Peer(broker, "generator-0")
-    broker.heartbeat(Member(name="generator-1", role="generator"), 60)  # registered, but nobody answers
+    broker.heartbeat(
+        Member(name="generator-1", role="generator"), 60
+    )  # registered, but nobody answers
     report = publisher.publish(Version(epoch="e", n=0), weights(0).items())
     assert report.members == ("generator-0",)
     assert 2 <= report.ready_s < 5
     peer.stop()
 
 
-def test_nobody_in_time_is_an_error_that_names_who(broker: MemoryBroker, publisher: WeightPublisher) -> None:
+def test_nobody_in_time_is_an_error_that_names_who(
+    broker: MemoryBroker, publisher: WeightPublisher
+) -> None:
     with pytest.raises(WeightSyncError, match="no live generator"):
         published(publisher, 0, seed=0)
     broker.heartbeat(Member(name="generator-7", role="generator"), 60)
@@ -142,25 +156,33 @@ def test_nobody_in_time_is_an_error_that_names_who(broker: MemoryBroker, publish
         published(publisher, 0, seed=0)
 
 
-def test_an_engine_that_fails_is_named_with_its_reason(broker: MemoryBroker, publisher: WeightPublisher) -> None:
+def test_an_engine_that_fails_is_named_with_its_reason(
+    broker: MemoryBroker, publisher: WeightPublisher
+) -> None:
     class Broken(FakeEngine):
         async def load_weights(self, update: dict[str, Any], version: Version) -> None:
             raise RuntimeError("no room for weights")
 
     peer = Peer(broker, "generator-0", Broken())
-    with pytest.raises(WeightSyncError, match=r"applied: generator-0: RuntimeError: no room.*phase ready"):
+    with pytest.raises(
+        WeightSyncError, match=r"applied: generator-0: RuntimeError: no room.*phase ready"
+    ):
         published(publisher, 0, seed=0)
     peer._thread.join(5)  # weights half loaded: the generator ends by itself
     assert isinstance(peer.error, WeightSyncError)
 
 
-def test_an_engine_that_hangs_in_the_transfer_is_named(broker: MemoryBroker, publisher: WeightPublisher) -> None:
+def test_an_engine_that_hangs_in_the_transfer_is_named(
+    broker: MemoryBroker, publisher: WeightPublisher
+) -> None:
     class Hangs(FakeEngine):
         async def load_weights(self, update: dict[str, Any], version: Version) -> None:
             await asyncio.sleep(60)
 
     peer = Peer(broker, "generator-0", Hangs())
-    with pytest.raises(WeightSyncError, match=r"phase applied: generator-0 did not answer within 2 s"):
+    with pytest.raises(
+        WeightSyncError, match=r"phase applied: generator-0 did not answer within 2 s"
+    ):
         published(publisher, 0, seed=0)
     peer.stop()
 
@@ -217,14 +239,18 @@ def test_a_dead_member_is_waited_for_no_longer_than_its_registration(
     broker: MemoryBroker, publisher: WeightPublisher
 ) -> None:
     peer = Peer(broker, "generator-0")
-    broker.heartbeat(Member(name="generator-1", role="generator"), 0.7)  # died just after its last heartbeat
+    broker.heartbeat(
+        Member(name="generator-1", role="generator"), 0.7
+    )  # died just after its last heartbeat
     report = publisher.publish(Version(epoch="e", n=0), weights(0).items())
     assert report.members == ("generator-0",)
     assert report.ready_s < 2.5
     peer.stop()
 
 
-def test_a_process_that_takes_over_a_name_is_met_anew(broker: MemoryBroker, publisher: WeightPublisher) -> None:
+def test_a_process_that_takes_over_a_name_is_met_anew(
+    broker: MemoryBroker, publisher: WeightPublisher
+) -> None:
     first = Peer(broker, "generator-0", life="a")
     published(publisher, 0, seed=0)
     first.stop()
@@ -234,7 +260,9 @@ def test_a_process_that_takes_over_a_name_is_met_anew(broker: MemoryBroker, publ
     second.stop()
 
 
-def test_a_learner_without_generators_waits_for_one(broker: MemoryBroker, publisher: WeightPublisher) -> None:
+def test_a_learner_without_generators_waits_for_one(
+    broker: MemoryBroker, publisher: WeightPublisher
+) -> None:
     peers: list[Peer] = []
     asked: list[int] = []
 
@@ -268,7 +296,9 @@ def test_bytes_that_are_not_those_staged_are_refused(broker: MemoryBroker) -> No
     sender = Corrupting("127.0.0.1")
     publisher = WeightPublisher(broker, sender, phase_timeout_s=2)
     peer = Peer(broker, "generator-0")
-    with pytest.raises(WeightSyncError, match=r"failed 5 times.*checksum mismatch in the bucket of embed"):
+    with pytest.raises(
+        WeightSyncError, match=r"failed 5 times.*checksum mismatch in the bucket of embed"
+    ):
         published(publisher, 0, seed=0)
     assert peer.engine.weights == {}
     # One bad transfer is repeated, and the engine never sees it
@@ -277,7 +307,9 @@ def test_bytes_that_are_not_those_staged_are_refused(broker: MemoryBroker) -> No
     peer.stop()
 
 
-def test_completions_in_flight_go_on_under_the_new_weights(broker: MemoryBroker, publisher: WeightPublisher) -> None:
+def test_completions_in_flight_go_on_under_the_new_weights(
+    broker: MemoryBroker, publisher: WeightPublisher
+) -> None:
     peer = Peer(broker, "generator-0", FakeEngine(token_s=0.05))
     published(publisher, 0, seed=0)
     sampling = SamplingParams(completions=4, temperature=1.0, max_tokens=30, seed=1)
