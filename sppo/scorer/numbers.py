@@ -126,8 +126,33 @@ _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _CJK_EDGE = re.compile(rf"(?<=[{_CJK}])(?=[^{_CJK}])|(?<=[^{_CJK}])(?=[{_CJK}])")
 _SPACE = re.compile(r"[ \t\r\u3000—…]+")  # without the spaces that group digits
 _SYMBOLS = frozenset(
-    r"+ - * / × ÷ ^ · x \times \cdot \div < > ≤ ≥ ≠ \le \ge \ne ± \pm √ \sqrt".split()
-)  # noqa: SIM905
+    [
+        r"+",
+        r"-",
+        r"*",
+        r"/",
+        r"×",
+        r"÷",
+        r"^",
+        r"·",
+        r"x",
+        r"\times",
+        r"\cdot",
+        r"\div",
+        r"<",
+        r">",
+        r"≤",
+        r"≥",
+        r"≠",
+        r"\le",
+        r"\ge",
+        r"\ne",
+        r"±",
+        r"\pm",
+        r"√",
+        r"\sqrt",
+    ]
+)
 _BEFORE = _SYMBOLS | {
     "not",
     "negative",

@@ -33,7 +33,7 @@ with stop.kept_from_children():
     os.kill(os.getpid(), signal.SIGHUP)
 assert child.wait() == 0
 print(*seen)
-"""  # noqa: E501
+"""
 
 
 def run(script: str, before: Callable[[], object] | None = None) -> list[str]:
