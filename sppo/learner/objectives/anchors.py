@@ -74,7 +74,7 @@ class Iteration:
 
 def make(name: str, iteration_steps: int) -> Anchor:
     """By its name in `objective.anchor`. Raises ValueError for one that is not there."""
-    kinds = {
+    kinds: dict[str, Anchor] = {
         "proximal": Proximal(),
         "behavior": Behavior(),
         "iteration": Iteration(iteration_steps),

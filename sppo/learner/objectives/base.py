@@ -105,7 +105,7 @@ class ObjectiveBatch:
     kernels: Backend = "auto"
 
     @property
-    def length_N(self) -> Tensor:
+    def length_N(self) -> Tensor:  # noqa: N802 - named by its shape
         """Tokens of each completion."""
         return self.cu_seqlens.diff()
 
