@@ -16,8 +16,9 @@ report, or the policy's snapshot "anchor".
 class Anchor(Protocol):
     """Which weights the anchor is. `n` and `published` are optimizer steps since the base model."""
 
-    keeps: bool
-    """Whether the published weights are kept as the policy's snapshot "anchor"."""
+    @property
+    def keeps(self) -> bool:
+        """Whether the published weights are kept as the policy's snapshot "anchor"."""
 
     def source(self, n: int, published: int) -> Source:
         """For a batch that arrives at step `n` while generators run `published`."""
