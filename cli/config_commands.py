@@ -16,7 +16,7 @@ Source = Annotated[str, typer.Argument(help="A preset, a TOML file, or a run dir
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-@app.command(epilog="Example: sppo-cli config show quickstart --set learner.lr=1e-6")
+@app.command(epilog="Example: sppo-cli config show quickstart --set optimizer.lr=1e-6")
 def show(
     source: Annotated[
         str,

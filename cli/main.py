@@ -71,7 +71,7 @@ def main(
 
 
 @app.command(
-    epilog="Examples: sppo-cli up quickstart | sppo-cli up my.toml --set learner.lr=1e-6 --run-dir runs/a"
+    epilog="Examples: sppo-cli up quickstart | sppo-cli up my.toml --set optimizer.lr=1e-6 --run-dir runs/a"
 )
 def up(
     config: Annotated[

@@ -40,7 +40,7 @@ METRICS: Mapping[str, str] = {
     "foreign_epoch_groups": "groups sampled, in part or whole, under another life of the learner",
     "mismatch": "mean |engine − learner| log-prob over completions wholly of the engines' version; null if none",
     "mismatch_probe": "the same by the last probe, at weights that were kept for it; null before the first",
-    "kl": "mean k3 estimate of the KL divergence from the reference, nats a token; null without learner.kl_coef",
+    "kl": "mean k3 estimate of the KL divergence from the reference, nats a token; null without objective.kl_coef",
     "entropy": "mean entropy of the policy over completion tokens, nats; by −log μ for those that were not measured",
     "grad_norm": "global gradient norm before clipping",
     "grad_clipped": "whether it was clipped",

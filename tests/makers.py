@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from sppo.config import RunConfig
+from sppo.config import LearnerConfig, ObjectiveConfig, OptimizerConfig, RunConfig
 from sppo.types import Completion, Group, SamplingParams, Ticket, Version, VersionSpan
 
+TRAINING = {
+    "objective": ObjectiveConfig.model_fields,
+    "optimizer": OptimizerConfig.model_fields,
+    "learner": LearnerConfig.model_fields,
+}
 V0 = Version(epoch="e1", n=0)
 
 
@@ -133,8 +138,22 @@ def tiny_model(folder: Path, *, vocabulary: int = 61) -> str:
     return str(folder)
 
 
-def run_config(**sections: dict[str, Any]) -> RunConfig:
-    return RunConfig(name="test", **sections)
+def run_config(**given: dict[str, Any]) -> RunConfig:
+    return RunConfig(name="test", **given)
+
+
+def training(**settings: Any) -> RunConfig:
+    """A run with these settings of [objective], [optimizer] and [learner]."""
+    return run_config(**sections(**settings))
+
+
+def sections(**settings: Any) -> dict[str, dict[str, Any]]:
+    """Settings of [objective], [optimizer] and [learner], each in its section."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        section = next(s for s, fields in TRAINING.items() if name in fields)
+        found.setdefault(section, {})[name] = value
+    return found
 
 
 def tiny_tokenizer(folder: Path, *, vocabulary: int) -> None:

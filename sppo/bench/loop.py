@@ -192,7 +192,7 @@ def resolved(overrides: Sequence[str]) -> RunConfig:
             )
     config = settings.load(PRESET, [*overrides, "learner.device=cpu"])
     rules = [name for name in SCORERS if name not in COMPARE]
-    if config.scorer.name not in rules or config.scorer.url or config.learner.needs_preferences:
+    if config.scorer.name not in rules or config.scorer.url or config.objective.needs_preferences:
         raise ConfigError(
             f"scorer.name = {config.scorer.name!r}: TRL's side takes a rule of ours that gives "
             f"rewards: "

@@ -88,7 +88,7 @@ def arguments(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:
     Transformers' plain `generate`; its continuous batching is slower on a CPU, and vLLM under TRL
     does not work there (docs/bench.md).
     """
-    learner, sampling = config.learner, config.sampling
+    learner, optimizer, sampling = config.learner, config.optimizer, config.sampling
     completions = learner.groups_per_step * sampling.completions
     together = math.gcd(completions, TRAINED_TOGETHER)
     return {
@@ -106,13 +106,13 @@ def arguments(config: RunConfig, steps: int, folder: Path) -> dict[str, Any]:
         "max_completion_length": sampling.max_tokens,
         "temperature": sampling.temperature,
         "beta": 0.0,
-        "learning_rate": learner.lr,
+        "learning_rate": optimizer.lr,
         "lr_scheduler_type": "constant_with_warmup",
-        "warmup_steps": learner.warmup_steps,
-        "adam_beta1": learner.betas[0],
-        "adam_beta2": learner.betas[1],
-        "weight_decay": learner.weight_decay,
-        "max_grad_norm": learner.max_grad_norm,
+        "warmup_steps": optimizer.warmup_steps,
+        "adam_beta1": optimizer.betas[0],
+        "adam_beta2": optimizer.betas[1],
+        "weight_decay": optimizer.weight_decay,
+        "max_grad_norm": optimizer.max_grad_norm,
         "max_steps": steps,
         "seed": config.seed,
         "shuffle_dataset": False,  # the rows lie in the order in which our run takes them

@@ -263,15 +263,15 @@ class Generator:
         """
         scorer = self._config.scorer.url or self._config.scorer.name
         where = f"scorer {scorer}, group {uid}"
-        check_kind(scores, self._config.learner, where)
+        check_kind(scores, self._config.objective, where)
         compares = scores.preferences is not None
         if self._compares is None:
             self._compares = compares
-        if compares != self._compares and self._config.learner.link == "none":
+        if compares != self._compares and self._config.objective.link == "none":
             kinds = ("rewards", "preferences")
             raise ScorerRefused(
                 f"{where}: gave {kinds[compares]}, and {kinds[not compares]} for an earlier group; "
-                "learner.link = 'bradley-terry' makes preferences of rewards"
+                "objective.link = 'bradley-terry' makes preferences of rewards"
             )
 
     async def _sample(self, lease: Lease) -> list[Completion]:

@@ -20,6 +20,7 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
         config.scorer,
         config.sampling,
     )
+    objective = config.objective
     tickets = (learner.lookahead_steps + 1) * learner.groups_per_step
     group = sampling.completions * sampling.max_tokens * BYTES_PER_TOKEN
     place = {"auto": "GPUs if there are any, else the CPU", "cuda": "GPUs", "cpu": "the CPU"}[
@@ -44,9 +45,9 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
         f"{generator.max_groups} groups at once; "
         f"{_each(generator.tensor_parallel, generator.cpus, 'generator')}",
         f"scorer            {_scorer(config)}",
-        f"objective         target {learner.target}, anchor {learner.anchor}, weight "
-        f"{learner.weight}, "
-        f"{'preferences' if learner.needs_preferences else 'rewards or preferences'}",
+        f"objective         target {objective.target}, anchor {objective.anchor}, "
+        f"weight {objective.weight}, "
+        f"{'preferences' if objective.needs_preferences else 'rewards or preferences'}",
         f"steps             {learner.steps}, each "
         f"{learner.groups_per_step // learner.mini_batches} groups of "
         f"{sampling.completions} completions of at most {sampling.max_tokens} tokens",

@@ -34,7 +34,7 @@ from typing import Any
 
 import psutil
 
-from sppo.config import RESUME_MAY_CHANGE, RunConfig, flatten, to_toml
+from sppo.config import RENAMED, RESUME_MAY_CHANGE, RunConfig, flatten, to_toml
 from sppo.errors import ConfigError
 from sppo.learner import manifest
 
@@ -71,14 +71,21 @@ def locked(run_dir: Path) -> Iterator[None]:
 def check(run_dir: Path, config: RunConfig) -> None:
     """Raises ConfigError when the directory holds a run that was trained under other settings."""
     changed = _changes(run_dir, config)
-    if changed and has_progress(run_dir):
-        shown = "; ".join(
-            f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(changed.items())[:5]
-        )
+    if not changed or not has_progress(run_dir):
+        return
+    if old := sorted(RENAMED.keys() & changed.keys()):
         raise ConfigError(
-            f"--run-dir {run_dir} belongs to another configuration: {shown}; "
-            "choose another directory, or put the settings back to resume"
+            f"--run-dir {run_dir} was begun by sppo 0.1 ({old[0]} is {RENAMED[old[0]]}): finish it "
+            f"with that version, or begin anew elsewhere from what it exported: "
+            f"model.name = {str(run_dir / 'export')!r}"
         )
+    shown = "; ".join(
+        f"{key} was {was!r}, now {now!r}" for key, (was, now) in list(changed.items())[:5]
+    )
+    raise ConfigError(
+        f"--run-dir {run_dir} belongs to another configuration: {shown}; "
+        "choose another directory, or put the settings back to resume"
+    )
 
 
 def check_checkpoint(run_dir: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from sppo import config as settings
-from sppo.config import LearnerConfig, cpu_threads
+from sppo.config import RunConfig, cpu_threads
 from sppo.errors import BadFrame
 from sppo.learner.model import Logprobs, check_device
 from sppo.learner.optim import Optimizer
@@ -37,13 +37,13 @@ class Follower:
     """One rank's policy, optimizer and shares."""
 
     def __init__(
-        self, config: LearnerConfig, policy: ShardedPolicy, team: Team, broker: Broker, spool: Spool
+        self, config: RunConfig, policy: ShardedPolicy, team: Team, broker: Broker, spool: Spool
     ) -> None:
         self._policy = policy
         self._team = team
         self._broker = broker
         self._spool = spool
-        self._optimizer = Optimizer(config, policy.master, team)
+        self._optimizer = Optimizer(config.optimizer, policy.master, team)
         self._trainer = Trainer(config, policy, self._optimizer, team)
 
     def run(self) -> None:
@@ -137,7 +137,7 @@ def main() -> None:
     broker = connect(settings.BrokerConfig(**given["broker"]), given["run_key"], wait=True)
     log.info("rank %d of %d is ready", team.rank, team.size)
     try:
-        Follower(run.learner, policy, team, broker, Spool(Path(given["run_dir"]))).run()
+        Follower(run, policy, team, broker, Spool(Path(given["run_dir"]))).run()
     finally:
         broker.close()
     for stream in (sys.stdout, sys.stderr):

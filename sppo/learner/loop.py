@@ -111,8 +111,8 @@ class Learner:
         self._model_path = models.resolve(config.model)
         self._tokenizer = models.load_tokenizer(self._model_path)
         self._policy = self._load_policy(device)
-        self._optimizer = Optimizer(config.learner, self._policy.master, self._team)
-        self._trainer = Trainer(config.learner, self._policy, self._optimizer, self._team)
+        self._optimizer = Optimizer(config.optimizer, self._policy.master, self._team)
+        self._trainer = Trainer(config, self._policy, self._optimizer, self._team)
         self._version = Version(epoch=uuid.uuid4().hex, n=0)
         self._parity = Parity(config)
         self._probe: float | None = None
@@ -228,7 +228,7 @@ class Learner:
         )
         last = self._version.n >= self._config.learner.steps
         try:
-            if last or self._config.learner.anchor != "iteration" or self._refreshes(before):
+            if last or self._config.objective.anchor != "iteration" or self._refreshes(before):
                 self._take_snapshot()
                 records[-1]["sync_s"] = self._publish()
         finally:  # a stop while no generator is alive must not lose the records of steps that were taken
@@ -248,12 +248,12 @@ class Learner:
             self._save()
 
     def _refreshes(self, before: int) -> bool:
-        return _crossed(before, self._version.n, self._config.learner.iteration_steps)
+        return _crossed(before, self._version.n, self._config.objective.iteration_steps)
 
     def _take_snapshot(self) -> None:
         """From here on these weights are what generators run, and the anchor of `iteration`."""
         self._published = self._version
-        if self._config.learner.anchor == "iteration":
+        if self._config.objective.anchor == "iteration":
             self._policy.keep("anchor", device=self._snapshot_device())
 
     def _published_snapshot(self) -> Snapshot | None:
@@ -261,7 +261,7 @@ class Learner:
         return "anchor" if self._published != self._version else None
 
     def _keep_reference(self) -> None:
-        if self._config.learner.kl_coef:
+        if self._config.objective.kl_coef:
             self._policy.keep("reference", device=self._snapshot_device())
 
     def _snapshot_device(self) -> str:
@@ -422,7 +422,7 @@ class Learner:
         Where groups are stale no step sees a completion of its own version. An iteration's groups
         are seen anyway.
         """
-        if self._config.learner.anchor != "iteration":
+        if self._config.objective.anchor != "iteration":
             self._policy.keep("probe", device="cpu")
             self._probed = self._version
 
@@ -523,7 +523,7 @@ class Learner:
         """Generators go on from the weights that the checkpoint's life had published last."""
         self._published = Version(epoch=self._version.epoch, n=found.state["published"])
         file = found.anchor if self._published != self._version else None
-        if self._config.learner.anchor == "iteration":
+        if self._config.objective.anchor == "iteration":
             self._policy.keep("anchor", device=self._snapshot_device(), file=file)
 
     def _save(self) -> None:

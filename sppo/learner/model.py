@@ -1,6 +1,6 @@
 """The policy on the learner's side: float32 master weights, log-probs of completions, weights out.
 
-Snapshots are copies of the computing weights: the anchor of `learner.anchor = "iteration"`, the
+Snapshots are copies of the computing weights: the anchor of `objective.anchor = "iteration"`, the
 reference of a KL term, the weights of an evaluation until parity was measured at them.
 
 Shape suffixes: T completion tokens of a micro-batch.

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from sppo.config import LearnerConfig
+from sppo.config import OptimizerConfig
 from sppo.learner.ranks import Alone, fill, local, whole
 
 
@@ -18,7 +18,7 @@ class Optimizer:
     """One AdamW with its schedule; `step(n)` takes optimizer step n, counted from 1."""
 
     def __init__(
-        self, config: LearnerConfig, master: dict[str, nn.Parameter], team: Alone | None = None
+        self, config: OptimizerConfig, master: dict[str, nn.Parameter], team: Alone | None = None
     ) -> None:
         self._config = config
         self._team = team or Alone()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sppo import kernels
-from sppo.config import LearnerConfig
+from sppo.config import LearnerConfig, ObjectiveConfig, RunConfig
 from sppo.kernels import LossStats
 from sppo.learner import batching, objective, targets
 from sppo.learner.batching import MicroBatch
@@ -88,12 +88,13 @@ class Trainer:
 
     def __init__(
         self,
-        config: LearnerConfig,
+        config: RunConfig,
         policy: AnyPolicy,
         optimizer: Optimizer,
         team: Alone | None = None,
     ) -> None:
-        self._config = config
+        self._run = config
+        self._config, self._objective = config.learner, config.objective
         self._policy = policy
         self._optimizer = optimizer
         self._team = team or Alone()
@@ -113,7 +114,7 @@ class Trainer:
         """
         started = time.monotonic()
         published = published or version
-        items = targets.prepare(groups, self._config)
+        items = targets.prepare(groups, self._objective)
         size = len(items) // self._config.mini_batches
         parts = [items[i * size : (i + 1) * size] for i in range(self._config.mini_batches)]
         fed = [self._with_a_gradient(parts[0], version, published), *parts[1:]]
@@ -127,7 +128,7 @@ class Trainer:
                 anchor_s = measured[0]["anchor_s"]
             gaps = Gaps.join([Gaps.unpack(m["gaps"]) for m in measured])
             self.gaps = Gaps.join([self.gaps, gaps])
-            yield _summary(part, seen, measured, self._config, version) | {
+            yield _summary(part, seen, measured, self._objective, version) | {
                 "mismatch": gaps.mean,
                 "step": version.n + number,
                 "grad_norm": norm,
@@ -148,7 +149,7 @@ class Trainer:
         anchors = self._anchors([share.items for share in shares], version, published)
         anchor_s = time.monotonic() - started
         for number, (share, anchor) in enumerate(zip(shares, anchors, strict=True), start=1):
-            step = _Step(self._config, self._policy, self._team, share, anchor, published, number)
+            step = _Step(self._run, self._policy, self._team, share, anchor, published, number)
             step.differentiate()
             norm, clipped = self._optimizer.step(version.n + number)
             self._policy.refresh()
@@ -168,7 +169,7 @@ class Trainer:
         Where Δ ≡ 0 the gradient of a group whose scores are all equal is zero, so it stays out, but
         for a sample of such groups that tells of the metrics of the others.
         """
-        config = self._config
+        config = self._objective
         own_anchor = config.anchor == "proximal" or (
             config.anchor == "iteration" and published.n == version.n
         )
@@ -253,9 +254,9 @@ class Trainer:
 
         The first mini-batch is its own anchor, unless the anchor is a snapshot of older weights.
         """
-        if self._config.anchor == "behavior":
+        if self._objective.anchor == "behavior":
             return [None] * len(parts)
-        if self._config.anchor == "iteration" and published.n != version.n:
+        if self._objective.anchor == "iteration" and published.n != version.n:
             with self._policy.using("anchor"):
                 return [self._score(part) for part in parts]
         return [None, *[self._score(part) for part in parts[1:]]]
@@ -270,15 +271,16 @@ class _Step:
     """One optimizer step over this rank's share of a mini-batch."""
 
     def __init__(
-        self, config: LearnerConfig, policy: AnyPolicy, team: Alone, share: Share,
+        self, config: RunConfig, policy: AnyPolicy, team: Alone, share: Share,
         anchors: list[Tensor] | None,
         published: Version, number: int,
     ) -> None:  # fmt: skip
-        self._config, self._policy, self._team, self._anchors = config, policy, team, anchors
+        self._config, self._objective = config.learner, config.objective
+        self._policy, self._team, self._anchors = policy, team, anchors
         self._items, self._normalizer = share.items, share.normalizer
         self._published, self._number = published, number
         self._fed = [item.fed for item in share.items]
-        self.own_anchor = anchors is None and config.anchor != "behavior"
+        self.own_anchor = anchors is None and config.objective.anchor != "behavior"
         self.totals = _Totals()
 
     def differentiate(self) -> None:
@@ -293,7 +295,7 @@ class _Step:
         return _micro_batches(self._items, self._config, self._team, self._policy.device)
 
     def _references(self) -> list[Tensor] | None:
-        if not self._config.kl_coef:
+        if not self._objective.kl_coef:
             return None
         with self._policy.using("reference"):
             return _score(self._policy, self._batches())
@@ -318,10 +320,10 @@ class _Step:
             )
             if reference_T is not None:
                 kl_T = objective.kl_k3(logprob_T, reference_T)[keep_T]
-                loss = loss + self._config.kl_coef * (weight_T * kl_T).sum()
+                loss = loss + self._objective.kl_coef * (weight_T * kl_T).sum()
                 self.totals.kl_sum += float(kl_T.detach().sum())
-            if self._config.entropy_coef:
-                loss = loss - self._config.entropy_coef * (weight_T * entropy_T[keep_T]).sum()
+            if self._objective.entropy_coef:
+                loss = loss - self._objective.entropy_coef * (weight_T * entropy_T[keep_T]).sum()
         if differentiate:
             loss.backward()  # type: ignore[no-untyped-call]
         sizes = torch.tensor(
@@ -336,10 +338,10 @@ class _Step:
         """Where Δ ≡ 0, groups whose scores are all equal have residual 0: they are measured, not
         differentiated.
         """
-        return not self.own_anchor or _regularised(self._config)
+        return not self.own_anchor or _regularised(self._objective)
 
     def _anchor(self, i: int, batch: MicroBatch, logprob_T: Tensor) -> Tensor:
-        if self._config.anchor == "behavior":
+        if self._objective.anchor == "behavior":
             return batch.behavior_T
         return logprob_T.detach() if self._anchors is None else self._anchors[i]
 
@@ -347,14 +349,14 @@ class _Step:
         self, batch: MicroBatch, items: Sequence[Item], logprob_T: Tensor, anchor_T: Tensor
     ) -> tuple[Tensor, LossStats, Tensor]:
         """The loss of the kept completions, and which tokens are theirs [T]."""
-        config = self._config
+        config, kernel = self._objective, self._config.kernels
         _, log_rho_N, length_N = kernels.sequence_log_ratios(
             logprob_T.detach(),
             anchor_T,
             batch.behavior_T,
             None,
             batch.cu_seqlens,
-            backend=config.kernels,
+            backend=kernel,
         )
         weight_N, _ = kernels.sequence_weights(
             config.weight, log_rho_N, length_N, cap=config.weight_cap or None
@@ -377,7 +379,7 @@ class _Step:
             cap=config.weight_cap or None,
             length_normalized=config.length_normalize,
             normalizer=self._normalizer,
-            backend=config.kernels,
+            backend=kernel,
         )
         return loss, stats, keep_T
 
@@ -389,8 +391,8 @@ class _Step:
         totals = self.totals
         totals.stats.append(stats)
         totals.log_rho_T.append((anchor_T - batch.behavior_T)[keep_T])
-        if self._config.anchor != "behavior" or self._number == 1:
-            at_T = logprob_T if self._config.anchor == "behavior" else anchor_T
+        if self._objective.anchor != "behavior" or self._number == 1:
+            at_T = logprob_T if self._objective.anchor == "behavior" else anchor_T
             fresh_T = _at_version(batch, self._fed, self._published)
             totals.gaps.append(Gaps.of((at_T - batch.behavior_T).abs(), batch.cu_seqlens, fresh_T))
         totals.entropy_sum += float(entropy_T[keep_T].sum())
@@ -398,7 +400,7 @@ class _Step:
         totals.padding += batch.padding
 
 
-def _regularised(config: LearnerConfig) -> bool:
+def _regularised(config: ObjectiveConfig) -> bool:
     """Whether a group whose scores are all equal has a gradient even where Δ ≡ 0."""
     return bool(config.kl_coef or config.entropy_coef or config.target == "batch_softmean")
 
@@ -418,7 +420,7 @@ def _trained_completions(items: Sequence[Item]) -> list[Completion]:
 
 def _summary(
     items: Sequence[Item], fed: Sequence[Item], measured: Sequence[dict[str, Any]],
-    config: LearnerConfig,
+    config: ObjectiveConfig,
     version: Version,
 ) -> dict[str, Any]:  # fmt: skip
     """A step's metrics, but for those of the update, from every rank's totals and the groups of all

@@ -4,7 +4,7 @@ Shape suffixes: N completions of several groups laid end to end, K completions o
 
 Where a target depends on off-policy weights (a win rate over w̃, a soft mean), it is known only
 once every completion of its group has gone through the model. Everywhere else it is fixed
-beforehand, and completions that `learner.select` leaves out are not fed at all. Which ones are left
+beforehand, and completions that `objective.select` leaves out are not fed at all. Which ones are left
 out never depends on weights.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sppo.config import LearnerConfig
+from sppo.config import ObjectiveConfig
 from sppo.errors import SppoError
 from sppo.learner import objective
 from sppo.types import Group
@@ -36,7 +36,7 @@ class Item:
     """[K of fed] A, or the score where the target is `centered`; None until weights are known."""
 
 
-def prepare(groups: Sequence[Group], config: LearnerConfig) -> list[Item]:
+def prepare(groups: Sequence[Group], config: ObjectiveConfig) -> list[Item]:
     """Select completions and fix targets as far as they do not depend on weights.
 
     Give the whole batch: `batch_softmean` subtracts one soft mean from all of it. Raises SppoError
@@ -80,7 +80,7 @@ def item(group: Group, keep_K: Tensor, target_K: Tensor | None) -> Item:
     )
 
 
-def resolve(items: Sequence[Item], config: LearnerConfig, weights_N: Tensor) -> Tensor:
+def resolve(items: Sequence[Item], config: ObjectiveConfig, weights_N: Tensor) -> Tensor:
     """Targets [N] of these items, whole groups with the weights of their fed completions."""
     fixed = [item.target_K for item in items if item.target_K is not None]
     if fixed:  # `prepare` fixes all or none
@@ -92,7 +92,7 @@ def resolve(items: Sequence[Item], config: LearnerConfig, weights_N: Tensor) -> 
 
 
 def _targets(
-    groups: Sequence[Group], config: LearnerConfig, keep_N: Tensor, weights_N: Tensor | None
+    groups: Sequence[Group], config: ObjectiveConfig, keep_N: Tensor, weights_N: Tensor | None
 ) -> Tensor:
     """A [N]; for `centered` the scores."""
     ids_N = _ids(groups)
@@ -123,7 +123,7 @@ def _targets(
 
 
 def _scored(
-    groups: Sequence[Group], config: LearnerConfig
+    groups: Sequence[Group], config: ObjectiveConfig
 ) -> tuple[Tensor | None, list[Tensor] | None]:
     """(rewards [N], None) or (None, one [K, K] for each group): the link makes preferences of
     rewards.
@@ -145,7 +145,7 @@ def _scored(
             raise SppoError(
                 f"group {group.uid} has rewards, group {compared[0].uid} of the same batch "
                 f"preferences: a scorer must "
-                "return one or the other; learner.link = 'bradley-terry' makes preferences of "
+                "return one or the other; objective.link = 'bradley-terry' makes preferences of "
                 "rewards"
             )
     return None, matrices

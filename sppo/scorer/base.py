@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sppo.config import LearnerConfig
+from sppo.config import ObjectiveConfig
 from sppo.errors import ConfigError, ScorerError, ScorerRefused, SppoError
 from sppo.scorer.pool import Pool
 from sppo.scorer.rules import (
@@ -108,13 +108,13 @@ def checked(name: str, request: ScoreRequest, reply: Any) -> Scores:
     return Scores(preferences=_preferences(where, values))
 
 
-def check_kind(scores: Scores, config: LearnerConfig, where: str) -> None:
+def check_kind(scores: Scores, config: ObjectiveConfig, where: str) -> None:
     """Raises ScorerRefused for rewards where the objective compares completions."""
     if scores.preferences is None and config.needs_preferences:
         raise ScorerRefused(
-            f"{where}: learner.target = {config.target!r} with learner.label = {config.label!r} "
+            f"{where}: objective.target = {config.target!r} with objective.label = {config.label!r} "
             f"needs preferences and "
-            "the scorer gave rewards; return a [K, K] matrix or set learner.link = 'bradley-terry'"
+            "the scorer gave rewards; return a [K, K] matrix or set objective.link = 'bradley-terry'"
         )
 
 

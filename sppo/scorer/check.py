@@ -89,7 +89,7 @@ class _Asked:
         elif self._http is not None:
             scores = await self._http.probe(request)
         if scores is not None and len(request.completions) > 1:
-            check_kind(scores, self._config.learner, "the scorer")
+            check_kind(scores, self._config.objective, "the scorer")
 
     async def close(self) -> None:
         for scorer in (self._http, self._inline):

@@ -32,7 +32,7 @@ STEPS = 60
 STALENESS = {
     f"lookahead-{lookahead}-{weight}": {
         "learner.lookahead_steps": lookahead,
-        "learner.weight": weight,
+        "objective.weight": weight,
         "generator.max_groups": 80,
         "scorer.name": "tests.bench.laptop:delayed",
     }

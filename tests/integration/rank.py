@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sppo.config import LearnerConfig
+from sppo.config import RunConfig
 from sppo.learner import follower
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
@@ -72,8 +72,8 @@ def groups() -> list[Any]:
     return made
 
 
-def settings(name: str) -> LearnerConfig:
-    return LearnerConfig(
+def settings(name: str) -> RunConfig:
+    return makers.training(
         groups_per_step=8, steps=60, lr=1e-3, micro_batch_tokens=40, **CONFIGS[name]
     )
 
@@ -81,9 +81,9 @@ def settings(name: str) -> LearnerConfig:
 def script(name: str, folder: Path, policy: Any, team: Alone) -> dict[str, Any]:
     """What rank 0 does; writes gradients, masters and moments, and returns figures."""
     config = settings(name)
-    optimizer = Keeping(config, policy.master, team)
+    optimizer = Keeping(config.optimizer, policy.master, team)
     trainer = Trainer(config, policy, optimizer, team)
-    if config.kl_coef:
+    if config.objective.kl_coef:
         policy.keep("reference", device="cpu")
     policy.keep("probe", device="cpu")
     figures: dict[str, Any] = {}

@@ -65,7 +65,7 @@ class Learner:
     def __init__(self, run: config.RunConfig, path: str) -> None:
         how = Logprobs(temperature=run.sampling.temperature)
         self.policy = Policy(path, device="cpu", logprobs=how, compute=compute.dtype(run))
-        self.trainer = Trainer(run.learner, self.policy, None)  # type: ignore[arg-type]
+        self.trainer = Trainer(run, self.policy, None)  # type: ignore[arg-type]
         self._sender = GlooSender("127.0.0.1")
         self._joined = False
 

@@ -29,13 +29,13 @@ SETTINGS = {
     "eval.every_steps": 100,
     "learner.steps": 9,
     "learner.groups_per_step": 4,
-    "learner.target": "half",
-    "learner.select": "best_worst",
-    "learner.anchor": "iteration",
-    "learner.iteration_steps": 4,
+    "objective.target": "half",
+    "objective.select": "best_worst",
+    "objective.anchor": "iteration",
+    "objective.iteration_steps": 4,
     "learner.snapshot": "host",
-    "learner.eta": 5,
-    "learner.kl_coef": 0.01,
+    "objective.eta": 5,
+    "objective.kl_coef": 0.01,
 }
 
 pytestmark = pytest.mark.timeout(8 * MINUTES)

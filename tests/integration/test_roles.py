@@ -111,7 +111,7 @@ def test_roles_by_hand_find_their_run_and_another_configuration_is_refused(shop:
     other = shop.start("other", "generator", learner__lr="3e-6")
     twin = shop.start("twin", "generator", "--name", "one", generator__engine="transformers")
     assert other.wait(MINUTES) == 2
-    assert "learner.lr is 3e-06 here and 1e-05 there" in shop.log("other")
+    assert "optimizer.lr is 3e-06 here and 1e-05 there" in shop.log("other")
     # and so is one that takes another's name
     assert twin.wait(MINUTES) == 2
     assert "another process is at work as generator-one" in shop.log("twin")

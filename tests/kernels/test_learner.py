@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from sppo.config import LearnerConfig
 from sppo.kernels import Backend
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
@@ -30,10 +29,10 @@ def test_a_step_is_that_of_plain_torch(target: str, tmp_path: Path) -> None:
     def step(kernels: Backend) -> tuple[dict[str, Any], list[torch.Tensor]]:
         options = Logprobs(temperature=0.7, kernels=kernels)
         policy = Policy(path, device=DEVICE, logprobs=options, compute=torch.float32)
-        config = LearnerConfig(
+        config = makers.training(
             groups_per_step=4, lr=1e-3, entropy_coef=0.01, target=target, kernels=kernels
-        )  # type: ignore[arg-type]
-        trainer = Trainer(config, policy, Optimizer(config, policy.master))
+        )
+        trainer = Trainer(config, policy, Optimizer(config.optimizer, policy.master))
         figures = next(iter(trainer.train(groups, Version(epoch="e1", n=2))))
         return figures, [weight.detach() for _, weight in policy.masters()]
 

@@ -19,13 +19,13 @@ def test_sources_override_each_other_in_the_documented_order(
 ) -> None:
     # Given a file, the environment and --set that disagree
     file = tmp_path / "a.toml"
-    file.write_text("[learner]\nlr = 1e-5\nsteps = 10\neta = 2.0\n")
+    file.write_text("[optimizer]\nlr = 1e-5\n[learner]\nsteps = 10\n[objective]\neta = 2.0\n")
     monkeypatch.setenv("SPPO_LEARNER__STEPS", "20")
-    monkeypatch.setenv("SPPO_LEARNER__ETA", "3")
+    monkeypatch.setenv("SPPO_OBJECTIVE__ETA", "3")
     # When they are loaded
-    loaded = config.load(str(file), ["learner.eta=4", "name=mine"])
+    loaded = config.load(str(file), ["objective.eta=4", "name=mine"])
     # Then --set beats the environment, which beats the file, which beats the default
-    assert (loaded.learner.lr, loaded.learner.steps, loaded.learner.eta) == (1e-5, 20, 4.0)
+    assert (loaded.optimizer.lr, loaded.learner.steps, loaded.objective.eta) == (1e-5, 20, 4.0)
     assert loaded.name == "mine"
     assert loaded.learner.groups_per_step == 8
 
@@ -33,18 +33,18 @@ def test_sources_override_each_other_in_the_documented_order(
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("learner.lrr=1", ["learner.lrr", "no such setting"]),
+        ("optimizer.lrr=1", ["optimizer.lrr", "no such setting"]),
         ("nonsense.key=1", ["nonsense", "no such setting"]),
         ("sampling.completions=1", ["sampling.completions = 1", "centered", "2 or more"]),
-        ("learner.weight_cap=0.9", ["weight_cap = 0.9", "above 1"]),
+        ("objective.weight_cap=0.9", ["weight_cap = 0.9", "above 1"]),
         ("learner.kernels=cuda", ["learner.kernels", "cuda", "'auto', 'triton' or 'torch'"]),
         (
-            "learner.label=hard",
+            "objective.label=hard",
             ["label = 'hard'", "target = 'half'", "best_worst", "not 'centered' and 'all'"],
         ),
-        ("learner.target=quarter", ["learner.target", "quarter", "softmean"]),
+        ("objective.target=quarter", ["objective.target", "quarter", "softmean"]),
         ("sampling.top_p=0.9", ["sampling.top_p", "0.9", "use 1.0"]),
-        ("learner.lr=-1", ["learner.lr", "-1"]),
+        ("optimizer.lr=-1", ["optimizer.lr", "-1"]),
         ("learner.mini_batches=3", ["mini_batches = 3", "groups_per_step = 8"]),
         ("broker.renew_s=50", ["renew_s = 50", "lease_s = 20"]),
         ("broker.url=redis://me:secret@host", ["broker.url", "SPPO_BROKER__PASSWORD"]),
@@ -91,14 +91,14 @@ def test_parsing_loads_nothing_heavy() -> None:
 
 
 def test_each_setting_says_where_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPPO_LEARNER__ETA", "2")
+    monkeypatch.setenv("SPPO_OBJECTIVE__ETA", "2")
     monkeypatch.setenv("SPPO_BROKER__PASSWORD", "hunter2")
-    found = config.origins("quickstart", ["learner.lr=1e-6", "learner.eta=3"])
-    assert found["learner.lr"] == (1e-6, "--set learner.lr")
-    assert found["learner.eta"] == (3.0, "--set learner.eta")
+    found = config.origins("quickstart", ["optimizer.lr=1e-6", "objective.eta=3"])
+    assert found["optimizer.lr"] == (1e-6, "--set optimizer.lr")
+    assert found["objective.eta"] == (3.0, "--set objective.eta")
     assert found["learner.steps"] == (60, "quickstart")
     assert found["task.params"][1] == "quickstart"
-    assert found["learner.kl_coef"] == (0.0, "default")
+    assert found["objective.kl_coef"] == (0.0, "default")
     assert found["broker.password"] == ("(set)", "environment")
     assert "hunter2" not in str(found)
 
@@ -106,7 +106,7 @@ def test_each_setting_says_where_it_came_from(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("learner.lrr=1", ["--set learner.lrr", "did you mean learner.lr"]),
+        ("optimizer.lrr=1", ["--set optimizer.lrr", "did you mean optimizer.lr"]),
         ("lerner.lr=1", ["lerner", "did you mean learner"]),
         ("learner.zzzzzz=1", ["docs/configuration.md"]),
     ],
@@ -120,8 +120,8 @@ def test_an_unknown_setting_names_the_nearest_and_its_source(
 
 
 def test_an_unknown_variable_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPPO_LEARNR__LR", "1")
-    with pytest.raises(ConfigError, match="did you mean SPPO_LEARNER__LR"):
+    monkeypatch.setenv("SPPO_OPTIMIZR__LR", "1")
+    with pytest.raises(ConfigError, match="did you mean SPPO_OPTIMIZER__LR"):
         config.load("quickstart")
 
 
@@ -129,7 +129,7 @@ def test_an_unknown_variable_names_the_nearest(monkeypatch: pytest.MonkeyPatch) 
     ("override", "words"),
     [
         ("Learner.steps=5", ["--set Learner.steps", "no such setting", "did you mean learner?"]),
-        ("LEARNER.LR=1e-3", ["LEARNER", "no such setting", "did you mean learner?"]),
+        ("LEARNER.STEPS=3", ["LEARNER", "no such setting", "did you mean learner?"]),
         ("learner.Steps=5", ["learner.Steps", "no such setting", "did you mean learner.steps?"]),
         ("Seed=1", ["Seed", "no such setting", "did you mean seed?"]),
     ],
@@ -142,7 +142,7 @@ def test_a_setting_in_another_case_is_no_setting(override: str, words: list[str]
 
 def test_two_cases_of_one_section_are_not_merged(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
-    file.write_text('[learner]\nlr = 1e-3\n[Learner]\nsteps = 5\n[Scorer]\nname = "exact-match"\n')
+    file.write_text('[learner]\nranks = 2\n[Learner]\nsteps = 5\n[Scorer]\nname = "exact-match"\n')
     with pytest.raises(ConfigError) as caught:
         config.load(str(file))
     assert "did you mean learner?" in str(caught.value)
@@ -157,14 +157,14 @@ def test_two_cases_of_one_section_are_not_merged(tmp_path: Path) -> None:
         ("SPPO_LEARNER__STEPSS", "5", "did you mean SPPO_LEARNER__STEPS"),
         ("SPPO_SEED__X", "5", "did you mean SPPO_SEED"),
         (
-            "SPPO_LEARNER",
+            "SPPO_OPTIMIZER",
             '{"LR": 1}',
-            r"learner\.LR \(from environment\): no such setting; did you mean learner\.lr\?",
+            r"optimizer\.LR \(from environment\): no such setting; did you mean optimizer\.lr\?",
         ),
         (
-            "SPPO_LEARNER",
+            "SPPO_OPTIMIZER",
             '{"lr": 1, "lr": 2}',
-            "SPPO_LEARNER in the environment: the key 'lr' stands twice",
+            "SPPO_OPTIMIZER in the environment: the key 'lr' stands twice",
         ),
         ("SPPO_LEARNER", "5", "learner = 5: .*dictionary"),
         ("SPPO_TASK", "[1]", "task = .*dictionary"),
@@ -199,13 +199,18 @@ def test_a_check_may_change_on_resume_as_its_message_says() -> None:
 def test_variables_set_sections_tables_lists_and_single_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("SPPO_LEARNER", '{"lr": 0.5, "steps": 4}')
+    monkeypatch.setenv("SPPO_LEARNER", '{"ranks": 2, "steps": 4}')
+    monkeypatch.setenv("SPPO_OPTIMIZER", '{"lr": 0.5}')
     monkeypatch.setenv("SPPO_LEARNER__STEPS", "7")
-    monkeypatch.setenv("SPPO_LEARNER__BETAS", "[0.5, 0.6]")
+    monkeypatch.setenv("SPPO_OPTIMIZER__BETAS", "[0.5, 0.6]")
     monkeypatch.setenv("SPPO_TASK__PARAMS__MIN_TERMS", "3")
     monkeypatch.setenv("SPPO_TASK__PARAMS__KIND", "easy")
     loaded = config.load("quickstart")
-    assert (loaded.learner.lr, loaded.learner.steps, loaded.learner.betas) == (0.5, 7, (0.5, 0.6))
+    assert (loaded.optimizer.lr, loaded.learner.steps, loaded.optimizer.betas) == (
+        0.5,
+        7,
+        (0.5, 0.6),
+    )
     assert (
         loaded.task.params["min_terms"],
         loaded.task.params["kind"],
@@ -229,7 +234,7 @@ def test_variables_set_sections_tables_lists_and_single_settings(
         (b'name = "a"\nname = "b"\n', "not valid TOML.*line 2"),
         (b"a = " + b"[" * 5000, "not valid TOML"),
         (b"seed = " + b"9" * 5000, "not valid TOML"),
-        (b"[learner]\nlr = nan\n", r"learner\.lr = nan.*finite"),
+        (b"[optimizer]\nlr = nan\n", r"optimizer\.lr = nan.*finite"),
         (b"[task]\nparams = { x = inf }\n", r"task\.params: x must be .*inf"),
         (b"[learner]\nsteps = true\n", r"learner\.steps = True: must be a number"),
         (b"name = 2024\n", r"name = 2024: .*in quotes"),
@@ -266,8 +271,8 @@ def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
         ),
         ("sampling.temperature=0.001", "sampling.temperature = 0.001: .*0.01"),
         ("learner.batch_timeout_s=1e10", "learner.batch_timeout_s"),
-        ("learner.eta=1e300", "learner.eta"),
-        ("learner.betas=[0.9, 1.0]", r"learner\.betas"),
+        ("objective.eta=1e300", "objective.eta"),
+        ("optimizer.betas=[0.9, 1.0]", r"optimizer\.betas"),
         ("broker.max_bytes=99999999999999999999", "broker.max_bytes"),
         ("broker.url=redis://127.0.0.1:99999", "broker.url.*0-65535"),
         ("scorer.url=http://127.0.0.1:99999", "scorer.url.*0-65535"),

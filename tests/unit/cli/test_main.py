@@ -27,7 +27,7 @@ def test_help_and_version() -> None:
     assert __version__ in call("--version").stdout
     shown = call("--help").stdout
     assert all(word in shown for word in ("up", "status", "down", "Example"))
-    assert "learner.lr=1e-6" in call("up", "--help").stdout
+    assert "optimizer.lr=1e-6" in call("up", "--help").stdout
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_help_loads_nothing_heavy() -> None:
             ["sampling.completions", "2 or more"],
         ),
         (["up", "quickstart", "--set", "sampling.top_p=0.5"], ["sampling.top_p", "use 1.0"]),
-        (["up", "quickstart", "--set", "learner.lrr=1"], ["learner.lrr"]),
+        (["up", "quickstart", "--set", "optimizer.lrr=1"], ["optimizer.lrr"]),
         (
             ["up", "quickstart", "--set", "model.name=/no/such/model"],
             ["model.name", "/no/such/model"],
@@ -164,7 +164,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     assert all(word in error for word in words), error
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["up", "quickstart", "--set", "learner.lr=0"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["up", "quickstart", "--set", "optimizer.lr=0"]])
 def test_help_and_a_configuration_error_answer_within_0_7_s(
     arguments: list[str], tmp_path: Path
 ) -> None:
@@ -182,7 +182,7 @@ def seconds(arguments: list[str], cwd: Path) -> float:
     ("variable", "value", "words"),
     [
         ("SPPO_LERNER__LR", "1", ["SPPO_LERNER__LR", "no such setting"]),
-        ("SPPO_LEARNER__LRR", "1", ["SPPO_LEARNER__LRR", "no such setting"]),
+        ("SPPO_OPTIMIZER__LRR", "1", ["SPPO_OPTIMIZER__LRR", "no such setting"]),
         ("SPPO_TASK__PARAMS", "notjson", ["environment", "JSON"]),
         ("SPPO_BROKER__PASSWORD", "", []),
     ],
@@ -191,7 +191,7 @@ def test_a_bad_environment_is_named(
     variable: str, value: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
-    done = call("up", "quickstart", "--set", "learner.lr=0", cwd=tmp_path)
+    done = call("up", "quickstart", "--set", "optimizer.lr=0", cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert all(word in done.stderr for word in words), done.stderr
@@ -199,12 +199,12 @@ def test_a_bad_environment_is_named(
 
 def test_configurations_are_looked_at_without_starting_anything(tmp_path: Path) -> None:
     shown = json.loads(
-        call("config", "show", "quickstart", "--set", "learner.lr=1e-6", "--json").stdout
+        call("config", "show", "quickstart", "--set", "optimizer.lr=1e-6", "--json").stdout
     )
-    assert shown["learner.lr"] == {"value": 1e-6, "from": "--set learner.lr"}
+    assert shown["optimizer.lr"] == {"value": 1e-6, "from": "--set optimizer.lr"}
     assert shown["broker.password"] == {"value": "(not set)", "from": "default"}
     changed = json.loads(call("config", "diff", "quickstart", "paper", "--json").stdout)
-    assert changed["learner.target"] == ["centered", "half"]
+    assert changed["objective.target"] == ["centered", "half"]
     assert "learner" in json.loads(call("config", "schema").stdout)["properties"]
     planned = call("up", "math-7b", "--dry-run", cwd=tmp_path)
     assert planned.returncode == 0

@@ -40,7 +40,9 @@ class Running:
         self, broker: MemoryBroker, engine: FakeEngine, scorer: object | None = None, **learner: Any
     ) -> None:
         config = makers.run_config(
-            generator={"max_groups": 4}, weights={"phase_timeout_s": 3}, learner=learner
+            generator={"max_groups": 4},
+            weights={"phase_timeout_s": 3},
+            **makers.sections(**learner),
         )
         self.error: BaseException | None = None
         self.publisher = WeightPublisher(broker, GlooSender("127.0.0.1"), phase_timeout_s=3)
@@ -185,7 +187,7 @@ def test_rewards_where_preferences_are_needed_are_refused(broker: MemoryBroker) 
     wait(lambda: broker.depths()["dead"] == 1)
     (member,) = broker.members()
     running.stop()
-    assert "learner.link = 'bradley-terry'" in broker.dead_letters()[0].reason
+    assert "objective.link = 'bradley-terry'" in broker.dead_letters()[0].reason
     assert broker._failures[makers.ticket().uid] == 1  # it would fail again
     assert member.refusals in (0, 1)  # told by the next heartbeat
 

@@ -33,14 +33,26 @@ def test_the_same_configuration_may_come_back_with_more_steps(tmp_path: Path) ->
 def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> None:
     begin(tmp_path)
     JsonLines(tmp_path / "metrics.jsonl").append({"step": 1})
-    with pytest.raises(ConfigError, match=r"learner\.lr was .*, now 0\.0001.*another directory"):
-        begin(tmp_path, "learner.lr=1e-4")
+    with pytest.raises(ConfigError, match=r"optimizer\.lr was .*, now 0\.0001.*another directory"):
+        begin(tmp_path, "optimizer.lr=1e-4")
+
+
+def test_a_run_of_the_version_before_is_refused_with_the_way_on(tmp_path: Path) -> None:
+    # Given a directory whose settings have the names of sppo 0.1
+    begin(tmp_path)
+    JsonLines(tmp_path / "metrics.jsonl").append({"step": 1})
+    (tmp_path / "config.toml").write_text('name = "quickstart"\n[learner]\nlr = 1e-5\neta = 1.0\n')
+    # Then it is not resumed
+    with pytest.raises(
+        ConfigError, match=r"begun by sppo 0\.1 \(learner\.eta is now objective\.eta\).*/export'"
+    ):
+        begin(tmp_path)
 
 
 def test_settings_may_be_mended_as_long_as_nothing_was_trained(tmp_path: Path) -> None:
     key = begin(tmp_path)
     assert (
-        begin(tmp_path, "learner.lr=1e-4") != key
+        begin(tmp_path, "optimizer.lr=1e-4") != key
     )  # other keys: no group of the old settings can be trained
 
 

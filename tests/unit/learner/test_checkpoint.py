@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sppo.config import LearnerConfig
 from sppo.errors import SppoError
 from sppo.learner import checkpoint
 from sppo.learner.ledger import Ledger
@@ -72,13 +71,13 @@ def test_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     # Given two steps, a checkpoint, and a third step
     path = makers.tiny_model(tmp_path / "model")
     groups = makers.random_groups(np.random.default_rng(0), 4, vocabulary=61)
-    config = LearnerConfig(groups_per_step=4, lr=1e-3)
+    config = makers.training(groups_per_step=4, lr=1e-3)
 
     def fresh() -> tuple[Policy, Optimizer, Trainer]:
         policy = Policy(
             path, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.bfloat16
         )
-        optimizer = Optimizer(config, policy.master)
+        optimizer = Optimizer(config.optimizer, policy.master)
         return policy, optimizer, Trainer(config, policy, optimizer)
 
     policy, optimizer, trainer = fresh()

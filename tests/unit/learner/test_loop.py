@@ -67,7 +67,7 @@ def configuration(model: str, task: str, *, eval_every: int = 3, **learner: Any)
         model={"name": model},
         task={"name": task, "held_out": 4},
         sampling={"completions": 3, "max_tokens": 4},
-        learner=base | learner,
+        **makers.sections(**base | learner),
         eval={"every_steps": eval_every},
         generator={"start_timeout_s": 20},
         scorer={"mode": "inline", "name": f"{__name__}:judge"},
@@ -179,8 +179,8 @@ def test_the_presets_of_published_runs_train(
     """Their objectives as they are, at the size of a test."""
     small = {
         "model.name": model, "task.name": task, "task.prompt": "{question}", "sampling.max_tokens": 4,
-        "learner.steps": 8, "learner.groups_per_step": 4, "learner.iteration_steps": 4, "learner.lr": 1e-3,
-        "learner.warmup_steps": 0, "learner.parity_threshold": 100, "learner.device": "cpu", "learner.threads": 1,
+        "learner.steps": 8, "learner.groups_per_step": 4, "objective.iteration_steps": 4, "optimizer.lr": 1e-3,
+        "optimizer.warmup_steps": 0, "learner.parity_threshold": 100, "learner.device": "cpu", "learner.threads": 1,
         "learner.ranks": 1,
         "scorer.url": "", "scorer.mode": "inline",
     }  # fmt: skip

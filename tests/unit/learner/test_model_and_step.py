@@ -86,8 +86,9 @@ def policy(path: str) -> Policy:
     )
 
 
-def settings(**changes: Any) -> LearnerConfig:
-    return LearnerConfig(**({"groups_per_step": 6, "lr": 1e-3, "micro_batch_tokens": 64} | changes))
+def settings(**changes: Any) -> RunConfig:
+    base = {"groups_per_step": 6, "lr": 1e-3, "micro_batch_tokens": 64}
+    return makers.training(**base | changes)
 
 
 def one_by_one(model: Policy, group: Group) -> list[Tensor]:
@@ -164,7 +165,7 @@ def gradients(path: str, groups: list[Group], **changes: Any) -> dict[str, Tenso
     """Gradients of one optimizer step, before clipping."""
     model = policy(path)
     config = settings(max_grad_norm=1e9, **changes)
-    trainer = Trainer(config, model, optimizer := Optimizer(config, model.master))
+    trainer = Trainer(config, model, optimizer := Optimizer(config.optimizer, model.master))
     kept: dict[str, Tensor] = {}
 
     def keep(_: int) -> tuple[float, bool]:
@@ -198,7 +199,7 @@ def test_the_first_mini_batch_as_its_own_anchor_equals_an_explicit_recompute(
     def step(explicit: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
         model = policy(path)
         config = settings(anchor="iteration")
-        trainer = Trainer(config, model, Optimizer(config, model.master))
+        trainer = Trainer(config, model, Optimizer(config.optimizer, model.master))
         model.keep("anchor", device="cpu")
         now = Version(epoch=makers.V0.epoch, n=1)
         record = next(iter(trainer.train(groups, now, makers.V0 if explicit else now)))
@@ -218,7 +219,7 @@ def test_later_mini_batches_regress_against_the_weights_of_the_batchs_arrival(
 ) -> None:
     model = policy(path)
     config = settings(mini_batches=3, steps=3)
-    trainer = Trainer(config, model, Optimizer(config, model.master))
+    trainer = Trainer(config, model, Optimizer(config.optimizer, model.master))
     before = [torch.cat(one_by_one(model, g)).detach() for g in groups[2:4]]
     records = list(trainer.train(groups, makers.V0))
     assert [r["step"] for r in records] == [1, 2, 3]
@@ -235,7 +236,9 @@ def test_training_raises_the_probability_of_rewarded_completions(
     path: str, groups: list[Group]
 ) -> None:
     model = policy(path)
-    trainer = Trainer(settings(lr=3e-3), model, Optimizer(settings(lr=3e-3), model.master))
+    trainer = Trainer(
+        settings(lr=3e-3), model, Optimizer(settings(lr=3e-3).optimizer, model.master)
+    )
 
     def gap() -> float:
         total = 0.0
@@ -257,7 +260,7 @@ def test_every_metric_is_documented_and_staleness_is_counted(
     path: str, groups: list[Group]
 ) -> None:
     model = policy(path)
-    trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
+    trainer = Trainer(settings(), model, Optimizer(settings().optimizer, model.master))
     later = Version(epoch=makers.V0.epoch, n=2)
     record = next(iter(trainer.train(groups, later)))
     assert set(record) <= set(METRICS)
@@ -270,7 +273,7 @@ def test_mismatch_is_the_mean_gap_of_completions_at_this_version(
     path: str, groups: list[Group]
 ) -> None:
     model = policy(path)
-    trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
+    trainer = Trainer(settings(), model, Optimizer(settings().optimizer, model.master))
     gaps = [
         (a.detach() - torch.tensor(c.behavior_logprobs)).abs()
         for g in groups
@@ -284,7 +287,7 @@ def test_mismatch_is_the_mean_gap_of_completions_at_this_version(
 
 def test_a_step_without_any_signal_goes_on_by_momentum(path: str, groups: list[Group]) -> None:
     model = policy(path)
-    trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
+    trainer = Trainer(settings(), model, Optimizer(settings().optimizer, model.master))
     list(trainer.train(groups, makers.V0))
     before = {k: p.detach().clone() for k, p in model.master.items()}
     groups = [replace(g, rewards=np.ones(len(g.completions), np.float32)) for g in groups]
@@ -295,7 +298,7 @@ def test_a_step_without_any_signal_goes_on_by_momentum(path: str, groups: list[G
 
 def test_a_gradient_that_is_not_finite_moves_nothing(path: str, groups: list[Group]) -> None:
     model = policy(path)
-    trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
+    trainer = Trainer(settings(), model, Optimizer(settings().optimizer, model.master))
     groups[0] = replace(
         groups[0], rewards=np.array([np.inf] + [0.0] * (len(groups[0].completions) - 1), np.float32)
     )
@@ -325,9 +328,11 @@ def take(
     if move:
         moved(model)
     now = Version(epoch=makers.V0.epoch, n=1)
-    published = makers.V0 if config.anchor == "iteration" else now
+    published = makers.V0 if config.objective.anchor == "iteration" else now
     records = list(
-        Trainer(config, model, Optimizer(config, model.master)).train(groups, now, published)
+        Trainer(config, model, Optimizer(config.optimizer, model.master)).train(
+            groups, now, published
+        )
     )
     return model, records[0]
 
@@ -409,7 +414,9 @@ def test_a_batch_softmean_is_of_the_whole_batch_whatever_the_mini_batch(
         policy(path),
         settings(mini_batches=3, steps=3, target="batch_softmean", weight="none", eta=2.0),
     )
-    records = list(Trainer(config, model, Optimizer(config, model.master)).train(groups, makers.V0))
+    records = list(
+        Trainer(config, model, Optimizer(config.optimizer, model.master)).train(groups, makers.V0)
+    )
     rewards = np.concatenate([g.rewards for g in groups if g.rewards is not None])
     soft_mean = np.log(np.exp(2.0 * rewards).mean()) / 2.0
     for part, record in zip((groups[:2], groups[2:4], groups[4:]), records, strict=True):
@@ -429,7 +436,7 @@ def test_linked_rewards_are_win_rates(path: str, groups: list[Group]) -> None:
 
 def test_a_batch_of_rewards_and_preferences_is_refused(path: str, groups: list[Group]) -> None:
     with pytest.raises(
-        SppoError, match=r"train-000000001 has rewards.*train-000000000.*learner\.link"
+        SppoError, match=r"train-000000001 has rewards.*train-000000000.*objective\.link"
     ):
         take(path, [*compared(groups[:1]), *groups[1:]])
 
@@ -471,7 +478,7 @@ def test_the_entropy_bonus_raises_the_entropy(path: str, groups: list[Group]) ->
     groups = [replace(g, rewards=np.zeros(len(g.completions), np.float32)) for g in groups]
     config = settings(lr=1e-2, entropy_coef=1.0, weight="none")
     model = policy(path)
-    trainer = Trainer(config, model, Optimizer(config, model.master))
+    trainer = Trainer(config, model, Optimizer(config.optimizer, model.master))
     entropies = [next(iter(trainer.train(groups, makers.V0)))["entropy"] for _ in range(3)]
     assert entropies[0] < entropies[1] < entropies[2]
 
@@ -552,31 +559,39 @@ def test_a_step_is_the_objective_of_these_log_probs(
         "behavior_T": torch.cat(behavior),
     }
     log_rho_N = torch.stack([(a - b).sum() for a, b in zip(anchor, behavior, strict=True)])
-    cap = config.weight_cap or None
-    weight_N, stats = kernels.sequence_weights(config.weight, log_rho_N, length_N, cap=cap)
-    assert config.weight == "none" or 0 < stats.clipped_share < 1
+    cap = config.objective.weight_cap or None
+    weight_N, stats = kernels.sequence_weights(
+        config.objective.weight, log_rho_N, length_N, cap=cap
+    )
+    assert config.objective.weight == "none" or 0 < stats.clipped_share < 1
     rewards_N = (
         None if groups[0].rewards is None else torch.cat([torch.tensor(g.rewards) for g in groups])
     )
     tables = None if rewards_N is not None else [torch.tensor(g.preferences) for g in groups]
-    if config.link == "bradley-terry":
+    if config.objective.link == "bradley-terry":
         assert rewards_N is not None
         rewards_N, tables = (
             None,
-            objective.bradley_terry(rewards_N, ids_N, temperature=config.link_temperature),
+            objective.bradley_terry(
+                rewards_N, ids_N, temperature=config.objective.link_temperature
+            ),
         )
     scored: dict[str, Any] = {"group_ids_N": ids_N, "rewards_N": rewards_N, "preferences": tables}
     score_N = objective.compute_scores(**scored)
-    keep_N = objective.select_completions(config.select, score_N, ids_N)
-    if config.label != "group":
+    keep_N = objective.select_completions(config.objective.select, score_N, ids_N)
+    if config.objective.label != "group":
         target_N = objective.pair_targets(
-            config.label, kept_N=keep_N, scores_N=score_N, group_ids_N=ids_N, preferences=tables
+            config.objective.label,
+            kept_N=keep_N,
+            scores_N=score_N,
+            group_ids_N=ids_N,
+            preferences=tables,
         )
-    elif config.target == "centered":
+    elif config.objective.target == "centered":
         target_N = score_N
     else:
         target_N = objective.compute_targets(
-            config.target, eta=config.eta, weights_N=weight_N, **scored
+            config.objective.target, eta=config.objective.eta, weights_N=weight_N, **scored
         )
     keep_T = keep_N.repeat_interleave(length_N)
     kept = [int(k.sum()) for k in keep_N.split(sizes)]
@@ -585,12 +600,12 @@ def test_a_step_is_the_objective_of_these_log_probs(
         mask_T=None,
         cu_seqlens=torch.nn.functional.pad(cu_seqlens.diff()[keep_N].cumsum(0), (1, 0)),
         targets_N=target_N[keep_N],
-        eta=config.eta,
+        eta=config.objective.eta,
         group_offsets=torch.tensor([0, *np.cumsum(kept)]),
-        centered=config.target == "centered",
-        weight_mode=config.weight,
+        centered=config.objective.target == "centered",
+        weight_mode=config.objective.weight,
         cap=cap,
-        length_normalized=config.length_normalize,
+        length_normalized=config.objective.length_normalize,
     )
     assert record["loss"] == pytest.approx(float(loss), rel=1e-4)
     assert record["target_mean"] == pytest.approx(float(expected.target_N.mean()), abs=1e-5)
@@ -600,7 +615,7 @@ def test_a_step_is_the_objective_of_these_log_probs(
 
 def test_the_mismatch_at_a_snapshot_is_that_of_its_weights(path: str, groups: list[Group]) -> None:
     model = policy(path)
-    trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
+    trainer = Trainer(settings(), model, Optimizer(settings().optimizer, model.master))
     before = trainer.mismatch(groups, makers.V0).mean
     model.keep("probe", device="cpu")
     moved(model)

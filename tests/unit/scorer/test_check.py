@@ -90,8 +90,8 @@ def test_those_that_do_not_are_refused_in_one_line_with_their_own_words(name: st
 
 
 def test_rewards_where_the_objective_compares_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"scorer\.name = .*needs preferences.*learner\.link"):
-        check(":by_length", learner={"target": "half"})
+    with pytest.raises(ConfigError, match=r"scorer\.name = .*needs preferences.*objective\.link"):
+        check(":by_length", objective={"target": "half"})
 
 
 def test_a_single_question_that_is_refused_is_no_mistake() -> None:

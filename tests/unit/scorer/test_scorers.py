@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sppo.config import LearnerConfig
+from sppo.config import ObjectiveConfig
 from sppo.errors import ConfigError, RoleDiedError, ScorerError, ScorerRefused
 from sppo.scorer import base, rules
 from sppo.scorer import service as service_module
@@ -97,11 +97,11 @@ def test_rewards_are_refused_where_the_objective_compares(
     settings: dict[str, Any], enough: bool
 ) -> None:
     scores = base.checked("judge", request("a", "b"), REWARD)
-    config = LearnerConfig(**settings)
+    config = ObjectiveConfig(**settings)
     if enough:
         base.check_kind(scores, config, "scorer judge, group train-7")
     else:
-        with pytest.raises(ScorerError, match=r"judge.*train-7.*learner\.link"):
+        with pytest.raises(ScorerError, match=r"judge.*train-7.*objective\.link"):
             base.check_kind(scores, config, "scorer judge, group train-7")
     comparison = base.checked("judge", request("a", "b"), [[0.5, 1.0], [0.0, 0.5]])
     base.check_kind(comparison, config, "scorer judge, group train-7")

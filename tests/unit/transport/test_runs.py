@@ -53,14 +53,14 @@ def test_other_settings_are_refused_with_both_hashes_and_the_settings(
     mine: config.RunConfig,
 ) -> None:
     theirs = Run.of(
-        config.load("quickstart", ["learner.eta=2", "seed=3"], environment=False), "key"
+        config.load("quickstart", ["objective.eta=2", "seed=3"], environment=False), "key"
     )
     with pytest.raises(ConfigError) as caught:
         runs.check(theirs, mine, "generator")
     text = str(caught.value)
     for settings in (theirs.settings, Run.of(mine, "key").settings):
         assert runs.fingerprint(settings) in text
-    assert "learner.eta is 1.0 here and 2.0 there" in text
+    assert "objective.eta is 1.0 here and 2.0 there" in text
     assert "seed is 0 here and 3 there" in text
 
 

@@ -1,0 +1,129 @@
+"""[generator], [scorer], [weights], [launch], [eval]: the roles beside the learner."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+
+from sppo.config.fields import (
+    Coefficient,
+    Count,
+    Name,
+    Positive,
+    Processes,
+    Seconds,
+    Settings,
+    Threads,
+)
+
+
+class GeneratorConfig(Settings):
+    engine: Literal["vllm", "transformers"] = "vllm"
+    """Inference engine: vLLM, or Transformers for machines that have no vLLM."""
+    replicas: Processes = 1
+    """Generators to start; `sppo-cli scale` changes their number while the run goes on."""
+    tensor_parallel: Processes = 1
+    """GPUs over which one vLLM engine splits the model."""
+    cpus: Coefficient = 0.0
+    """CPUs that Ray sets aside for each generator; 0 sets none aside: roles share cores."""
+    host: Name = "127.0.0.1"
+    """Address of this generator's own at which it meets the learner for a weight sync; `auto` takes
+    the one by which this machine reaches the broker.
+    """
+    max_groups: Annotated[int, Field(gt=0, le=65536)] = 64
+    """Groups that one generator samples at a time."""
+    threads: Threads = 0
+    """CPU threads of the engine; 0 takes every core (threads that wait do not spin, so roles may
+    share cores).
+    """
+    kv_cache_gib: Annotated[int, Field(gt=0, le=65536)] = 1
+    """Key-value cache on a CPU, GiB."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of a GPU's memory for the engine."""
+    enforce_eager: bool = True
+    """Leave out graph capture: faster start, slower decoding on a GPU."""
+    start_timeout_s: Seconds = 300.0
+    """Longest time from start to the first heartbeat."""
+
+
+class ScorerConfig(Settings):
+    name: Name = "last-number"
+    """`last-number`, `closest-number` (compares), `exact-match`, `boxed-answer`, `reasoning-gym`,
+    or your own function as `package.module:name` (`async` or not), which runs in processes of its
+    own.
+    """
+    mode: Literal["http", "inline"] = "http"
+    """`http`: a service of its own; `inline`: each generator by itself."""
+    replicas: Processes = 1
+    """Scorer services to start in mode `http`; `sppo-cli scale` changes their number while the run
+    goes on.
+    """
+    cpus: Coefficient = 0.0
+    """CPUs that Ray sets aside for each scorer service; 0 sets none aside."""
+    gpus: Coefficient = 0.0
+    """GPUs, or a share of one, that Ray sets aside for each scorer service."""
+    host: Name = "127.0.0.1"
+    """Address at which our own service listens, or `auto` as for a generator; beyond loopback it
+    wants a token.
+    """
+    url: str = ""
+    """A scorer service that already runs elsewhere; empty starts our own."""
+    token: SecretStr = SecretStr("")
+    """Bearer token of the service; our own service makes one up."""
+    timeout_s: Seconds = 30.0
+    """Deadline of one group's scoring; importing your module, and what its first call loads, do not
+    count.
+    """
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        if "@" in value:
+            raise ValueError("carries credentials; give the token as SPPO_SCORER__TOKEN")
+        if value and not urlsplit(value).hostname:
+            raise ValueError("names no host")
+        urlsplit(value).port  # noqa: B018 - raises ValueError for one that is no number or too large
+        return value.rstrip("/")
+
+
+class WeightsConfig(Settings):
+    transport: Literal["auto", "gloo", "nccl"] = "auto"
+    """`nccl` on GPUs, `gloo` on CPUs; `auto` follows the learner's device."""
+    host: Name = "127.0.0.1"
+    """The learner's address, at which generators meet it for a weight sync, or `auto` as for a
+    generator.
+    """
+    trusted_network: bool = False
+    """Weights travel without authentication or encryption, over gloo as over NCCL. True says that
+    none but this run's own machines reach `weights.host` and `generator.host`, which must be
+    loopback addresses otherwise.
+    """
+    phase_timeout_s: Seconds = 60.0
+    """Deadline of each phase of a weight sync."""
+
+
+class LaunchConfig(Settings):
+    ray_address: str = ""
+    """Address of a Ray cluster that is up (`auto` finds the one of this machine); empty starts Ray
+    here. Machines of a cluster share the run directory, and need a broker of their own
+    (`broker.url`).
+    """
+    max_restarts: Count = 3
+    """Restarts of one role, or of the embedded broker, within ten minutes; then the run ends with
+    the reason.
+    """
+    hang_timeout_s: Seconds = 300.0
+    """A role that lives but gets nothing done for so long is ended and started again."""
+
+
+class EvalConfig(Settings):
+    every_steps: Positive = 20
+    """Optimizer steps between evaluations; before the first step and after the last there always is
+    one.
+    """
+    timeout_s: Seconds = 600.0
+    """Longest wait for one evaluation."""

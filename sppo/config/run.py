@@ -1,0 +1,126 @@
+"""Everything one run needs, and the checks across its sections."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from sppo.config.broker import BrokerConfig, is_loopback
+from sppo.config.data import ModelConfig, SamplingConfig, TaskConfig
+from sppo.config.fields import Settings
+from sppo.config.learner import LearnerConfig, OptimizerConfig
+from sppo.config.objective import ObjectiveConfig
+from sppo.config.roles import (
+    EvalConfig,
+    GeneratorConfig,
+    LaunchConfig,
+    ScorerConfig,
+    WeightsConfig,
+)
+
+
+class RunConfig(Settings):
+    """Everything one run needs. `SPPO_<ROLE>__<SETTING>` in the environment overrides the file."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """Names the run: its directory by default, and its keys in the broker."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of the order of prompts and of sampling; below 2^32, where the seeds of the engines
+    end.
+    """
+    compute: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Number format in which learner and engines compute and weights travel: `auto` takes bfloat16
+    on GPUs and on CPUs that multiply it (AVX512_BF16, AMX), float32 elsewhere. Master weights and
+    checkpoints are float32 all the same.
+    """
+    model: ModelConfig = ModelConfig()
+    task: TaskConfig = TaskConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    learner: LearnerConfig = LearnerConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    scorer: ScorerConfig = ScorerConfig()
+    broker: BrokerConfig = BrokerConfig()
+    weights: WeightsConfig = WeightsConfig()
+    eval: EvalConfig = EvalConfig()
+    launch: LaunchConfig = LaunchConfig()
+
+    @model_validator(mode="after")
+    def _weights_stay_private(self) -> RunConfig:
+        hosts = {
+            section: getattr(self, section).host for section in ("weights", "generator", "scorer")
+        }
+        for section, host in hosts.items():
+            key = f"{section}.host"
+            if host in ("0.0.0.0", "::"):
+                raise ValueError(f"{key} = {host!r}: name one address, or `auto`")
+            if section != "scorer" and not is_loopback(host) and not self.weights.trusted_network:
+                raise ValueError(
+                    f"{key} = {host!r}: weights travel without authentication; use a loopback "
+                    f"address, or say that "
+                    "only this run's machines reach that network: weights.trusted_network = true"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _roles_agree(self) -> RunConfig:
+        if self.generator.engine == "transformers" and self.generator.tensor_parallel > 1:
+            raise ValueError(
+                f"generator.tensor_parallel = {self.generator.tensor_parallel}: only "
+                f"generator.engine = 'vllm' splits "
+                "a model; use 1"
+            )
+        if self.generator.engine == "transformers" and self.weights.transport == "nccl":
+            raise ValueError(
+                "weights.transport = 'nccl': generator.engine = 'transformers' receives weights "
+                "over gloo; use "
+                "'gloo' or 'auto'"
+            )
+        if self.scorer.url and self.scorer.mode != "http":
+            raise ValueError(f"scorer.url = {self.scorer.url!r} needs scorer.mode = 'http'")
+        if self.launch.hang_timeout_s < 3 * self.weights.phase_timeout_s:
+            raise ValueError(
+                f"launch.hang_timeout_s = {self.launch.hang_timeout_s}: a weight sync may rightly "
+                f"take three deadlines "
+                f"of weights.phase_timeout_s = {self.weights.phase_timeout_s}; raise it to at "
+                f"least "
+                f"{3 * self.weights.phase_timeout_s:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> RunConfig:
+        objective, learner = self.objective, self.learner
+        if objective.anchor == "iteration" and objective.iteration_steps % learner.mini_batches:
+            raise ValueError(
+                f"learner.mini_batches = {learner.mini_batches} must divide "
+                f"objective.iteration_steps = {objective.iteration_steps}"
+            )
+        alone = objective.target == "batch_softmean" and objective.link == "none"
+        if self.sampling.completions < 2 and not alone:
+            what = (
+                f"objective.target = {objective.target!r} with objective.link = {objective.link!r}"
+            )
+            raise ValueError(
+                f"sampling.completions = {self.sampling.completions}: {what} compares the "
+                f"completions of one prompt; "
+                "use 2 or more"
+            )
+        return self
+
+
+def resolve_transport(config: RunConfig, *, cuda: bool) -> Literal["gloo", "nccl"]:
+    """What `weights.transport` comes to for a run whose learner is on GPUs, or not; the same for
+    every role.
+    """
+    if config.weights.transport != "auto":
+        return config.weights.transport
+    return "nccl" if cuda and config.generator.engine == "vllm" else "gloo"
+
+
+def cpu_threads(setting: int) -> int:
+    """CPU threads of one role: the setting, or every core that this process may use."""
+    return setting or len(os.sched_getaffinity(0))
