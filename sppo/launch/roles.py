@@ -58,9 +58,9 @@ def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any
     broker = connect(config.broker, run_key, wait=True)
     try:
         runs.open_run(config, broker, run_key)
-        from sppo.learner import loop
+        from sppo.learner import assemble
 
-        return loop.run(config, broker, run_dir)
+        return assemble.run(config, broker, run_dir)
     finally:
         broker.close()
 

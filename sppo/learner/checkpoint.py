@@ -4,7 +4,7 @@
         model.safetensors       float32 master weights
         optimizer.safetensors   AdamW's moments and counts
         anchor.safetensors      the snapshot that generators run, where it is not the model itself
-        state.json              version, published version, parent checkpoint, ledger, random state, evaluations
+        state.json              version, published version, parent, ledger, random state, evaluations
         manifest.json           size and checksum of each of these (`sppo.learner.manifest`)
 
 Written to a temporary folder, flushed to disk, renamed, and the parent folder flushed: a checkpoint

@@ -1,7 +1,7 @@
 """Which checkpoints there are, and whether their files are what was written: sizes and checksums,
 without torch.
 
-    RUN/checkpoints/step-000020-<epoch>/manifest.json    name of each other file to {"bytes", "xxh3_128"}
+    RUN/checkpoints/step-000020-<epoch>/manifest.json    other files' names to {"bytes", "xxh3_128"}
 
 A disk, a copy that broke off or a person may damage what was written whole; that is found before it
 is trained on.
@@ -65,8 +65,14 @@ def _way_on(found: list[Path]) -> str:
         damaged.append(folder)
     moves = " && ".join(f"mv {shlex.quote(str(p))} {shlex.quote(f'{p}.damaged')}" for p in damaged)
     if whole is None:
-        return f"there is no older one to go on from: choose another --run-dir, or begin anew in this one: {moves}"
-    return f"to go on from {whole.name}, after step {_step(whole)}, move it away and start again: {moves}"
+        return (
+            "there is no older one to go on from: choose another --run-dir, or begin anew in this "
+            f"one: {moves}"
+        )
+    return (
+        f"to go on from {whole.name}, after step {_step(whole)}, move it away and start again: "
+        f"{moves}"
+    )
 
 
 def _damage(folder: Path) -> str:

@@ -27,7 +27,8 @@ from sppo.families import Family
 from sppo.kernels import Backend, linear_logprob, pick_backend
 from sppo.learner import masks
 from sppo.learner.batching import MicroBatch
-from sppo.learner.ranks import Alone, fill
+from sppo.learner.ranks import Solo
+from sppo.learner.rows import fill
 from sppo.weights import names
 
 Snapshot = Literal["anchor", "reference", "probe"]
@@ -83,7 +84,7 @@ class Policy:
         self._path = path
         self.family = families.read(path)
         self._logprobs = logprobs
-        self._team = Alone()
+        self._team = Solo()
         self._on_forward = on_forward
         self.module: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=compute, attn_implementation=self.family.attention, trust_remote_code=False
@@ -201,8 +202,8 @@ class Policy:
             for name, parameter in self.module.named_parameters():
                 parameter.data = own[name]
 
-    def export(self, folder: Path, tokenizer: Any, dtype: torch.dtype) -> None:
-        """Write the weights in `dtype`, and the tokenizer, as a plain Hugging Face folder."""
+    def export(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the weights in `dtype` as a Hugging Face folder, but for its tokenizer."""
         from transformers import GenerationConfig
 
         self.module.generation_config = (
@@ -211,13 +212,12 @@ class Policy:
         with self._holding({name: p.detach().to(dtype) for name, p in self.master.items()}):
             self.module.save_pretrained(str(folder))
         models.copy_generation_config(self._path, folder)
-        tokenizer.save_pretrained(str(folder))
 
 
-def export_dtype(config: RunConfig, policy: Any) -> torch.dtype:
-    """What `model.export_dtype` comes to for a policy."""
+def export_dtype(config: RunConfig, policy: Any) -> str:
+    """What `model.export_dtype` comes to for a policy: a dtype of torch by its name."""
     asked = config.model.export_dtype
-    return policy.base_dtype if asked == "base" else getattr(torch, asked)  # type: ignore[no-any-return]
+    return str(policy.base_dtype).removeprefix("torch.") if asked == "base" else asked
 
 
 def stored_dtype(path: str) -> torch.dtype:

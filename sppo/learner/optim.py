@@ -11,17 +11,18 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from sppo.config import OptimizerConfig
-from sppo.learner.ranks import Alone, fill, local, whole
+from sppo.learner.ranks import Ranks, Solo
+from sppo.learner.rows import fill, local, whole
 
 
 class Optimizer:
     """One AdamW with its schedule; `step(n)` takes optimizer step n, counted from 1."""
 
     def __init__(
-        self, config: OptimizerConfig, master: dict[str, nn.Parameter], team: Alone | None = None
+        self, config: OptimizerConfig, master: dict[str, nn.Parameter], team: Ranks | None = None
     ) -> None:
         self._config = config
-        self._team = team or Alone()
+        self._team = team or Solo()
         self._master = master
         self.adamw = torch.optim.AdamW(
             master.values(),
@@ -71,13 +72,8 @@ class Optimizer:
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """(name, whole tensor) of the optimizer's memory: both moments and the count of steps. Must
-        be exhausted.
+        be exhausted, by all ranks together.
         """
-        self._team.order("moments")
-        yield from self.join_state()
-
-    def join_state(self) -> Iterator[tuple[str, Tensor]]:
-        """Every rank's part of `state`."""
         for name, parameter in self._master.items():
             for key, value in self.adamw.state.get(parameter, {}).items():
                 full = whole(value)
@@ -90,11 +86,6 @@ class Optimizer:
         """Take the memory that `state` gave from a checkpoint's file, written by any number of
         ranks.
         """
-        self._team.order("load_moments", file=str(file))
-        self.join_load(str(file))
-
-    def join_load(self, file: str) -> None:
-        """Every rank's part of `load`."""
         with safe_open(file, "pt") as tensors:
             there = set(tensors.keys())
             for name, parameter in self._master.items():

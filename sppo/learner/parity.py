@@ -4,83 +4,44 @@ The first batch that was sampled at the learner's own weights must agree, or the
 mean above the threshold is a warning, and the third in a row ends the run, with the likely cause by
 where in completions it lies. Where groups are stale no step sees a completion of its own version:
 weights are kept now and then, as a probe, until what the generators sampled with them has come in.
-
-Shape suffix: T completion tokens.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import Protocol
 
 from sppo.config import RunConfig
 from sppo.errors import ParityError
+from sppo.learner.gaps import Gaps, likely_cause
+from sppo.learner.lineage import Lineage
+from sppo.learner.model import Snapshot
+from sppo.learner.orders import Drop, Keep, Rank
+from sppo.learner.records import Records
+from sppo.types import Group, Version
+
+log = logging.getLogger(__name__)
 
 STRIKES = 3
 """Warnings in a row that end a run."""
 THRESHOLDS = {"bfloat16": 0.1, "float32": 0.01}
 """Nats a token, where `learner.parity_threshold` is 0."""
-CONCENTRATED = 4.0
-"""How many times the mean of the other tokens makes a place the likely cause."""
-GROWN = 2.0
-"""How many times the mean of a completion's first half its second must be to have grown."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gaps:
-    """|engine − learner| log-prob of tokens, in nats, and where in their completions these
-    stand.
-    """
+class Measure(Protocol):
+    """`sppo.learner.step.Trainer.mismatch`."""
 
-    gap_T: Tensor
-    at_T: Tensor
-    """Tokens of the completion before this one."""
-    left_T: Tensor
-    """Tokens of the completion after this one."""
-
-    @classmethod
-    def of(cls, gap_T: Tensor, cu_seqlens: Tensor, chosen_T: Tensor) -> Gaps:
-        """The chosen tokens of completions with these offsets [N + 1], on the CPU."""
-        lengths = cu_seqlens.diff()
-        at_T = torch.arange(len(gap_T), device=gap_T.device) - cu_seqlens[:-1].repeat_interleave(
-            lengths
-        )
-        left_T = lengths.repeat_interleave(lengths) - 1 - at_T
-        parts = (values_T[chosen_T].float().cpu() for values_T in (gap_T.detach(), at_T, left_T))
-        return cls(**dict(zip(cls.__slots__, parts, strict=True)))
-
-    @classmethod
-    def join(cls, parts: Sequence[Gaps]) -> Gaps:
-        """All of them."""
-        none = torch.zeros(0)
-        return cls(
-            **{
-                name: torch.cat([none, *(getattr(p, name) for p in parts)])
-                for name in cls.__slots__
-            }
-        )
-
-    def pack(self) -> dict[str, bytes]:
-        """For the rank that judges."""
-        return {name: getattr(self, name).numpy().tobytes() for name in self.__slots__}
-
-    @classmethod
-    def unpack(cls, packed: dict[str, bytes]) -> Gaps:
-        """Inverse of `pack`."""
-        return cls(**{name: _floats(data) for name, data in packed.items()})
-
-    @property
-    def mean(self) -> float | None:
-        """Nats a token; None without tokens."""
-        return float(self.gap_T.mean()) if len(self.gap_T) else None
+    def __call__(
+        self, groups: Sequence[Group], version: Version, snapshot: Snapshot | None = None
+    ) -> Gaps:
+        """|engine − learner| of the tokens that `version` sampled, whose weights are the
+        snapshot's, or the policy's own.
+        """
 
 
-class Parity:
-    """Judges the gaps of one life of the learner."""
+class Judge:
+    """What follows from the gaps of one life of the learner."""
 
     def __init__(self, config: RunConfig) -> None:
         self.threshold = config.learner.parity_threshold or THRESHOLDS[config.compute]
@@ -118,32 +79,71 @@ class Parity:
         )
 
 
-def likely_cause(gaps: Gaps) -> str:
-    """Where the difference lies, and so what to look at."""
-    last_T = gaps.left_T == 0
-    inner = Gaps(gap_T=gaps.gap_T[~last_T], at_T=gaps.at_T[~last_T], left_T=gaps.left_T[~last_T])
-    last, others = _mean(gaps.gap_T[last_T]), _mean(inner.gap_T)
-    if len(inner.gap_T) and last > CONCENTRATED * others:
-        return (
-            "it lies in the last token of completions: look at the tokens that end a turn, and at "
-            "how completions are "
-            "cut off"
+class Parity:
+    """Measures, and has it judged. Raises ParityError where the run must end."""
+
+    def __init__(self, config: RunConfig, rank: Rank, measure: Measure, records: Records) -> None:
+        self._judge = Judge(config)
+        self._compute = config.compute
+        self._most = config.learner.groups_per_step
+        self._rank = rank
+        self._measure = measure
+        self._records = records
+        self._probing: Version | None = None
+        self.probe: float | None = None
+        """Nats a token by the newest probe that is done."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the last measurement was a warning."""
+        return self._judge.doubtful
+
+    def check_first(self, groups: list[Group], lineage: Lineage) -> None:
+        """On the first batch, before it is trained."""
+        self._records.phase("checking parity")
+        gaps = self._measure(groups, lineage.published, lineage.snapshot)
+        if gaps.mean is None:
+            log.info(
+                "parity: no completion of the first batch was sampled at this version; not checked"
+            )
+            return
+        threshold = self._judge.threshold
+        self._records.event(
+            "parity", mismatch=gaps.mean, threshold=threshold, compute=self._compute
         )
-    length_T = inner.at_T + inner.left_T + 1
-    late_T = inner.at_T >= length_T / 2
-    early, late = _mean(inner.gap_T[~late_T]), _mean(inner.gap_T[late_T])
-    if len(inner.gap_T) and late > GROWN * early:
-        return "it grows with the position: look at sliding windows, scaled positions, and a stale prefix cache"
-    return (
-        "it is everywhere: look at the temperature on both sides, the dtype, factors and caps of "
-        "the head, truncation "
-        "(top-p, top-k), and at weights that did not arrive"
-    )
+        log.info(
+            "parity: mean |engine − learner| log-prob %.2g nats (threshold %g)",
+            gaps.mean, threshold,
+        )  # fmt: skip
+        self._judge.check(gaps)
 
+    def judge(self, gaps: Gaps, step: int) -> None:
+        """Warn of what a step or a probe saw."""
+        if warning := self._judge.judge(gaps, step):
+            self._records.warn("parity", warning)
 
-def _mean(values: Tensor) -> float:
-    return float(values.mean()) if len(values) else 0.0
+    def start_probe(self, lineage: Lineage) -> None:
+        """Remember these weights, so that parity can be measured on what generators sample with
+        them meanwhile.
+        """
+        self._rank.do(Keep(snapshot="probe", device="cpu"))
+        self._probing = lineage.version
 
-
-def _floats(data: Any) -> Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.float32) if data else torch.zeros(0)
+    def finish_probe(self, waiting: Sequence[Group], lineage: Lineage) -> None:
+        """Measure on what has come in of the remembered version, if anything has."""
+        version = self._probing
+        if version is None:
+            return
+        groups = [g for g in waiting if version in g.versions()]
+        with self._records.usage.on("probe"):
+            gaps = self._measure(groups[: self._most], version, "probe")
+        if gaps.mean is None:
+            return
+        self.probe, self._probing = gaps.mean, None
+        self._rank.do(Drop(snapshot="probe"))
+        log.info(
+            "probe: mean |engine − learner| log-prob %.2g nats at step %d", gaps.mean, version.n
+        )
+        # Else the step sees the same tokens, and is judged by them.
+        if version != lineage.published:
+            self.judge(gaps, lineage.n)

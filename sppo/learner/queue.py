@@ -1,9 +1,7 @@
 """The learner's side of the broker: tickets out, groups in, settlement after a durable checkpoint.
 
 What was claimed is in one of three places until it is settled: ready (not used yet), used (in an
-optimizer step that no checkpoint covers yet), or recorded (evaluations, settled at once). When
-ready and used groups take half of the broker's budget they move to the learner's disk, so a long
-way to the next checkpoint cannot block the queue.
+optimizer step that no checkpoint covers yet), or recorded (evaluations, settled at once).
 
 The ledger is the truth. Whenever a life begins, or the broker has restarted and may have lost its
 newest writes, the broker is made to agree with it.
@@ -12,23 +10,24 @@ newest writes, the broker is made to agree with it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 
 from sppo.config import BrokerConfig
 from sppo.errors import BadFrame
 from sppo.faults import point
+from sppo.learner.frames import Frames
+from sppo.learner.held import Held
+from sppo.learner.held_out import HeldOut
 from sppo.learner.ledger import Ledger
 from sppo.learner.refusals import DeadLetters
 from sppo.learner.spool import Spool
 from sppo.tasks.tickets import TicketFactory, training_index, training_uid
 from sppo.transport import codec
 from sppo.transport.broker import Broker
-from sppo.types import Group, QueueEntry, Ticket
+from sppo.types import Group, QueueEntry
 
 log = logging.getLogger(__name__)
 
 CLAIM = 256
-SPILL_SHARE = 0.5
 
 
 class GroupQueue:
@@ -43,18 +42,13 @@ class GroupQueue:
         self._tickets = tickets
         self._ledger = ledger
         self._spool = spool
-        self._limits = limits
-        self._vocabulary = vocabulary
+        self._frames = Frames(broker, spool, vocabulary)
+        self._held = Held(broker, spool, limits)
+        self._ready: dict[int, Group] = {}
         self._boot = ""
         self._n = 0
-        self._held: dict[tuple[str, str], QueueEntry] = {}
-        """Claimed training groups that the broker keeps for us; a server that lost everything may
-        name another so.
-        """
-        self._ready: dict[int, Group] = {}
+        self.held_out = HeldOut(broker, tickets, self._frames)
         self.dead = dead or DeadLetters()
-        self._evaluation_tickets: Mapping[str, Ticket] = {}
-        self._evaluations: dict[str, Group | None] = {}
 
     def reconcile(self, n: int) -> None:
         """Make the broker agree with the ledger: what the checkpoint covers is ended, what it lacks
@@ -66,18 +60,14 @@ class GroupQueue:
         self._note_dead(said=begins)
         self._recall()
         known = [*self._broker.pending(), *self._broker.claim(CLAIM, 0)]
-        kept = {_key(entry) for entry in known}
-        self._held = {
-            key: entry for key, entry in self._held.items() if key in kept
-        }  # the server may have lost some
+        self._held.keep_only(known)
         self._take(known)
         point("learner.reconcile.read")
         wanted = {training_uid(i): i for i in self._ledger.open() if i not in self._ready}
-        missing = {
-            uid: t for uid, t in self._evaluation_tickets.items() if self._evaluations[uid] is None
-        }
-        held = {entry.uid for entry in self._held.values()}
-        self._broker.withdraw(self._broker.open_tickets() - held - wanted.keys() - missing.keys())
+        missing = self.held_out.open()
+        claimed = self._held.uids()
+        stale = self._broker.open_tickets() - claimed - wanted.keys() - missing.keys()
+        self._broker.withdraw(stale)
         self._broker.issue(
             [*(self._tickets.training(i, n) for i in wanted.values()), *missing.values()]
         )
@@ -125,28 +115,10 @@ class GroupQueue:
         else:
             self._note_dead()
             # A claim whose reply was lost stays pending for us: it is never offered as new again.
-            entries = [e for e in self._broker.pending() if _key(e) not in self._held]
+            entries = [e for e in self._broker.pending() if e not in self._held]
         self._take(entries)
-        self._spill()
+        self._held.spill()
         return len(entries)
-
-    def _spill(self) -> None:
-        """Move what is claimed to the disk before it fills the broker, which would hold generators
-        back for ever.
-        """
-        share = max(
-            sum(e.nbytes for e in self._held.values()) / self._limits.max_bytes,
-            len(self._held) / self._limits.max_groups,
-        )
-        if share <= SPILL_SHARE:
-            return
-        entries = list(self._held.values())
-        frames = {entry.uid: self._broker.fetch(entry) for entry in entries}
-        self._spool.write({uid: frame for uid, frame in frames.items() if frame is not None})
-        self._broker.settle(entries)
-        self._held.clear()
-        point("learner.spool.settled")
-        log.info("%d groups moved to the disk until the next checkpoint", len(entries))
 
     def batch(self, count: int) -> list[Group] | None:
         """The `count` oldest groups of issued tickets, or None if fewer are ready."""
@@ -170,43 +142,30 @@ class GroupQueue:
 
     def settle(self) -> None:
         """A durable checkpoint covers everything used so far."""
-        used = [e for e in self._held.values() if self._ledger.settled(e.uid)]
-        self._broker.settle(used)
-        for entry in used:
-            del self._held[_key(entry)]
-        self._spool.drop(self._ledger.settled)
+        self._held.settle(self._ledger.settled)
         point("learner.settled")
-
-    def start_evaluation(self, name: str, n: int) -> list[str]:
-        """Issue the held-out questions for version `n`; returns their uids."""
-        tickets = self._tickets.evaluation(name, n)
-        self._evaluation_tickets = {t.uid: t for t in tickets}
-        self._evaluations = {t.uid: None for t in tickets}
-        self._broker.issue(tickets)
-        return list(self._evaluations)
 
     def finish_evaluation(self) -> list[Group] | None:
         """The evaluated groups once all have come or are dead letters; None before that."""
         self._note_dead()
-        expected = {uid: g for uid, g in self._evaluations.items() if uid not in self.dead}
-        if any(group is None for group in expected.values()):
-            return None
-        self._evaluation_tickets, self._evaluations = {}, {}
-        return [group for group in expected.values() if group is not None]
+        return self.held_out.finish(self.dead)
 
     def describe(self) -> str:
         """Where everything is, for a message about waiting."""
         depths = ", ".join(f"{k} {v}" for k, v in self._broker.depths().items())
-        return f"{len(self._ready)} groups ready, {self._ledger.outstanding} tickets outstanding; broker: {depths}"
+        return (
+            f"{len(self._ready)} groups ready, {self._ledger.outstanding} tickets outstanding; "
+            f"broker: {depths}"
+        )
 
     def _take(self, entries: list[QueueEntry]) -> None:
         for entry in entries:
-            if _key(entry) in self._held:
+            if entry in self._held:
                 continue
-            keep: Callable[[QueueEntry], None] = (
-                self._take_training if entry.stream == "train" else self._take_evaluation
-            )
-            keep(entry)
+            if entry.stream == "train":
+                self._take_training(entry)
+            elif self.held_out.take(entry):
+                self.dead.scored()
 
     def _take_training(self, entry: QueueEntry) -> None:
         index = training_index(entry.uid)
@@ -216,51 +175,11 @@ class GroupQueue:
             # its newest writes.
             self._broker.settle([entry])
             return
-        group = self._decode(entry)
+        group = self._frames.read(entry)
         if group is not None:
-            self._held[_key(entry)] = entry
+            self._held.add(entry)
             self._ready[index] = group
             self.dead.scored()
-
-    def _take_evaluation(self, entry: QueueEntry) -> None:
-        if entry.uid in self._evaluations:
-            group = self._decode(entry)
-            if group is None:
-                return
-            self._evaluations[entry.uid] = group
-            self.dead.scored()
-        self._broker.settle([entry])
-
-    def _decode(self, entry: QueueEntry) -> Group | None:
-        frame = self._broker.fetch(entry)
-        point("learner.frame.fetched")
-        try:
-            if frame is None:
-                raise BadFrame("the frame is gone from the broker")
-            group = codec.decode_group(frame)
-            self._check(entry, group)
-        except BadFrame as error:
-            kept = self._spool.quarantine(entry.gid, frame) if frame is not None else None
-            log.warning(
-                "group %s of ticket %s is dropped: %s; kept as %s",
-                entry.gid,
-                entry.uid,
-                error,
-                kept,
-            )
-            self._broker.reject(entry, f"bad frame: {error}")
-            return None
-        return group
-
-    def _check(self, entry: QueueEntry, group: Group) -> None:
-        """Raises BadFrame for a frame that is sound but would stop the learner, or train something
-        else.
-        """
-        if (group.uid, group.stream) != (entry.uid, entry.stream):
-            raise BadFrame(f"the frame belongs to ticket {group.uid}")
-        for ids in (group.prompt_ids, *(c.token_ids for c in group.completions)):
-            if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._vocabulary:
-                raise BadFrame(f"a token id is outside the vocabulary of {self._vocabulary}")
 
     def _note_dead(self, *, said: bool = False) -> None:
         """Give up what the broker has given up. Raises ScorerError, see `DeadLetters.note`."""
@@ -271,10 +190,5 @@ class GroupQueue:
             )
             if issued and not self._ledger.settled(letter.uid):
                 self._ledger.give_up(letter.uid)
-                self._ready.pop(
-                    training_index(letter.uid), None
-                )  # made again and given up after lost writes
-
-
-def _key(entry: QueueEntry) -> tuple[str, str]:
-    return entry.entry_id, entry.gid
+                # It may have been made again and given up after lost writes.
+                self._ready.pop(training_index(letter.uid), None)

@@ -1,12 +1,10 @@
 """The ranks of one learner: processes on one machine that share the model (`sppo.learner.sharded`).
 
-Rank 0 is the learner; it starts the others, tells them what comes next, and takes part itself:
+Rank 0 is the learner; it starts the others, tells them what comes next, and takes part itself
+(`sppo.learner.orders`). What is told and small results travel as msgpack over gloo, weights and
+gradients over gloo or NCCL.
 
-    rank 0        team.order("train", ...)   then its own share
-    rank 1 ..     for order in team.orders(): their share of it
-
-Orders and small results travel as msgpack over gloo, weights and gradients over gloo or NCCL. The
-ranks meet in a file of a private folder and talk on loopback: nobody else can join them. (NCCL
+The ranks meet in a file of a private folder and talk on loopback: nobody else can join them. (NCCL
 keeps the first interface that it was told for all its groups, so where weights go to other machines
 it is left to choose.) A rank that dies ends the learner, which is then started again from its
 checkpoint; if the learner dies, the system ends the other ranks.
@@ -17,38 +15,29 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
-import logging
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed
 from torch import Tensor
 
-from sppo import stop
 from sppo.errors import RoleDiedError
+from sppo.learner.children import Children
 from sppo.transport import codec
 from sppo.types import digest
 
-log = logging.getLogger(__name__)
-
-PATIENCE = timedelta(
-    days=7
-)  # rank 0 may wait long for groups; a rank that is gone closes its connections
-DEATH_NOTICE_S = 15.0
-NOTICE_S = 2.0
+PATIENCE = timedelta(days=7)
+"""Rank 0 may wait long for groups; a rank that is gone closes its connections."""
 LEAVE_S = 20.0
 _PR_SET_PDEATHSIG = 1
 
@@ -56,50 +45,89 @@ _PR_SET_PDEATHSIG = 1
 _dist: Any = torch.distributed
 
 
-class Alone:
+class Ranks(Protocol):
+    """One rank's way to the others. All of them call the collective methods at the same point."""
+
+    rank: int
+    size: int
+    mesh: Any
+    """For parameters; None where there is one rank."""
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Rank 0: what the others do next. Plain msgpack types."""
+
+    def told(self) -> Iterator[dict[str, Any]]:
+        """The others: what rank 0 tells, until it is done."""
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value, on every rank. Plain msgpack types."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, by rank, on rank 0; nothing elsewhere. Plain msgpack types."""
+
+    def most(self, counts: Sequence[int]) -> list[int]:
+        """The largest of all ranks, for each."""
+
+    def add(self, value: Tensor) -> Tensor:
+        """The sum over all ranks."""
+
+    def lost(self) -> str:
+        """Rank 0: which other rank has ended, and how; empty if none has."""
+
+    def close(self, *, at_once: bool = False) -> None:
+        """Rank 0: send the others home, or end them at once, wherever they are. Safe to repeat."""
+
+
+class Solo:
     """One rank: nobody to tell, nobody to wait for."""
 
     rank = 0
     size = 1
     mesh: Any = None
 
-    def order(self, name: str, **arguments: Any) -> None:
-        """Rank 0: have the others begin this."""
+    def tell(self, message: dict[str, Any]) -> None:
+        """Nobody hears it."""
+
+    def told(self) -> Iterator[dict[str, Any]]:
+        """Nobody tells anything."""
+        return iter(())
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's value, on every rank. Plain msgpack types."""
+        """The same."""
         return value
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, by rank, on rank 0; nothing elsewhere. Plain msgpack types."""
+        """The one."""
         return [value]
 
     def most(self, counts: Sequence[int]) -> list[int]:
-        """The largest of all ranks, for each."""
+        """The same."""
         return list(counts)
 
     def add(self, value: Tensor) -> Tensor:
-        """The sum over all ranks."""
+        """The same."""
         return value
 
     def lost(self) -> str:
-        """Rank 0: which other rank has ended, and how; empty if none has."""
+        """There is no other."""
         return ""
 
     def close(self, *, at_once: bool = False) -> None:
-        """Rank 0: send the others home, or end them at once, wherever they are. Safe to repeat."""
+        """There is no other."""
 
 
-class Team(Alone):
-    """Several ranks. `mesh` is for parameters."""
+class Team:
+    """Several ranks."""
 
     def __init__(
-        self, rank: int, size: int, store: Path, device: str, *, here: bool = True
-    ) -> None:
+        self, rank: int, size: int, store: Path, device: str, *, here: bool = True,
+        children: Children | None = None,
+    ) -> None:  # fmt: skip
         """Meet the other ranks. `store` is a path in a private folder where no file is yet, the
         same for all.
 
         `here`: NCCL keeps to this machine, and will for the weights that go to generators.
+        `children`: rank 0's, which it ends, and the folder with them.
         """
         self.rank, self.size = rank, size
         cuda = device != "cpu"
@@ -120,65 +148,21 @@ class Team(Alone):
                 _dist.barrier(device_ids=[rank])  # NCCL connects here, while its interface is set
         from torch.distributed.device_mesh import DeviceMesh
 
-        self.mesh = DeviceMesh.from_group(_dist.group.WORLD, "cuda" if cuda else "cpu")
-        self._children: list[subprocess.Popen[bytes]] = []
-        self._folder: Path | None = None
-        self._over = threading.Event()
+        self.mesh: Any = DeviceMesh.from_group(_dist.group.WORLD, "cuda" if cuda else "cpu")
+        self._children = children
+        self._folder = store.parent
 
-    @classmethod
-    def lead(
-        cls, size: int, device: str, settings: dict[str, Any], *, here: bool, owner: str
-    ) -> Team:
-        """Start ranks 1 .. `size` - 1 with these settings, and be rank 0. `owner` has no other team
-        at this time.
-        """
-        prefix = f"sppo-ranks-{digest(owner)}-"
-        for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):  # by a life that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=prefix))
-        children: list[subprocess.Popen[bytes]] = []
-        ended = threading.Event()
-        threading.Thread(target=_watch, args=(children, ended), daemon=True, name="ranks").start()
-        given = {
-            "size": size,
-            "store": str(folder / "store"),
-            "device": device,
-            "here": here,
-            "settings": settings,
-        }
-        try:
-            for rank in range(1, size):
-                children.append(_start(given | {"rank": rank, "parent": os.getpid()}))
-            team = cls(0, size, folder / "store", device, here=here)
-        except BaseException:
-            ended.set()
-            _end(children)
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        team._children, team._folder, team._over = children, folder, ended
-        return team
+    def tell(self, message: dict[str, Any]) -> None:
+        """See `Ranks.tell`."""
+        self.broadcast(message)
 
-    @classmethod
-    def follow(cls) -> tuple[Team, dict[str, Any]]:
-        """In a process that `lead` started: join, and the settings."""
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        given = json.loads(sys.stdin.read())
-        if os.getppid() != given["parent"]:  # it died before the line above
-            sys.exit(1)
-        team = cls(
-            given["rank"], given["size"], Path(given["store"]), given["device"], here=given["here"]
-        )
-        return team, given["settings"]
-
-    def order(self, name: str, **arguments: Any) -> None:
-        self.broadcast({"do": name, **arguments})
-
-    def orders(self) -> Iterator[dict[str, Any]]:
-        """What rank 0 wants, until it is done."""
-        while (order := self.broadcast(None))["do"] != "end":
-            yield order
+    def told(self) -> Iterator[dict[str, Any]]:
+        """See `Ranks.told`."""
+        while message := self.broadcast(None):
+            yield message
 
     def broadcast(self, value: Any) -> Any:
+        """See `Ranks.broadcast`."""
         data = codec.pack({"value": value}) if self.rank == 0 else b""
         length = torch.tensor([len(data)])
         with _deaths():
@@ -188,6 +172,7 @@ class Team(Alone):
         return value if self.rank == 0 else codec.unpack(flat.numpy().tobytes())["value"]
 
     def gather(self, value: Any) -> list[Any]:
+        """See `Ranks.gather`."""
         data = codec.pack({"value": value})
         with _deaths():
             lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
@@ -207,104 +192,74 @@ class Team(Alone):
         ]
 
     def most(self, counts: Sequence[int]) -> list[int]:
+        """See `Ranks.most`."""
         found = torch.tensor(list(counts))
         with _deaths():
             _dist.all_reduce(found, _dist.ReduceOp.MAX, group=self._control)
         return [int(n) for n in found]
 
     def add(self, value: Tensor) -> Tensor:
+        """See `Ranks.add`."""
         with _deaths():
             _dist.all_reduce(value)
         return value
 
     def lost(self) -> str:
-        deadline = (
-            time.monotonic() + NOTICE_S
-        )  # a connection breaks a moment before the process is gone
-        while not (found := _lost(self._children)) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return found
+        """See `Ranks.lost`."""
+        return self._children.lost() if self._children else ""
 
     def close(self, *, at_once: bool = False) -> None:
-        if self._over.is_set() or self.rank:
+        """See `Ranks.close`."""
+        if self._children is None or not self._children.expect_the_end():
             return
-        self._over.set()
         if at_once:
-            _end(self._children)
+            self._children.end()
         else:
             with contextlib.suppress(RoleDiedError):  # its work is done all the same
-                self.order("end")
-            _end(self._children, LEAVE_S)
+                self.tell({})
+            self._children.end(LEAVE_S)
             _dist.destroy_process_group()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def local(value: Tensor) -> Tensor:
-    """This rank's part of a sharded tensor; a plain one as it is."""
-    return value.to_local() if hasattr(value, "to_local") else value
-
-
-def whole(value: Tensor) -> Tensor:
-    """A sharded tensor from all ranks, which must all call this; a plain one as it is."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
-
-
-def rows(total: int, team: Alone) -> slice:
-    """The rows of a tensor that are this rank's: as `torch.chunk` splits, so the last ranks may
-    have none.
+def lead(size: int, device: str, settings: dict[str, Any], *, here: bool, owner: str) -> Team:
+    """Start ranks 1 .. `size` - 1 with these settings, and be rank 0. `owner` has no other team at
+    this time.
     """
-    each = -(-total // team.size)
-    return slice(min(team.rank * each, total), min((team.rank + 1) * each, total))
+    prefix = f"sppo-ranks-{digest(owner)}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):  # by a life that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    children = Children()
+    store = folder / "store"
+    given = {
+        "size": size,
+        "store": str(store),
+        "device": device,
+        "here": here,
+        "settings": settings,
+    }
+    try:
+        for rank in range(1, size):
+            children.start(given | {"rank": rank, "parent": os.getpid()})
+        return Team(0, size, store, device, here=here, children=children)
+    except BaseException:
+        children.expect_the_end()
+        children.end()
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
-@torch.no_grad()
-def fill(value: Tensor, source: Any, team: Alone) -> None:
-    """Put this rank's rows of `source`, a whole tensor or a slice of a safetensors file, into a
-    tensor.
-    """
-    local(value).copy_(source[rows(value.shape[0], team)] if value.ndim else source[...])
-
-
-def _start(given: dict[str, Any]) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sppo.learner.follower"],
-        stdin=subprocess.PIPE,
-        preexec_fn=stop.ignore,
+def follow() -> tuple[Team, dict[str, Any]]:
+    """In a process that `lead` started: join, and the settings."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    given = json.loads(sys.stdin.read())
+    if os.getppid() != given["parent"]:  # it died before the line above
+        sys.exit(1)
+    team = Team(
+        given["rank"], given["size"], Path(given["store"]), given["device"], here=given["here"]
     )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(given).encode())  # secrets among them: no command line
-    process.stdin.close()
-    return process
-
-
-def _watch(children: list[subprocess.Popen[bytes]], over: threading.Event) -> None:
-    """End this process when a rank has died and whoever waits for it does not notice: NCCL may wait
-    for ever.
-    """
-    while not over.wait(0.5):
-        if dead := _lost(children):
-            log.error("%s; the learner cannot go on without it", dead)
-            if not over.wait(DEATH_NOTICE_S):
-                os._exit(RoleDiedError.exit_code)
-            return
-
-
-def _lost(children: list[subprocess.Popen[bytes]]) -> str:
-    ended = [(rank, process.poll()) for rank, process in enumerate(children, start=1)]
-    return ", ".join(
-        f"rank {rank} of the learner ended with {code}" for rank, code in ended if code is not None
-    )
-
-
-def _end(children: list[subprocess.Popen[bytes]], grace_s: float = 0.0) -> None:
-    deadline = time.monotonic() + grace_s
-    for process in children:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    return team, given["settings"]
 
 
 def _bytes(data: bytes, length: int) -> Tensor:

@@ -34,7 +34,7 @@ class DeadLetters:
         self.last = ""
         """Uid and reason of the newest."""
 
-    def __contains__(self, uid: str) -> bool:
+    def __contains__(self, uid: object) -> bool:
         return uid in self._known
 
     def scored(self) -> None:

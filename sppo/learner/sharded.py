@@ -2,9 +2,8 @@
 and moment.
 
 Whole weights exist in the computing dtype, for one decoder layer at a time and, from forward to
-backward, for the root (embedding, last norm, head). `using`, `logprobs`, `refresh` are called by
-all ranks at the same point of the same order (`sppo.learner.follower`); the methods that rank 0's
-loop calls send that order themselves.
+backward, for the root (embedding, last norm, head). Every method is called by all ranks at the same
+point of the same order (`sppo.learner.orders`).
 
 Shape suffixes: T completion tokens of a micro-batch.
 """
@@ -35,7 +34,8 @@ from sppo.learner.model import (
     stored_dtype,
     trunk,
 )  # fmt: skip
-from sppo.learner.ranks import Team, fill, local, whole
+from sppo.learner.ranks import Ranks
+from sppo.learner.rows import fill, local, whole
 from sppo.learner.skeleton import skeleton
 
 
@@ -43,7 +43,7 @@ class ShardedPolicy:
     """See `sppo.learner.model.Policy`; every rank has one."""
 
     def __init__(
-        self, path: str, team: Team, *, device: str, logprobs: Logprobs, compute: torch.dtype,
+        self, path: str, team: Ranks, *, device: str, logprobs: Logprobs, compute: torch.dtype,
         on_forward: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         """Each rank reads its own rows of the weights; no rank holds the whole model.
@@ -69,12 +69,11 @@ class ShardedPolicy:
         # The root stays whole from forward to backward: the head's product keeps a reference to its
         # weight.
         fully_shard(self._scorer, mesh=team.mesh, mp_policy=dtypes, reshard_after_forward=False)
-        for part in self._parts():
-            part.set_gradient_divide_factor(
-                1.0
-            )  # a sum over ranks: the loss is normalised over the whole batch
+        for part in _parts(self._scorer):
+            # A sum over ranks: the loss is normalised over the whole batch.
+            part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sum
-        self._materialise()
+        _materialise(self._scorer, team, device)
         self.master: dict[str, Any] = dict(self._module.named_parameters())
         """The shards by Hugging Face's name, float32; tied ones once."""
         self._snapshots: dict[Snapshot, dict[str, Tensor]] = {}
@@ -85,11 +84,8 @@ class ShardedPolicy:
         """Rows of the head."""
         return int(self._module.get_output_embeddings().weight.shape[0])
 
-    # called by every rank in the course of an order -----------------------------------------------
     def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
-        """See `Policy.logprobs`. Every rank must call it equally often, with gradients or
-        without.
-        """
+        """See `Policy.logprobs`. Every rank calls it equally often, with gradients or without."""
         check_rows(self.family, batch)
         found: tuple[Tensor, Tensor | None] = self._scorer(batch, entropy)
         self._on_forward()
@@ -99,7 +95,7 @@ class ShardedPolicy:
         """Have the next forward fetch the weights anew. One without backward leaves the root's old
         ones in place.
         """
-        for part in self._parts():
+        for part in _parts(self._scorer):
             part.reshard()
 
     @contextmanager
@@ -121,15 +117,9 @@ class ShardedPolicy:
             local(p).copy_(shards[name])
         self.refresh()
 
-    # orders ---------------------------------------------------------------------------------------
+    @torch.no_grad()
     def keep(self, snapshot: Snapshot, *, device: str, file: Path | None = None) -> None:
         """See `Policy.keep`."""
-        self._team.order("keep", snapshot=snapshot, device=device, file=str(file) if file else "")
-        self.join_keep(snapshot, device, str(file) if file else "")
-
-    @torch.no_grad()
-    def join_keep(self, snapshot: Snapshot, device: str, file: str) -> None:
-        """Every rank's part of `keep`."""
         place = "cpu" if device == "cpu" else self.device
         kept = {
             n: local(p).to(device=place, dtype=self._compute, copy=True)
@@ -145,67 +135,44 @@ class ShardedPolicy:
 
     def drop(self, snapshot: Snapshot) -> None:
         """See `Policy.drop`."""
-        self._team.order("drop", snapshot=snapshot)
-        self.join_drop(snapshot)
-
-    def join_drop(self, snapshot: Snapshot) -> None:
-        """Every rank's part of `drop`."""
         del self._snapshots[snapshot]
 
+    @torch.no_grad()
     def weights(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
         """See `Policy.weights`; one whole weight at a time. Must be exhausted."""
-        self._team.order("weights", snapshot=snapshot or "")
-        yield from self.join_weights(snapshot)
-
-    kept = weights
-    """See `Policy.kept`: parameters are named as in the files, or the model was refused."""
-
-    @torch.no_grad()
-    def join_weights(self, snapshot: Snapshot | None) -> Iterator[tuple[str, Tensor]]:
-        """Every rank's part of `weights`: all get them, rank 0 has use for them."""
         for name, p in self.master.items():
             shard = (
                 local(p).to(self._compute)
                 if snapshot is None
                 else self._snapshots[snapshot][name].to(self.device)
             )
-            yield name, whole(self._like(p, shard))
+            yield name, whole(_like(p, shard, self._team))
 
-    def masters(self) -> Iterator[tuple[str, Tensor]]:
-        """See `Policy.masters`: whole float32 weights, in host memory. Must be exhausted."""
-        self._team.order("masters")
-        yield from self.join_masters()
+    kept = weights
+    """See `Policy.kept`: parameters are named as in the files, or the model was refused."""
 
     @torch.no_grad()
-    def join_masters(self) -> Iterator[tuple[str, Tensor]]:
-        """Every rank's part of `masters`."""
+    def masters(self) -> Iterator[tuple[str, Tensor]]:
+        """See `Policy.masters`: whole float32 weights, in host memory. Must be exhausted."""
         for name, p in self.master.items():
             full = whole(p.detach())
             yield name, full.cpu() if self._team.rank == 0 else full[:0]
 
     def load(self, file: Path) -> None:
         """See `Policy.load`; written by any number of ranks."""
-        self._team.order("load", file=str(file))
-        self.join_load(str(file))
-
-    def join_load(self, file: str) -> None:
-        """Every rank's part of `load`."""
-        self._read([Path(file)])
+        self._read([file])
         self.refresh()
 
-    def export(self, folder: Path, tokenizer: Any, dtype: torch.dtype) -> None:
-        """See `Policy.export`."""
+    def export(self, folder: Path, dtype: torch.dtype) -> None:
+        """See `Policy.export`; rank 0 writes."""
         tensors = {name: w.to(dtype).contiguous() for name, w in self.masters()}
+        if self._team.rank:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         self._module.config.dtype = dtype
         self._module.config.save_pretrained(str(folder))
         models.copy_generation_config(self._path, folder)
-        tokenizer.save_pretrained(str(folder))
-
-    # inside ---------------------------------------------------------------------------------------
-    def _parts(self) -> Iterator[Any]:
-        return (m for m in self._scorer.modules() if isinstance(m, FSDPModule))
 
     def _read(self, files: list[Path]) -> None:
         missing = set(self.master)
@@ -217,36 +184,9 @@ class ShardedPolicy:
         if missing:
             raise ConfigError(
                 f"model.name: {files[0].parent if files else 'the folder'} holds no "
-                f"{sorted(missing)[0]!r}; a model "
-                "whose files name their weights otherwise than Transformers does needs "
-                "learner.ranks = 1"
+                f"{sorted(missing)[0]!r}; a model whose files name their weights otherwise than "
+                "Transformers does needs learner.ranks = 1"
             )
-
-    def _like(self, p: Any, shard: Tensor) -> Tensor:
-        made: Tensor = DTensor.from_local(
-            shard, self._team.mesh, (Shard(0),), run_check=False, shape=p.shape, stride=p.stride()
-        )
-        return made
-
-    def _materialise(self) -> None:
-        """Give every shard memory. Not by `to_empty`, which unties tied weights and blanks the
-        rotary frequencies.
-        """
-        fresh: dict[Any, nn.Parameter] = {}
-        for module in self._scorer.modules():
-            for name, p in list(module._parameters.items()):
-                if p is not None and p not in fresh:
-                    shard = torch.zeros(local(p).shape, dtype=p.dtype, device=self.device)
-                    fresh[p] = nn.Parameter(self._like(p, shard))
-                if p is not None:
-                    setattr(module, name, fresh[p])
-            for name, buffer in list(module._buffers.items()):
-                if buffer is not None:
-                    module._buffers[name] = buffer.to(self.device)
-        for part in self._parts():
-            for group in part._get_fsdp_state()._fsdp_param_groups:
-                for fsdp_param in group.fsdp_params:
-                    fsdp_param.reset_sharded_param()  # it pads shards that are not of equal size
 
 
 class _Scorer(nn.Module):
@@ -259,6 +199,38 @@ class _Scorer(nn.Module):
 
     def forward(self, batch: MicroBatch, entropy: bool) -> tuple[Tensor, Tensor | None]:
         return completion_logprobs(self._model, batch, self._logprobs, entropy=entropy)
+
+
+def _parts(scorer: nn.Module) -> Iterator[Any]:
+    return (m for m in scorer.modules() if isinstance(m, FSDPModule))
+
+
+def _like(p: Any, shard: Tensor, team: Ranks) -> Tensor:
+    made: Tensor = DTensor.from_local(
+        shard, team.mesh, (Shard(0),), run_check=False, shape=p.shape, stride=p.stride()
+    )
+    return made
+
+
+def _materialise(scorer: nn.Module, team: Ranks, device: str) -> None:
+    """Give every shard memory. Not by `to_empty`, which unties tied weights and blanks the rotary
+    frequencies.
+    """
+    fresh: dict[Any, nn.Parameter] = {}
+    for module in scorer.modules():
+        for name, p in list(module._parameters.items()):
+            if p is not None and p not in fresh:
+                shard = torch.zeros(local(p).shape, dtype=p.dtype, device=device)
+                fresh[p] = nn.Parameter(_like(p, shard, team))
+            if p is not None:
+                setattr(module, name, fresh[p])
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None:
+                module._buffers[name] = buffer.to(device)
+    for part in _parts(scorer):
+        for group in part._get_fsdp_state()._fsdp_param_groups:
+            for fsdp_param in group.fsdp_params:
+                fsdp_param.reset_sharded_param()  # it pads shards that are not of equal size
 
 
 def _layers(model: Any, path: str) -> nn.ModuleList:

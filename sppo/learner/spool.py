@@ -1,7 +1,7 @@
 """Groups on the learner's disk: those beyond the broker's budget until a checkpoint, and those that
 were refused.
 
-RUN/spool/<uid>.frame         a group that the broker need not keep any more, until a checkpoint covers it
+RUN/spool/<uid>.frame         a group that the broker need not keep, until a checkpoint covers it
 RUN/quarantine/<name>.frame   a group that was refused, for whoever wants to know why
 """
 

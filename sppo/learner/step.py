@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,18 +24,15 @@ from sppo.config import LearnerConfig, ObjectiveConfig, RunConfig
 from sppo.kernels import LossStats
 from sppo.learner import batching, objective, targets
 from sppo.learner.batching import MicroBatch
-from sppo.learner.model import Policy, Snapshot
+from sppo.learner.gaps import Gaps
+from sppo.learner.groups import InHand
+from sppo.learner.model import Snapshot
 from sppo.learner.optim import Optimizer
-from sppo.learner.parity import Gaps
-from sppo.learner.ranks import Alone
+from sppo.learner.orders import AnyPolicy, Mismatch, Packed, Rank, Train
+from sppo.learner.ranks import Ranks, Solo
 from sppo.learner.targets import Item
-from sppo.transport import codec
 from sppo.types import Completion, Group, Version
 
-if TYPE_CHECKING:
-    from sppo.learner.sharded import ShardedPolicy
-
-AnyPolicy: TypeAlias = "Policy | ShardedPolicy"
 _NONE = torch.zeros(0)
 PROBED_SHARE = 8
 """One in so many of the groups that need not go through the model does, for its metrics."""
@@ -91,13 +88,13 @@ class Trainer:
         config: RunConfig,
         policy: AnyPolicy,
         optimizer: Optimizer,
-        team: Alone | None = None,
+        team: Ranks | None = None,
     ) -> None:
         self._run = config
         self._config, self._objective = config.learner, config.objective
         self._policy = policy
         self._optimizer = optimizer
-        self._team = team or Alone()
+        self._team = team or Solo()
         self.gaps = Gaps.join([])
         """|engine − learner| of the last batch's tokens, where engines and learner had equal
         weights.
@@ -118,8 +115,8 @@ class Trainer:
         size = len(items) // self._config.mini_batches
         parts = [items[i * size : (i + 1) * size] for i in range(self._config.mini_batches)]
         fed = [self._with_a_gradient(parts[0], version, published), *parts[1:]]
-        shares = self._hand_out(parts, fed, version, published)
-        steps = self.take_steps(shares, version, published)
+        order = self._order(parts, fed, version, published)
+        steps = self._rank(groups).stream(order)
         self.gaps = Gaps.join([])
         for number, (part, seen, (measured, norm, clipped)) in enumerate(
             zip(parts, fed, steps, strict=True), start=1
@@ -140,15 +137,17 @@ class Trainer:
             started = time.monotonic()
 
     def take_steps(
-        self, shares: Sequence[Share], version: Version, published: Version
-    ) -> Iterator[tuple[list[dict[str, Any]], float, bool]]:
-        """Every rank: an optimizer step for each share. Yields every rank's totals (on rank 0), the
-        norm, and whether it was clipped.
+        self, shares: Sequence[Sequence[Packed]], normalizers: Sequence[int],
+        groups: Mapping[str, Group], version: Version, published: Version,
+    ) -> Iterator[tuple[list[dict[str, Any]], float, bool]]:  # fmt: skip
+        """Every rank: an optimizer step for each of its shares. Yields every rank's totals (on rank
+        0), the norm, and whether it was clipped.
         """
         started = time.monotonic()
-        anchors = self._anchors([share.items for share in shares], version, published)
+        own = [unpack_share(*share, groups) for share in zip(shares, normalizers, strict=True)]
+        anchors = self._anchors([share.items for share in own], version, published)
         anchor_s = time.monotonic() - started
-        for number, (share, anchor) in enumerate(zip(shares, anchors, strict=True), start=1):
+        for number, (share, anchor) in enumerate(zip(own, anchors, strict=True), start=1):
             step = _Step(self._run, self._policy, self._team, share, anchor, published, number)
             step.differentiate()
             norm, clipped = self._optimizer.step(version.n + number)
@@ -180,29 +179,25 @@ class Trainer:
         out = set(idle) - set(probed)
         return [item for i, item in enumerate(items) if i not in out]
 
-    def _hand_out(
-        self,
-        parts: Sequence[list[Item]],
-        fed: Sequence[list[Item]],
-        version: Version,
+    def _order(
+        self, parts: Sequence[list[Item]], fed: Sequence[list[Item]], version: Version,
         published: Version,
-    ) -> list[Share]:
-        """Tell every rank its share of what is fed; returns this one's. The loss is normalised over
-        all of `parts`.
-        """
-        normalizers = [_trained(part) for part in parts]
+    ) -> Train:  # fmt: skip
+        """Each rank's share of what is fed. The loss is normalised over all of `parts`."""
         split = [_balance(part, self._team.size, self._config.share_prompt) for part in fed]
-        self._team.order(
-            "train",
+        return Train(
             shares=[[[_packed(item) for item in items] for items in ranks] for ranks in split],
-            normalizers=normalizers,
+            normalizers=[_trained(part) for part in parts],
             version=str(version),
             published=str(published),
         )
-        supply(self._team, {item.group.uid: item.group for part in fed for item in part})
-        return [
-            Share(items=ranks[0], normalizer=n) for ranks, n in zip(split, normalizers, strict=True)
-        ]
+
+    def _rank(self, groups: Sequence[Group]) -> Rank:
+        """Rank 0 with these groups in hand."""
+        return Rank(
+            team=self._team, policy=self._policy, optimizer=self._optimizer, trainer=self,
+            groups=InHand(self._team, groups),
+        )  # fmt: skip
 
     @torch.no_grad()
     def mismatch(
@@ -219,13 +214,12 @@ class Trainer:
             targets.item(g, torch.ones(len(g.completions), dtype=torch.bool), None) for g in fresh
         ]
         ranks = _balance(items, self._team.size, self._config.share_prompt)
-        uids = [[item.group.uid for item in share] for share in ranks]
-        gids = [[item.group.gid for item in share] for share in ranks]
-        self._team.order(
-            "mismatch", uids=uids, gids=gids, version=str(version), snapshot=snapshot or ""
+        order = Mismatch(
+            groups=[[(item.group.uid, item.group.gid) for item in share] for share in ranks],
+            version=str(version),
+            snapshot=snapshot,
         )
-        supply(self._team, {g.uid: g for g in fresh})
-        return Gaps.join(self.measure([item.group for item in ranks[0]], version, snapshot))
+        return Gaps.join(list(self._rank(fresh).stream(order)))
 
     @torch.no_grad()
     def measure(
@@ -271,7 +265,7 @@ class _Step:
     """One optimizer step over this rank's share of a mini-batch."""
 
     def __init__(
-        self, config: RunConfig, policy: AnyPolicy, team: Alone, share: Share,
+        self, config: RunConfig, policy: AnyPolicy, team: Ranks, share: Share,
         anchors: list[Tensor] | None,
         published: Version, number: int,
     ) -> None:  # fmt: skip
@@ -478,31 +472,17 @@ def _summary(
     }
 
 
-def supply(team: Alone, groups: dict[str, Group]) -> None:
-    """Rank 0: send the groups that another rank could not fetch. All ranks agree before the first
-    collective.
-    """
-    if team.size == 1:
-        return
-    missing = [uid for answer in team.gather([]) for uid in answer]
-    team.broadcast({uid: codec.encode_group(groups[uid]) for uid in missing})
+def unpack_share(packed: Sequence[Packed], normalizer: int, groups: Mapping[str, Group]) -> Share:
+    """Inverse of `_packed`, on the rank whose share it is."""
 
-
-def unpack_share(
-    team: Alone, shares: Sequence[Sequence[Sequence[dict[str, Any]]]], normalizers: Sequence[int],
-    groups: dict[str, Group],
-) -> list[Share]:  # fmt: skip
-    """Inverse of what rank 0 hands out, on another rank that has fetched its groups."""
-
-    def item(packed: dict[str, Any]) -> Item:
-        target = packed["target"]
+    def item(one: Packed) -> Item:
+        target = one["target"]
         target_K = None if target is None else torch.tensor(target, dtype=torch.float32)
         return targets.item(
-            groups[packed["uid"]], torch.tensor(packed["keep"], dtype=torch.bool), target_K
+            groups[one["uid"]], torch.tensor(one["keep"], dtype=torch.bool), target_K
         )
 
-    mine = [[item(packed) for packed in ranks[team.rank]] for ranks in shares]
-    return [Share(items=items, normalizer=n) for items, n in zip(mine, normalizers, strict=True)]
+    return Share(items=[item(one) for one in packed], normalizer=normalizer)
 
 
 def _packed(item: Item) -> dict[str, Any]:
@@ -539,7 +519,7 @@ def _score(policy: AnyPolicy, batches: Iterator[tuple[bool, MicroBatch]]) -> lis
 
 
 def _micro_batches(
-    items: Sequence[Item], config: LearnerConfig, team: Alone, device: str
+    items: Sequence[Item], config: LearnerConfig, team: Ranks, device: str
 ) -> Iterator[tuple[bool, MicroBatch]]:
     """Whole groups in each; those whose scores differ (True) apart from those whose scores are all
     equal.
@@ -556,7 +536,7 @@ def _micro_batches(
             yield signal, _collate(fed, members, config, device)
 
 
-def _rounds(plan: Sequence[list[int]], team: Alone) -> list[list[int]]:
+def _rounds(plan: Sequence[list[int]], team: Ranks) -> list[list[int]]:
     """The plan, with empty parts at its end where another rank's is longer."""
     return [*plan, *([[]] * (team.most([len(plan)])[0] - len(plan)))]
 

@@ -70,9 +70,9 @@ def role_main(
     )
     client = connect(run.broker, RUN, wait=True)
     if role == "learner":
-        from sppo.learner import loop
+        from sppo.learner import assemble
 
-        loop.run(run, client, Path(run_dir))
+        assemble.run(run, client, Path(run_dir))
     elif role == "scorer":
         from sppo.scorer import loop as scorer_loop
 

@@ -19,10 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sppo.config import RunConfig
-from sppo.learner import follower
+from sppo.learner.groups import Fetched, InHand
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
-from sppo.learner.ranks import Alone, Team, whole
+from sppo.learner.orders import Drop, Export, Keep, Load, Masters, Moments, Rank, Weights
+from sppo.learner.ranks import Ranks, Solo, Team
+from sppo.learner.rows import whole
 from sppo.learner.sharded import ShardedPolicy
 from sppo.learner.spool import Spool
 from sppo.learner.step import Trainer
@@ -78,14 +80,20 @@ def settings(name: str) -> RunConfig:
     )
 
 
-def script(name: str, folder: Path, policy: Any, team: Alone) -> dict[str, Any]:
+def make(name: str, policy: Any, team: Ranks, groups: Any) -> tuple[Rank, Keeping, Trainer]:
+    """A rank of these settings."""
+    optimizer = Keeping(settings(name).optimizer, policy.master, team)
+    trainer = Trainer(settings(name), policy, optimizer, team)
+    rank = Rank(team=team, policy=policy, optimizer=optimizer, trainer=trainer, groups=groups)
+    return rank, optimizer, trainer
+
+
+def script(name: str, folder: Path, policy: Any, team: Ranks) -> dict[str, Any]:
     """What rank 0 does; writes gradients, masters and moments, and returns figures."""
-    config = settings(name)
-    optimizer = Keeping(config.optimizer, policy.master, team)
-    trainer = Trainer(config, policy, optimizer, team)
-    if config.objective.kl_coef:
-        policy.keep("reference", device="cpu")
-    policy.keep("probe", device="cpu")
+    rank, optimizer, trainer = make(name, policy, team, InHand(team, ()))
+    if settings(name).objective.kl_coef:
+        rank.do(Keep(snapshot="reference", device="cpu"))
+    rank.do(Keep(snapshot="probe", device="cpu"))
     figures: dict[str, Any] = {}
     records = list(trainer.train(groups(), makers.V0))
     for record in records:
@@ -94,42 +102,36 @@ def script(name: str, folder: Path, policy: Any, team: Alone) -> dict[str, Any]:
         }
     figures["mismatch"] = trainer.mismatch(groups(), makers.V0).mean
     figures["mismatch.probe"] = trainer.mismatch(groups(), makers.V0, "probe").mean
-    policy.drop("probe")
+    rank.do(Drop(snapshot="probe"))
     size = team.size
     save_file(optimizer.kept, folder / f"gradients-{name}-{size}.safetensors")
     save_file(
-        {k: v.contiguous() for k, v in policy.masters()},
+        {k: v.contiguous() for k, v in rank.stream(Masters())},
         folder / f"model-{name}-{size}.safetensors",
     )
     save_file(
-        {k: v.contiguous() for k, v in optimizer.state()},
+        {k: v.contiguous() for k, v in rank.stream(Moments())},
         folder / f"optimizer-{name}-{size}.safetensors",
     )
-    weights = {k: v.clone() for k, v in policy.weights()}
-    assert all(torch.equal(weights[k], v) for k, v in policy.masters())
+    weights = {k: v.clone() for k, v in rank.stream(Weights())}
+    assert all(torch.equal(weights[k], v) for k, v in rank.stream(Masters()))
     for other in (1, 2, 3):  # written by another number of ranks
         file = folder / f"model-{name}-{other}.safetensors"
         if file.exists():
-            policy.load(file)
-            optimizer.load(folder / f"optimizer-{name}-{other}.safetensors")
-            loaded = {k: v.clone() for k, v in policy.masters()}
-            moments = {k: v.clone() for k, v in optimizer.state()}
+            moments_file = folder / f"optimizer-{name}-{other}.safetensors"
+            rank.do(Load(model=str(file), optimizer=str(moments_file)))
+            loaded = {k: v.clone() for k, v in rank.stream(Masters())}
+            moments = {k: v.clone() for k, v in rank.stream(Moments())}
             save_file(loaded | moments, folder / f"loaded-{name}-{other}-by-{size}.safetensors")
     if size > 1:
-        policy.export(folder / f"export-{name}-{size}", Tokenizer(), torch.float32)
+        rank.do(Export(folder=str(folder / f"export-{name}-{size}"), dtype="float32"))
     return figures
-
-
-class Tokenizer:
-    def save_pretrained(self, folder: str) -> None:
-        """Nothing to save."""
 
 
 def main() -> None:
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
     team = Team(rank, size, folder / f"store-{size}", "cpu")
-    follower.Optimizer = Keeping  # type: ignore[misc]
     for name in CONFIGS:
         policy = ShardedPolicy(
             str(folder / "model"),
@@ -139,11 +141,12 @@ def main() -> None:
             compute=torch.float32,
         )
         if rank:
-            follower.Follower(settings(name), policy, team, MemoryBroker(), Spool(folder)).run()
+            groups = Fetched(team, MemoryBroker(), Spool(folder))
+            make(name, policy, team, groups)[0].follow()
             continue
         figures = script(name, folder, policy, team)
         (folder / f"figures-{name}-{size}.json").write_text(json.dumps(figures))
-        team.order("end")
+        team.tell({})
     os._exit(0)
 
 
@@ -155,7 +158,7 @@ def alone(name: str, folder: Path) -> dict[str, Any]:
         logprobs=Logprobs(temperature=0.7),
         compute=torch.float32,
     )
-    return script(name, folder, policy, Alone())
+    return script(name, folder, policy, Solo())
 
 
 if __name__ == "__main__":

@@ -273,7 +273,8 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
     # what the engine holds is the export: every weight that vLLM shows (a CPU hides those it packs
     # for its products), and greedy tokens and log-probs to the bit
     exported = tmp_path / "export"
-    learner.policy.export(exported, tokenizer, compute.dtype(run))
+    learner.policy.export(exported, compute.dtype(run))
+    tokenizer.save_pretrained(str(exported))
     two = asyncio.run(with_engine(name, run, str(exported), plain))
     assert one["checksums"] == two["checksums"]
     assert one["answers"] == two["answers"]

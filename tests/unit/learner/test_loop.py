@@ -22,7 +22,7 @@ from sppo.config import RunConfig
 from sppo.errors import WeightSyncError
 from sppo.generators.fake import VOCABULARY, FakeEngine
 from sppo.generators.loop import Generator
-from sppo.learner import loop
+from sppo.learner import assemble
 from sppo.metrics import METRICS
 from sppo.scorer.base import InlineScorer
 from sppo.transport.memory import MemoryBroker
@@ -93,7 +93,7 @@ class Life:
         self._thread.start()
         if stop_after is not None:
             threading.Thread(target=self._stop, args=(stop_after,), daemon=True).start()
-        outcome = loop.run(self._settings, self.broker, self.run_dir)
+        outcome = assemble.run(self._settings, self.broker, self.run_dir)
         self.broker.request_stop("workers", "test")
         self._thread.join(10)
         return outcome

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sppo.errors import ParityError
-from sppo.learner.parity import STRIKES, Gaps, Parity, likely_cause
+from sppo.learner.gaps import Gaps, likely_cause
+from sppo.learner.parity import STRIKES, Judge
 from tests import makers
 
 LENGTHS = (40, 3, 80)
@@ -23,8 +24,8 @@ def gaps(shape: Any) -> Gaps:
     return Gaps.of(gap_T, torch.tensor([0, 40, 43, 123]), torch.ones(123, dtype=torch.bool))
 
 
-def parity(**changes: Any) -> Parity:
-    return Parity(makers.run_config(learner=changes).model_copy(update={"compute": "float32"}))
+def judge(**changes: Any) -> Judge:
+    return Judge(makers.run_config(learner=changes).model_copy(update={"compute": "float32"}))
 
 
 @pytest.mark.parametrize(
@@ -44,17 +45,17 @@ def test_the_likely_cause_follows_from_where_the_difference_lies(shape: Any, cau
 
 
 def test_a_first_batch_that_differs_ends_the_run_with_figures_and_cause() -> None:
-    parity().check(gaps(lambda i, n: 0.009))
+    judge().check(gaps(lambda i, n: 0.009))
     with pytest.raises(
         ParityError, match=r"by 0.5 nats a token in float32, .*parity_threshold = 0.01; it is ev"
     ):
-        parity().check(gaps(lambda i, n: 0.5))
+        judge().check(gaps(lambda i, n: 0.5))
     with pytest.raises(ParityError, match="nan nats"):
-        parity().check(gaps(lambda i, n: float("nan")))
+        judge().check(gaps(lambda i, n: float("nan")))
 
 
 def test_later_ones_warn_and_only_a_third_in_a_row_ends_it() -> None:
-    judged, good, bad = parity(parity_threshold=0.2), gaps(lambda i, n: 0.1), gaps(lambda i, n: 0.3)
+    judged, good, bad = judge(parity_threshold=0.2), gaps(lambda i, n: 0.1), gaps(lambda i, n: 0.3)
     assert judged.judge(good, 1) == ""
     for step in (2, 4):  # two in a row, twice
         assert judged.judge(bad, step).startswith(f"step {step}: engine and learner differ by 0.3")

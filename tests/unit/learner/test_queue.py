@@ -207,7 +207,7 @@ def test_a_dead_letter_makes_room_and_is_counted(server: MemoryBroker) -> None:
 
 def test_an_evaluation_ends_when_every_question_came_or_died(server: MemoryBroker) -> None:
     life = Life(server, "a")
-    life.queue.start_evaluation("a-0", 0)
+    life.queue.held_out.start("a-0", 0)
     assert life.queue.finish_evaluation() is None
     assert len(life.generate(2)) == 2
     for _ in range(3):
@@ -230,7 +230,7 @@ def test_a_broker_that_restarted_and_lost_everything_is_filled_again_while_the_l
     life.queue.admit(6, 0)
     life.generate(3)
     assert life.step(1) == ["train-000000000"]  # two more are claimed and only in memory
-    life.queue.start_evaluation("a-0", 0)
+    life.queue.held_out.start("a-0", 0)
     # When the server comes back empty
     life.broker.__dict__.update(MemoryBroker().__dict__)
     life.broker.open_epoch("a")  # RedisBroker does this by itself

@@ -1,0 +1,185 @@
+"""One life of the learner: put together, run, and ended with a checkpoint and an outcome."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from sppo import compute, families, models
+from sppo.config import RunConfig, is_loopback, resolve_transport, to_json
+from sppo.errors import ConfigError, RoleDiedError
+from sppo.learner import rank, ranks
+from sppo.learner.evaluation import Evaluation
+from sppo.learner.fleet import Fleet
+from sppo.learner.groups import InHand
+from sppo.learner.lineage import Lineage
+from sppo.learner.loop import Learner
+from sppo.learner.model import check_device, export_dtype, pick_device
+from sppo.learner.orders import Export, Rank
+from sppo.learner.parity import Parity
+from sppo.learner.pulse import Pulse
+from sppo.learner.queue import GroupQueue
+from sppo.learner.ranks import Ranks, Solo
+from sppo.learner.records import Records
+from sppo.learner.refusals import DeadLetters, Refusals
+from sppo.learner.schedule import Schedule
+from sppo.learner.spool import Spool
+from sppo.learner.stops import Stopped, Stops
+from sppo.tasks import fingerprint, questions
+from sppo.tasks.tickets import TicketFactory
+from sppo.transport.broker import Broker
+from sppo.weights.protocol import WeightSender
+from sppo.weights.publisher import WeightPublisher
+
+log = logging.getLogger(__name__)
+
+
+def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
+    """Train until `learner.steps` or until the run asks to stop; returns the outcome for the
+    summary.
+
+    Raises SppoError with what went wrong. A checkpoint is written before a requested stop.
+    """
+    config = compute.resolved(config, cuda=pick_device(config.learner.device) == "cuda")
+    with _locked(run_dir), Pulse(broker) as pulse:
+        with pulse.busy():
+            config = families.settled(config, models.resolve(config.model))
+            team = _make_team(config, broker, run_dir)
+        try:
+            outcome = _live(config, broker, run_dir, pulse, team)
+        except BaseException as error:
+            lost = team.lost() if isinstance(error, RuntimeError | RoleDiedError) else ""
+            team.close(at_once=True)  # where the others wait nobody knows
+            if lost:
+                raise RoleDiedError(f"{lost}; what it said is in the learner's log") from error
+            raise
+        team.close()
+        return outcome
+
+
+def _live(
+    config: RunConfig, broker: Broker, run_dir: Path, pulse: Pulse, team: Ranks
+) -> dict[str, Any]:
+    with pulse.busy():
+        learner, own = _assemble(config, broker, run_dir, pulse, team)
+    with learner.stops.by_signals():
+        learner.lineage.begin()
+        try:
+            learner.run()
+            stopped = False
+        except Stopped:
+            stopped = True
+            log.info("asked to stop at step %d", learner.lineage.n)
+        return _finish(config, learner, own, run_dir, stopped=stopped)
+
+
+def _finish(
+    config: RunConfig, learner: Learner, own: Rank, run_dir: Path, *, stopped: bool
+) -> dict[str, Any]:
+    """A checkpoint; the export of a run that is over; the outcome."""
+    records, lineage = learner.records, learner.lineage
+    busy, time = records.usage.shares(), records.usage.by_step(lineage.n)
+    learner.save()
+    if not stopped:
+        with records.long_work("exporting", "export"):
+            folder = run_dir / "export"
+            own.do(Export(folder=str(folder), dtype=export_dtype(config, own.policy)))
+            models.load_tokenizer(models.resolve(config.model)).save_pretrained(str(folder))
+    learner.fleet.close()
+    records.phase("stopped" if stopped else "done")
+    return records.outcome(lineage, stopped=stopped, busy=busy, time=time)
+
+
+def _assemble(
+    config: RunConfig, broker: Broker, run_dir: Path, pulse: Pulse, team: Ranks
+) -> tuple[Learner, Rank]:
+    """Resumed from the newest checkpoint, if there is one. Raises ConfigError."""
+    records = Records(config, broker, run_dir, pulse)
+    records.phase("loading the model")
+    device = pick_device(config.learner.device)
+    own, trainer = rank.make(config, team, device, InHand(team, ()), pulse.beat)
+    lineage = Lineage(config, own, broker, run_dir / "checkpoints")
+    if lineage.resume():
+        records.event("resume", step=lineage.n)
+    records.keep_until(lineage.n)
+    found = questions.load(config.task, config.seed)
+    fingerprint.refuse_changes(run_dir, found)  # the file may have changed since `up`
+    tokenizer = models.load_tokenizer(models.resolve(config.model))
+    queue = GroupQueue(
+        broker, TicketFactory(config, found, tokenizer), lineage.ledger, Spool(run_dir),
+        limits=config.broker,
+        vocabulary=own.policy.vocabulary,
+        dead=DeadLetters(records.event),
+    )  # fmt: skip
+    stops = Stops(broker, pulse, Refusals(records.event))
+    publisher = WeightPublisher(
+        broker, _make_sender(config, own.policy.device),
+        phase_timeout_s=config.weights.phase_timeout_s,
+        alone_timeout_s=config.generator.start_timeout_s,
+    )  # fmt: skip
+    fleet = Fleet(config, broker, publisher, own, records, stops)
+    learner = Learner(
+        schedule=Schedule.of(config),
+        lineage=lineage,
+        trainer=trainer,
+        queue=queue,
+        fleet=fleet,
+        evaluation=Evaluation(config, queue, fleet, records, stops),
+        parity=Parity(config, own, trainer.mismatch, records),
+        records=records,
+        stops=stops,
+        batch_timeout_s=config.learner.batch_timeout_s,
+    )
+    return learner, own
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory. Raises ConfigError if another learner has it."""
+    with (run_dir / "learner.lock").open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{run_dir}: another learner is training here; `sppo-cli down "
+                f"{quote(str(run_dir))}` ends it"
+            ) from None
+        yield
+
+
+def _make_sender(config: RunConfig, device: str) -> WeightSender:
+    if resolve_transport(config, cuda=device.startswith("cuda")) == "nccl":
+        from sppo.weights.nccl import NcclSender
+
+        return NcclSender(config.weights.host, device)
+    from sppo.weights.gloo import GlooSender
+
+    return GlooSender(config.weights.host)
+
+
+def _make_team(config: RunConfig, broker: Broker, run_dir: Path) -> Ranks:
+    """The other ranks, started; they fetch their groups themselves."""
+    if config.learner.ranks == 1:
+        return Solo()
+    device = pick_device(config.learner.device)
+    check_device(device, config.learner.ranks - 1)
+    secret = {"password": config.broker.password.get_secret_value()}
+    settings = {
+        "config": to_json(config),
+        "broker": config.broker.model_dump(mode="json") | secret,
+        "run_key": broker.run_key,
+        "run_dir": str(run_dir.resolve()),
+        "device": device,
+    }
+    return ranks.lead(
+        config.learner.ranks,
+        device,
+        settings,
+        here=is_loopback(config.weights.host),
+        owner=str(run_dir.resolve()),
+    )

@@ -1,0 +1,83 @@
+"""Held-out questions, answered greedily at the published weights: no sync happens meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from sppo.config import RunConfig
+from sppo.errors import ScorerError, SppoError
+from sppo.learner.fleet import Fleet
+from sppo.learner.lineage import Lineage
+from sppo.learner.queue import GroupQueue
+from sppo.learner.records import Records
+from sppo.learner.stops import Stops
+from sppo.types import Group
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 0.5
+
+
+class Evaluation:
+    """Asks and records."""
+
+    def __init__(
+        self, config: RunConfig, queue: GroupQueue, fleet: Fleet, records: Records, stops: Stops
+    ) -> None:
+        self._asked = config.task.held_out > 0
+        self._timeout_s = config.eval.timeout_s
+        self._queue = queue
+        self._fleet = fleet
+        self._records = records
+        self._stops = stops
+
+    def run(self, lineage: Lineage) -> None:
+        """Unless it was done at these weights, or there is nothing to ask. Raises SppoError when it
+        takes too long, ScorerError when nothing is scored.
+        """
+        if not self._asked or lineage.evaluated:
+            return
+        with self._records.usage.on("evaluate"):
+            self._records.phase("evaluating")
+            n = lineage.published.n
+            uids = self._queue.held_out.start(f"{lineage.version.epoch[:8]}-{n}", n)
+            record = self._record(n, uids, self._await(lineage))
+        lineage.evaluations.append(record)
+        self._records.event("eval", record=record)
+        log.info(
+            "evaluation at step %d: accuracy %.3f of %d",
+            record["step"], record["accuracy"], record["n"],
+        )  # fmt: skip
+        self._records.phase("training")
+
+    def _await(self, lineage: Lineage) -> list[Group]:
+        n = lineage.published.n
+        deadline = time.monotonic() + self._timeout_s
+        while (groups := self._queue.finish_evaluation()) is None:
+            self._stops.check()
+            if time.monotonic() > deadline:
+                raise SppoError(
+                    f"the evaluation of step {n} took longer than eval.timeout_s = "
+                    f"{self._timeout_s:.0f}; {self._queue.describe()}"
+                )
+            self._queue.receive(WAIT_S)
+            if self._fleet.meet_newcomers(lineage):
+                deadline = time.monotonic() + self._timeout_s
+        return groups
+
+    def _record(self, n: int, uids: list[str], groups: list[Group]) -> dict[str, Any]:
+        if not groups:
+            raise ScorerError(
+                f"every ticket of the evaluation of step {n} was given up; the last, "
+                f"{self._queue.dead.last}"
+            )
+        rewards = [float(g.rewards[0]) for g in groups if g.rewards is not None]
+        return {
+            "step": n,
+            "accuracy": sum(r >= 1.0 for r in rewards) / len(rewards),
+            "reward_mean": sum(rewards) / len(rewards),
+            "n": len(rewards),
+            "dead": len(uids) - len(rewards),
+        }

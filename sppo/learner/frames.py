@@ -1,0 +1,52 @@
+"""Reading the frames of claimed groups. One that is damaged, or would stop the learner or train
+something else, is put aside and its ticket made again.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sppo.errors import BadFrame
+from sppo.faults import point
+from sppo.learner.spool import Spool
+from sppo.transport import codec
+from sppo.transport.broker import Broker
+from sppo.types import Group, QueueEntry
+
+log = logging.getLogger(__name__)
+
+
+class Frames:
+    """Frames of claimed entries, as groups."""
+
+    def __init__(self, broker: Broker, spool: Spool, vocabulary: int) -> None:
+        self._broker = broker
+        self._spool = spool
+        self._vocabulary = vocabulary
+
+    def read(self, entry: QueueEntry) -> Group | None:
+        """The group; None for one that was refused."""
+        frame = self._broker.fetch(entry)
+        point("learner.frame.fetched")
+        try:
+            if frame is None:
+                raise BadFrame("the frame is gone from the broker")
+            group = codec.decode_group(frame)
+            self._check(entry, group)
+        except BadFrame as error:
+            kept = self._spool.quarantine(entry.gid, frame) if frame is not None else None
+            log.warning(
+                "group %s of ticket %s is dropped: %s; kept as %s",
+                entry.gid, entry.uid, error, kept,
+            )  # fmt: skip
+            self._broker.reject(entry, f"bad frame: {error}")
+            return None
+        return group
+
+    def _check(self, entry: QueueEntry, group: Group) -> None:
+        """Raises BadFrame for a frame that is sound but not to be trained."""
+        if (group.uid, group.stream) != (entry.uid, entry.stream):
+            raise BadFrame(f"the frame belongs to ticket {group.uid}")
+        for ids in (group.prompt_ids, *(c.token_ids for c in group.completions)):
+            if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._vocabulary:
+                raise BadFrame(f"a token id is outside the vocabulary of {self._vocabulary}")

@@ -1,0 +1,58 @@
+"""One rank of the learner, whatever its number: device, threads, policy, optimizer and trainer."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from sppo import compute, models
+from sppo.config import RunConfig, cpu_threads
+from sppo.learner.groups import Groups
+from sppo.learner.model import Logprobs, Policy, check_device
+from sppo.learner.optim import Optimizer
+from sppo.learner.orders import AnyPolicy, Rank
+from sppo.learner.ranks import Ranks
+from sppo.learner.step import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def make(
+    config: RunConfig, team: Ranks, device: str, groups: Groups,
+    on_forward: Callable[[], None] = lambda: None,
+) -> tuple[Rank, Trainer]:  # fmt: skip
+    """A rank of `team` at the base model's weights; `on_forward` is called after each micro-batch.
+
+    Raises ConfigError for a model that cannot be trained so.
+    """
+    if device == "cpu":
+        torch.set_num_threads(max(1, cpu_threads(config.learner.threads) // team.size))
+    log.info("%s, %d CPU threads, process %d", device, torch.get_num_threads(), os.getpid())
+    device = check_device(device, team.rank) if team.size > 1 else device
+    policy = _policy(config, team, device, on_forward)
+    optimizer = Optimizer(config.optimizer, policy.master, team)
+    trainer = Trainer(config, policy, optimizer, team)
+    rank = Rank(team=team, policy=policy, optimizer=optimizer, trainer=trainer, groups=groups)
+    return rank, trainer
+
+
+def _policy(
+    config: RunConfig, team: Ranks, device: str, on_forward: Callable[[], None]
+) -> AnyPolicy:
+    path = models.resolve(config.model)
+    how: dict[str, Any] = {
+        "device": device,
+        "logprobs": Logprobs.of(config, device),
+        "compute": compute.dtype(config),
+        "on_forward": on_forward,
+    }
+    log.info("computing in %s", config.compute)
+    if team.size == 1:
+        return Policy(path, **how)
+    from sppo.learner.sharded import ShardedPolicy
+
+    return ShardedPolicy(path, team, **how)

@@ -1,0 +1,131 @@
+"""What the learner says of itself: metrics of each step, events, warnings, phases, and the outcome.
+
+Metrics go to RUN/metrics.jsonl; everything goes to the broker, where the supervisor listens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sppo.config import RunConfig
+from sppo.learner.lineage import Lineage
+from sppo.learner.pulse import Pulse
+from sppo.learner.usage import Usage
+from sppo.metrics import JsonLines
+from sppo.transport import codec
+from sppo.transport.broker import Broker
+
+log = logging.getLogger(__name__)
+
+LOW_SAMPLE = 0.5
+"""Effective sample size below which a batch is far from the policy."""
+
+
+class Records:
+    """Those of one life."""
+
+    def __init__(self, config: RunConfig, broker: Broker, run_dir: Path, pulse: Pulse) -> None:
+        self._broker = broker
+        self._pulse = pulse
+        self._max_tokens = config.sampling.max_tokens
+        self._metrics = JsonLines(run_dir / "metrics.jsonl")
+        self.usage = Usage(broker)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Something happened; `fields` are plain msgpack types."""
+        self._broker.send("metrics", codec.pack({"kind": kind, **fields}))
+
+    def phase(self, name: str) -> None:
+        """What the learner is at from here on."""
+        self._pulse.beat()
+        self.event("phase", phase=name)
+
+    @contextmanager
+    def long_work(self, phase: str, kind: str) -> Iterator[None]:
+        """Around one long piece of work that cannot beat; it counts as time of this kind."""
+        self.phase(phase)
+        with self._pulse.busy(), self.usage.on(kind):
+            yield
+
+    def warn(self, topic: str, text: str) -> None:
+        """Something that a person should look at."""
+        log.warning("%s", text)
+        self.event("warning", topic=topic, text=text)
+
+    def keep_until(self, step: int) -> None:
+        """Records of later steps belong to a line of training that was given up."""
+        self._metrics.keep_until(step)
+
+    @contextmanager
+    def batch(
+        self, steps: Sequence[dict[str, Any]], lineage: Lineage, probe: float | None
+    ) -> Iterator[None]:
+        """Record these steps, which were taken, when what happens inside is over, even if a stop
+        ends it.
+        """
+        try:
+            yield
+        finally:
+            for step in steps:
+                self._step(
+                    step
+                    | {
+                        "epoch": lineage.version.epoch,
+                        "wall_s": lineage.age_s,
+                        "mismatch_probe": probe,
+                    }
+                )
+
+    def _step(self, record: dict[str, Any]) -> None:
+        size = record["effective_sample_size"]
+        if size < LOW_SAMPLE:
+            self.warn(
+                "effective sample size",
+                f"step {record['step']}: effective sample size {size:.2f}: the batch is far from "
+                "the policy; lower learner.lookahead_steps or look at the mismatch",
+            )
+        if record["truncated_share"] == 1:
+            self.warn(
+                "truncation",
+                f"step {record['step']}: every completion ended at sampling.max_tokens = "
+                f"{self._max_tokens}; raise it, or look at whether this model ends its turns at "
+                "all",
+            )
+        self._metrics.append(record)
+        self.event("step", record=record)
+
+    def outcome(
+        self, lineage: Lineage, *, stopped: bool, busy: dict[str, float], time: dict[str, float]
+    ) -> dict[str, Any]:
+        """For the summary."""
+        evaluations, life = lineage.evaluations, lineage.life()
+        syncs = int(life["syncs"])
+        used = [uid for record in self._metrics.read() for uid in record["tickets"]]
+        return {
+            "finished": not stopped,
+            "steps": lineage.n,
+            "wall_s": round(life["wall_s"], 1),
+            "held_out_accuracy": {
+                "before": evaluations[0]["accuracy"] if evaluations else None,
+                "after": evaluations[-1]["accuracy"] if evaluations else None,
+                "n": evaluations[-1]["n"] if evaluations else 0,
+            },
+            "evaluations": evaluations,
+            "busy": {role: round(share, 3) for role, share in busy.items()},
+            "time": time,
+            "tickets": {
+                "issued": lineage.ledger.next_index,
+                "trained": len(set(used)),
+                "twice": len(used) - len(set(used)),
+                "dead": lineage.ledger.dead,
+            },
+            "syncs": {
+                "count": syncs,
+                "mean_s": round(life["sync_s"] / syncs, 3) if syncs else None,
+                "max_s": round(life["sync_max_s"], 3),
+            },
+        }

@@ -1,0 +1,75 @@
+"""When what happens: decided by the count of optimizer steps alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sppo.config import RunConfig
+from sppo.learner.objectives import anchors
+from sppo.learner.objectives.anchors import Anchor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Of one run. `before` and `after` are step counts around one batch."""
+
+    steps: int
+    """At which the run ends."""
+    mini_batches: int
+    """Steps of one batch."""
+    groups_per_step: int
+    """Groups of one batch."""
+    lookahead_steps: int
+    """Batches of tickets in flight beyond the one in use."""
+    anchor: Anchor
+    evaluate_every: int
+    save_every: int
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Schedule:
+        """As a run's settings say."""
+        learner = config.learner
+        return cls(
+            steps=learner.steps,
+            mini_batches=learner.mini_batches,
+            groups_per_step=learner.groups_per_step,
+            lookahead_steps=learner.lookahead_steps,
+            anchor=anchors.make(config.objective.anchor, config.objective.iteration_steps),
+            evaluate_every=config.eval.every_steps,
+            save_every=learner.checkpoint_every,
+        )
+
+    def over(self, n: int) -> bool:
+        """Whether no step is left."""
+        return n >= self.steps
+
+    def outstanding(self, n: int) -> int:
+        """Most tickets that are out and not trained: for the batch in use and `lookahead_steps`
+        more, none beyond the last step.
+        """
+        batches_left = (self.steps - n) // self.mini_batches
+        return min(self.lookahead_steps + 1, batches_left) * self.groups_per_step
+
+    def publishes(self, before: int, after: int) -> bool:
+        """Whether generators get the new weights."""
+        return self.over(after) or self.anchor.publishes(before, after)
+
+    def evaluates(self, before: int, after: int) -> bool:
+        """Whether the published weights answer the held-out questions."""
+        return self.over(after) or _crossed(before, after, self.evaluate_every)
+
+    def probes(self, before: int, after: int, *, doubtful: bool) -> bool:
+        """Whether weights are kept to measure parity at them: with an evaluation, and until doubt
+        is gone. Where published weights are kept anyway their groups are seen by the steps.
+        """
+        due = doubtful or _crossed(before, after, self.evaluate_every)
+        return due and not self.over(after) and not self.anchor.keeps
+
+    def saves(self, before: int, after: int) -> bool:
+        """Whether a checkpoint is due; the one at the end comes after the last evaluation."""
+        return _crossed(before, after, self.save_every) and not self.over(after)
+
+
+def _crossed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, after]."""
+    return after // every > before // every
