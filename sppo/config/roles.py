@@ -38,7 +38,7 @@ class GeneratorConfig(Settings):
     """CPU threads of the engine; 0 takes every core (threads that wait do not spin, so roles may
     share cores).
     """
-    kv_cache_gib: Annotated[int, Field(gt=0, le=65536)] = 1
+    kv_cache_gib: float = Field(1.0, ge=0.01, le=65536)
     """Key-value cache on a CPU, GiB."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     """Share of a GPU's memory for the engine."""

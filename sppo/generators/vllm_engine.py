@@ -141,7 +141,7 @@ def set_environment(config: RunConfig, *, on_cpu: bool) -> None:
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     if on_cpu:
         threads = cpu_threads(settings.threads)
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
+        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would come before the setting
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         os.environ["OMP_NUM_THREADS"] = str(max(1, threads // settings.tensor_parallel))
 
@@ -172,7 +172,7 @@ def engine_arguments(config: RunConfig, path: str, *, on_cpu: bool) -> dict[str,
         # The CPU's default block of 128 tokens shares no prefix of a short prompt among its K
         # completions.
         **(
-            {"block_size": 32}
+            {"block_size": 32, "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30)}
             if on_cpu
             else {"gpu_memory_utilization": settings.gpu_memory_utilization}
         ),
