@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import locale
 import os
-import shlex
 import sys
 import tempfile
 import traceback
@@ -284,59 +283,16 @@ def chaos(
     Starts the run itself, with the embedded broker, and lets it go on to its end; exit code 1 if a
     check fails.
     """
-    from sppo import config as settings
-
-    source = target or preset
-    folder = Path(source)
-    if not source:
-        raise ConfigError(
-            "name what to run: a preset, a TOML file or the directory of a stopped run"
-        )
-    if (folder / "config.toml").is_file():
-        source, run_dir = str(folder / "config.toml"), folder
-    from sppo.launch import chaos as tool
+    from sppo.chaos import chaos as tool
     from sppo.launch import run_dir as run_dirs
 
-    wanted = [k.strip() for k in kinds.split(",") if k.strip()]
-    if unknown := [k for k in wanted if k not in tool.KINDS]:
-        raise ConfigError(
-            f"--faults {unknown[0]}: no such fault; there are {', '.join(tool.KINDS)}"
-        )
-    resolved = settings.load(source, set_)
-    overrides = [*tool.overrides(resolved), *(set_ or [])]
-    resolved = settings.load(source, overrides)
-    if resolved.broker.url:
-        raise ConfigError(
-            f"broker.url = {resolved.broker.url!r}: chaos kills the broker, so it wants the "
-            f"embedded one"
-        )
-    place = run_dir or Path("runs") / f"{resolved.name}-chaos-{seed}"
-    if run_dirs.running(place) is not None:
-        raise ConfigError(
-            f"{place}: the run is up; chaos starts it itself: first "
-            f"`{shlex.join(['sppo-cli', 'down', str(place)])}`"
-        )
-
-    faults = tool.plan(
-        seed,
-        minutes,
-        every,
-        [*tool.role_names(resolved), "broker"],
-        [k for k in tool.KINDS if k in wanted],
-    )
-    command = [
-        sys.executable,
-        sys.argv[0],
-        "up",
-        source,
-        "--run-dir",
-        str(place),
-        *(f"--set={s}" for s in overrides),
-    ]
-    report = {"seed": seed, "minutes": minutes} | tool.Chaos(
-        resolved, place, command, faults, lambda text: typer.echo(text, err=as_json)
-    ).run()
-    run_dirs.write_json(place / "chaos.json", report)
+    run = tool.prepare(
+        target or preset, run_dir, set_ or [],
+        seed=seed, minutes=minutes, every_s=every, kinds=kinds,
+    )  # fmt: skip
+    found = run.run(lambda text: typer.echo(text, err=as_json))
+    report = {"seed": seed, "minutes": minutes} | found
+    run_dirs.write_json(run.run_dir / "chaos.json", report)
     if as_json:
         typer.echo(json.dumps(report))
     else:

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from sppo import config as settings
+from sppo.chaos.audit import Audit, examine
 from sppo.config import BrokerConfig, RunConfig
-from sppo.launch.audit import Audit, examine
 from sppo.transport.redis_broker import RedisBroker, connect
 from sppo.transport.server import EmbeddedServer
 from sppo.types import Completion, SamplingParams

@@ -18,8 +18,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from sppo.chaos.proxy import Proxy
 from sppo.config import BrokerConfig
-from sppo.transport.proxy import Proxy
 from sppo.transport.redis_broker import connect
 from sppo.transport.server import EmbeddedServer
 from sppo.types import Version

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from sppo.chaos.proxy import Mode, Proxy
 from sppo.config import BrokerConfig
 from sppo.errors import FencedError
 from sppo.learner import checkpoint
 from sppo.transport.broker import PushResult
-from sppo.transport.proxy import Mode, Proxy
 from sppo.transport.redis_broker import RedisBroker, connect
 from sppo.transport.server import EmbeddedServer
 from sppo.types import Version

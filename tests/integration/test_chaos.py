@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sppo.launch import chaos
+from sppo.chaos import plan as chaos
 from tests.integration.conftest import REPOSITORY, SMALL_SCORER, processes_below
 from tests.integration.test_end_to_end import CLI, MINUTES, records
 

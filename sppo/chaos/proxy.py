@@ -33,7 +33,8 @@ class Proxy:
     cut         open connections are closed, new ones at once
     delay       each piece waits 0.2 s
     drop_reply  the next piece from the server is swallowed and the connection closed; then `pass`
-    half_close  the next connection that sends is closed towards the client before the server answers; then `pass`
+    half_close  the next connection that sends is closed towards the client before the server
+                answers; then `pass`
     trickle     one byte at a time
     """
 

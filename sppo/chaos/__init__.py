@@ -1,0 +1,1 @@
+"""Hurting a real run by a plan, and counting what became of its tickets."""
