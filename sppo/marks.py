@@ -46,12 +46,12 @@ def name_shared_memory() -> None:
 
 
 def ignore_interrupts() -> None:
-    """In a process that a role has started: Ctrl-C reaches everyone, and the role decides what
-    follows.
+    """In a process that a role has started: Ctrl-C and a closed terminal reach everyone, and the
+    role decides what follows.
     """
     child = multiprocessing.parent_process() is not None
     if child and os.environ.get(VARIABLE) and threading.current_thread() is threading.main_thread():
-        stop.ignore([signal.SIGINT])
+        stop.ignore([signal.SIGINT, signal.SIGHUP])
 
 
 def remove_shared_memory(found: str) -> list[str]:

@@ -7,11 +7,13 @@ is undone by nobody, and neither is a shell that starts a job in the background.
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+_PR_SET_PDEATHSIG = 1
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 IGNORED = frozenset(s for s in SIGNALS if signal.getsignal(s) == signal.SIG_IGN)
@@ -45,6 +47,20 @@ def catch(note: Callable[[str], None]) -> Callable[[], None]:
 
 
 @contextmanager
+def interrupting() -> Iterator[None]:
+    """Inside, each of them raises KeyboardInterrupt, as Ctrl-C does."""
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    undo = catch(interrupt)
+    try:
+        yield
+    finally:
+        undo()
+
+
+@contextmanager
 def kept_from_children() -> Iterator[None]:
     """Processes started inside never see a closed terminal: their parent does, and ends them when
     it has saved.
@@ -62,3 +78,10 @@ def ignore(signals: Iterable[signal.Signals] = SIGNALS) -> None:
     """
     for each in signals:
         signal.signal(each, signal.SIG_IGN)
+
+
+def end_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """From here on this process gets `number` when the thread that started it ends, however that
+    ends.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)

@@ -143,12 +143,13 @@ class Side:
             process = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
-        undo = stop.catch(_interrupt)
         try:
-            code = self._watch(process, log, until)
+            with stop.interrupting():
+                try:
+                    code = self._watch(process, log, until)
+                finally:
+                    _end(process)
         finally:
-            _end(process)
-            undo()
             for large in ("checkpoints", "export"):  # gigabytes that nobody will look at
                 shutil.rmtree(self._folder / large, ignore_errors=True)
         if code:
@@ -227,10 +228,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _interrupt(_: str) -> None:
-    raise KeyboardInterrupt
 
 
 def _tail(path: Path, lines: int = 15) -> str:

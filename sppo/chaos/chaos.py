@@ -23,7 +23,7 @@ from typing import Any
 from sppo import config as settings
 from sppo import stop
 from sppo.chaos.hurt import Hurt
-from sppo.chaos.plan import KINDS, Fault, Kind, overrides, plan, role_names
+from sppo.chaos.plan import KINDS, Fault, Kind, Outcome, overrides, plan, role_names
 from sppo.chaos.proxy import Proxy
 from sppo.chaos.report import line, report
 from sppo.chaos.watch import Watch
@@ -53,22 +53,13 @@ class Chaos:
         began, watch, log = time.monotonic(), Watch(self.run_dir), self.run_dir / "up.log"
         with _proxies(self.config, self.run_dir) as (folder, proxies):
             up = self._start(log, folder)
-            undo = stop.catch(_interrupt)
-            try:
-                say(f"the run is starting; its output: {log}")
-                outcomes = []
-                for outcome in Hurt(watch, proxies, up).all(
-                    self.faults, self.config.learner.steps, say
-                ):
-                    outcomes.append(outcome)
-                    say(line(outcome))
-                say("no more faults; waiting for the run to end")
-                code = up.wait()
-            except BaseException:
-                _end(up)
-                raise
-            finally:
-                undo()
+            with stop.interrupting():
+                try:
+                    say(f"the run is starting; its output: {log}")
+                    outcomes = self._hurt(Hurt(watch, proxies, up), say)
+                    code = up.wait()
+                finally:
+                    _end(up)
         if code != 0 and not (self.run_dir / "run_id").exists():
             raise SppoError(f"the run did not start (exit code {code}):\n{_tail(log)}")
         if code != 0:
@@ -78,6 +69,14 @@ class Chaos:
             self.run_dir, watch.events(), outcomes,
             planned=len(self.faults), phase_timeout_s=self.config.weights.phase_timeout_s,
         )  # fmt: skip
+
+    def _hurt(self, hurt: Hurt, say: Callable[[str], None]) -> list[Outcome]:
+        outcomes = []
+        for outcome in hurt.all(self.faults, self.config.learner.steps, say):
+            outcomes.append(outcome)
+            say(line(outcome))
+        say("no more faults; waiting for the run to end")
+        return outcomes
 
     def _start(self, log: Path, sockets: Path) -> subprocess.Popen[bytes]:
         self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -156,10 +155,6 @@ def _end(up: subprocess.Popen[bytes]) -> None:
             up.wait(END_S)
         except subprocess.TimeoutExpired:
             up.kill()
-
-
-def _interrupt(_: str) -> None:
-    raise KeyboardInterrupt
 
 
 def _tail(path: Path, lines: int = 15) -> str:

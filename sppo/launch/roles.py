@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import socket
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sppo import compute, marks, stop
+from sppo import compute, locks, marks, stop
 from sppo.config import RunConfig, is_loopback, resolve_transport
 from sppo.errors import ConfigError, SppoError
 from sppo.launch import run_dir as run_dirs
@@ -212,18 +211,18 @@ def only_here(config: RunConfig, name: str) -> Iterator[str]:
     mark = f"{os.getuid()}:{config.broker.url}:{config.name}:{name}"
     folder = Path(tempfile.gettempdir()) / f"sppo-{os.getuid()}-roles"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / f"{digest(mark)}.lock").open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"another process is at work as {name} on this machine: choose another --name"
-            ) from None
+    try:
+        lock = locks.take(folder / f"{digest(mark)}.lock")
+    except locks.Held:
+        raise ConfigError(
+            f"another process is at work as {name} on this machine: choose another --name"
+        ) from None
+    try:
         marks.remove_shared_memory(mark)
-        try:
-            yield mark
-        finally:
-            marks.remove_shared_memory(mark)
+        yield mark
+    finally:
+        marks.remove_shared_memory(mark)
+        os.close(lock)
 
 
 def own_name(role: str) -> str:

@@ -19,7 +19,6 @@ RUN/quarantine/       groups that were refused, for whoever wants to know why
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -34,7 +33,8 @@ from typing import Any
 
 import psutil
 
-from sppo.config import RENAMED, RESUME_MAY_CHANGE, RunConfig, flatten, to_toml
+from sppo import locks
+from sppo.config import RESUME_MAY_CHANGE, RunConfig, flatten, to_toml
 from sppo.errors import ConfigError
 from sppo.learner import manifest
 
@@ -52,20 +52,19 @@ def locked(run_dir: Path) -> Iterator[None]:
                 parents=True, mode=0o700
             )  # prompts, groups and weights are this user's alone
         (run_dir / "logs").mkdir(exist_ok=True)
-        lock = (run_dir / "up.lock").open("a", encoding="utf-8")
+        lock = locks.take(run_dir / "up.lock")
     except OSError as error:
         raise ConfigError(
             f"--run-dir {run_dir} cannot be written: {error.strerror}; choose another"
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"--run-dir {run_dir}: a run is up here; `sppo-cli down {quote(str(run_dir))}` "
-                f"ends it"
-            ) from None
+    except locks.Held:
+        raise ConfigError(
+            f"--run-dir {run_dir}: a run is up here; `sppo-cli down {quote(str(run_dir))}` ends it"
+        ) from None
+    try:
         yield
+    finally:
+        os.close(lock)
 
 
 def check(run_dir: Path, config: RunConfig) -> None:

@@ -8,8 +8,6 @@ started it.
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import hashlib
 import os
 import secrets
@@ -22,13 +20,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import redis
 from pydantic import SecretStr
 
-from sppo import stop
+from sppo import locks, stop
 from sppo.config import BrokerConfig
 from sppo.errors import BrokerError, ConfigError
 from sppo.transport import acl
@@ -39,7 +38,6 @@ STOP_GRACE_S = 20.0
 PROBE_S = 2.0
 MIN_FREE_BYTES = 1 << 30
 MAX_DEATHS = 3
-_PR_SET_PDEATHSIG = 1
 
 
 class EmbeddedServer:
@@ -164,7 +162,7 @@ class EmbeddedServer:
             stderr=subprocess.DEVNULL,
             pass_fds=[self._lock],
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=partial(stop.end_with_parent, signal.SIGTERM),
         )
         assert self._process.stdin is not None
         self._process.stdin.write(os.fsencode(self._settings()))
@@ -172,20 +170,13 @@ class EmbeddedServer:
         self._await_answer()
 
     def _take_lock(self) -> int:
-        lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        deadline = time.monotonic() + STOP_GRACE_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return lock
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(lock)
-                    raise BrokerError(
-                        f"{self._folder} is in use by another broker: is this run up already? "
-                        f"`sppo-cli down` ends it"
-                    ) from None
-                time.sleep(0.2)
+        try:
+            return locks.take(self._folder / "lock", wait_s=STOP_GRACE_S)
+        except locks.Held:
+            raise BrokerError(
+                f"{self._folder} is in use by another broker: is this run up already? "
+                f"`sppo-cli down` ends it"
+            ) from None
 
     def _settings(self) -> str:
         host, port, shared = self._port or ("", 0, "")
@@ -327,7 +318,3 @@ def _quoted(path: Path) -> str:
     """As a value in the server's configuration, where spaces part arguments."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

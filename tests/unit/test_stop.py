@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 SCRIPT = """
@@ -64,3 +65,54 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(number: signal.Sig
 
 def test_a_closed_terminal_reaches_the_parent_and_not_the_children() -> None:
     assert run(CHILDREN) == ["lives", "SIGHUP"]
+
+
+def test_inside_each_request_interrupts_and_afterwards_what_was_there_is_back() -> None:
+    script = """
+import os, signal
+from sppo import stop
+before = [signal.getsignal(s) for s in stop.SIGNALS]
+for number in stop.SIGNALS:
+    try:
+        with stop.interrupting():
+            os.kill(os.getpid(), number)
+    except KeyboardInterrupt:
+        print(number.name)
+assert before == [signal.getsignal(s) for s in stop.SIGNALS]
+"""
+    assert run(script) == ["SIGINT", "SIGTERM", "SIGHUP"]
+
+
+def test_a_process_that_was_told_so_ends_with_its_parent() -> None:
+    script = """
+import subprocess, sys
+from sppo import stop
+child = "import time; print('there', flush=True); time.sleep(60)"
+process = subprocess.Popen([sys.executable, "-c", child], stdout=-1, preexec_fn=stop.end_with_parent)
+process.stdout.readline()
+print(process.pid, flush=True)
+"""
+    (pid,) = run(script)
+    assert ended(int(pid))
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone within five seconds."""
+    gone, _ = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=5)
+    return not psutil.pid_exists(pid) or bool(gone)
+
+
+def test_what_a_role_started_leaves_ctrl_c_and_a_closed_terminal_to_it() -> None:
+    # Given a child of a process that carries a role's mark
+    script = """
+import multiprocessing, os, signal
+from sppo import marks, stop
+def child():
+    marks.ignore_interrupts()
+    print(*(s.name for s in stop.SIGNALS if signal.getsignal(s) == signal.SIG_IGN), flush=True)
+os.environ[marks.VARIABLE] = "a role"
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join()
+"""
+    assert run(script) == ["SIGINT SIGHUP"]

@@ -1,0 +1,50 @@
+"""One process at a time, and free again however the holder ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sppo import locks
+
+
+def test_a_second_taker_is_told_and_the_first_one_lets_go(tmp_path: Path) -> None:
+    file = tmp_path / "a.lock"
+    with locks.held(file), pytest.raises(locks.Held, match=r"a\.lock"), locks.held(file):
+        pass
+    with locks.held(file):
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_who_waits_gets_it_when_it_is_free(tmp_path: Path) -> None:
+    file = tmp_path / "a.lock"
+    first = locks.take(file)
+    threading.Timer(0.3, os.close, [first]).start()
+    began = time.monotonic()
+    os.close(locks.take(file, wait_s=10))
+    assert 0.2 < time.monotonic() - began < 5
+
+
+def test_it_is_held_by_whoever_inherits_it_until_that_is_killed(tmp_path: Path) -> None:
+    # Given a child that has inherited the lock of a process that let go of it
+    file = tmp_path / "a.lock"
+    lock = locks.take(file)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1, pass_fds=[lock])
+    os.close(lock)
+    # When it lives, the lock is taken; when it is killed, it is free
+    with pytest.raises(locks.Held):
+        locks.take(file)
+    child.kill()
+    child.wait()
+    os.close(locks.take(file))
+
+
+def test_a_file_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), locks.held(tmp_path / "none" / "a.lock"):
+        pass
