@@ -119,11 +119,11 @@ def up(
 
     def start(run_key: str) -> dict[str, Any]:
         with terminal.kept_for_us(_log(folder)) as stream:
+            from sppo.launch import supervisor
             from sppo.launch.progress import Progress
-            from sppo.launch.supervisor import Supervisor
 
             with Progress(resolved.learner.steps, stream) as progress:
-                return Supervisor(resolved, folder, run_key, progress).run()
+                return supervisor.run(resolved, folder, run_key, progress)
 
     _train(
         config,

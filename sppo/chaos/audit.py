@@ -13,6 +13,7 @@ import psutil
 from sppo import marks
 from sppo.config import BrokerConfig
 from sppo.launch import run_dir as run_dirs
+from sppo.launch.sweep import role_processes
 from sppo.learner import checkpoint
 from sppo.learner.ledger import Ledger
 from sppo.metrics import read_lines
@@ -90,8 +91,6 @@ def orphans(run_dir: Path) -> list[str]:
     """Processes that still work for this run: its roles and what they started, its broker, their
     shared memory.
     """
-    from sppo.launch.cluster import role_processes
-
     found = {
         p.pid: p
         for path in (run_dir / "pids").glob("*.json")

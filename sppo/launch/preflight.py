@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from sppo import compute
 from sppo.config import RunConfig
 from sppo.errors import BrokerError, ConfigError
-from sppo.launch import model_check
+from sppo.launch import model_check, reach
 from sppo.tasks.questions import Questions
 from sppo.transport.redis_broker import connect
 
@@ -26,7 +26,7 @@ def preflight(config: RunConfig, tell: Callable[[str], None], *, alone: bool = F
     """
     from sppo import models
 
-    _check_reach(config)
+    reach.check_broker(config)
     path = models.resolve(config.model)
     with nullcontext() if alone else _engine_check(config, path):
         return _check_parts(config, path, tell, alone)
@@ -79,16 +79,3 @@ def _engine_check(config: RunConfig, path: str) -> AbstractContextManager[None]:
     return vllm_check.beside(
         compute.resolved(config, cuda=pick_device(config.learner.device) == "cuda"), path
     )
-
-
-def _check_reach(config: RunConfig) -> None:
-    """Raises ConfigError where roles on other machines of a cluster could not reach each other."""
-    if not config.launch.ray_address:
-        return
-    if not config.broker.url:
-        raise ConfigError(
-            f"launch.ray_address = {config.launch.ray_address!r} with an empty broker.url: the "
-            f"embedded broker serves "
-            "this machine alone; name a server that every machine reaches: "
-            "SPPO_BROKER__URL=rediss://HOST:6379"
-        )

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from sppo import compute, locks, marks, stop
-from sppo.config import RunConfig, is_loopback, resolve_transport
+from sppo.config import RunConfig, resolve_transport
 from sppo.errors import ConfigError, SppoError
+from sppo.launch import reach
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.journal import Journal, describe
 from sppo.launch.progress import Progress
@@ -52,7 +52,7 @@ def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any
     """
     prepare()
     log.info("%s begins in process %d", LEARNER, os.getpid())
-    config = _with_transport(addressed(config))
+    config = _with_transport(reach.addressed(config))
     config = compute.resolved(config, cuda=_on_gpu(config))
     broker = connect(config.broker, run_key, wait=True)
     try:
@@ -125,7 +125,7 @@ def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> No
     """
     prepare()
     log.info("%s begins in process %d", name, os.getpid())
-    config = addressed(config)
+    config = reach.addressed(config)
     leave = _on_stop_signals()
     if role == "generator":
         config = _with_transport(config)
@@ -146,45 +146,6 @@ def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> No
             asyncio.run(_generate(name, config, broker, leave))
     finally:
         broker.close()
-
-
-def addressed(config: RunConfig) -> RunConfig:
-    """The configuration with this machine's own address wherever a host is `auto`. Raises
-    ConfigError.
-    """
-    hosts = {
-        section: getattr(config, section).host for section in ("weights", "generator", "scorer")
-    }
-    changed = {
-        section: getattr(config, section).model_copy(
-            update={"host": own_address(config.broker.url)}
-        )
-        for section, host in hosts.items()
-        if host == "auto"
-    }
-    return config.model_copy(update=changed)
-
-
-def own_address(broker_url: str) -> str:
-    """The address by which this machine reaches the broker; loopback if that is on this machine."""
-    at = urlsplit(broker_url)
-    if not at.hostname:
-        return "127.0.0.1"
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # nothing is sent
-            probe.connect((at.hostname, at.port or 6379))
-            found = str(probe.getsockname()[0])
-    except OSError as error:
-        raise ConfigError(
-            f"broker.url = {broker_url!r}: no way there from this machine: {error.strerror}"
-        ) from error
-    if is_loopback(found) and not is_loopback(at.hostname):
-        raise ConfigError(
-            f"broker.url = {broker_url!r}: the server is on this machine, so `auto` finds {found}, "
-            f"which others do not "
-            "reach; write this machine's address into weights.host, generator.host and scorer.host"
-        )
-    return found
 
 
 def _with_transport(config: RunConfig) -> RunConfig:

@@ -11,7 +11,8 @@ from sppo import config
 from sppo.errors import BrokerError, RoleDiedError
 from sppo.launch import run_dir as run_dirs
 from sppo.launch import scaler
-from sppo.launch.cluster import Demand
+from sppo.launch.room import Demand
+from sppo.launch.roster import Post, Roster
 from sppo.launch.scaler import Scaler
 
 
@@ -58,24 +59,23 @@ class Job:
         run = config.load("quickstart", ["generator.cpus=1"], environment=False)
         run = run.model_copy(update={"learner": run.learner.model_copy(update={"device": "cpu"})})
         names = {"learner-0": "learner", "generator-0": "generator", "scorer-0": "scorer"}
-        self.plan = {name: (role, run) for name, role in names.items()}
+        self.roster = Roster({name: Post(role=role, config=run) for name, role in names.items()})
         self.run_dir, self.cluster, self.broker = run_dir, Cluster(), Broker()
         self.started: list[str] = []
-        self.due: dict[str, float] = {}
         self.texts: list[str] = []
-        self.scaler = Scaler(run_dir, self.plan, lambda kind, text, **_: self.texts.append(text))
+        self.scaler = Scaler(run_dir, self.roster, lambda kind, text, **_: self.texts.append(text))
 
     def ask(self, **wanted: int) -> None:
         run_dirs.write_json(self.run_dir / "scale.json", {"id": str(wanted), "wanted": wanted})
         self.round()
 
     def round(self) -> None:
-        arguments: Any = (self.cluster, self.broker, self.started.append, self.due)
+        arguments: Any = (self.cluster, self.broker, self.started.append)
         self.scaler.round(*arguments)
 
     @property
     def replicas(self) -> int:
-        return self.plan["learner-0"][1].generator.replicas
+        return self.roster["learner-0"].config.generator.replicas
 
 
 @pytest.fixture
@@ -130,10 +130,10 @@ def test_no_single_machine_with_room_changes_nothing(
 def test_a_newcomer_that_never_works_is_given_up_and_the_run_goes_on(job: Job) -> None:
     job.ask(generator=2)
     job.round()
-    assert job.scaler.newcomers == {"generator-1"}
+    assert [name for name, post in job.roster.items() if post.newcomer] == ["generator-1"]
     job.scaler.give_up("generator-1", RoleDiedError("out of memory"))
     job.round()
-    assert "generator-1" not in job.plan
+    assert "generator-1" not in job.roster
     assert job.replicas == 1
     assert "out of memory" in job.scaler.state()["refused"]
 
@@ -152,10 +152,10 @@ def test_a_broker_that_is_away_delays_the_leavers(job: Job) -> None:
 def test_one_that_waits_to_be_started_again_leaves_at_once(job: Job) -> None:
     job.ask(generator=2)
     job.round()
-    job.due["generator-1"] = 0.0
+    job.roster["generator-1"].due = 0.0
     job.ask(generator=1)
-    assert job.due == {}
-    assert "generator-1" not in job.plan
+    assert [name for name, post in job.roster.items() if post.due is not None] == []
+    assert "generator-1" not in job.roster
 
 
 def test_one_that_does_not_leave_is_ended(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from sppo import __version__, config
 from sppo.errors import ConfigError
-from sppo.launch import roles
+from sppo.launch import reach
 from sppo.transport import runs
 from sppo.transport.runs import Run
 
@@ -88,5 +88,5 @@ def test_auto_is_the_address_by_which_the_broker_is_reached() -> None:
         ],
         environment=False,
     )
-    found = roles.addressed(given)
+    found = reach.addressed(given)
     assert (found.generator.host, found.scorer.host, found.weights.host) == ("127.0.0.1",) * 3

@@ -7,7 +7,7 @@ import pytest
 from sppo import config
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
-from sppo.launch.cluster import Demand, check_room, demand
+from sppo.launch.room import Demand, check_room, demand
 
 
 def loaded(*overrides: str) -> RunConfig:
