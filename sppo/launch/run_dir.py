@@ -34,7 +34,7 @@ from typing import Any
 import psutil
 
 from sppo import locks
-from sppo.config import RESUME_MAY_CHANGE, RunConfig, flatten, to_toml
+from sppo.config import RENAMED, RESUME_MAY_CHANGE, RunConfig, flatten, to_toml
 from sppo.errors import ConfigError
 from sppo.learner import manifest
 
