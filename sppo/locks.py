@@ -39,9 +39,12 @@ def take(file: Path, *, wait_s: float = 0.0) -> int:
 
 
 @contextmanager
-def held(file: Path) -> Iterator[None]:
-    """Hold the lock inside. Raises Held and OSError as `take`."""
-    lock = take(file)
+def held(file: Path, refusal: Exception) -> Iterator[None]:
+    """Hold the lock inside. Raises `refusal` if another process holds it, OSError as `take`."""
+    try:
+        lock = take(file)
+    except Held:
+        raise refusal from None
     try:
         yield
     finally:

@@ -172,18 +172,15 @@ def only_here(config: RunConfig, name: str) -> Iterator[str]:
     mark = f"{os.getuid()}:{config.broker.url}:{config.name}:{name}"
     folder = Path(tempfile.gettempdir()) / f"sppo-{os.getuid()}-roles"
     folder.mkdir(mode=0o700, exist_ok=True)
-    try:
-        lock = locks.take(folder / f"{digest(mark)}.lock")
-    except locks.Held:
-        raise ConfigError(
-            f"another process is at work as {name} on this machine: choose another --name"
-        ) from None
-    try:
+    refusal = ConfigError(
+        f"another process is at work as {name} on this machine: choose another --name"
+    )
+    with locks.held(folder / f"{digest(mark)}.lock", refusal):
         marks.remove_shared_memory(mark)
-        yield mark
-    finally:
-        marks.remove_shared_memory(mark)
-        os.close(lock)
+        try:
+            yield mark
+        finally:
+            marks.remove_shared_memory(mark)
 
 
 def own_name(role: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from sppo import compute, families, models
+from sppo import compute, families, locks, models
 from sppo.config import RunConfig, is_loopback, resolve_transport, to_json
 from sppo.errors import ConfigError, RoleDiedError
 from sppo.learner import rank, ranks
@@ -141,14 +140,11 @@ def _assemble(
 @contextmanager
 def _locked(run_dir: Path) -> Iterator[None]:
     """Hold the run directory. Raises ConfigError if another learner has it."""
-    with (run_dir / "learner.lock").open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"{run_dir}: another learner is training here; `sppo-cli down "
-                f"{quote(str(run_dir))}` ends it"
-            ) from None
+    refusal = ConfigError(
+        f"{run_dir}: another learner is training here; `sppo-cli down {quote(str(run_dir))}` "
+        "ends it"
+    )
+    with locks.held(run_dir / "learner.lock", refusal):
         yield
 
 

@@ -13,11 +13,9 @@ checkpoint; if the learner dies, the system ends the other ranks.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
-import signal
 import socket
 import sys
 import tempfile
@@ -31,6 +29,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from sppo import stop
 from sppo.errors import RoleDiedError
 from sppo.learner.children import Children
 from sppo.transport import codec
@@ -39,7 +38,6 @@ from sppo.types import digest
 PATIENCE = timedelta(days=7)
 """Rank 0 may wait long for groups; a rank that is gone closes its connections."""
 LEAVE_S = 20.0
-_PR_SET_PDEATHSIG = 1
 
 # torch.distributed is not fully typed.
 _dist: Any = torch.distributed
@@ -252,7 +250,7 @@ def lead(size: int, device: str, settings: dict[str, Any], *, here: bool, owner:
 
 def follow() -> tuple[Team, dict[str, Any]]:
     """In a process that `lead` started: join, and the settings."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    stop.end_with_parent()
     given = json.loads(sys.stdin.read())
     if os.getppid() != given["parent"]:  # it died before the line above
         sys.exit(1)

@@ -12,13 +12,19 @@ from pathlib import Path
 import pytest
 
 from sppo import locks
+from sppo.errors import ConfigError
 
 
 def test_a_second_taker_is_told_and_the_first_one_lets_go(tmp_path: Path) -> None:
     file = tmp_path / "a.lock"
-    with locks.held(file), pytest.raises(locks.Held, match=r"a\.lock"), locks.held(file):
+    refusal = ConfigError("it is taken")
+    with (
+        locks.held(file, refusal),
+        pytest.raises(ConfigError, match="it is taken"),
+        locks.held(file, refusal),
+    ):
         pass
-    with locks.held(file):
+    with locks.held(file, refusal):
         assert file.stat().st_mode & 0o777 == 0o600
 
 
@@ -46,5 +52,5 @@ def test_it_is_held_by_whoever_inherits_it_until_that_is_killed(tmp_path: Path) 
 
 
 def test_a_file_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), locks.held(tmp_path / "none" / "a.lock"):
+    with pytest.raises(FileNotFoundError), locks.held(tmp_path / "none" / "a.lock", ConfigError()):
         pass

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
+
+from sppo import stop
 
 SCRIPT = """
 import os, signal, sys
@@ -116,3 +120,12 @@ process.start()
 process.join()
 """
     assert run(script) == ["SIGINT SIGHUP"]
+
+
+def test_nobody_else_installs_a_handler() -> None:
+    own = Path(stop.__file__)
+    code = [p for folder in ("sppo", "cli") for p in (own.parents[1] / folder).rglob("*.py")]
+    calls = re.compile(r"signal\.signal\(|add_signal_handler|pthread_sigmask|PR_SET_PDEATHSIG,")
+    found = [str(p) for p in code if p != own and calls.search(p.read_text(encoding="utf-8"))]
+    # The process of a user's scorer function imports the standard library alone.
+    assert [p for p in found if not p.endswith("sppo/scorer/worker.py")] == []
