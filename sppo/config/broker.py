@@ -9,31 +9,31 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from sppo.config.fields import Positive, Seconds, Settings
+from sppo.config.fields import FREE, PER_ROLE, Positive, Seconds, Settings
 
 
 class BrokerConfig(Settings):
-    url: str = ""
+    url: Annotated[str, PER_ROLE] = ""
     """`redis://`, `rediss://` or `unix://` address of your own server; empty starts an embedded
     one.
     """
-    username: str = ""
+    username: Annotated[str, PER_ROLE] = ""
     """User of your own server."""
     password: SecretStr = SecretStr("")
     """Password of your own server; give it as SPPO_BROKER__PASSWORD."""
-    tls_ca: str = ""
+    tls_ca: Annotated[str, FREE] = ""
     """Certificate authority (a PEM file) of a `rediss://` server; empty takes the system's."""
-    lease_s: Seconds = 20.0
+    lease_s: Annotated[Seconds, FREE] = 20.0
     """How long a ticket is on loan without renewal."""
-    renew_s: Seconds = 5.0
+    renew_s: Annotated[Seconds, FREE] = 5.0
     """How often a generator renews the leases it works on."""
-    outage_s: Seconds = 60.0
+    outage_s: Annotated[Seconds, FREE] = 60.0
     """How long a role waits for a server that is gone, loading or full before it gives up."""
-    max_attempts: Positive = 3
+    max_attempts: Annotated[Positive, PER_ROLE] = 3
     """Reported failures of one ticket before it becomes a dead letter."""
-    max_groups: Positive = 4096
+    max_groups: Annotated[Positive, FREE] = 4096
     """Groups in the queue before generators are held back."""
-    max_bytes: Annotated[int, Field(gt=0, le=2**53)] = 2 * 1024**3
+    max_bytes: Annotated[int, Field(gt=0, le=2**53), FREE] = 2 * 1024**3
     """Bytes in the queue before generators are held back."""
 
     @model_validator(mode="after")

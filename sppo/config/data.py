@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sppo.config.fields import Count, Name, Positive, Settings
+from sppo.config.fields import FREE, Count, Name, Positive, Settings, Table, plain_table
 from sppo.limits import MAX_COMPLETIONS, MAX_FRAME
 
 
@@ -18,14 +17,14 @@ class ModelConfig(Settings):
     """
     revision: str = ""
     """Hub revision to pin; empty takes the default branch."""
-    export_dtype: Literal["base", "bfloat16", "float16", "float32"] = "base"
+    export_dtype: Annotated[Literal["base", "bfloat16", "float16", "float32"], FREE] = "base"
     """Number format of the exported weights; `base` is that of the model the run began with."""
 
 
 class TaskConfig(Settings):
     name: Name = "reasoning-gym:chain_sum"
     """`reasoning-gym:<dataset>`, or `jsonl:<file>` with `question` and `answer` on each line."""
-    params: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    params: Table = Field(default_factory=dict)
     """Arguments of the reasoning-gym dataset, such as `min_terms`."""
     prompt: Name = "{question}"
     """User message; fields in braces are the entry's columns, and the fields of its `metadata`. A
@@ -36,14 +35,7 @@ class TaskConfig(Settings):
     @field_validator("params", mode="before")
     @classmethod
     def _plain(cls, value: Any) -> Any:
-        for key, given in value.items() if isinstance(value, dict) else ():
-            if not isinstance(given, (int, float, str)) or (
-                isinstance(given, float) and not math.isfinite(given)
-            ):
-                raise ValueError(
-                    f"{key} must be text, a finite number, true or false, not {given!r:.80}"
-                )
-        return value
+        return plain_table(value)
 
     pool: Positive = 6000
     """Entries drawn from a procedural dataset before repeated prompts are dropped."""

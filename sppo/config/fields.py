@@ -1,8 +1,10 @@
-"""The numbers and names that settings are made of, and the base of every section."""
+"""What settings are made of: numbers with an end, what may change them, the base of a section."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import math
+from enum import Enum
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -31,7 +33,41 @@ Threads = Annotated[int, Field(ge=0, le=4096)]
 Seconds = Annotated[float, Field(gt=0, le=1e6)]
 Scale = Annotated[float, Field(ge=1e-9, le=1e9)]
 Coefficient = Annotated[float, Field(ge=0, le=1e6)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Table = dict[str, int | float | str | bool]
 Name = Annotated[str, AfterValidator(_filled)]
+
+
+def plain_table(value: Any) -> Any:
+    """A table of the user's own. Raises ValueError for an entry that is no plain value."""
+    for key, given in value.items() if isinstance(value, dict) else ():
+        if not isinstance(given, (int, float, str)) or (
+            isinstance(given, float) and not math.isfinite(given)
+        ):
+            raise ValueError(
+                f"{key} must be text, a finite number, true or false, not {given!r:.80}"
+            )
+    return value
+
+
+def _is_number(kind: Any) -> bool:
+    """Whether a type is a number, or a choice with one in it."""
+    if get_origin(kind) in (Annotated, Union):
+        return any(_is_number(part) for part in get_args(kind))
+    return kind in (int, float)
+
+
+class Change(Enum):
+    """Where a setting may be another than the run began with. Stands in its field's annotation; a
+    setting without one is what is learned, and stays.
+    """
+
+    FREE = "on resume, and from role to role: it says how long or where"
+    ON_RESUME = "on resume; roles that run together must agree"
+    PER_ROLE = "from role to role: it is one role's own affair, or an address"
+
+
+FREE, ON_RESUME, PER_ROLE = Change.FREE, Change.ON_RESUME, Change.PER_ROLE
 
 
 class Settings(BaseModel):
@@ -42,9 +78,7 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (
-            int,
-            float,
-        ):
+        wanted = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and _is_number(wanted):
             raise ValueError("must be a number, not true or false")
         return value

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from sppo.config.fields import (
+    FREE,
+    PER_ROLE,
     Coefficient,
     Count,
     Positive,
@@ -19,39 +21,63 @@ from sppo.config.fields import (
 
 
 class OptimizerConfig(Settings):
+    name: Literal["adamw", "rmsprop"] = "adamw"
+    """AdamW, or RMSprop with the second of `betas`."""
     lr: float = Field(1e-6, gt=0, le=1)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     warmup_steps: Count = 0
     """Optimizer steps of linear warm-up."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """After warm-up: constant, or down to 0 at the end of the run (of the iteration, with
+    `restart`) in a line or half a cosine.
+    """
+    restart: bool = False
+    """Begin each iteration (`objective.iteration_steps`) with fresh moments and a fresh
+    schedule.
+    """
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
         0.9,
         0.95,
     )
-    """AdamW's betas."""
+    """Decay of the running means of gradients and of their squares."""
     weight_decay: float = Field(0.0, ge=0, le=100)
-    """AdamW's decoupled weight decay."""
+    """Decoupled weight decay."""
     max_grad_norm: Scale = 1.0
     """Gradients are clipped to this global norm."""
+    max_skipped: Annotated[Positive, FREE] = 3
+    """Optimizer steps in a row that may be skipped because they are not finite; then the run
+    ends.
+    """
 
 
 class LearnerConfig(Settings):
-    steps: Positive = 60
+    steps: Annotated[Positive, FREE] = 60
     """Optimizer steps since the base model at which the run ends."""
     groups_per_step: Positive = 8
     """Groups in one batch."""
     mini_batches: Positive = 1
     """Disjoint mini-batches per batch, one optimizer step each."""
+    epochs: Positive = 1
+    """Times that a batch is trained, in mini-batches drawn anew each time."""
     lookahead_steps: Count = 1
     """Batches of tickets in flight beyond the one in use; 0 is the synchronous schedule."""
-    micro_batch_tokens: Positive = 4096
+    max_staleness: Count = 0
+    """Optimizer steps after sampling at which a group is too old to be trained: its ticket is issued
+    again; 0 trains groups of any age.
+    """
+    refill: Annotated[float, Field(ge=1, le=100)] = 1.0
+    """Further tickets are issued until a batch has enough groups with signal, up to this many times
+    the groups of a batch; 1 issues none.
+    """
+    micro_batch_tokens: Annotated[Positive, FREE] = 4096
     """Tokens, padding included, in one forward and backward; a single larger group goes alone."""
     share_prompt: bool = True
     """Run the prompt of a group once instead of once per completion; off by itself for families
     where that is not exact (`docs/families.md`).
     """
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], PER_ROLE] = "auto"
     """Where the learner runs."""
-    kernels: Literal["auto", "triton", "torch"] = "auto"
+    kernels: Annotated[Literal["auto", "triton", "torch"], FREE] = "auto"
     """What computes log-probs and the loss: `triton`, plain `torch` in chunks of the vocabulary, or
     `auto`, which takes Triton on a GPU.
     """
@@ -59,39 +85,52 @@ class LearnerConfig(Settings):
     """Without Triton, round logits to bf16: faster, and each token's log-prob is off by 2e-3 to
     2e-2 nats. Nothing where `compute` comes to float32.
     """
-    snapshot: Literal["device", "host"] = "device"
+    snapshot: Annotated[Literal["device", "host"], FREE] = "device"
     """Where snapshots (the anchor of `iteration`, the reference of `kl_coef`) lie: by the model, or
     in host memory.
     """
-    ranks: Processes = 1
+    ranks: Annotated[Processes, FREE] = 1
     """Processes that share the model by FSDP2, all on one machine: a GPU each, or a part of the
     CPU's threads.
     """
-    cpus: Coefficient = 0.0
+    cpus: Annotated[Coefficient, FREE] = 0.0
     """CPUs that Ray sets aside for each rank; 0 sets none aside: roles share cores."""
-    threads: Threads = 0
+    threads: Annotated[Threads, FREE] = 0
     """CPU threads; 0 takes every core (threads that wait do not spin, so roles may share cores)."""
-    checkpoint_every: Positive = 20
+    checkpoint_every: Annotated[Positive, PER_ROLE] = 20
     """Optimizer steps between checkpoints."""
-    keep_checkpoints: Positive = 2
+    keep_checkpoints: Annotated[Positive, FREE] = 2
     """Newest checkpoints that are kept."""
-    parity_threshold: Coefficient = 0.0
+    parity_threshold: Annotated[Coefficient, FREE] = 0.0
     """Largest mean |engine − learner| log-prob of a token in nats, at equal weights; 0 takes 0.1
     for bfloat16 and 0.01 for float32. Above it the first batch ends the run, a later one warns, and
     the third in a row ends it.
     """
-    batch_timeout_s: Seconds = 600.0
+    batch_timeout_s: Annotated[Seconds, FREE] = 600.0
     """Longest wait for the groups of one batch before the run stops and says who was silent."""
 
     @model_validator(mode="after")
     def _fits(self) -> LearnerConfig:
-        for name in ("groups_per_step", "steps"):
-            if getattr(self, name) % self.mini_batches:
-                raise ValueError(
-                    f"mini_batches = {self.mini_batches} must divide {name} = {getattr(self, name)}"
-                )
+        if self.groups_per_step % self.mini_batches:
+            raise ValueError(
+                f"mini_batches = {self.mini_batches} must divide groups_per_step = "
+                f"{self.groups_per_step}"
+            )
+        if self.steps % self.steps_per_batch:
+            raise ValueError(f"{self.per_batch} must divide steps = {self.steps}")
         if (self.kernels, self.device) == ("triton", "cpu"):
             raise ValueError(
                 "kernels = 'triton' needs a GPU, not device = 'cpu'; use 'auto' or 'torch'"
             )
         return self
+
+    @property
+    def steps_per_batch(self) -> int:
+        """Optimizer steps that one batch is trained for."""
+        return self.mini_batches * self.epochs
+
+    @property
+    def per_batch(self) -> str:
+        """The same in words."""
+        times = f" x epochs = {self.epochs}" if self.epochs > 1 else ""
+        return f"mini_batches = {self.mini_batches}{times}"

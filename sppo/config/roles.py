@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 
 from sppo.config.fields import (
+    FREE,
+    PER_ROLE,
     Coefficient,
     Count,
     Name,
@@ -20,31 +22,31 @@ from sppo.config.fields import (
 
 
 class GeneratorConfig(Settings):
-    engine: Literal["vllm", "transformers"] = "vllm"
+    engine: Annotated[Literal["vllm", "transformers"], PER_ROLE] = "vllm"
     """Inference engine: vLLM, or Transformers for machines that have no vLLM."""
-    replicas: Processes = 1
+    replicas: Annotated[Processes, FREE] = 1
     """Generators to start; `sppo-cli scale` changes their number while the run goes on."""
-    tensor_parallel: Processes = 1
+    tensor_parallel: Annotated[Processes, FREE] = 1
     """GPUs over which one vLLM engine splits the model."""
-    cpus: Coefficient = 0.0
+    cpus: Annotated[Coefficient, FREE] = 0.0
     """CPUs that Ray sets aside for each generator; 0 sets none aside: roles share cores."""
-    host: Name = "127.0.0.1"
+    host: Annotated[Name, FREE] = "127.0.0.1"
     """Address of this generator's own at which it meets the learner for a weight sync; `auto` takes
     the one by which this machine reaches the broker.
     """
-    max_groups: Annotated[int, Field(gt=0, le=65536)] = 64
+    max_groups: Annotated[int, Field(gt=0, le=65536), FREE] = 64
     """Groups that one generator samples at a time."""
-    threads: Threads = 0
+    threads: Annotated[Threads, FREE] = 0
     """CPU threads of the engine; 0 takes every core (threads that wait do not spin, so roles may
     share cores).
     """
-    kv_cache_gib: float = Field(1.0, ge=0.01, le=65536)
+    kv_cache_gib: Annotated[float, Field(ge=0.01, le=65536), FREE] = 1.0
     """Key-value cache on a CPU, GiB."""
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1), FREE] = 0.9
     """Share of a GPU's memory for the engine."""
-    enforce_eager: bool = True
+    enforce_eager: Annotated[bool, FREE] = True
     """Leave out graph capture: faster start, slower decoding on a GPU."""
-    start_timeout_s: Seconds = 300.0
+    start_timeout_s: Annotated[Seconds, FREE] = 300.0
     """Longest time from start to the first heartbeat."""
 
 
@@ -54,25 +56,25 @@ class ScorerConfig(Settings):
     or your own function as `package.module:name` (`async` or not), which runs in processes of its
     own.
     """
-    mode: Literal["http", "inline"] = "http"
+    mode: Annotated[Literal["http", "inline"], PER_ROLE] = "http"
     """`http`: a service of its own; `inline`: each generator by itself."""
-    replicas: Processes = 1
+    replicas: Annotated[Processes, FREE] = 1
     """Scorer services to start in mode `http`; `sppo-cli scale` changes their number while the run
     goes on.
     """
-    cpus: Coefficient = 0.0
+    cpus: Annotated[Coefficient, FREE] = 0.0
     """CPUs that Ray sets aside for each scorer service; 0 sets none aside."""
-    gpus: Coefficient = 0.0
+    gpus: Annotated[Coefficient, FREE] = 0.0
     """GPUs, or a share of one, that Ray sets aside for each scorer service."""
-    host: Name = "127.0.0.1"
+    host: Annotated[Name, FREE] = "127.0.0.1"
     """Address at which our own service listens, or `auto` as for a generator; beyond loopback it
     wants a token.
     """
-    url: str = ""
+    url: Annotated[str, PER_ROLE] = ""
     """A scorer service that already runs elsewhere; empty starts our own."""
     token: SecretStr = SecretStr("")
     """Bearer token of the service; our own service makes one up."""
-    timeout_s: Seconds = 30.0
+    timeout_s: Annotated[Seconds, FREE] = 30.0
     """Deadline of one group's scoring; importing your module, and what its first call loads, do not
     count.
     """
@@ -93,30 +95,30 @@ class ScorerConfig(Settings):
 class WeightsConfig(Settings):
     transport: Literal["auto", "gloo", "nccl"] = "auto"
     """`nccl` on GPUs, `gloo` on CPUs; `auto` follows the learner's device."""
-    host: Name = "127.0.0.1"
+    host: Annotated[Name, FREE] = "127.0.0.1"
     """The learner's address, at which generators meet it for a weight sync, or `auto` as for a
     generator.
     """
-    trusted_network: bool = False
+    trusted_network: Annotated[bool, FREE] = False
     """Weights travel without authentication or encryption, over gloo as over NCCL. True says that
     none but this run's own machines reach `weights.host` and `generator.host`, which must be
     loopback addresses otherwise.
     """
-    phase_timeout_s: Seconds = 60.0
+    phase_timeout_s: Annotated[Seconds, FREE] = 60.0
     """Deadline of each phase of a weight sync."""
 
 
 class LaunchConfig(Settings):
-    ray_address: str = ""
+    ray_address: Annotated[str, FREE] = ""
     """Address of a Ray cluster that is up (`auto` finds the one of this machine); empty starts Ray
     here. Machines of a cluster share the run directory, and need a broker of their own
     (`broker.url`).
     """
-    max_restarts: Count = 3
+    max_restarts: Annotated[Count, FREE] = 3
     """Restarts of one role, or of the embedded broker, within ten minutes; then the run ends with
     the reason.
     """
-    hang_timeout_s: Seconds = 300.0
+    hang_timeout_s: Annotated[Seconds, FREE] = 300.0
     """A role that lives but gets nothing done for so long is ended and started again."""
 
 
@@ -125,5 +127,5 @@ class EvalConfig(Settings):
     """Optimizer steps between evaluations; before the first step and after the last there always is
     one.
     """
-    timeout_s: Seconds = 600.0
+    timeout_s: Annotated[Seconds, FREE] = 600.0
     """Longest wait for one evaluation."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from sppo.config import checks
 from sppo.config.broker import BrokerConfig, is_loopback
 from sppo.config.data import ModelConfig, SamplingConfig, TaskConfig
-from sppo.config.fields import Settings
+from sppo.config.fields import ON_RESUME, Settings
 from sppo.config.learner import LearnerConfig, OptimizerConfig
 from sppo.config.objective import ObjectiveConfig
 from sppo.config.roles import (
@@ -30,7 +31,7 @@ class RunConfig(Settings):
     """Seed of the order of prompts and of sampling; below 2^32, where the seeds of the engines
     end.
     """
-    compute: Literal["auto", "bfloat16", "float32"] = "auto"
+    compute: Annotated[Literal["auto", "bfloat16", "float32"], ON_RESUME] = "auto"
     """Number format in which learner and engines compute and weights travel: `auto` takes bfloat16
     on GPUs and on CPUs that multiply it (AVX512_BF16, AMX), float32 elsewhere. Master weights and
     checkpoints are float32 all the same.
@@ -92,24 +93,20 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
-    def _objective_fits(self) -> RunConfig:
-        objective, learner = self.objective, self.learner
-        if objective.anchor == "iteration" and objective.iteration_steps % learner.mini_batches:
-            raise ValueError(
-                f"learner.mini_batches = {learner.mini_batches} must divide "
-                f"objective.iteration_steps = {objective.iteration_steps}"
-            )
-        alone = objective.target == "batch_softmean" and objective.link == "none"
-        if self.sampling.completions < 2 and not alone:
-            what = (
-                f"objective.target = {objective.target!r} with objective.link = {objective.link!r}"
-            )
-            raise ValueError(
-                f"sampling.completions = {self.sampling.completions}: {what} compares the "
-                f"completions of one prompt; "
-                "use 2 or more"
-            )
+    def _learning_fits(self) -> RunConfig:
+        objective, optimizer, learner = self.objective, self.optimizer, self.learner
+        checks.pending({"objective": objective, "optimizer": optimizer, "learner": learner})
+        checks.read(objective)
+        checks.temperature(objective, self.sampling)
+        checks.iterations(objective, optimizer, learner)
+        checks.completions(objective, self.sampling)
         return self
+
+    @property
+    def policy_temperature(self) -> float:
+        """What the learner divides logits by before it takes log-probs to train on."""
+        given = self.objective.temperature
+        return self.sampling.temperature if given == "sampling" else given
 
 
 def resolve_transport(config: RunConfig, *, cuda: bool) -> Literal["gloo", "nccl"]:

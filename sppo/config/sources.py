@@ -33,8 +33,9 @@ def layers(
 
 
 def merge(base: dict[str, Any], update: dict[str, Any]) -> None:
+    """Lay `update`, which stays as it is, over `base`."""
     for key, value in update.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
+        if isinstance(value, dict) and isinstance(base.setdefault(key, {}), dict):
             merge(base[key], value)
         else:
             base[key] = value

@@ -133,7 +133,7 @@ class Rig:
             model={"name": model},
             task={"name": f"jsonl:{questions}", "held_out": 2},
             sampling={"completions": 2, "max_tokens": 4},
-            learner=base | learner,
+            **makers.sections(**base | learner),
             eval={"every_steps": 4},
             generator={"start_timeout_s": 60, "max_groups": 4},
             scorer={"name": "tests.faults.rig:even"},

@@ -1,0 +1,110 @@
+"""What the sections that say how is learned must agree on. Each check raises ValueError with the
+setting, its value and the mend.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from sppo.config.data import SamplingConfig
+from sppo.config.learner import LearnerConfig, OptimizerConfig
+from sppo.config.objective import ObjectiveConfig
+from sppo.config.objectives import GROUPED, READS, reads, unread
+
+PENDING: frozenset[str] = frozenset(
+    {
+        *(
+            "objective.name",
+            "objective.weight=token",
+            "objective.reference_every",
+            "objective.reject",
+        ),
+        *("objective.kl_estimator", "objective.temperature", "objective.truncated"),
+        *("objective.max_reward", "optimizer.name", "optimizer.schedule", "optimizer.restart"),
+        *("optimizer.max_skipped", "learner.epochs", "learner.max_staleness", "learner.refill"),
+    }
+)
+"""Settings, or values of them, that nothing obeys yet."""
+
+
+def changed(section: BaseModel) -> dict[str, Any]:
+    """Settings of a section that are other than their defaults."""
+    fields = type(section).model_fields
+    values = {name: getattr(section, name) for name in fields}
+    return {
+        name: value
+        for name, value in values.items()
+        if value != fields[name].get_default(call_default_factory=True, validated_data={})
+    }
+
+
+def pending(sections: dict[str, BaseModel]) -> None:
+    """Refuse what nothing obeys yet."""
+    for section, settings in sections.items():
+        for name, value in changed(settings).items():
+            if PENDING & {f"{section}.{name}", f"{section}.{name}={value}"}:
+                raise ValueError(f"{section}.{name} = {value!r}: not yet; leave it out")
+
+
+def read(objective: ObjectiveConfig) -> None:
+    """Refuse settings that the objective does not read."""
+    given = changed(objective)
+    for setting in unread(objective.name, given):
+        readers = [name for name, known in READS.items() if setting in known]
+        raise ValueError(
+            f"objective.{setting} = {given[setting]!r}: objective.name = {objective.name!r} does "
+            f"not read it ({' and '.join(readers) or 'one of your own'} would); leave it out"
+        )
+    if objective.reference_every and not objective.may_have_reference:
+        raise ValueError(
+            f"objective.reference_every = {objective.reference_every}: objective.name = "
+            f"{objective.name!r} has no reference here; set objective.kl_coef, or leave it out"
+        )
+
+
+def temperature(objective: ObjectiveConfig, sampling: SamplingConfig) -> None:
+    """Refuse log-probs at another temperature where the sampler's are divided by them."""
+    if objective.temperature in ("sampling", sampling.temperature):
+        return
+    wrong = [
+        f"objective.{name} = {value!r}"
+        for name, value in (("weight", objective.weight), ("reject", objective.reject))
+        if reads(objective.name, name) and value != "none"
+    ]
+    if objective.anchor == "behavior":
+        wrong.append("objective.anchor = 'behavior'")
+    if wrong:
+        raise ValueError(
+            f"objective.temperature = {objective.temperature}: {wrong[0]} compares log-probs with "
+            f"those of sampling.temperature = {sampling.temperature}; use 'none' there, another "
+            "anchor than 'behavior', or objective.temperature = 'sampling'"
+        )
+
+
+def iterations(
+    objective: ObjectiveConfig, optimizer: OptimizerConfig, learner: LearnerConfig
+) -> None:
+    """An iteration ends between two batches."""
+    counted = objective.anchor == "iteration" or objective.reference_every or optimizer.restart
+    if counted and objective.iteration_steps % learner.steps_per_batch:
+        raise ValueError(
+            f"learner.{learner.per_batch} must divide objective.iteration_steps = "
+            f"{objective.iteration_steps}"
+        )
+
+
+def completions(objective: ObjectiveConfig, sampling: SamplingConfig) -> None:
+    """Most objectives compare the completions of one prompt."""
+    if objective.name not in READS or sampling.completions > 1:
+        return
+    what = f"objective.name = {objective.name!r}"
+    if objective.name in GROUPED:
+        if objective.target == "batch_softmean" and objective.link == "none":
+            return
+        what = f"objective.target = {objective.target!r} with objective.link = {objective.link!r}"
+    raise ValueError(
+        f"sampling.completions = {sampling.completions}: {what} compares the completions of one "
+        "prompt; use 2 or more"
+    )

@@ -1,0 +1,112 @@
+"""What the sections of learning must agree on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sppo.config import LearnerConfig, ObjectiveConfig, OptimizerConfig, SamplingConfig, checks
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"kappa": 0.5}, r"objective\.kappa = 0\.5: .* 'sppo' does not read it \(inpo would\)"),
+        ({"name": "dpo", "weight": "none"}, r"objective\.weight = 'none': .* 'dpo' does not read"),
+        ({"name": "grpo", "eta": 2}, r"objective\.eta = 2\.0: .*\(sppo and rspo and inpo would\)"),
+        ({"params": {"x": 1}}, r"objective\.params .*\(one of your own would\)"),
+        ({"reference_every": 2}, r"reference_every = 2: .* 'sppo' has no reference here"),
+        ({"name": "inpo", "reference_every": 2}, "'inpo' has no reference here"),
+    ],
+)
+def test_a_setting_that_the_objective_does_not_read_is_refused(
+    settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        checks.read(ObjectiveConfig(**settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "mine:Loss", "kappa": 0.5, "params": {"x": 1}, "reference_every": 2},
+        {"name": "inpo", "kappa": 0.5, "reference_every": 2},
+        {"kl_coef": 0.1, "reference_every": 2},
+        {"name": "dpo", "beta": 0.5},
+        {"name": "grpo", "clip_high": 0.3, "weight": "token"},
+        {"name": "rspo", "reverse_kl_coef": 0.3, "target": "softmean"},
+    ],
+)
+def test_a_setting_that_the_objective_reads_is_taken(settings: dict[str, Any]) -> None:
+    checks.read(ObjectiveConfig(**settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        ({}, r"objective\.weight = 'geometric'"),
+        ({"weight": "none", "reject": "token"}, r"objective\.reject = 'token'"),
+        ({"weight": "none", "anchor": "behavior"}, r"objective\.anchor = 'behavior'"),
+        ({"weight": "none"}, None),
+        ({"name": "dpo"}, None),
+        ({"temperature": 0.7}, None),
+        ({"temperature": "sampling"}, None),
+    ],
+)
+def test_another_temperature_than_the_samplers_has_no_correction(
+    settings: dict[str, Any], wrong: str | None
+) -> None:
+    objective = ObjectiveConfig(**{"temperature": 1.0} | settings)
+    sampling = SamplingConfig(temperature=0.7)
+    if wrong is None:
+        checks.temperature(objective, sampling)
+        return
+    with pytest.raises(ValueError, match=rf"objective\.temperature = 1\.0: {wrong} compares"):
+        checks.temperature(objective, sampling)
+
+
+@pytest.mark.parametrize(
+    ("objective", "optimizer"),
+    [
+        ({"anchor": "iteration"}, {}),
+        ({"reference_every": 1}, {}),
+        ({}, {"restart": True}),
+    ],
+)
+def test_an_iteration_is_whole_batches(
+    objective: dict[str, Any], optimizer: dict[str, Any]
+) -> None:
+    learner = LearnerConfig(mini_batches=2, epochs=3, steps=60)
+    given = ObjectiveConfig(**{"iteration_steps": 100} | objective), OptimizerConfig(**optimizer)
+    with pytest.raises(ValueError, match=r"mini_batches = 2 x epochs = 3 must divide .* = 100"):
+        checks.iterations(*given, learner)
+    checks.iterations(ObjectiveConfig(), OptimizerConfig(), learner)
+
+
+@pytest.mark.parametrize(
+    ("settings", "enough"),
+    [
+        ({"name": "dpo"}, False),
+        ({"name": "grpo"}, False),
+        ({"target": "softmean"}, False),
+        ({"target": "batch_softmean", "link": "bradley-terry"}, False),
+        ({"target": "batch_softmean"}, True),
+        ({"name": "mine:Loss"}, True),
+    ],
+)
+def test_one_completion_is_enough_for_few(settings: dict[str, Any], enough: bool) -> None:
+    objective, sampling = ObjectiveConfig(**settings), SamplingConfig(completions=1)
+    if enough:
+        checks.completions(objective, sampling)
+        return
+    with pytest.raises(ValueError, match=r"sampling\.completions = 1: .* use 2 or more"):
+        checks.completions(objective, sampling)
+
+
+def test_what_nothing_obeys_yet_is_refused() -> None:
+    for key in checks.PENDING:
+        section = key.split(".")[0]
+        assert section in ("objective", "optimizer", "learner")
+    with pytest.raises(ValueError, match=r"objective\.reject = 'token': not yet"):
+        checks.pending({"objective": ObjectiveConfig(reject="token")})

@@ -1,0 +1,49 @@
+"""Old names of settings, from whatever source."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sppo import config
+from sppo.config.renamed import NOW
+from sppo.errors import ConfigError
+
+
+def test_an_old_name_in_a_file_says_the_new_one(tmp_path: Path) -> None:
+    file = tmp_path / "old.toml"
+    file.write_text("[learner]\nlr = 1e-5\neta = 2.0\nsteps = 10\n")
+    with pytest.raises(ConfigError) as caught:
+        config.load(str(file))
+    assert str(caught.value) == (
+        f"learner.lr: now optimizer.lr (from {file}); learner.eta: now objective.eta (from {file})"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("SPPO_LEARNER__LR", "1e-5"), ("SPPO_LEARNER", '{"lr": 1e-5}')],
+)
+def test_an_old_name_in_the_environment_says_the_new_one(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=r"^learner\.lr: now optimizer\.lr \(from .*environment"):
+        config.load("quickstart")
+
+
+def test_an_old_name_after_set_says_the_new_one() -> None:
+    with pytest.raises(ConfigError, match=r"^learner\.lr: now optimizer\.lr \(from --set"):
+        config.load("quickstart", ["learner.lr=1e-5"])
+
+
+def test_an_old_name_from_another_process_says_the_new_one() -> None:
+    with pytest.raises(ConfigError, match=r"learner\.eta: now objective\.eta"):
+        config.from_json(json.dumps({"learner": {"eta": 1.0}}))
+
+
+def test_every_new_name_is_a_setting_and_no_old_one_is() -> None:
+    assert set(NOW.values()) <= set(config.names.keys())
+    assert not config.RENAMED.keys() & set(config.names.keys())
