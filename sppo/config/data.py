@@ -56,18 +56,6 @@ class SamplingConfig(Settings):
     """
     max_tokens: Positive = 512
     """Longest completion in tokens."""
-    top_p: float = 1.0
-    """Must be 1: truncation makes the behaviour policy another distribution (docs/objective.md)."""
-
-    @field_validator("top_p")
-    @classmethod
-    def _whole(cls, value: float) -> float:
-        if value != 1.0:
-            raise ValueError(
-                "top-p below 1 truncates the distribution that the off-policy correction divides "
-                "by; use 1.0"
-            )
-        return value
 
     @model_validator(mode="after")
     def _fits_a_frame(self) -> SamplingConfig:

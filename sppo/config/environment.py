@@ -72,8 +72,8 @@ def read() -> dict[str, Any]:
 
 def _refuse_unknown() -> None:
     ours = [v for v in os.environ if v.upper().startswith("SPPO_") and v not in OTHER_VARIABLES]
-    old = {variable(key): key for key in renamed.RENAMED}
-    renamed.refuse([(f"{v} in the environment", {old[v]: ""}) for v in ours if v in old])
+    old = {variable(key): key for key in renamed.RENAMED | renamed.REFUSED}
+    renamed.refuse((f"{v} in the environment", {old[v]: os.environ[v]}) for v in ours if v in old)
     known = {variable(key) for key in [*sections(), *keys()]}
     within = tuple(f"{variable(key)}__" for key in tables())
     for wrong in ours:

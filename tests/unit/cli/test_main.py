@@ -66,7 +66,10 @@ def test_help_loads_nothing_heavy() -> None:
             ["up", "quickstart", "--set", "sampling.completions=1"],
             ["sampling.completions", "2 or more"],
         ),
-        (["up", "quickstart", "--set", "sampling.top_p=0.5"], ["sampling.top_p", "use 1.0"]),
+        (
+            ["up", "quickstart", "--set", "sampling.top_p=0.5"],
+            ["sampling.top_p: gone", "the whole distribution"],
+        ),
         (["up", "quickstart", "--set", "optimizer.lrr=1"], ["optimizer.lrr"]),
         (
             ["up", "quickstart", "--set", "model.name=/no/such/model"],

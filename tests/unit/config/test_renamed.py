@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sppo import config
-from sppo.config.renamed import NOW
+from sppo.config import names
+from sppo.config.renamed import NOW, REFUSED, RENAMED
 from sppo.errors import ConfigError
 
 
@@ -44,6 +45,19 @@ def test_an_old_name_from_another_process_says_the_new_one() -> None:
         config.from_json(json.dumps({"learner": {"eta": 1.0}}))
 
 
+@pytest.mark.parametrize("name", ["top_k", "min_p", "logit_bias", "min_tokens", "ignore_eos"])
+def test_what_makes_the_sampler_another_distribution_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    wanted = rf"sampling\.{name} = .* the distribution that the off-policy correction divides by"
+    with pytest.raises(ConfigError, match=wanted):
+        config.load("quickstart", [f"sampling.{name}=1"])
+    monkeypatch.setenv(f"SPPO_SAMPLING__{name.upper()}", "1")
+    with pytest.raises(ConfigError, match=wanted):
+        config.load("quickstart")
+
+
 def test_every_new_name_is_a_setting_and_no_old_one_is() -> None:
-    assert set(NOW.values()) <= set(config.names.keys())
-    assert not config.RENAMED.keys() & set(config.names.keys())
+    settings = set(names.keys())
+    assert set(NOW.values()) <= settings
+    assert not (RENAMED | REFUSED).keys() & settings
