@@ -133,10 +133,12 @@ def _with_engine(
         target=_follow, args=(engine, path, values, pauses, marks.mark(folder, NAME))
     )
     process.start()
-    publisher = WeightPublisher(broker, GlooSender("127.0.0.1"), phase_timeout_s=PHASE_TIMEOUT_S)
+    publisher = WeightPublisher(
+        broker.registry, broker.mailbox, GlooSender("127.0.0.1"), phase_timeout_s=PHASE_TIMEOUT_S
+    )
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not broker.members():
+        while not broker.registry.members():
             if time.monotonic() > deadline or not process.is_alive():
                 raise BrokerError(f"the process of {engine} did not come up")
             time.sleep(0.1)
@@ -146,7 +148,7 @@ def _with_engine(
             reports.append(publisher.publish(Version(epoch="bench", n=n), weights.items()))
             waits.append(pauses.get(timeout=PHASE_TIMEOUT_S))
     finally:
-        broker.request_stop("workers", "measured")
+        broker.registry.request_stop("workers", "measured")
         process.join(30)
         process.kill()
         publisher.close()
@@ -198,15 +200,15 @@ def _timed(name: str, path: str, pauses: Any) -> Engine:
 async def _receive(engine: Engine, config: BrokerConfig) -> None:
     broker = connect(config, RUN)
     await engine.start()
-    receiver = WeightReceiver(broker, engine, NAME, phase_timeout_s=PHASE_TIMEOUT_S)
+    receiver = WeightReceiver(broker.mailbox, engine, NAME, phase_timeout_s=PHASE_TIMEOUT_S)
     following = asyncio.create_task(receiver.run())
     life, started = secrets.token_hex(4), time.monotonic()
-    while not await asyncio.to_thread(broker.stop_reason, "workers"):
+    while not await asyncio.to_thread(broker.registry.stop_reason, "workers"):
         member = Member(
             name=NAME, role="generator", life=life, applied=str(receiver.applied or ""),
             world_size=engine.world_size, ready_s=time.monotonic() - started + 0.001,
         )  # fmt: skip
-        await asyncio.to_thread(broker.heartbeat, member, 30.0)
+        await asyncio.to_thread(broker.registry.heartbeat, member, 30.0)
         await asyncio.sleep(0.5)
     following.cancel()
     await engine.close()

@@ -29,7 +29,8 @@ from sppo.config import BrokerConfig
 from sppo.errors import BrokerError
 from sppo.transport import codec
 from sppo.transport.broker import PushResult
-from sppo.transport.redis_broker import connect, make_client
+from sppo.transport.client import make_client
+from sppo.transport.redis_broker import connect
 from sppo.transport.server import executable
 from sppo.types import Completion, Group, SamplingParams, Ticket, Version, VersionSpan
 
@@ -165,7 +166,7 @@ def _uid(index: int) -> str:
 def _measure(config: BrokerConfig, way: str, nbytes: int, seconds: float, durable: bool) -> Rate:
     """One producer process, one consumer here."""
     operator = connect(config, RUN)
-    operator.open_epoch(EPOCH)
+    operator.tickets.open_epoch(EPOCH)
     context = multiprocessing.get_context("spawn")
     go, stop = context.Event(), context.Event()
     values = config.model_dump(mode="json") | {"password": config.password.get_secret_value()}
@@ -204,14 +205,14 @@ def _produce(values: dict[str, Any], way: str, nbytes: int, go: Any, stop: Any) 
         "pickle": _pickled, "msgpack lists": _listed, "plain bytes": lambda _: frame
     }  # fmt: skip
     broker, client = connect(config, RUN), make_client(config)
-    broker.open_epoch(EPOCH)
+    broker.tickets.open_epoch(EPOCH)
     go.set()
     index = 0
     while not stop.is_set():
         while broker.depths()["queued"] > 24 or int(client.xlen("sppo:bench-stream")) > 24:
             time.sleep(0.001)
         if way == "sppo":
-            broker.issue(
+            broker.tickets.issue(
                 [_ticket(i) for i in range(index, index + 8)]
             )  # the learner's part in a run
         for _ in range(8):
@@ -240,7 +241,7 @@ def _ticket(index: int) -> Ticket:
 
 
 def _push(broker: Any, source: Group) -> None:
-    lease = broker.lease(Version(epoch=EPOCH, n=0))
+    lease = broker.leases.lease(Version(epoch=EPOCH, n=0))
     uid = lease.ticket.uid
     named = Group(
         gid=f"{uid}.bench",
@@ -251,7 +252,7 @@ def _push(broker: Any, source: Group) -> None:
         rewards=source.rewards,
         generator="bench",
     )
-    while broker.push(named) is PushResult.FULL:
+    while broker.leases.push(named) is PushResult.FULL:
         time.sleep(0.001)
 
 
@@ -274,17 +275,17 @@ class _Consumer:
     def __init__(self, config: BrokerConfig, way: str) -> None:
         self._way = way
         self._broker = connect(config, RUN)
-        self._broker.open_epoch(EPOCH)
+        self._broker.tickets.open_epoch(EPOCH)
         self._client: Any = make_client(config)
 
     def take(self, wait_s: float) -> int:
         if self._way == "sppo":
-            entries = self._broker.claim(8, wait_s)
+            entries = self._broker.tickets.claim(8, wait_s)
             for entry in entries:
-                frame = self._broker.fetch(entry)
+                frame = self._broker.tickets.fetch(entry)
                 assert frame is not None
                 codec.decode_group(frame)
-            self._broker.settle(entries)
+            self._broker.tickets.settle(entries)
             return len(entries)
         reply = self._client.xread({"sppo:bench-stream": "0"}, count=8, block=int(wait_s * 1000))
         rows = (

@@ -68,7 +68,7 @@ def examine(run_dir: Path, broker: RedisBroker, *, finished: bool) -> Audit:
         if record["step"] <= step
         for uid in record["tickets"]
     )
-    letters = {d.uid: d.reason for d in broker.dead_letters() if d.stream == "train"}
+    letters = {d.uid: d.reason for d in broker.tickets.dead_letters() if d.stream == "train"}
     uids = [training_uid(i) for i in range(ledger.next_index)]
     return Audit(
         issued=ledger.next_index,

@@ -26,7 +26,7 @@ from sppo.metrics import BusyClock
 from sppo.scorer.base import InlineScorer, Scorer, check_kind
 from sppo.scorer.client import HttpScorer
 from sppo.scorer.pool import LOAD_S
-from sppo.transport.broker import HEARTBEAT_S, HEARTBEAT_TTL_S, Broker, PushResult
+from sppo.transport.broker import HEARTBEAT_S, HEARTBEAT_TTL_S, GeneratorSide, PushResult, Registry
 from sppo.types import Completion, Group, Lease, Member, ScoreRequest, Scores
 from sppo.weights.receiver import WeightReceiver
 
@@ -48,7 +48,7 @@ class Generator:
     """One engine that works for one run until the run asks to stop."""
 
     def __init__(
-        self, config: RunConfig, broker: Broker, engine: Engine, scorer: Scorer, name: str
+        self, config: RunConfig, broker: GeneratorSide, engine: Engine, scorer: Scorer, name: str
     ) -> None:
         self._config = config
         self._broker = broker
@@ -56,7 +56,7 @@ class Generator:
         self._scorer = scorer
         self._name = name
         self._receiver = WeightReceiver(
-            broker, engine, name, phase_timeout_s=config.weights.phase_timeout_s
+            broker.mailbox, engine, name, phase_timeout_s=config.weights.phase_timeout_s
         )
         self._leases: dict[str, Lease] = {}
         self._slots = asyncio.Semaphore(config.generator.max_groups)
@@ -124,7 +124,8 @@ class Generator:
         try:
             async with asyncio.timeout(HEARTBEAT_TTL_S + HEARTBEAT_S):
                 while any(
-                    m.name == self._name for m in await asyncio.to_thread(self._broker.members)
+                    m.name == self._name
+                    for m in await asyncio.to_thread(self._broker.registry.members)
                 ):
                     await asyncio.sleep(HEARTBEAT_S / 2)
         except TimeoutError:
@@ -133,15 +134,15 @@ class Generator:
             ) from None
 
     async def _leave(self) -> None:
-        for uid in list(self._leases):
-            if not await self._ask(self._broker.release, uid):
+        for uid, lease in list(self._leases.items()):
+            if not await self._ask(self._broker.leases.release, uid, lease.ticket.stream):
                 break
         if self._leaving.is_set():  # from here on no weight sync waits for this generator
-            await self._ask(self._broker.leave, self._name)
+            await self._ask(self._broker.registry.leave, self._name)
         await self._scorer.close()
         await self._engine.close()
         if not self._leaving.is_set():  # last: until then a heartbeat may be missed without blame
-            await self._ask(self._broker.leave, self._name)
+            await self._ask(self._broker.registry.leave, self._name)
 
     async def _ask(self, method: Any, *arguments: Any) -> bool:
         """A broker call that may fail while leaving: the leases then expire by themselves."""
@@ -168,10 +169,10 @@ class Generator:
                 refusal=self._refusal,
                 progress=self._answers,
             )
-            await asyncio.to_thread(self._broker.heartbeat, member, HEARTBEAT_TTL_S)
-            if await asyncio.to_thread(self._broker.stop_reason, "workers"):
+            await asyncio.to_thread(self._broker.registry.heartbeat, member, HEARTBEAT_TTL_S)
+            if await asyncio.to_thread(self._broker.registry.stop_reason, "workers"):
                 raise _Stopped
-            if reason := await asyncio.to_thread(self._broker.stop_reason, self._name):
+            if reason := await asyncio.to_thread(self._broker.registry.stop_reason, self._name):
                 self.leave(reason)
             await asyncio.sleep(HEARTBEAT_S)
 
@@ -185,7 +186,7 @@ class Generator:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._config.broker.renew_s)
-            await asyncio.to_thread(self._broker.renew, list(self._leases))
+            await asyncio.to_thread(self._broker.leases.renew, list(self._leases))
 
     async def _work(self, tasks: asyncio.TaskGroup) -> None:
         while lease := await self._next_lease():
@@ -198,7 +199,7 @@ class Generator:
         while not self._leaving.is_set():
             applied = self._receiver.applied
             self._leasing = applied is not None
-            lease = await asyncio.to_thread(self._broker.lease, applied) if applied else None
+            lease = await asyncio.to_thread(self._broker.leases.lease, applied) if applied else None
             self._leasing = False
             # A ticket whose lease expired may come back to us while we still work on it: one
             # attempt is enough.
@@ -211,7 +212,7 @@ class Generator:
         return None
 
     async def _produce(self, lease: Lease) -> None:
-        uid = lease.ticket.uid
+        uid, stream = lease.ticket.uid, lease.ticket.stream
         try:
             with self._clock.work():
                 group = await self._sample_and_score(lease)
@@ -219,7 +220,7 @@ class Generator:
         except (ScorerError, ValueError) as error:  # ValueError: the engine refused this prompt
             attempt, final = f"{self._name}.{lease.attempt}", isinstance(error, ScorerRefused)
             dead = await asyncio.to_thread(
-                self._broker.fail, uid, attempt, f"{self._name}: {error}", final
+                self._broker.leases.fail, uid, stream, attempt, f"{self._name}: {error}", final
             )
             self._refusals, self._refusal = self._refusals + 1, f"{uid}: {error}"[:LONGEST_WORDS]
             log.warning(
@@ -286,12 +287,12 @@ class Generator:
             tries += 1
 
     async def _push(self, group: Group) -> None:
-        while await asyncio.to_thread(self._broker.push, group) is PushResult.FULL:
+        while await asyncio.to_thread(self._broker.leases.push, group) is PushResult.FULL:
             await asyncio.sleep(FULL_WAIT_S)
         point("generator.pushed")
 
 
-def make_scorer(config: RunConfig, broker: Broker) -> Scorer:
+def make_scorer(config: RunConfig, registry: Registry) -> Scorer:
     """The scorer that the configuration names: in this process, or the live services in the
     registry.
     """
@@ -301,7 +302,7 @@ def make_scorer(config: RunConfig, broker: Broker) -> Scorer:
     def urls() -> list[str]:
         if config.scorer.url:
             return [config.scorer.url]
-        return [m.address for m in broker.members() if m.role == "scorer"]
+        return [m.address for m in registry.members() if m.role == "scorer"]
 
     own_s = 0.0 if config.scorer.url else config.scorer.timeout_s + LOAD_S
     token = config.scorer.token.get_secret_value()

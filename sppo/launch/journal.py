@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from sppo.transport import codec
-from sppo.transport.broker import Broker
+from sppo.transport.broker import Mailbox
 from sppo.types import Member
 
 
 class Journal:
     """Follows the learner's events from the moment it is made."""
 
-    def __init__(self, run_dir: Path, broker: Broker) -> None:
+    def __init__(self, run_dir: Path, mailbox: Mailbox) -> None:
         self._path = run_dir / "events.jsonl"
-        self._broker = broker
-        self._position = broker.tail("metrics")
+        self._mailbox = mailbox
+        self._position = mailbox.tail("metrics")
 
     def news(self) -> list[dict[str, Any]]:
         """Events since the last call, written down but for steps, which are in metrics.jsonl."""
         events = []
-        for position, data in self._broker.receive("metrics", self._position, 0):
+        for position, data in self._mailbox.receive("metrics", self._position, 0):
             self._position = position
             events.append(codec.unpack(data))
             if events[-1]["kind"] != "step":

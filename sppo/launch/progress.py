@@ -34,7 +34,7 @@ class Progress:
 
     with Progress(steps=60) as progress:
         progress.event({"kind": "phase", "phase": "training"})
-        progress.members(broker.members())
+        progress.members(broker.registry.members())
         progress.state()          # the same as numbers, for status.json
     """
 

@@ -56,7 +56,7 @@ def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any
     config = compute.resolved(config, cuda=_on_gpu(config))
     broker = connect(config.broker, run_key, wait=True)
     try:
-        runs.open_run(config, broker, run_key)
+        runs.open_run(config, broker.registry, run_key)
         from sppo.learner import assemble
 
         return assemble.run(config, broker, run_dir)
@@ -71,12 +71,12 @@ def run_learner_alone(config: RunConfig, run_key: str, run_dir: Path) -> dict[st
     broker = connect(config.broker, run_key)
     try:
         for audience in ("learner", "workers"):
-            broker.request_stop(audience, "")
+            broker.registry.request_stop(audience, "")
         with _journal(config, broker, run_dir):
             outcome = run_learner(config, run_key, run_dir)
         run_dirs.write_json(run_dir / "summary.json", outcome)
         if outcome["finished"]:
-            broker.request_stop("workers", "the learner is done")
+            broker.registry.request_stop("workers", "the learner is done")
         return outcome
     finally:
         broker.close()
@@ -85,7 +85,7 @@ def run_learner_alone(config: RunConfig, run_key: str, run_dir: Path) -> dict[st
 @contextmanager
 def _journal(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None]:
     """Keep events.jsonl and status.json of a run without a supervisor, from a thread."""
-    journal = Journal(run_dir, broker)
+    journal = Journal(run_dir, broker.mailbox)
     progress = Progress(config.learner.steps)
     ended = threading.Event()
 
@@ -93,7 +93,7 @@ def _journal(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None]
         try:
             for event in journal.news():
                 progress.event(event)
-            members = broker.members()
+            members = broker.registry.members()
             progress.members(members)
         except SppoError as error:  # the learner meets it too, and says what follows
             log.warning("%s", error)
@@ -140,7 +140,7 @@ def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> No
         if role == "scorer":
             from sppo.scorer import loop as scorer_loop
 
-            scorer_loop.run(config, broker, name, leave)
+            scorer_loop.run(config, broker.registry, name, leave)
         else:
             assert role == "generator", f"no role {role!r}"
             asyncio.run(_generate(name, config, broker, leave))
@@ -198,7 +198,9 @@ async def _generate(name: str, config: RunConfig, broker: Broker, leave: threadi
         families.read(path, config.model.name), config.generator.engine, config.model.name,
         on_cpu=not _on_gpu(config), number_format=config.compute,
     )  # fmt: skip
-    generator = Generator(config, broker, _engine(config, path), make_scorer(config, broker), name)
+    generator = Generator(
+        config, broker, _engine(config, path), make_scorer(config, broker.registry), name
+    )
 
     async def watch() -> None:
         while not leave.is_set():

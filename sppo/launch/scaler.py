@@ -16,7 +16,7 @@ from sppo.launch import scaling
 from sppo.launch.cluster import PLACE_TIMEOUT_S, Cluster
 from sppo.launch.room import check_room, demand
 from sppo.launch.roster import Post, Roster
-from sppo.transport.broker import Broker
+from sppo.transport.broker import Registry
 
 LEAVING_TIMEOUT_S = 60.0
 
@@ -44,14 +44,14 @@ class Scaler:
         """For status.json."""
         return self._answer | {"leaving": self._roster.leaving()}
 
-    def round(self, cluster: Cluster, broker: Broker, start: Callable[[str], None]) -> None:
+    def round(self, cluster: Cluster, registry: Registry, start: Callable[[str], None]) -> None:
         """Go on with what is under way."""
         self._end_late(cluster)
         if self._growing:
             self._grow(cluster, start)
         else:
             self._take_request(cluster)
-        self._dismiss(broker)
+        self._dismiss(registry)
 
     def gone(self, name: str, text: str) -> None:
         """Who was to leave has ended."""
@@ -128,14 +128,14 @@ class Scaler:
         self._target[role] = count
         self._roster.expect(role, count)
 
-    def _dismiss(self, broker: Broker) -> None:
+    def _dismiss(self, registry: Registry) -> None:
         for role, count in self._target.items():
             for name in self._roster.staying(role)[count:]:
                 post = self._roster[name]
                 if post.due is not None:  # it had died anyway
                     self.gone(name, f"{name} is not started again")
                     continue
-                broker.request_stop(name, "the run is scaled down")
+                registry.request_stop(name, "the run is scaled down")
                 post.leave_by = time.monotonic() + LEAVING_TIMEOUT_S
 
     def _end_late(self, cluster: Cluster) -> None:

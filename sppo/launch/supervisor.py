@@ -29,7 +29,7 @@ from sppo.launch.roster import Roster
 from sppo.launch.scaler import Scaler
 from sppo.launch.verdicts import Do, What
 from sppo.launch.watchdog import Watchdog
-from sppo.transport.broker import LEARNER, Broker
+from sppo.transport.broker import LEARNER, Registry
 from sppo.transport.server import unix_url
 from sppo.types import Member
 
@@ -57,17 +57,18 @@ def run(config: RunConfig, run_dir: Path, run_key: str, progress: Progress) -> d
     undo = stop.catch(asked.append)
     try:
         with keeper.open(config, run_key) as (settings, broker):
-            broker.request_stop("learner", "")
-            broker.request_stop("workers", "")
-            reporter.journal = Journal(run_dir, broker)
-            for member in broker.members():  # of a run that was killed as a whole a moment ago
-                broker.leave(member.name)
+            registry = broker.registry
+            registry.request_stop("learner", "")
+            registry.request_stop("workers", "")
+            reporter.journal = Journal(run_dir, broker.mailbox)
+            for member in registry.members():  # of a run that was killed as a whole a moment ago
+                registry.leave(member.name)
             reporter.status("starting")
             reporter.note("starting Ray, scorer, generator and learner ...")
             cluster = Cluster(run_dir, address=config.launch.ray_address, spared=lambda: keeper.pid)
             stop.catch(asked.append)  # Ray has put its own handler in place
             supervisor = Supervisor(
-                run_dir=run_dir, run_key=run_key, cluster=cluster, broker=broker, keeper=keeper,
+                run_dir=run_dir, run_key=run_key, cluster=cluster, registry=registry, keeper=keeper,
                 reporter=reporter, restarts=restarts, watchdog=watchdog, roster=roster,
                 scaler=scaler, asked=asked,
             )  # fmt: skip
@@ -90,7 +91,7 @@ class Supervisor:
     run_dir: Path
     run_key: str
     cluster: Cluster
-    broker: Broker
+    registry: Registry
     keeper: BrokerKeeper
     reporter: Reporter
     restarts: Restarts
@@ -159,7 +160,7 @@ class Supervisor:
         while self.cluster.roles and time.monotonic() < deadline:
             if self.keeper.there() and not told:
                 told = self.keeper.ask(
-                    lambda: self.broker.request_stop("workers", "the learner is done")
+                    lambda: self.registry.request_stop("workers", "the learner is done")
                 )
             ended = self.cluster.wait(POLL_S)
             if ended is not None:
@@ -174,7 +175,7 @@ class Supervisor:
     def _start(self, name: str) -> None:
         post = self.roster[name]
         if post.role != "learner":  # an earlier one of this name may have been asked to leave
-            self.keeper.ask(lambda: self.broker.request_stop(name, ""))
+            self.keeper.ask(lambda: self.registry.request_stop(name, ""))
         server = self.keeper.credentials(post.config.broker, post.role)
         if proxies := os.environ.get(CHAOS_VARIABLE):
             server = server.model_copy(update={"url": unix_url(Path(proxies) / f"{name}.sock")})
@@ -195,7 +196,7 @@ class Supervisor:
             self.roster[name].due = time.monotonic() + NO_ROOM_S
 
     def _scale(self) -> None:
-        self.scaler.round(self.cluster, self.broker, self._start)
+        self.scaler.round(self.cluster, self.registry, self._start)
 
     # looking --------------------------------------------------------------------------------------
     def _look_around(self) -> None:
@@ -217,7 +218,7 @@ class Supervisor:
             if event["kind"] == "step":
                 self.restarts.saw(LEARNER)
                 self.restarts.stepped()
-        members = self.broker.members()
+        members = self.registry.members()
         for member in members:
             self.restarts.saw(member.name)
             if member.name in self.roster:
@@ -236,7 +237,9 @@ class Supervisor:
             )
         do, why = verdicts.stop(len(self.asked), time.monotonic() - self.stopping_since)
         if not self.told:
-            self.told = self.keeper.ask(lambda: self.broker.request_stop("learner", "interrupted"))
+            self.told = self.keeper.ask(
+                lambda: self.registry.request_stop("learner", "interrupted")
+            )
         if do is Do.FAIL:
             raise SppoError(f"stopped without a new checkpoint: the learner {why}")
 
@@ -280,7 +283,7 @@ class Supervisor:
         self.roster[name].started_at = None
         self.cluster.sweep(name)
         if self.keeper.there():
-            self.keeper.ask(lambda: self.broker.leave(name))
+            self.keeper.ask(lambda: self.registry.leave(name))
 
     def _start_again(self, name: str, error: SppoError) -> None:
         """Raises the error if the role is not to be started again."""

@@ -45,7 +45,7 @@ def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
     Raises SppoError with what went wrong. A checkpoint is written before a requested stop.
     """
     config = compute.resolved(config, cuda=pick_device(config.learner.device) == "cuda")
-    with _locked(run_dir), Pulse(broker) as pulse:
+    with _locked(run_dir), Pulse(broker.registry) as pulse:
         with pulse.busy():
             config = families.settled(config, models.resolve(config.model))
             team = _make_team(config, broker, run_dir)
@@ -102,7 +102,7 @@ def _assemble(
     records.phase("loading the model")
     device = pick_device(config.learner.device)
     own, trainer = rank.make(config, team, device, InHand(team, ()), pulse.beat)
-    lineage = Lineage(config, own, broker, run_dir / "checkpoints")
+    lineage = Lineage(config, own, broker.tickets, run_dir / "checkpoints")
     if lineage.resume():
         records.event("resume", step=lineage.n)
     records.keep_until(lineage.n)
@@ -115,13 +115,13 @@ def _assemble(
         vocabulary=own.policy.vocabulary,
         dead=DeadLetters(records.event),
     )  # fmt: skip
-    stops = Stops(broker, pulse, Refusals(records.event))
+    stops = Stops(broker.registry, pulse, Refusals(records.event))
     publisher = WeightPublisher(
-        broker, _make_sender(config, own.policy.device),
+        broker.registry, broker.mailbox, _make_sender(config, own.policy.device),
         phase_timeout_s=config.weights.phase_timeout_s,
         alone_timeout_s=config.generator.start_timeout_s,
     )  # fmt: skip
-    fleet = Fleet(config, broker, publisher, own, records, stops)
+    fleet = Fleet(config, broker.registry, publisher, own, records, stops)
     learner = Learner(
         schedule=Schedule.of(config),
         lineage=lineage,

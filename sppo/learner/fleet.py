@@ -11,7 +11,7 @@ from sppo.learner.lineage import Lineage
 from sppo.learner.orders import Rank, Weights
 from sppo.learner.records import Records
 from sppo.learner.stops import Stops
-from sppo.transport.broker import Broker
+from sppo.transport.broker import Registry
 from sppo.weights.publisher import SyncReport, WeightPublisher
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Fleet:
     """Who is there, and which weights they hold."""
 
     def __init__(
-        self, config: RunConfig, broker: Broker, publisher: WeightPublisher, rank: Rank,
+        self, config: RunConfig, broker: Registry, publisher: WeightPublisher, rank: Rank,
         records: Records,
         stops: Stops,
     ) -> None:  # fmt: skip

@@ -31,7 +31,7 @@ def main() -> None:
     team, given = ranks.follow()
     run = settings.from_json(given["config"])
     broker = connect(settings.BrokerConfig(**given["broker"]), given["run_key"], wait=True)
-    groups = Fetched(team, broker, Spool(Path(given["run_dir"])))
+    groups = Fetched(team, broker.tickets, Spool(Path(given["run_dir"])))
     own, _ = rank.make(run, team, given["device"], groups)
     log.info("rank %d of %d is ready", team.rank, team.size)
     try:

@@ -10,7 +10,7 @@ from sppo.errors import BadFrame
 from sppo.faults import point
 from sppo.learner.spool import Spool
 from sppo.transport import codec
-from sppo.transport.broker import Broker
+from sppo.transport.broker import Tickets
 from sppo.types import Group, QueueEntry
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class Frames:
     """Frames of claimed entries, as groups."""
 
-    def __init__(self, broker: Broker, spool: Spool, vocabulary: int) -> None:
+    def __init__(self, broker: Tickets, spool: Spool, vocabulary: int) -> None:
         self._broker = broker
         self._spool = spool
         self._vocabulary = vocabulary

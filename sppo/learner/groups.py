@@ -14,7 +14,7 @@ from sppo.errors import BadFrame
 from sppo.learner.ranks import Ranks
 from sppo.learner.spool import Spool
 from sppo.transport import codec
-from sppo.transport.broker import Broker
+from sppo.transport.broker import Tickets
 from sppo.types import Group, QueueEntry
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class InHand:
 class Fetched:
     """Another rank's: from the broker, the learner's disk, or rank 0."""
 
-    def __init__(self, team: Ranks, broker: Broker, spool: Spool) -> None:
+    def __init__(self, team: Ranks, broker: Tickets, spool: Spool) -> None:
         self._team = team
         self._broker = broker
         self._spool = spool

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from sppo.config import BrokerConfig
 from sppo.faults import point
 from sppo.learner.spool import Spool
-from sppo.transport.broker import Broker
+from sppo.transport.broker import Tickets
 from sppo.types import QueueEntry
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ SPILL_SHARE = 0.5
 class Held:
     """The broker's part of them, and the disk's."""
 
-    def __init__(self, broker: Broker, spool: Spool, limits: BrokerConfig) -> None:
+    def __init__(self, broker: Tickets, spool: Spool, limits: BrokerConfig) -> None:
         self._broker = broker
         self._spool = spool
         self._limits = limits

@@ -8,14 +8,14 @@ from collections.abc import Container
 
 from sppo.learner.frames import Frames
 from sppo.tasks.tickets import TicketFactory
-from sppo.transport.broker import Broker
+from sppo.transport.broker import Tickets
 from sppo.types import Group, QueueEntry, Ticket
 
 
 class HeldOut:
     """One evaluation at a time."""
 
-    def __init__(self, broker: Broker, tickets: TicketFactory, frames: Frames) -> None:
+    def __init__(self, broker: Tickets, tickets: TicketFactory, frames: Frames) -> None:
         self._broker = broker
         self._factory = tickets
         self._frames = frames

@@ -21,7 +21,7 @@ from sppo.learner.ledger import Ledger
 from sppo.learner.model import Snapshot
 from sppo.learner.objectives import anchors
 from sppo.learner.orders import Keep, Kept, Load, Masters, Moments, Rank
-from sppo.transport.broker import Broker
+from sppo.transport.broker import Tickets
 from sppo.types import Version
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class Lineage:
     """One life on its line of checkpoints."""
 
-    def __init__(self, config: RunConfig, rank: Rank, broker: Broker, folder: Path) -> None:
+    def __init__(self, config: RunConfig, rank: Rank, broker: Tickets, folder: Path) -> None:
         """At the base model's weights, which are the reference of a KL term; `folder` is where
         checkpoints are.
         """

@@ -14,17 +14,17 @@ from contextlib import contextmanager
 
 from sppo.errors import SppoError
 from sppo.metrics import BusyClock
-from sppo.transport.broker import HEARTBEAT_S, HEARTBEAT_TTL_S, LEARNER, Broker
+from sppo.transport.broker import HEARTBEAT_S, HEARTBEAT_TTL_S, LEARNER, Registry
 from sppo.types import Member
 
 log = logging.getLogger(__name__)
 
 
 class Pulse:
-    """with Pulse(broker) as pulse: ... pulse.beat()"""
+    """with Pulse(broker.registry) as pulse: ... pulse.beat()"""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
         self._life = secrets.token_hex(8)
         self._progress = 0
         self._busy = False
@@ -68,13 +68,13 @@ class Pulse:
                 ready_s=self._clock.ready_s,
             )
             try:
-                self._broker.heartbeat(member, HEARTBEAT_TTL_S)
+                self._registry.heartbeat(member, HEARTBEAT_TTL_S)
             except (
                 SppoError
             ) as error:  # whoever works with the broker meets it too and says what follows
                 log.warning("no heartbeat: %s", error)
             self._ended.wait(HEARTBEAT_S)
         try:
-            self._broker.leave(LEARNER)
+            self._registry.leave(LEARNER)
         except SppoError as error:
             log.warning("%s while leaving", error)

@@ -42,12 +42,12 @@ class GroupQueue:
         self._tickets = tickets
         self._ledger = ledger
         self._spool = spool
-        self._frames = Frames(broker, spool, vocabulary)
-        self._held = Held(broker, spool, limits)
+        self._frames = Frames(broker.tickets, spool, vocabulary)
+        self._held = Held(broker.tickets, spool, limits)
         self._ready: dict[int, Group] = {}
         self._boot = ""
         self._n = 0
-        self.held_out = HeldOut(broker, tickets, self._frames)
+        self.held_out = HeldOut(broker.tickets, tickets, self._frames)
         self.dead = dead or DeadLetters()
 
     def reconcile(self, n: int) -> None:
@@ -59,16 +59,16 @@ class GroupQueue:
         self._boot = self._broker.ping()
         self._note_dead(said=begins)
         self._recall()
-        known = [*self._broker.pending(), *self._broker.claim(CLAIM, 0)]
+        known = [*self._broker.tickets.pending(), *self._broker.tickets.claim(CLAIM, 0)]
         self._held.keep_only(known)
         self._take(known)
         point("learner.reconcile.read")
         wanted = {training_uid(i): i for i in self._ledger.open() if i not in self._ready}
         missing = self.held_out.open()
         claimed = self._held.uids()
-        stale = self._broker.open_tickets() - claimed - wanted.keys() - missing.keys()
-        self._broker.withdraw(stale)
-        self._broker.issue(
+        stale = self._broker.tickets.open_tickets() - claimed - wanted.keys() - missing.keys()
+        self._broker.tickets.withdraw(stale)
+        self._broker.tickets.issue(
             [*(self._tickets.training(i, n) for i in wanted.values()), *missing.values()]
         )
         point("learner.reconciled")
@@ -95,7 +95,7 @@ class GroupQueue:
             fresh.append(self._tickets.training(self._ledger.issue(), n))
         if fresh:
             point("learner.admit.numbered")
-        results = self._broker.issue(fresh)
+        results = self._broker.tickets.issue(fresh)
         if fresh:
             point("learner.admit.issued")
         for ticket, result in zip(fresh, results, strict=True):
@@ -109,13 +109,13 @@ class GroupQueue:
         if self._broker.ping() != self._boot:
             log.warning("the broker has restarted; making it agree with what was trained")
             self.reconcile(self._n)
-        entries = self._broker.claim(CLAIM, wait_s)
+        entries = self._broker.tickets.claim(CLAIM, wait_s)
         if entries:
             point("learner.claimed")
         else:
             self._note_dead()
             # A claim whose reply was lost stays pending for us: it is never offered as new again.
-            entries = [e for e in self._broker.pending() if e not in self._held]
+            entries = [e for e in self._broker.tickets.pending() if e not in self._held]
         self._take(entries)
         self._held.spill()
         return len(entries)
@@ -173,7 +173,7 @@ class GroupQueue:
         if used or index in self._ready:
             # Covered by the checkpoint this life began with; or made twice, because the broker lost
             # its newest writes.
-            self._broker.settle([entry])
+            self._broker.tickets.settle([entry])
             return
         group = self._frames.read(entry)
         if group is not None:
@@ -183,7 +183,7 @@ class GroupQueue:
 
     def _note_dead(self, *, said: bool = False) -> None:
         """Give up what the broker has given up. Raises ScorerError, see `DeadLetters.note`."""
-        for letter in self.dead.note(self._broker.dead_letters(), said=said):
+        for letter in self.dead.note(self._broker.tickets.dead_letters(), said=said):
             log.warning("ticket %s is a dead letter: %s", letter.uid, letter.reason)
             issued = (
                 letter.stream == "train" and training_index(letter.uid) < self._ledger.next_index

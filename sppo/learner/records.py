@@ -29,15 +29,15 @@ class Records:
     """Those of one life."""
 
     def __init__(self, config: RunConfig, broker: Broker, run_dir: Path, pulse: Pulse) -> None:
-        self._broker = broker
+        self._mailbox = broker.mailbox
         self._pulse = pulse
         self._max_tokens = config.sampling.max_tokens
         self._metrics = JsonLines(run_dir / "metrics.jsonl")
-        self.usage = Usage(broker)
+        self.usage = Usage(broker.registry)
 
     def event(self, kind: str, **fields: Any) -> None:
         """Something happened; `fields` are plain msgpack types."""
-        self._broker.send("metrics", codec.pack({"kind": kind, **fields}))
+        self._mailbox.send("metrics", codec.pack({"kind": kind, **fields}))
 
     def phase(self, name: str) -> None:
         """What the learner is at from here on."""

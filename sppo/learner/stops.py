@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from sppo import stop
 from sppo.learner.pulse import Pulse
 from sppo.learner.refusals import Refusals
-from sppo.transport.broker import Broker
+from sppo.transport.broker import Registry
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class Stopped(Exception):  # noqa: N818 - not an error
 class Stops:
     """Those to this learner, by signal or by the broker."""
 
-    def __init__(self, broker: Broker, pulse: Pulse, refusals: Refusals) -> None:
+    def __init__(self, broker: Registry, pulse: Pulse, refusals: Refusals) -> None:
         self._broker = broker
         self._pulse = pulse
         self._refusals = refusals

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from sppo.metrics import BusyClock, Spent
-from sppo.transport.broker import Broker
+from sppo.transport.broker import Registry
 
 
 class Usage:
     """From `begin` on, which is called before the first step."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Registry) -> None:
         self._broker = broker
         self.begin(0)
 

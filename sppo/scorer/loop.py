@@ -11,13 +11,13 @@ import threading
 from sppo.config import RunConfig
 from sppo.errors import ScorerError
 from sppo.scorer.service import Service
-from sppo.transport.broker import HEARTBEAT_S, HEARTBEAT_TTL_S, Broker
+from sppo.transport.broker import HEARTBEAT_S, HEARTBEAT_TTL_S, Registry
 from sppo.types import Member
 
 log = logging.getLogger(__name__)
 
 
-def run(config: RunConfig, broker: Broker, name: str, leave: threading.Event) -> None:
+def run(config: RunConfig, registry: Registry, name: str, leave: threading.Event) -> None:
     """Serve `scorer.name` until the run stops or `leave` is set: then finish what is in hand.
 
     Raises ConfigError for a host that it cannot serve at or a function that it cannot import,
@@ -35,13 +35,13 @@ def run(config: RunConfig, broker: Broker, name: str, leave: threading.Event) ->
     answered = 0
     log.info("%s serves %s", service.url, config.scorer.name)
     try:
-        while not (leave.is_set() or broker.stop_reason("workers", name)):
+        while not (leave.is_set() or registry.stop_reason("workers", name)):
             if not service.alive:
                 raise ScorerError(f"the scorer service {name} ended by itself")
             if service.fault is not None:
                 raise service.fault
             answered += service.answers()
-            broker.heartbeat(
+            registry.heartbeat(
                 Member(
                     name=name,
                     role="scorer",
@@ -55,5 +55,5 @@ def run(config: RunConfig, broker: Broker, name: str, leave: threading.Event) ->
             )
             leave.wait(HEARTBEAT_S)
     finally:
-        broker.leave(name)  # first: whoever asks next asks another
+        registry.leave(name)  # first: whoever asks next asks another
         service.stop()

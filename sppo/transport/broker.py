@@ -1,12 +1,14 @@
 """The broker: what every role may ask of it.
 
-    generator                                   learner (rank 0)
-    ---------                                   ----------------
+    a generator's leases                        the learner's tickets (rank 0)
+    --------------------                        ------------------------------
     lease(...)  -> Lease | None                 open_epoch(epoch)       fences every older learner
     renew(uids)                                 issue(tickets)          idempotent
     push(group) -> PushResult                   claim(n) / pending()    metadata of visible groups
-    fail(uid, reason) / release(uid)            fetch(gid)              the frame
+    fail(uid, ...) / release(uid, ...)          fetch(entry)            the frame
                                                 settle(entries)         after a durable checkpoint
+
+    everyone: registry (who is there, who should stop) and mailbox (messages in channels)
 
 A ticket is in exactly one of these places: `todo`, leased, queued (`q:<gid>`), dead, or gone
 (settled or withdrawn). A lease may run twice; a group never counts twice, because the second push
@@ -20,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Literal, Protocol
 
-from sppo.types import DeadLetter, Group, Lease, Member, QueueEntry, Ticket, Version
+from sppo.types import DeadLetter, Group, Lease, Member, QueueEntry, Ticket, TicketStream, Version
 
 HEARTBEAT_S = 1.0
 """How often a member shows that it lives."""
@@ -43,15 +45,11 @@ class PushResult(Enum):
     """The queue is at its cap: renew the lease, wait, push again."""
 
 
-class Broker(Protocol):
-    """See the module's docstring. Every method may raise BrokerError; those of the learner also
+class Tickets(Protocol):
+    """The learner's side of the work. Every method may raise BrokerError, those that write also
     FencedError.
     """
 
-    run_key: str
-    """Names the run's keys on the server."""
-
-    # learner --------------------------------------------------------------------------------------
     def open_epoch(self, epoch: str) -> None:
         """Take over the run: from now on calls of an older epoch are fenced."""
 
@@ -90,7 +88,10 @@ class Broker(Protocol):
     def dead_letters(self) -> list[DeadLetter]:
         """Every ticket given up so far, oldest first."""
 
-    # generator ------------------------------------------------------------------------------------
+
+class Leases(Protocol):
+    """A generator's side of the work. Every method may raise BrokerError."""
+
     def lease(self, applied: Version) -> Lease | None:
         """A ticket that weights `applied` may begin: expired leases first, then evaluation, then
         training.
@@ -99,13 +100,15 @@ class Broker(Protocol):
     def renew(self, uids: Sequence[str]) -> None:
         """Prolong leases that are still held."""
 
-    def release(self, uid: str) -> None:
-        """Hand a leased ticket back."""
+    def release(self, uid: str, stream: TicketStream) -> None:
+        """Hand a leased ticket of this stream back."""
 
     def push(self, group: Group) -> PushResult:
         """Store the group's frame and make it visible, ending the lease; safe to repeat."""
 
-    def fail(self, uid: str, attempt: str, reason: str, final: bool = False) -> bool:
+    def fail(
+        self, uid: str, stream: TicketStream, attempt: str, reason: str, final: bool = False
+    ) -> bool:
         """Report that this attempt failed; True if the ticket is a dead letter now, else it is
         offered again.
 
@@ -113,7 +116,10 @@ class Broker(Protocol):
         again. Repeating the report of one attempt counts once.
         """
 
-    # everyone -------------------------------------------------------------------------------------
+
+class Registry(Protocol):
+    """Who is there, and who should finish. Every method may raise BrokerError."""
+
     def heartbeat(self, member: Member, ttl_s: float) -> None:
         """Announce a live member; it is gone `ttl_s` after its last heartbeat."""
 
@@ -122,15 +128,6 @@ class Broker(Protocol):
 
     def members(self) -> list[Member]:
         """Live members, by name."""
-
-    def send(self, channel: Channel, message: bytes) -> None:
-        """Append a message."""
-
-    def tail(self, channel: Channel) -> str:
-        """Position after the newest message."""
-
-    def receive(self, channel: Channel, after: str, wait_s: float) -> list[tuple[str, bytes]]:
-        """Messages after a position, with their positions; waits up to `wait_s` for the first."""
 
     def request_stop(self, audience: str, reason: str) -> None:
         """Ask the `learner`, its `workers`, or one member by name to finish cleanly; an empty
@@ -142,6 +139,35 @@ class Broker(Protocol):
 
     def stop_reason(self, *audiences: str) -> str:
         """Why one of these should stop, or an empty text."""
+
+
+class Mailbox(Protocol):
+    """Messages between roles, each channel in its order. Every method may raise BrokerError."""
+
+    def send(self, channel: Channel, message: bytes) -> None:
+        """Append a message."""
+
+    def tail(self, channel: Channel) -> str:
+        """Position after the newest message."""
+
+    def receive(self, channel: Channel, after: str, wait_s: float) -> list[tuple[str, bytes]]:
+        """Messages after a position, with their positions; waits up to `wait_s` for the first."""
+
+
+class GeneratorSide(Protocol):
+    """What a generator uses of its connection."""
+
+    leases: Leases
+    registry: Registry
+    mailbox: Mailbox
+
+
+class Broker(GeneratorSide, Protocol):
+    """A connection to one run on one server."""
+
+    run_key: str
+    """Names the run's keys on the server."""
+    tickets: Tickets
 
     def ping(self) -> str:
         """Identity of the server's life. It changes when the server restarts and may have lost its

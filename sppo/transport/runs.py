@@ -19,7 +19,8 @@ from sppo import __version__
 from sppo.config import RunConfig, identity
 from sppo.errors import ConfigError
 from sppo.transport.broker import LEARNER
-from sppo.transport.redis_broker import RedisBroker, connect
+from sppo.transport.redis_broker import connect
+from sppo.transport.redis_registry import RedisRegistry
 from sppo.types import digest
 
 log = logging.getLogger(__name__)
@@ -65,31 +66,31 @@ def fingerprint(settings: dict[str, Any]) -> str:
     return digest(json.dumps(settings, sort_keys=True))[:8]
 
 
-def open_run(config: RunConfig, broker: RedisBroker, key: str) -> None:
+def open_run(config: RunConfig, registry: RedisRegistry, key: str) -> None:
     """Say that this learner trains the run of this name, and send those home who serve an older
     one.
 
     Raises ConfigError if another learner is at work under the name.
     """
-    value = broker.get_run(config.name)
+    value = registry.get_run(config.name)
     before = _read(config.name, value)
     mine = Run.of(config, key)
     if before is not None and before.key != key:
         old = connect(config.broker, before.key)
         try:
-            if old.alive(LEARNER):
+            if old.registry.alive(LEARNER):
                 raise ConfigError(
                     f"name = {config.name!r}: another learner trains a run of this name on "
                     f"{config.broker.url}; "
                     "choose another name, or end that run first"
                 )
-            old.request_stop("workers", f"another run has taken the name {config.name}")
+            old.registry.request_stop("workers", f"another run has taken the name {config.name}")
         finally:
             old.close()
     elif value is not None and (before is None or before.version != mine.version):
-        for member in broker.members():
-            broker.request_stop(member.name, f"the run goes on with sppo {mine.version}")
-    broker.announce(config.name, mine.pack())
+        for member in registry.members():
+            registry.request_stop(member.name, f"the run goes on with sppo {mine.version}")
+    registry.announce(config.name, mine.pack())
 
 
 def find_run(config: RunConfig, role: str, leave: threading.Event) -> Run | None:
@@ -101,7 +102,7 @@ def find_run(config: RunConfig, role: str, leave: threading.Event) -> Run | None
     while not leave.is_set():
         broker = connect(config.broker, config.name, wait=True)
         try:
-            value = broker.get_run(config.name)
+            value = broker.registry.get_run(config.name)
         finally:
             broker.close()
         run = _read(config.name, value)
@@ -120,7 +121,7 @@ def find_run(config: RunConfig, role: str, leave: threading.Event) -> Run | None
 def _at_work(config: RunConfig, run: Run) -> bool:
     served = connect(config.broker, run.key, wait=True)
     try:
-        return served.alive(LEARNER)
+        return served.registry.alive(LEARNER)
     finally:
         served.close()
 

@@ -31,7 +31,8 @@ from sppo import locks, stop
 from sppo.config import BrokerConfig
 from sppo.errors import BrokerError, ConfigError
 from sppo.transport import acl
-from sppo.transport.redis_broker import connect, make_client
+from sppo.transport.client import make_client
+from sppo.transport.redis_broker import connect
 
 START_TIMEOUT_S = 60.0
 STOP_GRACE_S = 20.0

@@ -22,7 +22,7 @@ from torch import Tensor
 from sppo.errors import WeightSyncError
 from sppo.faults import point
 from sppo.transport import codec
-from sppo.transport.broker import Broker
+from sppo.transport.broker import Mailbox, Registry
 from sppo.types import Member, Version
 from sppo.weights.protocol import ANNOUNCE, RELEASE, TRANSFER, Reply, WeightSender
 
@@ -63,13 +63,15 @@ class WeightPublisher:
 
     def __init__(
         self,
-        broker: Broker,
+        registry: Registry,
+        mailbox: Mailbox,
         sender: WeightSender,
         *,
         phase_timeout_s: float,
         alone_timeout_s: float = 600.0,
     ) -> None:
-        self._broker = broker
+        self._registry = registry
+        self._mailbox = mailbox
         self._sender = sender
         self._timeout = phase_timeout_s
         self._alone_timeout = alone_timeout_s
@@ -77,7 +79,7 @@ class WeightPublisher:
         """(name, life) of the members of the standing group."""
         self._evicted: dict[tuple[str, str], float] = {}
         """(name, life) of members left out, with what their heartbeat said then."""
-        self._position = broker.tail("replies")
+        self._position = mailbox.tail("replies")
 
     def publish(
         self,
@@ -180,7 +182,7 @@ class WeightPublisher:
         return found
 
     def _generators(self) -> list[Member]:
-        return [m for m in self._broker.members() if m.role == "generator"]
+        return [m for m in self._registry.members() if m.role == "generator"]
 
     def _evict(self, members: Iterable[Member]) -> None:
         now = {(m.name, m.life): m.ready_s for m in self._generators()}
@@ -237,7 +239,7 @@ class WeightPublisher:
         errors: dict[str, str] = {}
         waiting = set(expected)
         while waiting and (left := deadline - time.monotonic()) > 0:
-            for position, data in self._broker.receive(
+            for position, data in self._mailbox.receive(
                 "replies", self._position, min(left, WAIT_S)
             ):
                 self._position = position
@@ -257,7 +259,7 @@ class WeightPublisher:
         return done, errors
 
     def _send(self, kind: str, **fields: Any) -> None:
-        self._broker.send("control", codec.pack({"kind": kind, "sync": self._sync, **fields}))
+        self._mailbox.send("control", codec.pack({"kind": kind, "sync": self._sync, **fields}))
 
 
 class _Thread:

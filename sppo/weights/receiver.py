@@ -16,7 +16,7 @@ from typing import Any
 from sppo.errors import TransferAborted, WeightSyncError
 from sppo.faults import point
 from sppo.transport import codec
-from sppo.transport.broker import Broker
+from sppo.transport.broker import Mailbox
 from sppo.types import Version
 from sppo.weights.protocol import ANNOUNCE, RELEASE, TRANSFER, Reply, WeightTarget
 
@@ -26,18 +26,18 @@ log = logging.getLogger(__name__)
 class WeightReceiver:
     """Follows the control channel of one run on behalf of one engine.
 
-    receiver = WeightReceiver(broker, engine, "generator-0", phase_timeout_s=60)
+    receiver = WeightReceiver(broker.mailbox, engine, "generator-0", phase_timeout_s=60)
     await receiver.run()         # until cancelled; `receiver.applied` is the version the engine runs
     """
 
     def __init__(
-        self, broker: Broker, target: WeightTarget, member: str, *, phase_timeout_s: float
+        self, mailbox: Mailbox, target: WeightTarget, member: str, *, phase_timeout_s: float
     ) -> None:
-        self._broker = broker
+        self._mailbox = mailbox
         self._target = target
         self._member = member
         self._timeout = phase_timeout_s
-        self._position = broker.tail("control")
+        self._position = mailbox.tail("control")
         self._paused_for = ""
         self._paused_until = 0.0
         self.applied: Version | None = None
@@ -53,7 +53,7 @@ class WeightReceiver:
         """
         while True:
             for position, data in await asyncio.to_thread(
-                self._broker.receive, "control", self._position, 1.0
+                self._mailbox.receive, "control", self._position, 1.0
             ):
                 self._position = position
                 await self._handle(codec.unpack(data))
@@ -125,4 +125,4 @@ class WeightReceiver:
 
     async def _reply(self, sync: str, phase: str, error: str = "") -> None:
         reply = Reply(sync=sync, member=self._member, phase=phase, error=error)
-        await asyncio.to_thread(self._broker.send, "replies", reply.pack())
+        await asyncio.to_thread(self._mailbox.send, "replies", reply.pack())

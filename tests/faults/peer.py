@@ -65,13 +65,13 @@ def main(
                 applied=applied,
                 ready_s=time.monotonic() - started + 0.001,
             )
-            await asyncio.to_thread(client.heartbeat, member, 3.0)
+            await asyncio.to_thread(client.registry.heartbeat, member, 3.0)
             await asyncio.sleep(0.2)
 
     async def follow() -> None:
         engine = _Engine(Path(folder) / f"{name}.json")
         await engine.start()
-        receiver = WeightReceiver(client, engine, name, phase_timeout_s=phase_timeout_s)
+        receiver = WeightReceiver(client.mailbox, engine, name, phase_timeout_s=phase_timeout_s)
         await asyncio.gather(beat(receiver), receiver.run())
 
     asyncio.run(follow())

@@ -76,7 +76,7 @@ def role_main(
     elif role == "scorer":
         from sppo.scorer import loop as scorer_loop
 
-        scorer_loop.run(run, client, name, threading.Event())
+        scorer_loop.run(run, client.registry, name, threading.Event())
     else:
         asyncio.run(_generate(run, client, name, options))
 
@@ -95,7 +95,7 @@ async def _generate(run: RunConfig, client: RedisBroker, name: str, options: Any
             return completions
 
     engine = Engine(token_s=options.get("token_s", 0.005))
-    await Generator(run, client, engine, make_scorer(run, client), name).run()
+    await Generator(run, client, engine, make_scorer(run, client.registry), name).run()
 
 
 class Rig:
@@ -197,7 +197,7 @@ class Rig:
             assert process.exitcode == -9, f"{name} ended with {process.exitcode}\n{self.logs()}"
             self.deaths[name] += 1
             if self._buries:
-                self.broker.leave(name)
+                self.broker.registry.leave(name)
             self.start(name)
         return True
 

@@ -59,7 +59,7 @@ def learn(folder: Path, broker: dict[str, Any], total: int) -> None:
 
     client = connect(BrokerConfig(**broker), RUN, wait=True)
     epoch = uuid.uuid4().hex
-    client.open_epoch(epoch)
+    client.tickets.open_epoch(epoch)
     (folder / "epoch").write_text(epoch)
     state = restored(folder)
     ledger = Ledger.restore(state["ledger"]) if state["ledger"] else Ledger()
@@ -77,7 +77,7 @@ def learn(folder: Path, broker: dict[str, Any], total: int) -> None:
         trained += [g.uid for g in batch]
         steps += 1
         if steps % STEPS_PER_CHECKPOINT == 0 or ledger.trained >= total:
-            client.confirm_epoch()
+            client.tickets.confirm_epoch()
             _write(
                 folder / "state.json", json.dumps({"ledger": ledger.state(), "trained": trained})
             )
@@ -93,12 +93,12 @@ def generate(
     rng = random.Random(name)
     while True:
         epoch = (folder / "epoch").read_text() if (folder / "epoch").exists() else "none"
-        lease = client.lease(Version(epoch=epoch, n=0))
+        lease = client.leases.lease(Version(epoch=epoch, n=0))
         if lease is None:
             time.sleep(0.01)
             continue
         time.sleep(seconds * rng.random())
         made[slot] += 1
         group = makers.group(lease.ticket.uid, gid=f"{lease.ticket.uid}.{uuid.uuid4().hex}")
-        while client.push(group) is PushResult.FULL:
+        while client.leases.push(group) is PushResult.FULL:
             time.sleep(0.05)

@@ -18,7 +18,8 @@ from sppo.config import BrokerConfig
 from sppo.errors import SppoError
 from sppo.learner import checkpoint
 from sppo.transport.broker import PushResult
-from sppo.transport.redis_broker import connect, make_client
+from sppo.transport.client import make_client
+from sppo.transport.redis_broker import connect
 from sppo.transport.server import EmbeddedServer
 from sppo.types import Version
 from tests import makers
@@ -71,18 +72,18 @@ def test_a_broker_whose_disk_is_full_dies_loudly_and_keeps_what_it_acknowledged(
 ) -> None:
     server = EmbeddedServer(tmp_path / "broker", max_bytes=64 << 20)
     broker = connect(server.start(BrokerConfig(outage_s=20)), "run")
-    broker.open_epoch("a")
+    broker.tickets.open_epoch("a")
     uids = [f"train-{i:09d}" for i in range(30)]
-    broker.issue([makers.ticket(uid) for uid in uids])
+    broker.tickets.issue([makers.ticket(uid) for uid in uids])
     process = psutil.Process(server.pid)
     process.rlimit(psutil.RLIMIT_FSIZE, (4 << 20, 4 << 20))
     results: dict[str, PushResult] = {}
 
     def push() -> None:
         for _ in uids:
-            lease = broker.lease(V)
+            lease = broker.leases.lease(V)
             assert lease is not None
-            results[lease.ticket.uid] = broker.push(
+            results[lease.ticket.uid] = broker.leases.push(
                 makers.big_group(lease.ticket.uid, nbytes=1 << 20)
             )
 
@@ -96,10 +97,10 @@ def test_a_broker_whose_disk_is_full_dies_loudly_and_keeps_what_it_acknowledged(
     pushing.join(30)
     assert not pushing.is_alive()
     assert all(r in (PushResult.OK, PushResult.DUPLICATE) for r in results.values())
-    entries = broker.claim(100, 1)
+    entries = broker.tickets.claim(100, 1)
     assert sorted(e.uid for e in entries) == uids
-    assert all(broker.fetch(e) is not None for e in entries)
-    broker.settle(entries)
+    assert all(broker.tickets.fetch(e) is not None for e in entries)
+    broker.tickets.settle(entries)
     assert broker.leftovers() == []
     server.stop()
 
@@ -109,29 +110,30 @@ def test_generators_of_a_learner_that_stands_still_are_held_back_within_the_memo
 ) -> None:
     cap = 24 << 20
     server = EmbeddedServer(tmp_path / "broker", max_bytes=cap)
-    broker = connect(server.start(BrokerConfig(max_bytes=cap)), "run")
-    broker.open_epoch("a")
+    config = server.start(BrokerConfig(max_bytes=cap))
+    broker = connect(config, "run")
+    broker.tickets.open_epoch("a")
     uids = [f"train-{i:09d}" for i in range(60)]
-    broker.issue([makers.ticket(uid) for uid in uids])
-    client = make_client(server.credentials(broker._config, "operator"))
+    broker.tickets.issue([makers.ticket(uid) for uid in uids])
+    client = make_client(config)
     before = int(client.info("memory")["used_memory"])
     waiting = []
     for uid in uids:
-        broker.lease(V)
-        if broker.push(makers.big_group(uid, nbytes=1 << 20)) is PushResult.FULL:
+        broker.leases.lease(V)
+        if broker.leases.push(makers.big_group(uid, nbytes=1 << 20)) is PushResult.FULL:
             waiting.append(uid)
     for _ in range(3):  # they try again and again
         assert all(
-            broker.push(makers.big_group(uid, nbytes=1 << 20)) is PushResult.FULL
+            broker.leases.push(makers.big_group(uid, nbytes=1 << 20)) is PushResult.FULL
             for uid in waiting[:5]
         )
     used = int(client.info("memory")["used_memory"]) - before
     assert used <= 1.1 * cap
-    kept = broker.claim(100, 1)
+    kept = broker.tickets.claim(100, 1)
     assert len(kept) + len(waiting) == 60
-    broker.settle(kept)
-    assert broker.push(makers.big_group(waiting[0], nbytes=1 << 20)) is PushResult.OK
-    broker.settle(broker.claim(100, 1))
+    broker.tickets.settle(kept)
+    assert broker.leases.push(makers.big_group(waiting[0], nbytes=1 << 20)) is PushResult.OK
+    broker.tickets.settle(broker.tickets.claim(100, 1))
     assert broker.leftovers() == [f"open tickets {len(waiting) - 1}"]
     client.close()
     server.stop()

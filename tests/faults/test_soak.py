@@ -94,7 +94,7 @@ def test_every_ticket_is_trained_once_whoever_dies(cut_bytes: int, tmp_path: Pat
     assert deaths == len(victims)
     broker = connect(operator, soak.RUN)
     assert broker.leftovers() == []
-    assert broker.dead_letters() == []
+    assert broker.tickets.dead_letters() == []
     waste = sum(made) / GROUPS - 1
     print(
         f"{GROUPS} groups, {deaths} deaths, {waste:.1%} made again, longest stall {longest_s:.1f} s"

@@ -43,7 +43,11 @@ class Stage:
         self.socket = Path(self.config.url.removeprefix("unix://"))
         self.broker = connect(self.config, peer.RUN)
         self.publisher = WeightPublisher(
-            self.broker, GlooSender("127.0.0.1"), phase_timeout_s=PHASE_S, alone_timeout_s=30
+            self.broker.registry,
+            self.broker.mailbox,
+            GlooSender("127.0.0.1"),
+            phase_timeout_s=PHASE_S,
+            alone_timeout_s=30,
         )
         self.processes: dict[str, Any] = {}
         self.proxies: dict[str, Proxy] = {}
@@ -67,7 +71,7 @@ class Stage:
 
     def await_members(self, names: list[str]) -> None:
         deadline = time.monotonic() + 20
-        while not set(names) <= {m.name for m in self.broker.members()}:
+        while not set(names) <= {m.name for m in self.broker.registry.members()}:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 

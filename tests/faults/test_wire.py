@@ -17,6 +17,7 @@ from sppo.config import BrokerConfig
 from sppo.errors import FencedError
 from sppo.learner import checkpoint
 from sppo.transport.broker import PushResult
+from sppo.transport.client import Connection
 from sppo.transport.redis_broker import RedisBroker, connect
 from sppo.transport.server import EmbeddedServer
 from sppo.types import Version
@@ -32,13 +33,22 @@ class Wire:
 
     def __init__(self, folder: Path) -> None:
         self.server = EmbeddedServer(folder / "broker", max_bytes=64 << 20)
-        config = self.server.start(BrokerConfig(lease_s=0.5, renew_s=0.2, outage_s=90))
-        target = Path(config.url.removeprefix("unix://"))
+        self.straight = self.server.start(BrokerConfig(lease_s=0.5, renew_s=0.2, outage_s=90))
+        target = Path(self.straight.url.removeprefix("unix://"))
         self.proxy = Proxy(listen=target.with_name("proxy.sock"), server=target)
         self.proxy.start()
-        self.direct = connect(config, "wire")
-        self.config = config.model_copy(update={"url": f"unix://{target.with_name('proxy.sock')}"})
+        self.direct = connect(self.straight, "wire")
+        self.config = self.straight.model_copy(
+            update={"url": f"unix://{target.with_name('proxy.sock')}"}
+        )
         self.broker = self.client()
+
+    def failures(self, uid: str) -> int:
+        server = Connection(self.straight, "wire")
+        try:
+            return int(server.client.hget(server.key("failures"), uid))
+        finally:
+            server.close()
 
     def client(self) -> RedisBroker:
         return connect(self.config, "wire")
@@ -71,22 +81,26 @@ def test_each_write_counts_once_however_the_connection_fails(mode: Mode, wire: W
         return result
 
     tickets = [makers.ticket(f"train-{i:09d}") for i in range(4)]
-    hurt(lambda: broker.open_epoch("a"))
-    hurt(lambda: broker.issue(tickets))
+    hurt(lambda: broker.tickets.open_epoch("a"))
+    hurt(lambda: broker.tickets.issue(tickets))
     assert wire.direct.depths()["todo"] == 4
-    first = hurt(lambda: broker.lease(V))
+    first = hurt(lambda: broker.leases.lease(V))
     assert (
         first is not None
     )  # asked again after a lost reply: perhaps another ticket; the first one's lease runs out
     group = makers.big_group(first.ticket.uid, nbytes=200_000)
-    assert hurt(lambda: broker.push(group)) in (PushResult.OK, PushResult.DUPLICATE)
+    assert hurt(lambda: broker.leases.push(group)) in (PushResult.OK, PushResult.DUPLICATE)
     assert wire.direct.depths()["queued"] == 1
-    (entry,) = hurt(lambda: broker.claim(5, 1)) or broker.pending()
-    assert wire.direct.depths()["bytes"] == entry.nbytes == len(hurt(lambda: broker.fetch(entry)))
-    hurt(lambda: broker.fail("train-000000003", "g.1", "refused"))
-    assert int(wire.direct._client.hget(wire.direct._key("failures"), "train-000000003")) == 1
-    hurt(lambda: broker.settle([entry]))
-    hurt(lambda: broker.withdraw([t.uid for t in tickets]))
+    (entry,) = hurt(lambda: broker.tickets.claim(5, 1)) or broker.tickets.pending()
+    assert (
+        wire.direct.depths()["bytes"]
+        == entry.nbytes
+        == len(hurt(lambda: broker.tickets.fetch(entry)))
+    )
+    hurt(lambda: broker.leases.fail("train-000000003", "train", "g.1", "refused"))
+    assert wire.failures("train-000000003") == 1
+    hurt(lambda: broker.tickets.settle([entry]))
+    hurt(lambda: broker.tickets.withdraw([t.uid for t in tickets]))
     assert {k: v for k, v in wire.direct.depths().items() if k != "leased"} == dict.fromkeys(
         ("todo", "eval", "queued", "dead", "bytes"), 0
     )
@@ -98,22 +112,22 @@ def test_a_learner_behind_a_partition_is_fenced_when_it_comes_back(
     wire: Wire, tmp_path: Path
 ) -> None:
     zombie, successor = wire.broker, wire.direct
-    zombie.open_epoch("a")
-    zombie.issue([makers.ticket()])
-    zombie.lease(V)
-    zombie.push(makers.group())
-    entries = zombie.claim(1, 1)
+    zombie.tickets.open_epoch("a")
+    zombie.tickets.issue([makers.ticket()])
+    zombie.leases.lease(V)
+    zombie.leases.push(makers.group())
+    entries = zombie.tickets.claim(1, 1)
     wire.proxy.mode = "silence"
-    successor.open_epoch("b")
-    assert successor.pending() == entries
-    successor.settle(entries)
+    successor.tickets.open_epoch("b")
+    assert successor.tickets.pending() == entries
+    successor.tickets.settle(entries)
     late: list[str] = []
 
     def save() -> None:
         try:
             checkpoint.save(
                 tmp_path / "checkpoints", step=5, epoch="a" * 8, model=[("w", torch.zeros(2))], optimizer=[], state={},
-                keep=2, confirm=zombie.confirm_epoch,
+                keep=2, confirm=zombie.tickets.confirm_epoch,
             )  # fmt: skip
         except FencedError as error:
             late.append(str(error))
@@ -127,7 +141,10 @@ def test_a_learner_behind_a_partition_is_fenced_when_it_comes_back(
     assert late
     assert "another learner" in late[0]
     assert checkpoint.newest(tmp_path / "checkpoints") is None
-    for act in (lambda: zombie.settle(entries), lambda: zombie.issue([makers.ticket()])):
+    for act in (
+        lambda: zombie.tickets.settle(entries),
+        lambda: zombie.tickets.issue([makers.ticket()]),
+    ):
         with pytest.raises(FencedError):
             act()
     assert wire.direct.depths()["bytes"] == 0

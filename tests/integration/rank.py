@@ -141,7 +141,7 @@ def main() -> None:
             compute=torch.float32,
         )
         if rank:
-            groups = Fetched(team, MemoryBroker(), Spool(folder))
+            groups = Fetched(team, MemoryBroker().tickets, Spool(folder))
             make(name, policy, team, groups)[0].follow()
             continue
         figures = script(name, folder, policy, team)

@@ -26,7 +26,8 @@ from sppo import config
 from sppo.config import BrokerConfig
 from sppo.errors import BrokerError, ConfigError
 from sppo.transport.broker import PushResult
-from sppo.transport.redis_broker import connect, make_client
+from sppo.transport.client import make_client
+from sppo.transport.redis_broker import connect
 from sppo.transport.server import EmbeddedServer
 from sppo.types import Member, Version
 from tests import makers
@@ -74,14 +75,14 @@ def test_any_folder_and_any_temporary_folder_will_do(
 def test_what_it_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     first = EmbeddedServer(tmp_path, max_bytes=1 << 20)
     broker = connect(first.start(BrokerConfig(outage_s=0.5)), "run")
-    broker.open_epoch("a")
-    broker.issue([makers.ticket()])
+    broker.tickets.open_epoch("a")
+    broker.tickets.issue([makers.ticket()])
     life = broker.ping()
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
     first.stop()
     with pytest.raises(BrokerError, match=r"cannot be reached.* for \d+ s; is the server running"):
-        broker.issue([makers.ticket("train-000000001")])
+        broker.tickets.issue([makers.ticket("train-000000001")])
     second = EmbeddedServer(tmp_path, max_bytes=1 << 20)
     again = connect(second.start(BrokerConfig()), "run")
     assert again.ping() != life
@@ -94,13 +95,15 @@ def test_what_it_acknowledged_survives_kill_9(tmp_path: Path) -> None:
 def test_a_server_that_is_killed_comes_back_and_its_clients_never_notice(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path, max_bytes=1 << 20)
     broker = connect(server.start(BrokerConfig()), "run")
-    broker.open_epoch("a")
+    broker.tickets.open_epoch("a")
     life = broker.ping()
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
     assert not server.answers()
     issued: list[str] = []
-    waiting = threading.Thread(target=lambda: issued.extend(broker.issue([makers.ticket()])))
+    waiting = threading.Thread(
+        target=lambda: issued.extend(broker.tickets.issue([makers.ticket()]))
+    )
     waiting.start()
     time.sleep(0.5)
     server.restart()  # from this thread: the server dies with the thread that started it
@@ -110,7 +113,7 @@ def test_a_server_that_is_killed_comes_back_and_its_clients_never_notice(tmp_pat
     os.kill(server.pid, signal.SIGSTOP)
     assert not server.answers()
     server.restart()
-    assert broker.open_tickets() == {makers.ticket().uid}
+    assert broker.tickets.open_tickets() == {makers.ticket().uid}
     server.stop()
 
 
@@ -121,30 +124,34 @@ def test_each_role_may_do_its_own_work_and_no_more(tmp_path: Path) -> None:
         connect(server.credentials(settings, r), "run") for r in ("learner", "generator", "scorer")
     )
     try:
-        learner.open_epoch("a")
-        learner.issue([makers.ticket(), makers.ticket("train-000000001")])
-        first = generator.lease(Version(epoch="a", n=0))
+        learner.tickets.open_epoch("a")
+        learner.tickets.issue([makers.ticket(), makers.ticket("train-000000001")])
+        first = generator.leases.lease(Version(epoch="a", n=0))
         assert first is not None
-        generator.renew([first.ticket.uid])
-        assert generator.push(makers.group(first.ticket.uid)) is PushResult.OK
-        second = generator.lease(Version(epoch="a", n=0))
+        generator.leases.renew([first.ticket.uid])
+        assert generator.leases.push(makers.group(first.ticket.uid)) is PushResult.OK
+        second = generator.leases.lease(Version(epoch="a", n=0))
         assert second is not None
-        generator.fail(second.ticket.uid, "g.1", "reason")
-        entries = learner.claim(1, 1)
-        generator.heartbeat(Member(name="generator-0", role="generator"), 60)
-        scorer.heartbeat(Member(name="scorer-0", role="scorer"), 60)
-        assert generator.stop_reason("workers") == scorer.stop_reason("workers") == ""
-        assert [m.name for m in generator.members()] == ["generator-0", "scorer-0"]
+        generator.leases.fail(second.ticket.uid, "train", "g.1", "reason")
+        entries = learner.tickets.claim(1, 1)
+        generator.registry.heartbeat(Member(name="generator-0", role="generator"), 60)
+        scorer.registry.heartbeat(Member(name="scorer-0", role="scorer"), 60)
+        assert (
+            generator.registry.stop_reason("workers")
+            == scorer.registry.stop_reason("workers")
+            == ""
+        )
+        assert [m.name for m in generator.registry.members()] == ["generator-0", "scorer-0"]
         for forbidden in (
-            lambda: generator.open_epoch("b"),
-            lambda: generator.settle(entries),
-            lambda: generator.request_stop("learner", "x"),
-            lambda: generator.send("control", b"x"),
-            lambda: scorer.open_tickets(),
-            lambda: scorer.heartbeat(Member(name="learner-0", role="learner"), 60),
-            lambda: generator.heartbeat(Member(name="learner-0", role="learner"), 60),
-            lambda: scorer.lease(Version(epoch="a", n=0)),
-            lambda: scorer.request_stop("learner", "x"),
+            lambda: generator.tickets.open_epoch("b"),
+            lambda: generator.tickets.settle(entries),
+            lambda: generator.registry.request_stop("learner", "x"),
+            lambda: generator.mailbox.send("control", b"x"),
+            lambda: scorer.tickets.open_tickets(),
+            lambda: scorer.registry.heartbeat(Member(name="learner-0", role="learner"), 60),
+            lambda: generator.registry.heartbeat(Member(name="learner-0", role="learner"), 60),
+            lambda: scorer.leases.lease(Version(epoch="a", n=0)),
+            lambda: scorer.registry.request_stop("learner", "x"),
         ):
             with pytest.raises(BrokerError, match=r"refused a command.*ermission"):
                 forbidden()
@@ -168,7 +175,7 @@ def test_each_role_may_do_its_own_work_and_no_more(tmp_path: Path) -> None:
                 with pytest.raises(redis.exceptions.NoPermissionError):
                     client.execute_command(*command.split())
             client.close()
-        learner.settle(entries)
+        learner.tickets.settle(entries)
         assert learner.depths()["bytes"] == 0
     finally:
         server.stop()
@@ -178,22 +185,22 @@ def test_a_full_server_holds_pushes_back_and_what_frees_memory_still_works(tmp_p
     server = EmbeddedServer(tmp_path, max_bytes=4 << 20)  # the server's own cap is twice that
     broker = connect(server.start(BrokerConfig(max_bytes=1 << 30)), "run")
     try:
-        broker.open_epoch("a")
+        broker.tickets.open_epoch("a")
         uids = [f"train-{i:09d}" for i in range(12)]
-        broker.issue([makers.ticket(uid) for uid in uids])
+        broker.tickets.issue([makers.ticket(uid) for uid in uids])
         results = []
         for uid in uids:
-            broker.lease(Version(epoch="a", n=0))
-            results.append(broker.push(makers.big_group(uid, nbytes=1 << 20)))
+            broker.leases.lease(Version(epoch="a", n=0))
+            results.append(broker.leases.push(makers.big_group(uid, nbytes=1 << 20)))
         assert PushResult.OK in results
         assert results[-1] is PushResult.FULL
-        entries = broker.claim(20, 1)
+        entries = broker.tickets.claim(20, 1)
         assert len(entries) == results.count(PushResult.OK)
-        broker.settle(entries)
-        assert broker.push(makers.big_group(uids[-1], nbytes=1 << 20)) is PushResult.OK
+        broker.tickets.settle(entries)
+        assert broker.leases.push(makers.big_group(uids[-1], nbytes=1 << 20)) is PushResult.OK
         assert broker.leftovers()  # one group is queued
-        broker.settle(broker.claim(20, 1))
-        broker.withdraw(broker.open_tickets())
+        broker.tickets.settle(broker.tickets.claim(20, 1))
+        broker.tickets.withdraw(broker.tickets.open_tickets())
         assert broker.leftovers() == []
     finally:
         server.stop()
@@ -254,8 +261,8 @@ def test_tls_to_a_server_of_ones_own(tmp_path: Path, embedded: BrokerConfig) -> 
             update={"url": f"rediss://localhost:{port}", "tls_ca": str(tmp_path / "cert.pem")}
         )
         broker = connect(own, "run")
-        broker.open_epoch("a")
-        assert broker.issue([makers.ticket()]) == ["issued"]
+        broker.tickets.open_epoch("a")
+        assert broker.tickets.issue([makers.ticket()]) == ["issued"]
         broker.close()
         with pytest.raises(BrokerError, match="certificate verify failed"):
             connect(own.model_copy(update={"tls_ca": ""}), "run")

@@ -1,15 +1,18 @@
 #!lua flags=allow-oom
--- Make one ticket available, whatever happened to it before: the learner is the truth about what was trained. Idempotent; fenced.
--- KEYS 1 epoch  2 state (hash uid -> q:<gid> | dead)  3 tickets (hash uid -> msgpack)
---      4 minv (hash uid -> oldest version)  5 lease (zset)  6 todo list of the ticket's stream
--- ARGV 1 epoch  2 uid  3 ticket  4 min_version
+-- Make one ticket available, whatever happened to it before: the learner is the truth about what
+-- was trained. Idempotent; fenced.
+-- state: a hash, uid -> q:<gid> | dead   tickets: a hash, uid -> msgpack
+-- minv: a hash, uid -> oldest version    waiting: the todo list of the ticket's stream
 -- Returns 'issued', 'open' (already somewhere) or 'dead'.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('FENCED') end
-local state = redis.call('HGET', KEYS[2], ARGV[2])
-if state == 'dead' then return 'dead' end
-redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])  -- also of a queued one: it may have been withdrawn meanwhile
-redis.call('HSET', KEYS[4], ARGV[2], ARGV[4])
-if state and string.sub(state, 1, 2) == 'q:' then return 'open' end
-if redis.call('ZSCORE', KEYS[5], ARGV[2]) or redis.call('LPOS', KEYS[6], ARGV[2]) then return 'open' end
-redis.call('RPUSH', KEYS[6], ARGV[2])
+local epoch, state, tickets, minv, lease, waiting = unpack(KEYS)
+local mine, uid, ticket, min_version = unpack(ARGV)
+if redis.call('GET', epoch) ~= mine then return redis.error_reply('FENCED') end
+local now = redis.call('HGET', state, uid)
+if now == 'dead' then return 'dead' end
+-- Also of a queued one: it may have been withdrawn meanwhile.
+redis.call('HSET', tickets, uid, ticket)
+redis.call('HSET', minv, uid, min_version)
+if now and string.sub(now, 1, 2) == 'q:' then return 'open' end
+if redis.call('ZSCORE', lease, uid) or redis.call('LPOS', waiting, uid) then return 'open' end
+redis.call('RPUSH', waiting, uid)
 return 'issued'

@@ -1,5 +1,9 @@
 #!lua flags=allow-oom
 -- Hand a leased ticket back to the head of its list.
--- KEYS 1 lease  2 todo list of its stream  3 tickets   ARGV 1 uid
-if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 and redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then redis.call('LPUSH', KEYS[2], ARGV[1]) end
+-- waiting: the todo list of the ticket's stream
+local lease, waiting, tickets = unpack(KEYS)
+local uid = unpack(ARGV)
+if redis.call('ZREM', lease, uid) == 1 and redis.call('HEXISTS', tickets, uid) == 1 then
+  redis.call('LPUSH', waiting, uid)
+end
 return 1

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Prolong leases that are still held.
--- KEYS 1 lease   ARGV 1 lease ms, then uids
+-- Prolong a lease that is still held.
+local lease = unpack(KEYS)
+local uid, lease_ms = unpack(ARGV)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for i = 2, #ARGV do redis.call('ZADD', KEYS[1], 'XX', now + ARGV[1], ARGV[i]) end
-return #ARGV - 1
+return redis.call('ZADD', lease, 'XX', now + lease_ms, uid)

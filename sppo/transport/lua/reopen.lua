@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
--- Take the run back after the server lost its newest writes: nobody holds it, or the epoch that this one had replaced.
--- KEYS 1 epoch  2 epoch:before  3 queue (stream)
--- ARGV 1 epoch  2 consumer group  3 the epoch it replaced
+-- Take the run back after the server lost its newest writes: nobody holds it, or the epoch that
+-- this one had replaced.
+-- replaced: that epoch   readers: the consumer group
 -- Returns 1, or 0 if another learner has it.
-local now = redis.call('GET', KEYS[1]) or ''
-if now ~= '' and now ~= ARGV[1] and now ~= ARGV[3] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1])
-redis.call('SET', KEYS[2], ARGV[3])
-redis.pcall('XGROUP', 'CREATE', KEYS[3], ARGV[2], '0', 'MKSTREAM')
+local epoch, before, queue = unpack(KEYS)
+local mine, replaced, readers = unpack(ARGV)
+local now = redis.call('GET', epoch) or ''
+if now ~= '' and now ~= mine and now ~= replaced then return 0 end
+redis.call('SET', epoch, mine)
+redis.call('SET', before, replaced)
+redis.pcall('XGROUP', 'CREATE', queue, readers, '0', 'MKSTREAM')
 return 1

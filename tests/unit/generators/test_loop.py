@@ -45,7 +45,9 @@ class Running:
             **makers.sections(**learner),
         )
         self.error: BaseException | None = None
-        self.publisher = WeightPublisher(broker, GlooSender("127.0.0.1"), phase_timeout_s=3)
+        self.publisher = WeightPublisher(
+            broker.registry, broker.mailbox, GlooSender("127.0.0.1"), phase_timeout_s=3
+        )
         self._broker = broker
 
         def run() -> None:
@@ -57,13 +59,13 @@ class Running:
 
         self.thread = threading.Thread(target=run, daemon=True)
         self.thread.start()
-        wait(lambda: broker.members() != [])
+        wait(lambda: broker.registry.members() != [])
 
     def publish(self, n: int) -> None:
         self.publisher.publish(Version(epoch="e", n=n), weights(n).items())
 
     def stop(self) -> None:
-        self._broker.request_stop("workers", "test")
+        self._broker.registry.request_stop("workers", "test")
         self.thread.join(10)
         self.publisher.close()
 
@@ -86,8 +88,8 @@ def groups(broker: MemoryBroker, count: int) -> list[Group]:
     found: list[Group] = []
     deadline = time.monotonic() + 10
     while len(found) < count and time.monotonic() < deadline:
-        for entry in broker.claim(100, 0.1):
-            frame = broker.fetch(entry)
+        for entry in broker.tickets.claim(100, 0.1):
+            frame = broker.tickets.fetch(entry)
             assert frame is not None
             found.append(codec.decode_group(frame))
     return found
@@ -96,7 +98,7 @@ def groups(broker: MemoryBroker, count: int) -> list[Group]:
 def test_tickets_become_scored_groups(broker: MemoryBroker) -> None:
     running = Running(broker, FakeEngine())
     running.publish(0)
-    broker.issue([makers.ticket(f"train-{i:09d}") for i in range(6)])
+    broker.tickets.issue([makers.ticket(f"train-{i:09d}") for i in range(6)])
     made = groups(broker, 6)
     running.stop()
     assert sorted(g.uid for g in made) == [f"train-{i:09d}" for i in range(6)]
@@ -106,13 +108,13 @@ def test_tickets_become_scored_groups(broker: MemoryBroker) -> None:
         assert group.versions() == {Version(epoch="e", n=0)}
         assert group.gid.startswith(f"{group.uid}.generator-0.1.")
     assert broker.depths()["leased"] == 0
-    assert broker.members() == []  # it left
+    assert broker.registry.members() == []  # it left
     assert running.error is None
 
 
 def test_no_ticket_is_begun_before_the_first_weights(broker: MemoryBroker) -> None:
     running = Running(broker, FakeEngine())
-    broker.issue([makers.ticket()])
+    broker.tickets.issue([makers.ticket()])
     time.sleep(0.3)
     assert broker.depths()["todo"] == 1
     running.publish(0)
@@ -124,7 +126,9 @@ def test_an_evaluation_completion_is_of_one_version(broker: MemoryBroker) -> Non
     running = Running(broker, FakeEngine(token_s=0.05))
     running.publish(0)
     long = SamplingParams(completions=1, temperature=0.0, max_tokens=20, seed=3)
-    broker.issue([makers.ticket(f"eval-a-{i}", sampling=long, prompt_ids=(i,)) for i in range(3)])
+    broker.tickets.issue(
+        [makers.ticket(f"eval-a-{i}", sampling=long, prompt_ids=(i,)) for i in range(3)]
+    )
     wait(lambda: broker.depths()["leased"] == 3)
     running.publish(1)  # in the middle of them
     made = groups(broker, 3)
@@ -147,11 +151,11 @@ def test_a_scorer_that_refuses_makes_a_dead_letter_with_its_reason_and_work_goes
 
     running = Running(broker, FakeEngine(), Picky())
     running.publish(0)
-    broker.issue([makers.ticket(f"train-{i:09d}") for i in range(3)])
+    broker.tickets.issue([makers.ticket(f"train-{i:09d}") for i in range(3)])
     assert {g.uid[-1] for g in groups(broker, 2)} == {"0", "2"}
     wait(lambda: broker.depths()["dead"] == 1)
     running.stop()
-    letter = broker.dead_letters()[0]
+    letter = broker.tickets.dead_letters()[0]
     assert letter.uid == "train-000000001"
     assert "not this one" in letter.reason
 
@@ -163,7 +167,9 @@ def test_preferences_that_contradict_themselves_are_tried_again_then_a_dead_lett
     running = Running(broker, FakeEngine(), InlineScorer(f"{__name__}:judge"), target="half")
     running.publish(0)
     questions = ["fine", "contradict", "fine"]
-    broker.issue([makers.ticket(f"train-{i:09d}", question=q) for i, q in enumerate(questions)])
+    broker.tickets.issue(
+        [makers.ticket(f"train-{i:09d}", question=q) for i, q in enumerate(questions)]
+    )
     # Then the others go on with their preferences
     made = groups(broker, 2)
     assert {g.uid[-1] for g in made} == {"0", "2"}
@@ -174,7 +180,7 @@ def test_preferences_that_contradict_themselves_are_tried_again_then_a_dead_lett
     # And the letter names scorer, group and entry, after three attempts
     wait(lambda: broker.depths()["dead"] == 1)
     running.stop()
-    reason = broker.dead_letters()[0].reason
+    reason = broker.tickets.dead_letters()[0].reason
     assert all(
         w in reason for w in ("judge, group train-000000001", "preferences[", "expected a sum of 1")
     ), reason
@@ -183,12 +189,12 @@ def test_preferences_that_contradict_themselves_are_tried_again_then_a_dead_lett
 def test_rewards_where_preferences_are_needed_are_refused(broker: MemoryBroker) -> None:
     running = Running(broker, FakeEngine(), target="half")
     running.publish(0)
-    broker.issue([makers.ticket()])
+    broker.tickets.issue([makers.ticket()])
     wait(lambda: broker.depths()["dead"] == 1)
-    (member,) = broker.members()
+    (member,) = broker.registry.members()
     running.stop()
-    assert "objective.link = 'bradley-terry'" in broker.dead_letters()[0].reason
-    assert broker._failures[makers.ticket().uid] == 1  # it would fail again
+    assert "objective.link = 'bradley-terry'" in broker.tickets.dead_letters()[0].reason
+    assert broker.work.failures[makers.ticket().uid] == 1  # it would fail again
     assert member.refusals in (0, 1)  # told by the next heartbeat
 
 
@@ -206,19 +212,22 @@ def test_a_scorer_that_gives_another_kind_of_score_than_before_is_refused(
 
     running = Running(broker, FakeEngine(), Fickle())
     running.publish(0)
-    broker.issue([makers.ticket("train-000000000")])
+    broker.tickets.issue([makers.ticket("train-000000000")])
     assert len(groups(broker, 1)) == 1
-    broker.issue([makers.ticket("train-000000001", question="compare")])
+    broker.tickets.issue([makers.ticket("train-000000001", question="compare")])
     wait(lambda: broker.depths()["dead"] == 1)
     running.stop()
-    assert "gave preferences, and rewards for an earlier group" in broker.dead_letters()[0].reason
+    assert (
+        "gave preferences, and rewards for an earlier group"
+        in broker.tickets.dead_letters()[0].reason
+    )
 
 
 def test_leases_in_hand_are_given_back_on_a_stop(broker: MemoryBroker) -> None:
     running = Running(broker, FakeEngine(token_s=0.5))
     running.publish(0)
     long = SamplingParams(completions=2, temperature=1.0, max_tokens=500, seed=1)
-    broker.issue([makers.ticket(sampling=long)])
+    broker.tickets.issue([makers.ticket(sampling=long)])
     wait(lambda: broker.depths()["leased"] == 1)
     running.stop()
     assert (broker.depths()["leased"], broker.depths()["todo"]) == (0, 1)

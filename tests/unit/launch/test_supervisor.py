@@ -124,7 +124,7 @@ class Up:
         self.watchdog = Watchdog(90, 600)
         run = config.load("quickstart", ["learner.device=cpu"], environment=False)
         parts: dict[str, Any] = {
-            "cluster": self.cluster, "broker": self.broker, "keeper": Keeper(),
+            "cluster": self.cluster, "registry": self.broker, "keeper": Keeper(),
             "reporter": self.reporter, "scaler": self.scaler,
         }  # fmt: skip
         self.supervisor = Supervisor(

@@ -94,14 +94,14 @@ class Life:
         if stop_after is not None:
             threading.Thread(target=self._stop, args=(stop_after,), daemon=True).start()
         outcome = assemble.run(self._settings, self.broker, self.run_dir)
-        self.broker.request_stop("workers", "test")
+        self.broker.registry.request_stop("workers", "test")
         self._thread.join(10)
         return outcome
 
     def _stop(self, step: int) -> None:
         while len(records(self.run_dir)) < step:
             time.sleep(0.01)
-        self.broker.request_stop("learner", "test")
+        self.broker.registry.request_stop("learner", "test")
 
 
 def records(run_dir: Path) -> list[dict[str, Any]]:
@@ -250,7 +250,7 @@ def test_a_stop_while_no_generator_is_alive_loses_no_record(
 
     async def leave_after_the_first(update: dict[str, Any], version: Any) -> None:
         if version.n:
-            life.broker.request_stop("learner", "test")
+            life.broker.registry.request_stop("learner", "test")
             raise RuntimeError("out of memory")
         await apply(update, version)
 

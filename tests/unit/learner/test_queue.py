@@ -20,6 +20,7 @@ from sppo.tasks.questions import Question, Questions
 from sppo.tasks.tickets import TicketFactory
 from sppo.transport.broker import PushResult
 from sppo.transport.memory import MemoryBroker
+from sppo.transport.memory_tickets import Work
 from sppo.types import Version
 from tests import makers
 
@@ -53,16 +54,16 @@ class Life:
             vocabulary=100,
         )
         self.version = Version(epoch=epoch, n=0)
-        self.broker.open_epoch(epoch)
+        self.broker.tickets.open_epoch(epoch)
 
     def generate(self, count: int) -> list[str]:
         """What a generator does with `count` tickets."""
         done = []
         for _ in range(count):
-            lease = self.broker.lease(self.version)
+            lease = self.broker.leases.lease(self.version)
             if lease is None:
                 break
-            self.broker.push(makers.group(lease.ticket.uid, version=self.version))
+            self.broker.leases.push(makers.group(lease.ticket.uid, version=self.version))
             done.append(lease.ticket.uid)
         return done
 
@@ -192,13 +193,15 @@ def test_a_dead_letter_makes_room_and_is_counted(server: MemoryBroker) -> None:
     life = Life(server, "a")
     life.queue.admit(2, 0)
     for attempt in range(3):
-        lease = life.broker.lease(life.version)
+        lease = life.broker.leases.lease(life.version)
         assert lease is not None
-        other = life.broker.lease(life.version)
+        other = life.broker.leases.lease(life.version)
         assert other is not None
-        life.broker.release(other.ticket.uid)
-        life.broker.fail(min(lease.ticket.uid, other.ticket.uid), f"try {attempt}", "refused")
-        life.broker.release(lease.ticket.uid)
+        life.broker.leases.release(other.ticket.uid, other.ticket.stream)
+        life.broker.leases.fail(
+            min(lease.ticket.uid, other.ticket.uid), "train", f"try {attempt}", "refused"
+        )
+        life.broker.leases.release(lease.ticket.uid, lease.ticket.stream)
     life.queue.receive(0)
     assert life.ledger.dead == 1
     life.queue.admit(2, 0)
@@ -211,9 +214,11 @@ def test_an_evaluation_ends_when_every_question_came_or_died(server: MemoryBroke
     assert life.queue.finish_evaluation() is None
     assert len(life.generate(2)) == 2
     for _ in range(3):
-        lease = life.broker.lease(life.version)
+        lease = life.broker.leases.lease(life.version)
         assert lease is not None
-        life.broker.fail(lease.ticket.uid, f"try {lease.attempt}", "refused")
+        life.broker.leases.fail(
+            lease.ticket.uid, lease.ticket.stream, f"try {lease.attempt}", "refused"
+        )
     life.queue.receive(0)
     groups = life.queue.finish_evaluation()
     assert groups is not None
@@ -232,8 +237,8 @@ def test_a_broker_that_restarted_and_lost_everything_is_filled_again_while_the_l
     assert life.step(1) == ["train-000000000"]  # two more are claimed and only in memory
     life.queue.held_out.start("a-0", 0)
     # When the server comes back empty
-    life.broker.__dict__.update(MemoryBroker().__dict__)
-    life.broker.open_epoch("a")  # RedisBroker does this by itself
+    life.broker.work.__dict__.update(Work(BrokerConfig()).__dict__)
+    life.broker.tickets.open_epoch("a")  # RedisBroker does this by itself
     life.queue.receive(0)
     # Then what is not in memory is offered again, training and evaluation, and nothing is used
     # twice
@@ -261,9 +266,12 @@ def test_a_group_made_again_after_a_rollback_is_dropped_while_the_first_is_in_us
         server._todo["train"].append(uid)
     assert life.step(1) == ["train-000000000"]
     for i in range(2):
-        lease = life.broker.lease(life.version)
+        lease = life.broker.leases.lease(life.version)
         assert lease is not None
-        assert life.broker.push(makers.group(lease.ticket.uid, gid=f"again-{i}")) is PushResult.OK
+        assert (
+            life.broker.leases.push(makers.group(lease.ticket.uid, gid=f"again-{i}"))
+            is PushResult.OK
+        )
     life.queue.receive(0)
     assert life.step(1) == ["train-000000001"]
     assert life.queue.batch(1) is None
@@ -307,11 +315,11 @@ def test_a_poison_frame_is_quarantined_and_its_ticket_given_up_after_three(
     life = Life(server, "a", folder=tmp_path)
     life.queue.admit(1, 0)
     for attempt in range(3):
-        lease = life.broker.lease(life.version)
+        lease = life.broker.leases.lease(life.version)
         assert lease is not None
         group = makers.group(lease.ticket.uid, gid=f"poison-{attempt}")
         ids = np.asarray([10**6], np.int32)  # would index far outside the embedding
-        life.broker.push(replace(group, prompt_ids=ids))
+        life.broker.leases.push(replace(group, prompt_ids=ids))
         life.queue.receive(0)
         assert life.queue.batch(1) is None
     life.queue.receive(0)
@@ -330,7 +338,7 @@ def test_a_ticket_given_up_after_lost_writes_is_not_trained_too(server: MemoryBr
     server._queue.clear()
     server._state.clear()
     for attempt in range(3):
-        life.broker.fail("train-000000000", f"try {attempt}", "refused")
+        life.broker.leases.fail("train-000000000", "train", f"try {attempt}", "refused")
     life.queue.receive(0)
     assert life.ledger.dead == 1
     assert life.step(1) == ["train-000000001"]

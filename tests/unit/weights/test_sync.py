@@ -32,7 +32,7 @@ class Peer:
         self, broker: MemoryBroker, name: str, engine: FakeEngine | None = None, *, life: str = "a"
     ) -> None:
         self.engine = engine or FakeEngine()
-        self.receiver = WeightReceiver(broker, self.engine, name, phase_timeout_s=5)
+        self.receiver = WeightReceiver(broker.mailbox, self.engine, name, phase_timeout_s=5)
         self.error: BaseException | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -42,7 +42,7 @@ class Peer:
         threading.Thread(target=self._beats, args=(broker, name, life), daemon=True).start()
 
     def _beat(self, broker: MemoryBroker, name: str, life: str) -> None:
-        broker.heartbeat(
+        broker.registry.heartbeat(
             Member(name=name, role="generator", life=life, ready_s=time.monotonic()), 60
         )
 
@@ -87,7 +87,9 @@ def broker() -> MemoryBroker:
 
 @pytest.fixture
 def publisher(broker: MemoryBroker) -> Iterator[WeightPublisher]:
-    made = WeightPublisher(broker, GlooSender("127.0.0.1"), phase_timeout_s=2)
+    made = WeightPublisher(
+        broker.registry, broker.mailbox, GlooSender("127.0.0.1"), phase_timeout_s=2
+    )
     yield made
     made.close()
 
@@ -126,7 +128,7 @@ def test_a_newcomer_joins_at_the_next_sync_and_a_leaver_is_forgotten(
     sent = published(publisher, 1, seed=1)
     assert same(second.engine.weights, sent)
     first.stop()
-    broker.leave("generator-0")
+    broker.registry.leave("generator-0")
     sent = published(publisher, 2, seed=2)
     assert same(second.engine.weights, sent)
     assert not same(first.engine.weights, sent)
@@ -137,7 +139,7 @@ def test_a_silent_generator_costs_one_deadline_and_the_sync_goes_on(
     broker: MemoryBroker, publisher: WeightPublisher
 ) -> None:
     peer = Peer(broker, "generator-0")
-    broker.heartbeat(
+    broker.registry.heartbeat(
         Member(name="generator-1", role="generator"), 60
     )  # registered, but nobody answers
     report = publisher.publish(Version(epoch="e", n=0), weights(0).items())
@@ -151,7 +153,7 @@ def test_nobody_in_time_is_an_error_that_names_who(
 ) -> None:
     with pytest.raises(WeightSyncError, match="no live generator"):
         published(publisher, 0, seed=0)
-    broker.heartbeat(Member(name="generator-7", role="generator"), 60)
+    broker.registry.heartbeat(Member(name="generator-7", role="generator"), 60)
     with pytest.raises(WeightSyncError, match=r"phase ready.*generator-7.*2 s"):
         published(publisher, 0, seed=0)
 
@@ -239,7 +241,7 @@ def test_a_dead_member_is_waited_for_no_longer_than_its_registration(
     broker: MemoryBroker, publisher: WeightPublisher
 ) -> None:
     peer = Peer(broker, "generator-0")
-    broker.heartbeat(
+    broker.registry.heartbeat(
         Member(name="generator-1", role="generator"), 0.7
     )  # died just after its last heartbeat
     report = publisher.publish(Version(epoch="e", n=0), weights(0).items())
@@ -294,7 +296,7 @@ def test_bytes_that_are_not_those_staged_are_refused(broker: MemoryBroker) -> No
             return corrupted
 
     sender = Corrupting("127.0.0.1")
-    publisher = WeightPublisher(broker, sender, phase_timeout_s=2)
+    publisher = WeightPublisher(broker.registry, broker.mailbox, sender, phase_timeout_s=2)
     peer = Peer(broker, "generator-0")
     with pytest.raises(
         WeightSyncError, match=r"failed 5 times.*checksum mismatch in the bucket of embed"

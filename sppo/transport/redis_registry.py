@@ -1,0 +1,90 @@
+"""Who is there, who should stop, and which run has which name, on a Redis or Valkey server."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from typing import cast
+
+from sppo.errors import BadFrame
+from sppo.transport import codec
+from sppo.transport.broker import Registry
+from sppo.transport.client import Connection
+from sppo.types import Member
+
+MEMBER_STOP_TTL_S = 120
+
+log = logging.getLogger(__name__)
+
+
+class RedisRegistry(Registry):
+    """See `sppo.transport.broker`; and the names of runs, for `sppo.transport.runs`."""
+
+    def __init__(self, server: Connection) -> None:
+        self._server = server
+        self._announced: tuple[str, bytes] | None = None
+
+    def heartbeat(self, member: Member, ttl_s: float) -> None:
+        client, key = self._server.client, self._server.key
+        value = codec.pack(asdict(member))
+        self._server.call(lambda: client.set(key(f"hb:{member.name}"), value, px=int(ttl_s * 1000)))
+        self._server.call(lambda: client.sadd(key("members"), member.name))
+
+    def leave(self, name: str) -> None:
+        client, key = self._server.client, self._server.key
+        self._server.call(lambda: client.delete(key(f"hb:{name}")))
+        self._server.call(lambda: client.srem(key("members"), name))
+
+    def members(self) -> list[Member]:
+        client, key = self._server.client, self._server.key
+        names = sorted(
+            n.decode() for n in self._server.call(lambda: client.smembers(key("members")))
+        )
+        if not names:
+            return []
+        values = self._server.call(lambda: client.mget([key(f"hb:{n}") for n in names]))
+        found = [_member(value) for value in values if value is not None]
+        return [member for member in found if member is not None]
+
+    def alive(self, name: str) -> bool:
+        """Whether this member's heartbeat is there."""
+        client, key = self._server.client, self._server.key
+        return bool(self._server.call(lambda: client.exists(key(f"hb:{name}"))))
+
+    def request_stop(self, audience: str, reason: str) -> None:
+        client, key = self._server.client, self._server.key
+        # One member's is for the process that has the name now, not for whoever takes it later.
+        expires = None if audience in ("learner", "workers") else MEMBER_STOP_TTL_S
+        self._server.call(lambda: client.set(key(f"stop:{audience}"), reason, ex=expires))
+
+    def stop_reason(self, *audiences: str) -> str:
+        client, key = self._server.client, self._server.key
+        values = self._server.call(lambda: client.mget([key(f"stop:{a}") for a in audiences]))
+        return str(next((value.decode() for value in values if value), ""))
+
+    def announce(self, name: str, record: bytes) -> None:
+        """Say what run has this name."""
+        self._announced = name, record
+        self._server.call(lambda: self._server.client.set(_run_key(name), record))
+
+    def announce_again(self) -> None:
+        """To a server that has lost it."""
+        if self._announced is not None:
+            self.announce(*self._announced)
+
+    def get_run(self, name: str) -> bytes | None:
+        """What was announced last under this name."""
+        client = self._server.client
+        return cast("bytes | None", self._server.call(lambda: client.get(_run_key(name))))
+
+
+def _run_key(name: str) -> str:
+    return f"sppo:{name}:run"
+
+
+def _member(value: bytes) -> Member | None:
+    try:
+        return Member(**codec.unpack(value))
+    except (BadFrame, TypeError):  # of another version, or nonsense: nobody to work with
+        log.warning("an entry of the registry cannot be read: %r", value[:100])
+        return None
