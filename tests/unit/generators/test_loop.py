@@ -80,7 +80,7 @@ def wait(condition: Callable[[], bool], seconds: float = 10) -> None:
 @pytest.fixture
 def broker() -> MemoryBroker:
     made = MemoryBroker()
-    made.open_epoch("e")
+    made.tickets.open_epoch("e")
     return made
 
 

@@ -262,8 +262,8 @@ def test_a_group_made_again_after_a_rollback_is_dropped_while_the_first_is_in_us
     life.queue.receive(0)
     # Given a server whose log was cut off before the pushes: the tickets are open, and made again
     for uid in ("train-000000000", "train-000000001"):
-        server._state.pop(uid)
-        server._todo["train"].append(uid)
+        server.work.state.pop(uid)
+        server.work.todo["train"].append(uid)
     assert life.step(1) == ["train-000000000"]
     for i in range(2):
         lease = life.broker.leases.lease(life.version)
@@ -324,7 +324,7 @@ def test_a_poison_frame_is_quarantined_and_its_ticket_given_up_after_three(
         assert life.queue.batch(1) is None
     life.queue.receive(0)
     assert life.ledger.dead == 1
-    (letter,) = server.dead_letters()
+    (letter,) = server.tickets.dead_letters()
     assert "vocabulary of 100" in letter.reason
     assert len(list((tmp_path / "quarantine").iterdir())) == 3
 
@@ -335,8 +335,8 @@ def test_a_ticket_given_up_after_lost_writes_is_not_trained_too(server: MemoryBr
     life.generate(2)
     life.queue.receive(0)
     # Given a server that lost the pushes, where one ticket is then refused for good
-    server._queue.clear()
-    server._state.clear()
+    server.work.queue.clear()
+    server.work.state.clear()
     for attempt in range(3):
         life.broker.leases.fail("train-000000000", "train", f"try {attempt}", "refused")
     life.queue.receive(0)
