@@ -12,29 +12,26 @@ path of their rounding, forward and full, and the least ratio counts.
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import importlib
 import math
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sppo.bench.checks import Check, at_least, at_most, unjudged
+from sppo.bench.gauges import Clock, Memory
+from sppo.bench.kernel_ways import ACCURATE, FAST, FULL_BF16, FULL_FLOAT32, Way, ways_of
 from sppo.errors import SppoError
-from sppo.kernels import linear_logprob
 
 Device = Literal["auto", "cpu", "cuda"]
-Logprob = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(hidden_TH, weight_VH, target_T) to log-probs [T]."""
 MODES = ("forward", "backward", "full")
+PRODUCTS = {"forward": 2, "backward": 4, "full": 6}
+"""Times THV: the floating-point operations of the products alone."""
 MOST_ERROR = 1e-4
 """Mean |Δ| in nats of what counts as exact: float32 logits reach it, logits rounded to bf16 do
 not.
@@ -45,9 +42,8 @@ SAMPLED_TOKENS = 64
 """Tokens whose log-probs are compared with float64."""
 GPU_NEEDS = (
     "the grid of `sppo-cli bench kernels --device cuda` needs an NVIDIA GPU of compute capability "
-    "8.0 or more, the "
-    "CUDA build of torch 2.13.0 and triton 3.7.1; what does not fit into its memory is reported as "
-    "such"
+    "8.0 or more, the CUDA build of torch 2.13.0 and triton 3.7.1; what does not fit into its "
+    "memory is reported as such"
 )
 
 
@@ -71,15 +67,6 @@ GPU_SIZES = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """One implementation."""
-
-    name: str
-    kind: Literal["ours", "full", "peer"]
-    logprob: Logprob
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One way in one mode."""
 
@@ -93,7 +80,7 @@ class Row:
     high_s: float
     """The slowest fifth is slower."""
     tflops_per_s: float
-    """Of the products alone: 2THV forward, 4THV backward."""
+    """Of the products alone."""
     extra_mib: float | None
     """None for `backward`, which runs inside of `full`."""
     error_nats: float
@@ -120,7 +107,7 @@ def measure(device: Device, rounds: int, *, quick: bool, say: Callable[[str], No
         raise SppoError(f"torch sees no GPU: {GPU_NEEDS}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    ways, missing = _ways(device)
+    ways, missing = ways_of(device)
     sizes = [QUICK_SIZE] if quick else GPU_SIZES if device == "cuda" else [DEFAULT_SIZE]
     rows = []
     for size in sizes:
@@ -171,101 +158,6 @@ def checks(found: Measured, *, quick: bool) -> list[Check]:
     return [*of_time, at_most("memory_share", memory, 0.2, "share"), *judged]
 
 
-# ways ---------------------------------------------------------------------------------------------
-
-ACCURATE, FAST, TORCH = "sppo", "sppo, fast", "sppo, torch"
-FULL_FLOAT32, FULL_BF16 = "log_softmax, float32 logits", "log_softmax, bf16 logits"
-
-
-def _accurate(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
-    return linear_logprob(hidden_TH, weight_VH, target_T)[0]
-
-
-def _fast(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
-    return linear_logprob(hidden_TH, weight_VH, target_T, fast=True)[0]
-
-
-def _torch(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
-    return linear_logprob(hidden_TH, weight_VH, target_T, backend="torch")[0]
-
-
-def _full_float32(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
-    all_TV = torch.log_softmax(hidden_TH.float() @ weight_VH.float().T, -1)
-    return all_TV.gather(-1, target_T[:, None])[:, 0]
-
-
-def _full_bf16(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
-    return (
-        torch.log_softmax(hidden_TH @ weight_VH.T, -1).gather(-1, target_T[:, None])[:, 0].float()
-    )
-
-
-def _torch_fused() -> Logprob:
-    options = torch.nn.LinearCrossEntropyOptions()
-
-    def logprob(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
-        fused: Any = torch.nn.functional.linear_cross_entropy
-        loss_T: Tensor = fused(hidden_TH, weight_VH, target_T, reduction="none", options=options)
-        return -loss_T.float()
-
-    return logprob
-
-
-def _liger() -> Logprob:
-    base: Any = importlib.import_module(
-        "liger_kernel.chunked_loss.fused_linear_ppo"
-    ).LigerFusedLinearPPOBase
-
-    def logprob(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
-        logprob_1T: Tensor = base.chunk_forward(hidden_TH[None], weight_VH, target_T[None])
-        return logprob_1T[0]
-
-    return logprob
-
-
-def _cut_cross_entropy(implementation: str) -> Logprob:
-    package: Any = importlib.import_module("cut_cross_entropy")
-
-    def logprob(hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor) -> Tensor:
-        given = (hidden_TH, weight_VH, target_T)
-        loss_T: Tensor = package.linear_cross_entropy(*given, reduction="none", impl=implementation)
-        return -loss_T.float()
-
-    return logprob
-
-
-PEERS: dict[str, tuple[str, Callable[[str], Logprob]]] = {
-    "torch linear_cross_entropy": ("torch 2.13", lambda device: _torch_fused()),
-    "Liger, chunked": ("liger-kernel", lambda device: _liger()),
-    "Apple cut-cross-entropy": (
-        "cut-cross-entropy and triton",
-        lambda device: _cut_cross_entropy("cce" if device == "cuda" else "torch_compile"),
-    ),
-}
-"""Name to (what has to be installed, how to load it for a device)."""
-
-
-def _ways(device: str) -> tuple[list[Way], dict[str, str]]:
-    """Ours, the full computations and the peers that are installed; and why others are missing."""
-    ways = [
-        Way(name=ACCURATE, kind="ours", logprob=_accurate),
-        # On a GPU Triton is the first: it does not round logits, and the torch path is the
-        # alternative to it.
-        Way(name=FAST, kind="ours", logprob=_fast)
-        if device == "cpu"
-        else Way(name=TORCH, kind="ours", logprob=_torch),
-        Way(name=FULL_FLOAT32, kind="full", logprob=_full_float32),
-        Way(name=FULL_BF16, kind="full", logprob=_full_bf16),
-    ]
-    missing = {}
-    for name, (needed, load) in PEERS.items():
-        try:
-            ways.append(Way(name=name, kind="peer", logprob=load(device)))
-        except (ImportError, AttributeError):
-            missing[name] = f"not installed: {needed}"
-    return ways, missing
-
-
 # measuring ----------------------------------------------------------------------------------------
 
 
@@ -280,28 +172,62 @@ class _Inputs:
     """Log-probs of the sampled tokens in float64."""
 
 
+@dataclass(slots=True)
+class _Figures:
+    """What was seen of each way so far."""
+
+    seconds: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    """By way and mode."""
+    extra: dict[tuple[str, str], float] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+
+    def enough(self, way: Way) -> bool:
+        """Whether a slow way has had its time."""
+        spent = sum(self.seconds[way.name, "forward"]) + sum(self.seconds[way.name, "full"])
+        return spent > MOST_SECONDS
+
+    def add(self, way: Way, inputs: _Inputs, *, warm_up: bool) -> None:
+        """Run it once in every mode. The first run compiles, and is not counted."""
+        for mode, taken, mib, logprob_T in _run(way, inputs):
+            gap_S = logprob_T[inputs.sample_S].double() - inputs.exact_S
+            self.errors[way.name] = float(gap_S.abs().mean())
+            if warm_up:
+                continue
+            self.seconds[way.name, mode].append(taken)
+            if mib is not None:
+                self.extra[way.name, mode] = max(mib, self.extra.get((way.name, mode), 0.0))
+
+    def rows(self, way: Way, size: Size) -> list[Row]:
+        """One for each mode."""
+        return [self._row(way, size, mode) for mode in MODES]
+
+    def _row(self, way: Way, size: Size, mode: str) -> Row:
+        low, median, high = _quantiles(self.seconds[way.name, mode])
+        flops = PRODUCTS[mode] * size.tokens * size.hidden * size.vocabulary
+        return Row(
+            way=way.name,
+            kind=way.kind,
+            size=size,
+            mode=mode,
+            median_s=median,
+            low_s=low,
+            high_s=high,
+            tflops_per_s=flops / median / 1e12,
+            extra_mib=self.extra.get((way.name, mode)),
+            error_nats=self.errors[way.name],
+        )
+
+
 def _measure_size(
     device: str, size: Size, ways: Sequence[Way], rounds: int, say: Callable[[str], None]
 ) -> tuple[list[Row], dict[str, str]]:
-    inputs = _inputs(device, size)
-    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    extra: dict[tuple[str, str], float] = {}
-    errors: dict[str, float] = {}
+    inputs, figures = _inputs(device, size), _Figures()
     failed: dict[str, str] = {}
-    for number in range(rounds + 1):  # the first compiles, and is not counted
-        for way in [w for w in ways if w.name not in failed]:
-            if sum(seconds[way.name, "forward"]) + sum(seconds[way.name, "full"]) > MOST_SECONDS:
-                continue
-            say(f"  {'warm-up' if number == 0 else f'round {number} of {rounds}'}: {way.name}")
+    for number in range(rounds + 1):
+        for way in [w for w in ways if w.name not in failed and not figures.enough(w)]:
+            say(f"  {f'round {number} of {rounds}' if number else 'warm-up'}: {way.name}")
             try:
-                for mode, taken, mib, logprob_T in _run(way, inputs):
-                    errors[way.name] = float(
-                        (logprob_T[inputs.sample_S].double() - inputs.exact_S).abs().mean()
-                    )
-                    if number:
-                        seconds[way.name, mode].append(taken)
-                        if mib is not None:
-                            extra[way.name, mode] = max(mib, extra.get((way.name, mode), 0.0))
+                figures.add(way, inputs, warm_up=number == 0)
             except Exception as error:  # a peer that does not run here, or does not fit
                 if way.kind == "ours":
                     raise
@@ -310,26 +236,7 @@ def _measure_size(
                     f"failed at T = {size.tokens}, H = {size.hidden}: {type(error).__name__}: "
                     f"{reason}"
                 )
-    products = {"forward": 2, "backward": 4, "full": 6}
-    rows = []
-    for way in [w for w in ways if w.name not in failed]:
-        for mode in MODES:
-            low, median, high = _quantiles(seconds[way.name, mode])
-            flops = products[mode] * size.tokens * size.hidden * size.vocabulary
-            rows.append(
-                Row(
-                    way=way.name,
-                    kind=way.kind,
-                    size=size,
-                    mode=mode,
-                    median_s=median,
-                    low_s=low,
-                    high_s=high,
-                    tflops_per_s=flops / median / 1e12,
-                    extra_mib=extra.get((way.name, mode)),
-                    error_nats=errors[way.name],
-                )
-            )
+    rows = [row for w in ways if w.name not in failed for row in figures.rows(w, size)]
     return rows, failed
 
 
@@ -354,7 +261,7 @@ def _run(way: Way, inputs: _Inputs) -> Iterator[tuple[str, float, float | None, 
     """(mode, seconds, extra MiB, log-probs) of one forward without and one forward and backward
     with a graph.
     """
-    clock, memory = _Clock(inputs.hidden_TH.is_cuda), _Memory(inputs.hidden_TH.is_cuda)
+    clock, memory = Clock(inputs.hidden_TH.is_cuda), Memory(inputs.hidden_TH.is_cuda)
     memory.reset()
     with torch.no_grad():
         clock.start()
@@ -372,58 +279,6 @@ def _run(way: Way, inputs: _Inputs) -> Iterator[tuple[str, float, float | None, 
     backward_s = clock.lap()
     yield "backward", backward_s, None, logprob_T.detach()
     yield "full", forward_s + backward_s, memory.extra_mib(), logprob_T.detach()
-
-
-class _Clock:
-    def __init__(self, gpu: bool) -> None:
-        self._gpu = gpu
-
-    def start(self) -> None:
-        self._started = self._now()
-
-    def lap(self) -> float:
-        """Seconds since the start or the last lap."""
-        before, self._started = self._started, self._now()
-        return self._started - before
-
-    def _now(self) -> float:
-        if self._gpu:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-
-class _Memory:
-    """What a call adds at its peak, in MiB: None where the system does not let us see it."""
-
-    def __init__(self, gpu: bool) -> None:
-        self._gpu = gpu
-        self._before: float | None = None
-
-    def reset(self) -> None:
-        gc.collect()
-        if self._gpu:
-            torch.cuda.reset_peak_memory_stats()
-            self._before = torch.cuda.memory_allocated() / 2**20
-            return
-        try:
-            ctypes.CDLL("libc.so.6").malloc_trim(
-                0
-            )  # what earlier calls left behind would hide what this one needs
-            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-            self._before = _resident_mib("VmRSS")
-        except OSError:
-            self._before = None
-
-    def extra_mib(self) -> float | None:
-        if self._before is None:
-            return None
-        peak = torch.cuda.max_memory_allocated() / 2**20 if self._gpu else _resident_mib("VmHWM")
-        return max(peak - self._before, 0.0)
-
-
-def _resident_mib(field: str) -> float:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
 def _quantiles(seconds: Sequence[float]) -> tuple[float, float, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -54,39 +53,14 @@ CAPS = {"none": math.inf, "geometric": 1.2, "sequence": 2.0, "masked": 1.2}
 """Each mode's own cap, where the caller names none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightStats:
-    """What the weights of some completions look like."""
-
-    weight_N: Tensor
-    clipped_N: Tensor
-    """True where the cap changed the weight (`masked`: where it made it 0)."""
-
-    @property
-    def mean(self) -> float:
-        """Mean weight."""
-        return float(self.weight_N.mean())
-
-    @property
-    def effective_sample_size(self) -> float:
-        """See `effective_sample_size`."""
-        return effective_sample_size(self.weight_N)
-
-    @property
-    def clipped_share(self) -> float:
-        """Share of weights that the cap changed."""
-        return float(self.clipped_N.double().mean())
-
-
 def sequence_weights(
     mode: str, log_rho_N: Tensor, length_N: Tensor, *, cap: float | None = None
-) -> tuple[Tensor, WeightStats]:
-    """Off-policy weights w [N], detached, and their statistics. Raises ValueError for an unknown
-    mode or a cap ≤ 1.
+) -> tuple[Tensor, Tensor]:
+    """(off-policy weights w, True where the cap changed them) [N], detached. Raises ValueError for
+    an unknown mode or a cap ≤ 1.
     """
     limit = log_cap(mode, cap)
-    weight_N, clipped_N = WEIGHTS[mode](log_rho_N.detach(), length_N, limit)
-    return weight_N, WeightStats(weight_N=weight_N, clipped_N=clipped_N)
+    return WEIGHTS[mode](log_rho_N.detach(), length_N, limit)
 
 
 def log_cap(mode: str, cap: float | None) -> float:

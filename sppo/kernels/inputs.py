@@ -75,8 +75,8 @@ def check_target(target_T: Tensor, tokens: int, device: torch.device) -> None:
         raise ValueError(f"target_T is {describe(target_T)}: expected int64 [{tokens}] on {device}")
 
 
-def spread_temperature(temperature: float | Tensor, inputs: Tensor) -> Tensor:
-    """One temperature a token, [T] in the dtype of the logits; no gradient flows to it.
+def spread_temperature(temperature: float | Tensor, inputs: Tensor, factor: float = 1.0) -> Tensor:
+    """One temperature / factor a token, [T] in the dtype of the logits; no gradient flows to it.
 
     Raises ValueError for a number that is not above 0 and a tensor that is not [T] on the inputs'
     device.
@@ -85,7 +85,7 @@ def spread_temperature(temperature: float | Tensor, inputs: Tensor) -> Tensor:
     if not isinstance(temperature, Tensor):
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature is {temperature}: expected a finite number above 0")
-        return torch.full((tokens,), temperature, dtype=dtype, device=inputs.device)
+        return torch.full((tokens,), temperature / factor, dtype=dtype, device=inputs.device)
     if (
         temperature.shape != (tokens,)
         or not temperature.is_floating_point()
@@ -94,7 +94,7 @@ def spread_temperature(temperature: float | Tensor, inputs: Tensor) -> Tensor:
         raise ValueError(
             f"temperature is {describe(temperature)}: expected float [{tokens}] on {inputs.device}"
         )
-    return temperature.detach().to(dtype).contiguous()
+    return (temperature.detach() / factor).to(dtype).contiguous()
 
 
 def check_softcap(softcap: float | None) -> None:

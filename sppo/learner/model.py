@@ -24,7 +24,7 @@ from sppo import families, models
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
 from sppo.families import Family
-from sppo.kernels import Backend, linear_logprob, pick_backend
+from sppo.kernels import Backend, Head, linear_logprob, pick_backend
 from sppo.learner import masks
 from sppo.learner.batching import MicroBatch
 from sppo.learner.ranks import Solo
@@ -257,6 +257,18 @@ def _factor(module: Any) -> float:
     return float(math.prod(times)) / float(divided)
 
 
+def head_of(module: Any, temperature: float) -> Head:
+    """The head that the model samples from at this temperature."""
+    head = module.get_output_embeddings()
+    return Head(
+        weight_VH=head.weight,
+        bias=head.bias,
+        temperature=temperature,
+        softcap=_softcap(module),
+        factor=_factor(module),
+    )
+
+
 def completion_logprobs(
     module: Any, batch: MicroBatch, options: Logprobs, *, entropy: bool
 ) -> tuple[Tensor, Tensor | None]:
@@ -264,14 +276,10 @@ def completion_logprobs(
     language model.
     """
     hidden_BLH = _hidden(trunk(module), batch)
-    head = module.get_output_embeddings()
     logprob_T, entropy_T, _ = linear_logprob(
         hidden_BLH.flatten(0, 1)[batch.select_T],
-        head.weight,
         batch.target_T,
-        bias=head.bias,
-        temperature=options.temperature / _factor(module),
-        softcap=_softcap(module),
+        head_of(module, options.temperature),
         return_entropy=entropy,
         fast=options.fast,
         backend=options.kernels,

@@ -12,7 +12,7 @@ from sppo_cli.main import app
 from typer.testing import CliRunner
 
 from sppo.bench import kernels
-from sppo.bench.kernels import ACCURATE, FAST, FULL_BF16, FULL_FLOAT32
+from sppo.bench.kernel_ways import ACCURATE, FAST, FROM_LOGITS, FULL_BF16, FULL_FLOAT32, PEERS
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def answer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_every_way_is_measured_in_every_mode_or_has_a_reason(answer: dict[str, Any]) -> None:
     ways = {row["way"] for row in answer["rows"]}
-    assert ways >= {ACCURATE, FAST, FULL_FLOAT32, FULL_BF16}
-    assert ways | set(answer["missing"]) >= set(kernels.PEERS)
+    assert ways >= {ACCURATE, FAST, FROM_LOGITS, FULL_FLOAT32, FULL_BF16}
+    assert ways | set(answer["missing"]) >= set(PEERS)
     assert all(
         reason.startswith(("not installed", "failed")) for reason in answer["missing"].values()
     )
@@ -40,5 +40,7 @@ def test_every_way_is_measured_in_every_mode_or_has_a_reason(answer: dict[str, A
 
 def test_float32_logits_are_exact_and_rounded_ones_are_not(answer: dict[str, Any]) -> None:
     errors = {row["way"]: row["error_nats"] for row in answer["rows"]}
-    assert errors[ACCURATE] < 1e-5 < 1e-4 < min(errors[FAST], errors[FULL_BF16])
+    assert (
+        errors[ACCURATE] < 1e-5 < 1e-4 < min(errors[FAST], errors[FROM_LOGITS], errors[FULL_BF16])
+    )
     assert [(c["name"], c["ok"]) for c in answer["checks"]] == [("logprob_error", True)]

@@ -11,8 +11,8 @@ import sys
 import torch
 from torch import Tensor
 
-from sppo.kernels import linear_logprob, linear_logprob_reference
-from sppo.kernels.fused import WORTH_COMPILING
+from sppo.kernels.linear.fused import WORTH_COMPILING
+from tests.heads import chunked, reference
 
 TOKENS, HIDDEN, VOCABULARY = 400, 32, 8192
 
@@ -40,8 +40,8 @@ def evaluate(function: object, dtype: torch.dtype, **options: object) -> list[Te
 
 def test_large_chunks_are_compiled_and_as_exact() -> None:
     assert TOKENS * VOCABULARY >= WORTH_COMPILING
-    wanted = evaluate(linear_logprob_reference, torch.float64)
-    first, second = (evaluate(linear_logprob, torch.bfloat16) for _ in range(2))
+    wanted = evaluate(reference, torch.float64)
+    first, second = (evaluate(chunked, torch.bfloat16) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     errors = [
         float((got - exact).norm() / exact.norm()) for got, exact in zip(first, wanted, strict=True)
@@ -52,10 +52,10 @@ def test_large_chunks_are_compiled_and_as_exact() -> None:
 
 def test_without_a_compiler_it_runs_plain_and_says_so_once() -> None:
     code = (
-        "import torch; from sppo.kernels import linear_logprob\n"
+        "import torch; from sppo.kernels import Head, linear_logprob\n"
         "h, w = torch.ones(400, 8, requires_grad=True), torch.randn(8192, 8)\n"
-        "for _ in range(2): linear_logprob(h, w, torch.zeros(400, "
-        "dtype=torch.int64))[0].sum().backward()\n"
+        "y = torch.zeros(400, dtype=torch.int64)\n"
+        "for _ in range(2): linear_logprob(h, y, Head(weight_VH=w))[0].sum().backward()\n"
         "print(float(h.grad.norm()))"
     )
     environment = os.environ | {

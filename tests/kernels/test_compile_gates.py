@@ -13,17 +13,15 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from sppo.kernels import (
-    CAPS,
-    linear_kernels,
-    logits_kernels,
-    loss_kernels,
-    tiles,
-    triton_linear,
-    triton_loss,
-)
+from sppo.kernels import CAPS, tiles
+from sppo.kernels.linear import gpu as linear
+from sppo.kernels.linear import gpu_kernels as linear_kernels
+from sppo.kernels.linear.call import Call, Upstream
+from sppo.kernels.logits import gpu_kernels as logits_kernels
+from sppo.kernels.logits.gpu import NUM_WARPS
+from sppo.kernels.loss import gpu as loss
+from sppo.kernels.loss import gpu_kernels as loss_kernels
 from sppo.kernels.tiles import Architecture, Tile
-from sppo.kernels.triton_logits import NUM_WARPS
 from tests.kernels.gates import HEADER, SHARED_LIMIT, Compiled, compile_kernel, inspect, launches
 
 WIDTHS = {"width", "hidden_stride", "weight_stride"}
@@ -74,8 +72,9 @@ def test_products(
     tile = pick(name, architecture, asked)
     kernel = getattr(linear_kernels, f"{name}_kernel")
     constants: dict[str, Any] = {
-        "SOFTCAP": asked["softcap"], "HAS_ENTROPY": entropy, "EVEN_V": asked["even"], "TMA": tile.tma,
-        "PARTS": tile.parts, "PRECISION": "tf32x3" if asked["dtype"] == "fp32" else "tf32",
+        "SOFTCAP": asked["softcap"], "HAS_ENTROPY": entropy, "EVEN_V": asked["even"],
+        "TMA": tile.tma, "PARTS": tile.parts,
+        "PRECISION": "tf32x3" if asked["dtype"] == "fp32" else "tf32",
         "BM": tile.BM, "BN": tile.BN, "BK": tile.BK,
     }  # fmt: skip
     constants |= {"SPLIT": tiles.SPLIT} if name == "forward" else {}
@@ -84,7 +83,8 @@ def test_products(
         absent = ("weighted_ST",) if name == "forward" else ("entropy_grad_T",)
         constants |= dict.fromkeys(absent)
     compiled = compile_kernel(
-        kernel, types(kernel, asked["dtype"], tile), constants, asked.get("multiples", MULTIPLES_OF_16), tmp_path,
+        kernel, types(kernel, asked["dtype"], tile), constants,
+        asked.get("multiples", MULTIPLES_OF_16), tmp_path,
         architecture=architecture, num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
     shape = f"{tile.BM}×{tile.BN}×{tile.BK} w{tile.num_warps} s{tile.num_stages}"
@@ -111,7 +111,8 @@ def test_logits(
     columns = tiles.LANE_COLUMNS if name == "logits_forward" else 1
     compiled = compile_kernel(
         kernel, types(kernel, "bf16"),
-        {"SOFTCAP": softcap, "HAS_ENTROPY": entropy, "N": tiles.LANES} | ({"K": columns} if columns > 1 else {}),
+        {"SOFTCAP": softcap, "HAS_ENTROPY": entropy, "N": tiles.LANES}
+        | ({"K": columns} if columns > 1 else {}),
         multiples, tmp_path, architecture=architecture, num_warps=NUM_WARPS, num_stages=3,
     )  # fmt: skip
     held = columns * tiles.LANES / NUM_WARPS / 32
@@ -126,11 +127,12 @@ def test_logits(
 def test_combine(architecture: int, tmp_path: Path, table: list[str]) -> None:
     kernel = linear_kernels.combine_kernel
     compiled = compile_kernel(
-        kernel, types(kernel, "bf16"), {"HAS_ENTROPY": True, "BM": triton_linear.COMBINED}, set(), tmp_path,
+        kernel, types(kernel, "bf16"), {"HAS_ENTROPY": True, "BM": linear.COMBINED}, set(),
+        tmp_path,
         architecture=architecture, num_warps=4, num_stages=3,
     )  # fmt: skip
     hold(
-        inspect("combine", "entropy", architecture, f"{triton_linear.COMBINED} w4", None, compiled),
+        inspect("combine", "entropy", architecture, f"{linear.COMBINED} w4", None, compiled),
         table,
     )
 
@@ -142,15 +144,15 @@ def test_loss(mode: str, architecture: int, tmp_path: Path, table: list[str]) ->
     switches = dict.fromkeys(("CENTERED", "LENGTH_NORMALIZED", "HAS_MASK", "WANT_GRADIENT"), True)
     compiled = compile_kernel(
         kernel, types(kernel, "bf16"),
-        {"ETA": 1.7, "MODE": mode, "LIMIT": math.log(CAPS[mode]), "BLOCK": triton_loss.BLOCK, **switches},
-        set(), tmp_path, architecture=architecture, num_warps=triton_loss.WARPS, num_stages=3,
+        {"ETA": 1.7, "MODE": mode, "LIMIT": math.log(CAPS[mode]), "BLOCK": loss.BLOCK, **switches},
+        set(), tmp_path, architecture=architecture, num_warps=loss.WARPS, num_stages=3,
     )  # fmt: skip
     hold(
         inspect(
             "sppo_loss",
             mode,
             architecture,
-            f"{triton_loss.BLOCK} w{triton_loss.WARPS}",
+            f"{loss.BLOCK} w{loss.WARPS}",
             None,
             compiled,
         ),
@@ -162,10 +164,10 @@ def test_loss(mode: str, architecture: int, tmp_path: Path, table: list[str]) ->
 def test_log_ratios(architecture: int, tmp_path: Path, table: list[str]) -> None:
     kernel = loss_kernels.sequence_log_ratios_kernel
     compiled = compile_kernel(
-        kernel, types(kernel, "bf16"), {"HAS_MASK": True, "BLOCK": triton_loss.BLOCK}, set(), tmp_path,
-        architecture=architecture, num_warps=triton_loss.WARPS, num_stages=3,
+        kernel, types(kernel, "bf16"), {"HAS_MASK": True, "BLOCK": loss.BLOCK}, set(), tmp_path,
+        architecture=architecture, num_warps=loss.WARPS, num_stages=3,
     )  # fmt: skip
-    tile = f"{triton_loss.BLOCK} w{triton_loss.WARPS}"
+    tile = f"{loss.BLOCK} w{loss.WARPS}"
     hold(inspect("log_ratios", "mask", architecture, tile, None, compiled), table)
 
 
@@ -177,12 +179,16 @@ def test_a_launch_is_specialised_as_the_gates_assume(architecture: Architecture)
         torch.zeros(vocabulary, width).bfloat16(),
     )
     some_T, target_T = torch.ones(tokens), torch.zeros(tokens, dtype=torch.int64)
-    inputs = hidden_TH, weight_VH, target_T, None, some_T, None, -100
+    call = Call(
+        hidden_TH=hidden_TH, weight_VH=weight_VH, bias=None, temperature_T=some_T,
+        target_T=target_T, softcap=None, ignore_index=-100, return_entropy=True, fast=False,
+        backend="triton",
+    )  # fmt: skip
     forward_tile, backward_tile = tiles.FORWARD[architecture], tiles.BACKWARD[architecture]
     with launches(architecture) as seen:
-        triton_linear.forward(*inputs, True, tile=forward_tile)
-        needs = False, False, False
-        triton_linear.backward(*inputs, *[some_T] * 5, needs, tile=backward_tile)
+        linear.forward(call, tile=forward_tile)
+        upstream = Upstream(*[some_T] * 5, False, False, False)
+        linear.backward(call, upstream, tile=backward_tile)
     assert [name for name, *_ in seen] == ["forward_kernel", "combine_kernel", "gradient_kernel"]
     for (name, found, aligned), tile in zip(seen, (forward_tile, None, backward_tile), strict=True):
         expected = types(getattr(linear_kernels, name), "bf16", tile)

@@ -11,14 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sppo.kernels import (
-    linear_logprob,
-    linear_logprob_reference,
-    logits_logprob,
-    logits_logprob_reference,
-)
-from sppo.kernels import triton_linear as triton_path
+from sppo.kernels import logits_logprob
+from sppo.kernels.linear import gpu
+from sppo.kernels.linear.call import Call, Upstream
+from sppo.kernels.logits.reference import logits_logprob_reference
 from sppo.kernels.tiles import SPLIT, Tile
+from tests.heads import chunked as linear_logprob
+from tests.heads import reference as linear_logprob_reference
 
 BOUND = {torch.float32: 1e-5, torch.bfloat16: 5e-3, torch.float16: 5e-3}
 
@@ -34,6 +33,16 @@ def head(
         "weight_VH": (torch.randn(vocabulary, width) / width**0.5).to(dtype),
         "target_T": target_T,
     }
+
+
+def call_of(
+    data: dict[str, Tensor], bias: Tensor, temperature_T: Tensor, *, softcap: float | None,
+    entropy: bool,
+) -> Call:  # fmt: skip
+    return Call(
+        **data, bias=bias, temperature_T=temperature_T, softcap=softcap, ignore_index=-100,
+        return_entropy=entropy, fast=False, backend="triton",
+    )  # fmt: skip
 
 
 def evaluate(
@@ -110,32 +119,26 @@ def test_several_splits_and_a_ragged_last_one() -> None:
 )
 def test_every_way_to_fetch_and_to_split_a_tile_agrees(tile: Tile) -> None:
     data = head(40, 48, 200)
-    hidden_TH, weight_VH, target_T = data.values()
     bias, temperature_T, grad_T = torch.randn(200), torch.full((40,), 0.9), torch.randn(40)
-    inputs = hidden_TH, weight_VH, target_T, bias, temperature_T, 4.0, -100
-    plain = triton_path.forward(*inputs, True)
-    same = triton_path.forward(*inputs, True, tile=tile)
+    call = call_of(data, bias, temperature_T, softcap=4.0, entropy=True)
+    plain = gpu.forward(call)
+    same = gpu.forward(call, tile=tile)
     for a, b in zip(plain, same, strict=True):
         torch.testing.assert_close(a, b)
-    saved = plain[0], plain[2], plain[1], grad_T, grad_T.flip(0), (True, True, True)
+    upstream = Upstream(plain[0], plain[2], plain[1], grad_T, grad_T.flip(0), True, True, True)
     for a, b in zip(
-        triton_path.backward(*inputs, *saved),
-        triton_path.backward(*inputs, *saved, tile=tile),
-        strict=True,
+        gpu.backward(call, upstream), gpu.backward(call, upstream, tile=tile), strict=True
     ):
         torch.testing.assert_close(a, b)
 
 
 def test_the_backward_takes_the_vocabulary_in_bounded_chunks() -> None:
     data = head(20, 32, 700)
-    hidden_TH, weight_VH, target_T = data.values()
-    inputs = hidden_TH, weight_VH, target_T, torch.randn(700), torch.ones(20), None, -100
-    logprob_T, entropy_T, lse_T = triton_path.forward(*inputs, False)
-    saved = logprob_T, lse_T, entropy_T, torch.randn(20), None, (True, True, True)
-    whole = triton_path.backward(*inputs, *saved)
-    chunks = triton_path.backward(
-        *inputs, *saved, chunk_bytes=20 * 4 * 300
-    )  # 256, 256 and 188 columns
+    call = call_of(data, torch.randn(700), torch.ones(20), softcap=None, entropy=False)
+    logprob_T, entropy_T, lse_T = gpu.forward(call)
+    upstream = Upstream(logprob_T, lse_T, entropy_T, torch.randn(20), None, True, True, True)
+    whole = gpu.backward(call, upstream)
+    chunks = gpu.backward(call, upstream, chunk_bytes=20 * 4 * 300)  # 256, 256 and 188 columns
     for a, b in zip(whole, chunks, strict=True):
         torch.testing.assert_close(a, b)
 

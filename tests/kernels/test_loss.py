@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sppo.kernels import WEIGHTS, LossStats, sequence_log_ratios, sppo_loss
-from sppo.kernels.triton_loss import BLOCK
+from sppo.kernels.loss.gpu import BLOCK
 
 LENGTHS = [5, 0, BLOCK, 2 * BLOCK + 3, 17, 1]
 GROUPS = [0, 2, 2, 5, 6]  # one group without completions

@@ -9,7 +9,8 @@ from sppo_cli.main import app
 from typer.testing import CliRunner
 
 from sppo.bench import kernels
-from sppo.bench.kernels import ACCURATE, FAST, FULL_BF16, FULL_FLOAT32, Measured, Row
+from sppo.bench.kernel_ways import ACCURATE, FAST, FULL_BF16, FULL_FLOAT32
+from sppo.bench.kernels import Measured, Row
 
 
 def row(way: str, kind: str, mode: str, seconds: float, mib: float, error: float = 1e-6) -> Row:

@@ -25,121 +25,110 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from sppo.kernels.inputs import launching_on, only_above_0
-from sppo.kernels.linear_kernels import combine_kernel, forward_kernel, gradient_kernel
+from sppo.kernels.linear.call import Call, Upstream
+from sppo.kernels.linear.gpu_kernels import combine_kernel, forward_kernel, gradient_kernel
 from sppo.kernels.tiles import CHUNK_BYTES, SPLIT, Tile, backward_tile, forward_tile
 
 COMBINED = 128  # tokens of one program of the combining kernel
-CHUNK_STEP = 256  # a chunk's columns are a multiple: rows aligned, and only the vocabulary's last tiles ragged
+CHUNK_STEP = 256
+"""A chunk's columns are a multiple: rows aligned, and only the vocabulary's last tiles ragged."""
 
 
-def forward(
-    hidden_TH: Tensor,
-    weight_VH: Tensor,
-    target_T: Tensor,
-    bias: Tensor | None,
-    temperature_T: Tensor,
-    softcap: float | None,
-    ignore_index: int,
-    return_entropy: bool,
-    *,
-    tile: Tile | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def forward(call: Call, *, tile: Tile | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """(log-prob, entropy, log-sum-exp), float32 [T]; the entropy is empty unless it is asked
     for.
     """
-    tokens, width = hidden_TH.shape
-    vocabulary = weight_VH.shape[0]
-    tile = tile or forward_tile(hidden_TH)
-    temperature_T = only_above_0(temperature_T)
+    (tokens, width), vocabulary = call.hidden_TH.shape, len(call.weight_VH)
+    tile = tile or forward_tile(call.hidden_TH)
+    temperature_T, entropy = only_above_0(call.temperature_T), call.return_entropy
     logprob_T, lse_T, picked_T = (torch.empty_like(temperature_T) for _ in range(3))
-    entropy_T = torch.empty_like(temperature_T) if return_entropy else temperature_T.new_empty(0)
+    entropy_T = torch.empty_like(temperature_T) if entropy else temperature_T.new_empty(0)
     if tokens == 0:
         return logprob_T, entropy_T, lse_T
     full, splits = vocabulary // SPLIT, triton.cdiv(vocabulary, SPLIT)
     max_ST, sum_ST = (temperature_T.new_empty(splits, tokens) for _ in range(2))
-    weighted_ST = temperature_T.new_empty(splits, tokens) if return_entropy else None
-    hidden_TH, weight_VH = _aligned(hidden_TH), _aligned(weight_VH)
+    weighted_ST = temperature_T.new_empty(splits, tokens) if entropy else None
+    hidden_TH, weight_VH = _aligned(call.hidden_TH), _aligned(call.weight_VH)
     matrices = _operands(hidden_TH, weight_VH, tile)
     with launching_on(hidden_TH):
-        for first, count in (
-            (0, full),
-            (full, splits - full),
-        ):  # all full splits, then the ragged one
+        for first, count in ((0, full), (full, splits - full)):  # all full ones, the ragged one
             if count:
                 forward_kernel[(triton.cdiv(tokens, tile.BM), count)](
-                    *matrices, bias, target_T, temperature_T, max_ST, sum_ST, weighted_ST, picked_T,
+                    *matrices, call.bias, call.target_T, temperature_T,
+                    max_ST, sum_ST, weighted_ST, picked_T,
                     tokens, vocabulary, width, hidden_TH.stride(0), weight_VH.stride(0), first,
-                    ignore_index,
-                    SPLIT=SPLIT, SOFTCAP=softcap, HAS_ENTROPY=return_entropy, EVEN_V=first < full,
-                    **_options(tile, hidden_TH),
+                    call.ignore_index, SPLIT=SPLIT, SOFTCAP=call.softcap, HAS_ENTROPY=entropy,
+                    EVEN_V=first < full, **_options(tile, hidden_TH),
                 )  # fmt: skip
         combine_kernel[(triton.cdiv(tokens, COMBINED),)](
-            max_ST, sum_ST, weighted_ST, picked_T, target_T, logprob_T, entropy_T, lse_T,
-            tokens, vocabulary, splits, ignore_index, HAS_ENTROPY=return_entropy, BM=COMBINED,
+            max_ST, sum_ST, weighted_ST, picked_T, call.target_T, logprob_T, entropy_T, lse_T,
+            tokens, vocabulary, splits, call.ignore_index, HAS_ENTROPY=entropy, BM=COMBINED,
         )  # fmt: skip
     return logprob_T, entropy_T, lse_T
 
 
 def backward(
-    hidden_TH: Tensor,
-    weight_VH: Tensor,
-    target_T: Tensor,
-    bias: Tensor | None,
-    temperature_T: Tensor,
-    softcap: float | None,
-    ignore_index: int,
-    logprob_T: Tensor,
-    lse_T: Tensor,
-    entropy_T: Tensor,
-    grad_T: Tensor,
-    entropy_grad_T: Tensor | None,
-    needs: tuple[bool, bool, bool],
-    *,
-    tile: Tile | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
+    call: Call, upstream: Upstream, *, tile: Tile | None = None, chunk_bytes: int = CHUNK_BYTES
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of hidden, weight and bias, in their dtypes, where `needs` says so."""
-    (tokens, width), vocabulary = hidden_TH.shape, weight_VH.shape[0]
-    tile = tile or backward_tile(hidden_TH, softcap=softcap is not None)
+    """Gradients of hidden, weight and bias, in their dtypes, where they are needed."""
+    weight_VH, bias = call.weight_VH, call.bias
     hidden_TH = torch.where(
-        (target_T != ignore_index)[:, None], hidden_TH, 0.0
+        (call.target_T != call.ignore_index)[:, None], call.hidden_TH, 0.0
     )  # 0 × NaN of an ignored token is NaN
     d_hidden_TH = (
-        torch.zeros(tokens, width, dtype=torch.float32, device=hidden_TH.device)
-        if needs[0]
+        torch.zeros(hidden_TH.shape, dtype=torch.float32, device=hidden_TH.device)
+        if upstream.need_hidden
         else None
     )
     d_weight_VH = (
-        torch.empty_like(weight_VH, memory_format=torch.contiguous_format) if needs[1] else None
+        torch.empty_like(weight_VH, memory_format=torch.contiguous_format)
+        if upstream.need_weight
+        else None
     )
-    d_bias = torch.empty_like(bias) if needs[2] and bias is not None else None
-    columns = chunk_bytes // max(1, tokens * hidden_TH.element_size()) // CHUNK_STEP * CHUNK_STEP
-    columns = max(min(columns, triton.cdiv(vocabulary, CHUNK_STEP) * CHUNK_STEP), CHUNK_STEP)
-    gradient_TC = torch.empty(tokens, columns, dtype=hidden_TH.dtype, device=hidden_TH.device)
-    hidden, weight = _aligned(hidden_TH), _aligned(weight_VH)
-    for start in range(0, vocabulary, columns):
-        rows = slice(start, min(start + columns, vocabulary))
-        chunk_TC = gradient_TC[:, : rows.stop - start]
-        if tokens:
-            down, across = triton.cdiv(tokens, tile.BM), triton.cdiv(rows.stop - start, tile.BN)
-            with launching_on(hidden_TH):
-                gradient_kernel[(down * across,)](
-                    *_operands(hidden, weight[rows], tile), None if bias is None else bias[rows],
-                    target_T,
-                    temperature_T, logprob_T, lse_T, entropy_T, grad_T, entropy_grad_T, chunk_TC,
-                    tokens, rows.stop - start, start, width, hidden.stride(0), weight.stride(0),
-                    columns, ignore_index,
-                    SOFTCAP=softcap, HAS_ENTROPY=entropy_grad_T is not None,
-                    EVEN_V=(rows.stop - start) % tile.BN == 0, **_options(tile, hidden_TH),
-                )  # fmt: skip
+    d_bias = torch.empty_like(bias) if upstream.need_bias and bias is not None else None
+    chunks = _chunks(call._replace(hidden_TH=hidden_TH), upstream, tile, chunk_bytes)
+    for rows, d_TC in chunks:
         if d_hidden_TH is not None:
-            d_hidden_TH += _product(chunk_TC, weight_VH[rows])
+            d_hidden_TH += _product(d_TC, weight_VH[rows])
         if d_weight_VH is not None:
             with _sums_in_float32():
-                torch.mm(chunk_TC.T, hidden_TH, out=d_weight_VH[rows])
+                torch.mm(d_TC.T, hidden_TH, out=d_weight_VH[rows])
         if d_bias is not None:
-            d_bias[rows] = chunk_TC.sum(0, dtype=torch.float32)
+            d_bias[rows] = d_TC.sum(0, dtype=torch.float32)
     return None if d_hidden_TH is None else d_hidden_TH.to(hidden_TH.dtype), d_weight_VH, d_bias
+
+
+def _chunks(
+    call: Call, upstream: Upstream, tile: Tile | None, chunk_bytes: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """(rows of the weight, gradient of their logits [T, C]) for each chunk of the vocabulary; the
+    next overwrites the gradient.
+    """
+    (tokens, width), vocabulary = call.hidden_TH.shape, len(call.weight_VH)
+    tile = tile or backward_tile(call.hidden_TH, softcap=call.softcap is not None)
+    each = max(1, tokens * call.hidden_TH.element_size())
+    columns = chunk_bytes // each // CHUNK_STEP * CHUNK_STEP
+    columns = max(min(columns, triton.cdiv(vocabulary, CHUNK_STEP) * CHUNK_STEP), CHUNK_STEP)
+    gradient_TC = call.hidden_TH.new_empty(tokens, columns)
+    hidden, weight = _aligned(call.hidden_TH), _aligned(call.weight_VH)
+    for start in range(0, vocabulary, columns):
+        rows = slice(start, min(start + columns, vocabulary))
+        width_C = rows.stop - start
+        chunk_TC = gradient_TC[:, :width_C]
+        if tokens:
+            down, across = triton.cdiv(tokens, tile.BM), triton.cdiv(width_C, tile.BN)
+            with launching_on(hidden):
+                gradient_kernel[(down * across,)](
+                    *_operands(hidden, weight[rows], tile),
+                    None if call.bias is None else call.bias[rows], call.target_T,
+                    call.temperature_T, upstream.logprob_T, upstream.lse_T, upstream.entropy_T,
+                    upstream.grad_T, upstream.entropy_grad_T, chunk_TC,
+                    tokens, width_C, start, width, hidden.stride(0), weight.stride(0),
+                    columns, call.ignore_index, SOFTCAP=call.softcap,
+                    HAS_ENTROPY=upstream.entropy_grad_T is not None,
+                    EVEN_V=width_C % tile.BN == 0, **_options(tile, hidden),
+                )  # fmt: skip
+        yield rows, chunk_TC
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The device code of `triton_linear`: Triton, which is not typed as Python is.
+"""The device code of `gpu`: Triton, which is not typed as Python is.
 
 Inside these kernels logits are in units of log 2. Softcap, bias and the rest are compiled in or
 out.
@@ -12,21 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOG2E = tl.constexpr(1.4426950408889634)
-LN2 = tl.constexpr(0.6931471805599453)
-LOWEST = tl.constexpr(-1e30)  # stands for −inf: the difference of two is 0, not NaN
-VARYING = (
-    "tokens",
-    "vocabulary",
-    "columns",
-    "first_column",
-    "first_split",
-    "splits",
-    "ignore_index",
-)
-"""Arguments that gain nothing from a kernel of their own for multiples of 16: batches of all sizes
-share one.
-"""
+from sppo.kernels.device import LN2, LOG2E, LOWEST, VARYING
 
 GROUP = tl.constexpr(8)  # tiles of tokens that share columns of the weight in the L2 cache
 
@@ -63,21 +49,9 @@ def forward_kernel(
         acc = _product(hidden, weight, row, column, width, PRECISION, BM, BN, BK)
         if PARTS == 1:
             top, total, weighted, picked = _absorb(
-                acc,
-                column,
-                y,
-                top,
-                total,
-                weighted,
-                picked,
-                scale,
-                bias,
-                vocabulary,
-                SOFTCAP,
-                HAS_ENTROPY,
-                EVEN_V,
-                BN,
-            )
+                acc, column, y, top, total, weighted, picked, scale, bias, vocabulary,
+                SOFTCAP, HAS_ENTROPY, EVEN_V, BN,
+            )  # fmt: skip
         else:
             left, right = _halves(acc, BM, BN)
             top, total, weighted, picked = _absorb(
@@ -274,7 +248,8 @@ def _store_gradient(
 
 @triton.jit
 def _logits(
-    acc, column, scale, bias, vocabulary, SOFTCAP: tl.constexpr, EVEN_V: tl.constexpr, N: tl.constexpr
+    acc, column, scale, bias, vocabulary,
+    SOFTCAP: tl.constexpr, EVEN_V: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
     """Logits in units of log 2, LOWEST beyond the vocabulary, and the slope of the soft cap."""
     columns = column + tl.arange(0, N)

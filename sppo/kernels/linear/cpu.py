@@ -7,133 +7,128 @@ of logits are rounded to the inputs' dtype, once 1[y] − p is formed; the produ
 summed in float32.
 
 Each chunk leaves (max, Σ e^(z − max), Σ e^(z − max) (z − max)) for every token, and `_combine`
-joins them: those of chunks, and where the vocabulary is sharded over ranks those of ranks.
+joins them.
 
-Shape suffixes: T tokens, B a few of them, H hidden, V vocabulary rows here, C one chunk of them, S
-statistics of chunks or ranks.
+Shape suffixes: T tokens, N kept tokens, B a few of them, H hidden, V vocabulary, C one chunk of it,
+S statistics of chunks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from sppo.kernels.fused import Fused
+from sppo.kernels.inputs import check_result, check_values
+from sppo.kernels.linear.call import Call, Upstream
+from sppo.kernels.linear.fused import Fused
 
 CHUNK_LOGITS = 1 << 22
 """Logits of one chunk, all tokens together."""
 MIN_CHUNK, MAX_CHUNK = 256, 8192
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
-    """Which rows of the vocabulary are here."""
-
-    first: int
-    """Index of this rank's first row in the whole vocabulary."""
-    vocabulary: int
-    """Rows on all ranks."""
-    group: dist.ProcessGroup | None
-
-
-def place(weight_VH: Tensor, group_name: str | None) -> Shard:
-    """Where this rank's rows lie: after those of the ranks before. Every rank of the group must
-    call it.
-    """
-    if group_name is None:
-        return Shard(first=0, vocabulary=len(weight_VH), group=None)
-    resolve: Any = dist.distributed_c10d._resolve_process_group  # type: ignore[attr-defined]  # as torch's own operations do
-    group: dist.ProcessGroup = resolve(group_name)
-    rows = shard_rows(weight_VH, group)
-    return Shard(first=sum(rows[: dist.get_rank(group)]), vocabulary=sum(rows), group=group)
-
-
-def shard_rows(weight_VH: Tensor, group: dist.ProcessGroup) -> list[int]:
-    """Rows of the vocabulary on each rank, in the order of the ranks."""
-    mine = torch.tensor([len(weight_VH)], device=weight_VH.device)
-    ranks = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(ranks, mine, group=group)
-    return [int(rows) for rows in ranks]
-
-
-def forward(
-    hidden_TH: Tensor,
-    weight_VH: Tensor,
-    target_T: Tensor,
-    bias: Tensor | None,
-    temperature_T: Tensor,
-    softcap: float | None,
-    fast: bool,
-    shard: Shard,
-    return_entropy: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def forward(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     """(log-prob, entropy, log-sum-exp), float32 or float64 [T]; the entropy is empty unless it is
-    asked for.
+    asked for. On a CPU bad values raise ValueError.
     """
-    scale_T, cap = 1 / temperature_T, _scalar(softcap, temperature_T)
-    # An empty chunk first, for a rank that holds no rows.
+    on_cpu = call.target_T.device.type == "cpu"
+    if on_cpu:
+        check_values(call.target_T, call.temperature_T, len(call.weight_VH), call.ignore_index)
+    kept_N = _kept(call)
+    logprob_N, entropy_N, lse_N = _log_probs(_only(call, kept_N))
+    if on_cpu:
+        check_result(lse_N, hidden_TH=call.hidden_TH, weight_VH=call.weight_VH, bias=call.bias)
+    tokens = len(call.target_T)
+    entropy_T = _restore(entropy_N, kept_N, tokens) if call.return_entropy else entropy_N
+    return _restore(logprob_N, kept_N, tokens), entropy_T, _restore(lse_N, kept_N, tokens)
+
+
+def backward(call: Call, upstream: Upstream) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of hidden, weight and bias, in their dtypes, where they are needed."""
+    kept_N = _kept(call)
+    entropy_T, entropy_grad_T = upstream.entropy_T, upstream.entropy_grad_T
+    kept = upstream._replace(
+        logprob_T=upstream.logprob_T[kept_N],
+        lse_T=upstream.lse_T[kept_N],
+        entropy_T=entropy_T[kept_N] if len(entropy_T) else entropy_T,
+        grad_T=upstream.grad_T[kept_N],
+        entropy_grad_T=None if entropy_grad_T is None else entropy_grad_T[kept_N],
+    )
+    d_hidden, d_weight, d_bias = _gradients(_only(call, kept_N), kept)
+    if d_hidden is not None:
+        d_hidden = _restore(d_hidden, kept_N, len(call.target_T))
+    return d_hidden, d_weight, d_bias
+
+
+def _kept(call: Call) -> Any:
+    """An index of the tokens that count; of all of them without a copy."""
+    keep_T = call.target_T != call.ignore_index
+    return slice(None) if keep_T.all() else keep_T.nonzero()[:, 0]
+
+
+def _only(call: Call, kept_N: Any) -> Call:
+    return call._replace(
+        hidden_TH=call.hidden_TH[kept_N],
+        temperature_T=call.temperature_T[kept_N],
+        target_T=call.target_T[kept_N],
+    )
+
+
+def _restore(found_N: Tensor, kept_N: Any, tokens: int) -> Tensor:
+    """Back to [T, ...], zero where ignored."""
+    if isinstance(kept_N, slice):
+        return found_N
+    return found_N.new_zeros(tokens, *found_N.shape[1:]).index_copy(0, kept_N, found_N)
+
+
+def _log_probs(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """(log-prob, entropy, log-sum-exp) of tokens that all count."""
+    temperature_T, target_T = call.temperature_T, call.target_T
+    scale_T, cap = 1 / temperature_T, _scalar(call.softcap, temperature_T)
     lowest = torch.finfo(temperature_T.dtype).min
     joined_3T = temperature_T.new_tensor([[lowest], [0.0], [0.0]]).expand(3, len(temperature_T))
     picked_T = torch.zeros_like(temperature_T)
-    for rows, raw_TC in _chunks(hidden_TH, weight_VH, bias, fast):
+    for rows, raw_TC in _chunks(call):
         joined_3T = _combine(
-            torch.stack([joined_3T, _statistics(raw_TC, scale_T, cap, return_entropy)])
+            torch.stack([joined_3T, _statistics(raw_TC, scale_T, cap, call.return_entropy)])
         )
-        at_B, column_B = _targets_within(target_T - shard.first, rows)
+        at_B, column_B = _targets_within(target_T, rows)
         picked_T[at_B] = _shaped(raw_TC[at_B, column_B][:, None], scale_T[at_B], cap)[:, 0]
-    if shard.group is not None:
-        mine = torch.cat([joined_3T, picked_T[None]])
-        ranks = [torch.empty_like(mine) for _ in range(dist.get_world_size(shard.group))]
-        dist.all_gather(ranks, mine, group=shard.group)
-        every = torch.stack(ranks)
-        joined_3T = _combine(every[:, :3])
-        picked_T = every[:, 3].sum(0)  # one rank has the target's logit, the others 0
-    known_T = (target_T >= 0) & (target_T < shard.vocabulary)  # always, on a CPU
+    known_T = (target_T >= 0) & (target_T < len(call.weight_VH))  # always, on a CPU
     picked_T = torch.where(known_T, picked_T, torch.nan)
     max_T, sum_T, weighted_T = joined_3T.unbind(0)
     log_sum_T = sum_T.log()
-    entropy_T = log_sum_T - weighted_T / sum_T if return_entropy else max_T.new_empty(0)
+    entropy_T = log_sum_T - weighted_T / sum_T if call.return_entropy else max_T.new_empty(0)
     return (picked_T - max_T) - log_sum_T, entropy_T, max_T + log_sum_T
 
 
-def backward(
-    hidden_TH: Tensor,
-    weight_VH: Tensor,
-    target_T: Tensor,
-    bias: Tensor | None,
-    temperature_T: Tensor,
-    softcap: float | None,
-    fast: bool,
-    shard: Shard,
-    logprob_T: Tensor,
-    lse_T: Tensor,
-    entropy_T: Tensor,
-    grad_T: Tensor,
-    entropy_grad_T: Tensor | None,
-    needs: tuple[bool, bool, bool],
+def _gradients(
+    call: Call, upstream: Upstream
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of hidden, weight and bias, in their dtypes, where `needs` says so."""
-    low, wide = hidden_TH.dtype, temperature_T.dtype
-    scale_T, cap = 1 / temperature_T, _scalar(softcap, temperature_T)
-    entropy_T = entropy_T if entropy_grad_T is not None else lse_T  # not read
-    d_hidden = hidden_TH.new_zeros(hidden_TH.shape, dtype=wide) if needs[0] else None
+    """Gradients of hidden, weight and bias for tokens that all count."""
+    hidden_TH, weight_VH, bias = call.hidden_TH, call.weight_VH, call.bias
+    low, wide = hidden_TH.dtype, call.temperature_T.dtype
+    scale_T, cap = 1 / call.temperature_T, _scalar(call.softcap, call.temperature_T)
+    logprob_T, lse_T, grad_T = upstream.logprob_T, upstream.lse_T, upstream.grad_T
+    entropy_grad_T = upstream.entropy_grad_T
+    entropy_T = lse_T if entropy_grad_T is None else upstream.entropy_T  # not read
+    d_hidden = hidden_TH.new_zeros(hidden_TH.shape, dtype=wide) if upstream.need_hidden else None
     d_weight = (
-        torch.empty_like(weight_VH, memory_format=torch.contiguous_format) if needs[1] else None
+        torch.empty_like(weight_VH, memory_format=torch.contiguous_format)
+        if upstream.need_weight
+        else None
     )
-    d_bias = torch.empty_like(bias) if needs[2] and bias is not None else None
-    for rows, raw_TC in _chunks(hidden_TH, weight_VH, bias, fast):
+    d_bias = torch.empty_like(bias) if upstream.need_bias and bias is not None else None
+    for rows, raw_TC in _chunks(call):
         d_TC = _dlogits(raw_TC, scale_T, cap, lse_T, entropy_T, grad_T, entropy_grad_T, low)
-        at_B, column_B = _targets_within(target_T - shard.first, rows)
+        at_B, column_B = _targets_within(call.target_T, rows)
         d_TC[at_B, column_B] = _target_dlogit(
             raw_TC[at_B, column_B], scale_T[at_B], cap, logprob_T[at_B], entropy_T[at_B],
-            grad_T[at_B],
-            None if entropy_grad_T is None else entropy_grad_T[at_B],
+            grad_T[at_B], None if entropy_grad_T is None else entropy_grad_T[at_B],
         ).to(low)  # fmt: skip
         if d_bias is not None:
             d_bias[rows] = d_TC.sum(0, dtype=wide)
@@ -141,11 +136,7 @@ def backward(
             d_hidden += d_TC @ weight_VH[rows]
         if d_weight is not None:
             torch.mm(d_TC.T, hidden_TH, out=d_weight[rows])
-    if d_hidden is None:
-        return None, d_weight, d_bias
-    if shard.group is not None:
-        dist.all_reduce(d_hidden, group=shard.group)
-    return d_hidden.to(low), d_weight, d_bias
+    return None if d_hidden is None else d_hidden.to(low), d_weight, d_bias
 
 
 def _combine(parts_S3T: Tensor) -> Tensor:
@@ -241,25 +232,24 @@ def _target_dlogit(
 _statistics, _dlogits = Fused(_plain_statistics), Fused(_plain_dlogits)
 
 
-def _chunks(
-    hidden_TH: Tensor, weight_VH: Tensor, bias: Tensor | None, fast: bool
-) -> Iterator[tuple[slice, Tensor]]:
+def _chunks(call: Call) -> Iterator[tuple[slice, Tensor]]:
     """(rows of the weight, raw logits [T, C]) for each chunk of the vocabulary; the next overwrites
     the logits.
     """
-    low = hidden_TH.dtype
-    left_TH = hidden_TH if fast else hidden_TH.to(torch.promote_types(low, torch.float32))
-    tokens, vocabulary = len(hidden_TH), len(weight_VH)
-    size = min(max(CHUNK_LOGITS // max(tokens, 1), MIN_CHUNK), MAX_CHUNK, max(vocabulary, 1))
+    low = call.hidden_TH.dtype
+    wide = low if call.fast else torch.promote_types(low, torch.float32)
+    left_TH = call.hidden_TH.to(wide)
+    tokens, vocabulary = len(left_TH), len(call.weight_VH)
+    size = min(max(CHUNK_LOGITS // max(tokens, 1), MIN_CHUNK), MAX_CHUNK, vocabulary)
     memory = left_TH.new_empty(tokens * size)
     for start in range(0, vocabulary, size):
         rows = slice(start, min(start + size, vocabulary))
-        right_CH = weight_VH[rows].to(left_TH.dtype)
+        right_CH = call.weight_VH[rows].to(wide)
         raw_TC = memory[: tokens * len(right_CH)].view(tokens, len(right_CH))
         with _low_precision_products(low):
             torch.mm(left_TH, right_CH.T, out=raw_TC)
-        if bias is not None:
-            raw_TC += bias[rows]
+        if call.bias is not None:
+            raw_TC += call.bias[rows]
         yield rows, raw_TC
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sppo.kernels import logits_logprob, logits_logprob_reference
+from sppo.kernels import logits_logprob
+from sppo.kernels.logits.reference import logits_logprob_reference
 
 
 def inputs(

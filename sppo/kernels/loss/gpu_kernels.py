@@ -1,4 +1,4 @@
-"""The device code of `triton_loss`: Triton, which is not typed as Python is.
+"""The device code of `gpu`: Triton, which is not typed as Python is.
 
 Suffixes: B one block of tokens, G groups, N completions, T tokens. A program reads the tokens of
 its completions once, stores what it finds of each, and then, once the mean of the group is known,

@@ -1,4 +1,4 @@
-"""The device code of `triton_logits`: Triton, which is not typed as Python is.
+"""The device code of `gpu`: Triton, which is not typed as Python is.
 
 Shape suffixes: T tokens, V vocabulary. Logits are in nats; a row is taken some N columns at a time.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sppo.kernels.linear_kernels import LN2, LOG2E, LOWEST, VARYING
+from sppo.kernels.device import LN2, LOG2E, LOWEST, VARYING
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -32,19 +32,9 @@ def logits_forward_kernel(
     full = end // (K * N) * (K * N)
     for start in tl.range(0, full, K * N):
         top, total, weighted = _absorb(
-            logits,
-            start,
-            vocabulary,
-            top,
-            total,
-            weighted,
-            scale,
-            SOFTCAP,
-            HAS_ENTROPY,
-            False,
-            K,
-            N,
-        )
+            logits, start, vocabulary, top, total, weighted, scale,
+            SOFTCAP, HAS_ENTROPY, False, K, N,
+        )  # fmt: skip
     for start in tl.range(full, end, N):
         top, total, weighted = _absorb(
             logits, start, vocabulary, top, total, weighted, scale, SOFTCAP, HAS_ENTROPY, True, 1, N

@@ -1,0 +1,1 @@
+"""Token log-probs from hidden states and the head, without the logits."""

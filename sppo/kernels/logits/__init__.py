@@ -1,0 +1,1 @@
+"""Token log-probs from logits that exist already."""

@@ -1,0 +1,1 @@
+"""The SPPO loss and what it is made of, from token log-probs."""
