@@ -162,8 +162,11 @@ def kernels(
     if device not in ("auto", "cpu", "cuda"):
         raise typer.BadParameter(f"{device!r}: there are auto, cpu, cuda", param_hint="--device")
     found = bench.measure(
-        device, 1 if quick else rounds, quick=quick, say=lambda text: typer.echo(text, err=True)
-    )  # type: ignore[arg-type]
+        device,  # type: ignore[arg-type]
+        1 if quick else rounds,
+        quick=quick,
+        say=lambda text: typer.echo(text, err=True),
+    )
     if out is not None:
         from sppo.bench import plots
 
