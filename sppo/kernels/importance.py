@@ -53,14 +53,29 @@ CAPS = {"none": math.inf, "geometric": 1.2, "sequence": 2.0, "masked": 1.2}
 """Each mode's own cap, where the caller names none."""
 
 
+def weigh(
+    mode: str, log_rho_N: Tensor, length_N: Tensor, limit: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(w, True where the cap changed it, True where a completion takes part in its group's mean)
+    [N]; `limit` is the log of the cap.
+
+    A completion without a token that counts takes part in nothing: its weight is 0. One that its
+    mode rejects (`masked`) has weight 0 and takes no part in the mean.
+    """
+    weight_N, clipped_N = WEIGHTS[mode](log_rho_N, length_N, limit)
+    empty_N = length_N == 0
+    part_N = ~(empty_N | clipped_N & (weight_N == 0))
+    return weight_N.masked_fill(empty_N, 0.0), clipped_N, part_N
+
+
 def sequence_weights(
     mode: str, log_rho_N: Tensor, length_N: Tensor, *, cap: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(off-policy weights w, True where the cap changed them) [N], detached. Raises ValueError for
-    an unknown mode or a cap ≤ 1.
+    """(off-policy weights w, True where the cap changed them) [N], detached; 0 for a completion
+    without a token that counts. Raises ValueError for an unknown mode or a cap ≤ 1.
     """
-    limit = log_cap(mode, cap)
-    return WEIGHTS[mode](log_rho_N.detach(), length_N, limit)
+    weight_N, clipped_N, _ = weigh(mode, log_rho_N.detach(), length_N, log_cap(mode, cap))
+    return weight_N, clipped_N
 
 
 def log_cap(mode: str, cap: float | None) -> float:

@@ -25,7 +25,10 @@ def segment_sum(values_T: Tensor, offsets: Tensor) -> Tensor:
     )
 
 
-def segment_mean(values_T: Tensor, offsets: Tensor) -> Tensor:
-    """[T] and offsets [N + 1] to the mean of each element's segment, [T]."""
-    mean_N = segment_sum(values_T, offsets) / offsets.diff()
+def segment_mean(values_T: Tensor, offsets: Tensor, part_T: Tensor) -> Tensor:
+    """[T] and offsets [N + 1] to the mean of each element's segment, [T], over the elements that
+    take part; 0 where none does.
+    """
+    sum_N = segment_sum(torch.where(part_T, values_T, 0.0), offsets)
+    mean_N = sum_N / segment_sum(part_T.to(values_T.dtype), offsets).clamp(min=1)
     return mean_N[owners(offsets, len(values_T))]

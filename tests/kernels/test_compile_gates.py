@@ -211,7 +211,7 @@ def types(kernel: Any, dtype: str, tile: Tile | None = None) -> dict[str, str]:
         ("hidden", "weight", "bias", "logits", "gradient", "gradient_TC"), f"*{dtype}"
     )
     special |= {"target": "*i64", "temperature": "*fp32", "clipped_N": "*i1", "mask": "*u8"}
-    special |= dict.fromkeys(("cu_seqlens", "group_offsets"), "*i64")
+    special |= dict.fromkeys(("cu_seqlens", "group_offsets"), "*i64") | {"normalizer": "*fp32"}
     if tile is not None and tile.tma:
         special["hidden"] = f"tensordesc<{dtype}[{tile.BM}, {tile.BK}]>"
         special["weight"] = f"tensordesc<{dtype}[{tile.BN}, {tile.BK}]>"

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from sppo.kernels import WEIGHTS, LossStats, sequence_log_ratios, sppo_loss
+from sppo.kernels.loss.call import Terms
 from sppo.kernels.loss.gpu import BLOCK
+from tests import completions as cases
 
 LENGTHS = [5, 0, BLOCK, 2 * BLOCK + 3, 17, 1]
 GROUPS = [0, 2, 2, 5, 6]  # one group without completions
@@ -130,8 +132,14 @@ def test_no_tokens(completions: int) -> None:
         "targets_N": torch.ones(completions),
     }
     loss, grad_T, _ = evaluate(data, "triton", eta=3.0)
-    assert float(loss) == (9 if completions else 0)
+    assert float(loss) == 0
     assert grad_T.shape == (0,)
+
+
+def test_who_is_rejected_or_masked_as_a_whole_takes_no_part() -> None:
+    rejected = sppo_loss(**cases.one_rejected(), backend="triton")
+    cases.check_one_rejected(*rejected)
+    cases.check_alone(lambda **given: evaluate(given, "triton", **cases.SETTINGS))
 
 
 def test_the_same_bits_on_every_run_and_no_gradient_where_none_is_wanted() -> None:
@@ -167,9 +175,12 @@ def test_the_operations_obey_the_rules_of_custom_operations() -> None:
     tokens_T[0].requires_grad_()
     mask_T = torch.ones(7, dtype=torch.uint8)
     torch.library.opcheck(torch.ops.sppo.sequence_log_ratios, (*tokens_T, mask_T, offsets))
-    settings = (1.5, "geometric", 0.18, True, False, 3, True)
-    arguments = (*tokens_T, None, offsets, torch.rand(3), torch.tensor([0, 1, 3]), *settings)
-    torch.library.opcheck(torch.ops.sppo.sppo_loss, arguments)
+    terms = Terms(
+        target_N=torch.rand(3), group_offsets=torch.tensor([0, 1, 3]),
+        normalizer=torch.tensor(3.0), eta=1.5, mode="geometric", limit=0.18, centered=True,
+        length_normalized=False, want_gradient=True,
+    )  # fmt: skip
+    torch.library.opcheck(torch.ops.sppo.sppo_loss, (*tokens_T, None, offsets, *terms))
 
 
 def test_one_graph_for_every_length() -> None:

@@ -139,6 +139,39 @@ def gradient_kernel(
         hidden = tl.make_tensor_descriptor(hidden, [tokens, width], [hidden_stride, 1], [BM, BK])
         weight = tl.make_tensor_descriptor(weight, [columns, width], [weight_stride, 1], [BN, BK])
     acc = _product(hidden, weight, row, column, steps, PRECISION, BM, BN, BK)
+    scale, lse, hit, miss, entropy_grad = _upstream(
+        rows, inside, keep, temperature, logprob_T, lse_T, entropy_T, grad_T, entropy_grad_T,
+        HAS_ENTROPY,
+    )  # fmt: skip
+    y = y.to(tl.int32) - first_column
+    start = gradient_TC + rows.to(tl.int64)[:, None] * gradient_stride
+    if PARTS == 1:
+        _store_gradient(
+            acc, column, start, inside, y, scale, lse, hit, miss, entropy_grad * LN2, bias, columns,
+            SOFTCAP, HAS_ENTROPY, EVEN_V, BN,
+        )  # fmt: skip
+    else:
+        left, right = _halves(acc, BM, BN)
+        _store_gradient(
+            left, column, start, inside, y, scale, lse, hit, miss, entropy_grad * LN2, bias,
+            columns,
+            SOFTCAP, HAS_ENTROPY, EVEN_V, BN // 2,
+        )  # fmt: skip
+        _store_gradient(
+            right, column + BN // 2, start, inside, y, scale, lse, hit, miss, entropy_grad * LN2,
+            bias, columns,
+            SOFTCAP, HAS_ENTROPY, EVEN_V, BN // 2,
+        )  # fmt: skip
+
+
+@triton.jit
+def _upstream(
+    rows, inside, keep, temperature, logprob_T, lse_T, entropy_T, grad_T, entropy_grad_T,
+    HAS_ENTROPY: tl.constexpr,
+):  # fmt: skip
+    """Of each token: the factor that takes logits to z in units of log 2, lse in them, `hit` and
+    `miss` of `_store_gradient`, the gradient of the entropy.
+    """
     inverse = 1.0 / tl.load(temperature + rows, mask=inside, other=1.0)
     lse = tl.where(
         keep, tl.load(lse_T + rows, mask=inside, other=0.0) * LOG2E, -LOWEST
@@ -158,26 +191,7 @@ def gradient_kernel(
         entropy = tl.load(entropy_T + rows, mask=inside, other=0.0)
         hit -= entropy_grad * p * (logprob + entropy)
         miss += entropy_grad * entropy
-    y = y.to(tl.int32) - first_column
-    start = gradient_TC + rows.to(tl.int64)[:, None] * gradient_stride
-    scale = inverse * LOG2E
-    if PARTS == 1:
-        _store_gradient(
-            acc, column, start, inside, y, scale, lse, hit, miss, entropy_grad * LN2, bias, columns,
-            SOFTCAP, HAS_ENTROPY, EVEN_V, BN,
-        )  # fmt: skip
-    else:
-        left, right = _halves(acc, BM, BN)
-        _store_gradient(
-            left, column, start, inside, y, scale, lse, hit, miss, entropy_grad * LN2, bias,
-            columns,
-            SOFTCAP, HAS_ENTROPY, EVEN_V, BN // 2,
-        )  # fmt: skip
-        _store_gradient(
-            right, column + BN // 2, start, inside, y, scale, lse, hit, miss, entropy_grad * LN2,
-            bias, columns,
-            SOFTCAP, HAS_ENTROPY, EVEN_V, BN // 2,
-        )  # fmt: skip
+    return inverse * LOG2E, lse, hit, miss, entropy_grad
 
 
 @triton.jit

@@ -29,6 +29,8 @@ class Terms(NamedTuple):
     target_N: Tensor
     group_offsets: Tensor
     """[G + 1] offsets of the groups in N."""
+    normalizer: Tensor
+    """[] float32: completions of the optimizer step."""
     eta: float
     mode: str
     """Weight mode, a name of `importance.WEIGHTS`."""
@@ -36,8 +38,6 @@ class Terms(NamedTuple):
     """Log of the weights' cap."""
     centered: bool
     length_normalized: bool
-    normalizer: int
-    """Completions of the optimizer step."""
     want_gradient: bool
     """Whether Triton writes the gradient along with the loss."""
 
@@ -52,6 +52,7 @@ class LossStats:
     target_N: Tensor
     """A; for `centered` the score minus its group's mean."""
     weight_N: Tensor
+    """0 for a completion without a token that counts."""
     clipped_N: Tensor
     """True where the cap changed the weight."""
     log_rho_N: Tensor

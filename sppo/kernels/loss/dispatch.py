@@ -28,7 +28,7 @@ from sppo.kernels.inputs import Backend, pick_backend
 from sppo.kernels.loss.call import LossStats, Terms, Tokens
 from sppo.kernels.loss.checks import check_groups, check_tokens
 from sppo.kernels.loss.reference import sequence_log_ratios_reference, sppo_loss_reference
-from sppo.kernels.segments import owners
+from sppo.kernels.segments import owners, segment_sum
 
 
 def sequence_log_ratios(
@@ -77,8 +77,9 @@ def sppo_loss(
     statistics.
 
     `targets_N` are the A of `compute_targets`, or the scores s where `centered`. `group_offsets` [G
-    + 1] are offsets into N; without them every completion is its own group. `normalizer` is the
-    number of completions in the optimizer step, N by default. NaN in a token that counts makes the
+    + 1] are offsets into N; without them every completion is its own group. A completion without a
+    token that counts is in no sum, no mean and not in the default `normalizer`, the number of
+    completions in the optimizer step; one that `masked` rejects is in no sum and no mean. NaN in a token that counts makes the
     loss NaN. Raises ValueError as `sequence_log_ratios` does, and for an unknown weight mode, a cap
     ≤ 1, an eta that is not finite or a normalizer below 1.
     """
@@ -88,22 +89,21 @@ def sppo_loss(
         group_offsets = torch.arange(len(cu_seqlens), device=cu_seqlens.device)
     check_groups(tokens, targets_N, group_offsets)
     limit = log_cap(weight_mode, cap)
-    normalizer = max(len(targets_N), 1) if normalizer is None else normalizer
     if not math.isfinite(eta):
         raise ValueError(f"eta = {eta}: expected a finite number")
-    if normalizer < 1:
+    if normalizer is not None and normalizer < 1:
         raise ValueError(
             f"normalizer = {normalizer}: expected the completions of a step, 1 or more"
         )
     terms = Terms(
         target_N=targets_N.detach(),
         group_offsets=group_offsets,
+        normalizer=_normalizer(tokens, normalizer),
         eta=eta,
         mode=weight_mode,
         limit=limit,
         centered=centered,
         length_normalized=length_normalized,
-        normalizer=normalizer,
         want_gradient=torch.is_grad_enabled() and logprob_T.requires_grad,
     )
     if pick_backend(backend, logprob_T) == "torch":
@@ -193,6 +193,16 @@ def _scale_gradient(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | No
 
 
 _loss_op.register_autograd(_scale_gradient, setup_context=_save_gradient)
+
+
+def _normalizer(tokens: Tokens, completions: int | None) -> Tensor:
+    """[] float32: the completions of a step, by default those with a token that counts."""
+    if completions is not None:
+        return torch.full((), completions, dtype=torch.float32, device=tokens.logprob_T.device)
+    length_N = tokens.cu_seqlens.diff()
+    if tokens.mask_T is not None:
+        length_N = segment_sum((tokens.mask_T != 0).long(), tokens.cu_seqlens)
+    return (length_N > 0).sum().clamp(min=1).float()
 
 
 def _for_triton(tokens: Tokens) -> Tokens:

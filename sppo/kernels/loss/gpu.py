@@ -48,8 +48,8 @@ def sppo_loss(tokens: Tokens, terms: Terms) -> tuple[Tensor, Tensor, tuple[Tenso
     if len(loss_G):
         with launching_on(logprob_T):
             sppo_loss_kernel[(len(loss_G),)](
-                *tokens, target_N, terms.group_offsets, loss_G, gradient_T, *stats,
-                terms.normalizer, ETA=terms.eta, MODE=terms.mode, LIMIT=terms.limit,
+                *tokens, target_N, terms.group_offsets, terms.normalizer, loss_G, gradient_T,
+                *stats, ETA=terms.eta, MODE=terms.mode, LIMIT=terms.limit,
                 CENTERED=terms.centered, LENGTH_NORMALIZED=terms.length_normalized,
                 HAS_MASK=tokens.mask_T is not None, WANT_GRADIENT=terms.want_gradient,
                 BLOCK=BLOCK, num_warps=WARPS,

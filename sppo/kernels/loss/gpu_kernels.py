@@ -35,9 +35,10 @@ def _segment_sums(
 
 @triton.jit
 def _weight(log_rho, length, MODE: tl.constexpr, LIMIT: tl.constexpr):
-    """(w, whether the cap changed it): `sppo.kernels.importance` for one completion; LIMIT is the
-    log of the cap.
+    """(w, whether the cap changed it, whether it takes part in its group's mean):
+    `sppo.kernels.importance` for one completion; LIMIT is the log of the cap.
     """
+    part = length > 0.0
     if MODE == "none":
         clipped = False
         weight = 1.0
@@ -48,10 +49,11 @@ def _weight(log_rho, length, MODE: tl.constexpr, LIMIT: tl.constexpr):
         log_ratio = log_rho / tl.maximum(length, 1.0)
         clipped = tl.abs(log_ratio) > LIMIT
         if MODE == "masked":
-            weight = tl.where(clipped, 0.0, 1.0)
+            weight = 1.0
+            part = part & (tl.abs(log_ratio) <= LIMIT)
         else:
             weight = tl.exp(tl.minimum(tl.maximum(log_ratio, -LIMIT), LIMIT))
-    return weight, clipped
+    return tl.where(part, weight, 0.0), clipped, part
 
 
 @triton.jit
@@ -71,11 +73,10 @@ def sequence_log_ratios_kernel(
     tl.store(length_N + i, length)
 
 
-@triton.jit(do_not_specialize=["normalizer"])
+@triton.jit
 def sppo_loss_kernel(
-    logprob_T, anchor_T, behavior_T, mask, cu_seqlens, target_N, group_offsets,
+    logprob_T, anchor_T, behavior_T, mask, cu_seqlens, target_N, group_offsets, normalizer,
     loss_G, gradient_T, residual_N, delta_N, shifted_N, weight_N, clipped_N, log_rho_N, length_N,
-    normalizer,
     ETA: tl.constexpr, MODE: tl.constexpr, LIMIT: tl.constexpr, CENTERED: tl.constexpr,
     LENGTH_NORMALIZED: tl.constexpr, HAS_MASK: tl.constexpr, WANT_GRADIENT: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -88,20 +89,22 @@ def sppo_loss_kernel(
     last = tl.load(group_offsets + group + 1).to(tl.int64)
     residual_sum = 0.0
     target_sum = 0.0
+    count = 0.0
     for i in tl.range(first, last):
         begin = tl.load(cu_seqlens + i).to(tl.int64)
         end = tl.load(cu_seqlens + i + 1).to(tl.int64)
         delta, log_rho, length = _segment_sums(
             logprob_T, anchor_T, behavior_T, mask, begin, end, HAS_MASK, BLOCK
         )
-        weight, clipped = _weight(log_rho, length, MODE, LIMIT)
+        weight, clipped, part = _weight(log_rho, length, MODE, LIMIT)
         target = tl.load(target_N + i)
         residual = delta
         if LENGTH_NORMALIZED:
             residual = delta / tl.maximum(length, 1.0)
         residual = residual - ETA * target
-        residual_sum += residual
-        target_sum += target
+        residual_sum += tl.where(part, residual, 0.0)
+        target_sum += tl.where(part, target, 0.0)
+        count += part.to(tl.float32)
         tl.store(residual_N + i, residual)
         tl.store(delta_N + i, delta)
         tl.store(weight_N + i, weight)
@@ -109,7 +112,8 @@ def sppo_loss_kernel(
         tl.store(log_rho_N + i, log_rho)
         tl.store(length_N + i, length)
     tl.debug_barrier()  # what one thread stored above, all threads load below
-    count = (last - first).to(tl.float32)
+    completions = tl.load(normalizer)
+    count = tl.maximum(count, 1.0)
     loss = 0.0
     for i in tl.range(first, last):
         residual = tl.load(residual_N + i)
@@ -119,20 +123,26 @@ def sppo_loss_kernel(
             target = target - target_sum / count
         weight = tl.load(weight_N + i)
         loss += weight * residual * residual
-        scale = 2.0 * weight * residual / normalizer.to(tl.float32)
-        if LENGTH_NORMALIZED:
-            scale = scale / tl.maximum(tl.load(length_N + i), 1.0)
         if CENTERED:
             tl.debug_barrier()  # every thread has loaded the residual that is replaced
             tl.store(residual_N + i, residual)
         tl.store(shifted_N + i, target)
         if WANT_GRADIENT:
-            begin = tl.load(cu_seqlens + i).to(tl.int64)
-            end = tl.load(cu_seqlens + i + 1).to(tl.int64)
-            for start in tl.range(begin, end, BLOCK):
-                at_B = start + tl.arange(0, BLOCK)
-                counts_B = at_B < end
-                if HAS_MASK:
-                    counts_B = tl.load(mask + at_B, mask=counts_B, other=0) != 0
-                tl.store(gradient_T + at_B, tl.where(counts_B, scale, 0.0), mask=at_B < end)
-    tl.store(loss_G + group, loss / normalizer.to(tl.float32))
+            scale = 2.0 * weight * residual / completions
+            if LENGTH_NORMALIZED:
+                scale = scale / tl.maximum(tl.load(length_N + i), 1.0)
+            _spread(scale, gradient_T, mask, cu_seqlens + i, HAS_MASK, BLOCK)
+    tl.store(loss_G + group, loss / completions)
+
+
+@triton.jit
+def _spread(scale, gradient_T, mask, offset, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr):
+    """One completion's gradient to its tokens that count; `offset` points at where it begins."""
+    begin = tl.load(offset).to(tl.int64)
+    end = tl.load(offset + 1).to(tl.int64)
+    for start in tl.range(begin, end, BLOCK):
+        at_B = start + tl.arange(0, BLOCK)
+        counts_B = at_B < end
+        if HAS_MASK:
+            counts_B = tl.load(mask + at_B, mask=counts_B, other=0) != 0
+        tl.store(gradient_T + at_B, tl.where(counts_B, scale, 0.0), mask=at_B < end)

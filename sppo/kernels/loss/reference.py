@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sppo.kernels.importance import WEIGHTS
+from sppo.kernels.importance import weigh
 from sppo.kernels.loss.call import LossStats, Terms, Tokens
 from sppo.kernels.segments import segment_mean, segment_sum
 
@@ -30,13 +30,14 @@ def sequence_log_ratios_reference(tokens: Tokens) -> tuple[Tensor, Tensor, Tenso
 def sppo_loss_reference(tokens: Tokens, terms: Terms) -> tuple[Tensor, LossStats]:
     """The loss, which carries the gradient of `logprob_T`, and its statistics."""
     delta_N, log_rho_N, length_N = sequence_log_ratios_reference(tokens)
-    weight_N, clipped_N = WEIGHTS[terms.mode](log_rho_N, length_N, terms.limit)
+    weight_N, clipped_N, part_N = weigh(terms.mode, log_rho_N, length_N, terms.limit)
     regressed_N = delta_N / length_N.clamp(min=1) if terms.length_normalized else delta_N
     target_N = terms.target_N
     residual_N = regressed_N - terms.eta * target_N
     if terms.centered:
-        residual_N = residual_N - segment_mean(residual_N.detach(), terms.group_offsets)
-        target_N = target_N - segment_mean(target_N, terms.group_offsets)
+        offsets = terms.group_offsets
+        residual_N = residual_N - segment_mean(residual_N.detach(), offsets, part_N)
+        target_N = target_N - segment_mean(target_N, offsets, part_N)
     loss = (weight_N * residual_N**2).sum() / terms.normalizer
     return loss, LossStats(
         residual_N=residual_N.detach(),

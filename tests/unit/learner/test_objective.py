@@ -129,8 +129,9 @@ def by_hand(target: str, values: dict[str, Any], weight: str, eta: float, seed: 
     own = [delta[i] - eta * s[i] for i in n]
     total = 0.0
     for i in n:
+        heard = [own[j] for j in mates[i] if w[j]]  # `masked` rejects with weight 0
         log_z = {
-            "centered": sum(own[j] for j in mates[i]) / len(mates[i]),
+            "centered": sum(heard) / len(heard) if heard else 0.0,
             "half": -eta / 2,
             "softmean": -math.log(
                 sum(q * math.exp(eta * s[j]) for q, j in zip(share(i), mates[i], strict=True))
