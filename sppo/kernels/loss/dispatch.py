@@ -76,12 +76,12 @@ def sppo_loss(
     """The loss of whole groups, a scalar that carries the gradient of `logprob_T` alone, and its
     statistics.
 
-    `targets_N` are the A of `compute_targets`, or the scores s where `centered`. `group_offsets` [G
-    + 1] are offsets into N; without them every completion is its own group. A completion without a
-    token that counts is in no sum, no mean and not in the default `normalizer`, the number of
-    completions in the optimizer step; one that `masked` rejects is in no sum and no mean. NaN in a token that counts makes the
-    loss NaN. Raises ValueError as `sequence_log_ratios` does, and for an unknown weight mode, a cap
-    ≤ 1, an eta that is not finite or a normalizer below 1.
+    `targets_N` are the A of docs/objective.md, or the scores s where `centered`. `group_offsets`
+    [G + 1] are offsets into N; without them every completion is its own group. `normalizer` is the
+    number of completions in the optimizer step, by default those given of which a token counts.
+    Where none does, a completion is in no sum and no mean; nor is one that `masked` rejects. NaN in
+    a token that counts makes the loss NaN. Raises ValueError as `sequence_log_ratios` does, and for
+    an unknown weight mode, a cap ≤ 1, an eta that is not finite or a normalizer below 1.
     """
     tokens = Tokens(logprob_T, anchor_T.detach(), behavior_T.detach(), mask_T, cu_seqlens)
     check_tokens(tokens)
