@@ -50,7 +50,7 @@ def _weight(log_rho, length, MODE: tl.constexpr, LIMIT: tl.constexpr):
         clipped = tl.abs(log_ratio) > LIMIT
         if MODE == "masked":
             weight = 1.0
-            part = part & (tl.abs(log_ratio) <= LIMIT)
+            part = part & (clipped == 0)
         else:
             weight = tl.exp(tl.minimum(tl.maximum(log_ratio, -LIMIT), LIMIT))
     return tl.where(part, weight, 0.0), clipped, part
