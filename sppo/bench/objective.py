@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sppo.bench.checks import Finding, at_most
 from sppo.kernels import sppo_loss
-from sppo.learner.objective import compute_targets, win_rates
+from sppo.learner.objectives.targets import compute_targets, win_rates
 
 ARMS = 12
 ETA = 2.0

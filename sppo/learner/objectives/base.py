@@ -14,18 +14,20 @@ group.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from sppo.kernels import Backend
 
 Scope = Literal["completion", "group", "batch"]
 """What a loss must see together."""
 Need = Literal["anchor", "reference", "preferences"]
-"""What an `ObjectiveBatch` must hold besides: log-probs under the anchor policy, log-probs under the
-reference, comparisons instead of rewards.
+"""What an `ObjectiveBatch` must hold besides: log-probs under the anchor policy, log-probs under
+the reference, comparisons instead of rewards.
 """
 Stats = Mapping[str, Tensor]
 """By name a float tensor of one dimension (a value for each completion, token, pair or group), or a
@@ -40,8 +42,8 @@ class Scored:
     rewards_N: Tensor | None
     """Scalar rewards; None if the scorer compared."""
     preferences: tuple[Tensor, ...] | None
-    """[K, K] for each group: the probability that the row's completion is preferred to the column's;
-    None if the scorer gave rewards.
+    """[K, K] for each group: the probability that the row's completion is preferred to the
+    column's; None if the scorer gave rewards.
     """
     group_offsets: Tensor
     """[G + 1] offsets of the groups in N."""
@@ -108,6 +110,37 @@ class ObjectiveBatch:
     def length_N(self) -> Tensor:  # noqa: N802 - named by its shape
         """Tokens of each completion."""
         return self.cu_seqlens.diff()
+
+    def kept(self) -> ObjectiveBatch:
+        """The trained completions alone."""
+        keep_N = self.keep_N
+        if bool(keep_N.all()):
+            return self
+        keep_T = torch.repeat_interleave(keep_N, self.length_N)
+
+        def of(keep: Tensor, values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[keep]
+
+        preferences = None
+        if self.preferences is not None:
+            kept_K = torch.split(keep_N, self.group_offsets.diff().tolist())
+            pairs = zip(self.preferences, kept_K, strict=True)
+            preferences = tuple(matrix_KK[keep_K][:, keep_K] for matrix_KK, keep_K in pairs)
+        return replace(
+            self,
+            logprob_T=self.logprob_T[keep_T],
+            entropy_T=self.entropy_T[keep_T],
+            anchor_T=of(keep_T, self.anchor_T),
+            behavior_T=self.behavior_T[keep_T],
+            reference_T=of(keep_T, self.reference_T),
+            cu_seqlens=pad(self.length_N[keep_N].cumsum(0), (1, 0)),
+            group_offsets=pad(keep_N.long().cumsum(0), (1, 0))[self.group_offsets],
+            keep_N=keep_N[keep_N],
+            target_N=of(keep_N, self.target_N),
+            rewards_N=of(keep_N, self.rewards_N),
+            preferences=preferences,
+            finished_N=self.finished_N[keep_N],
+        )
 
 
 class Objective(Protocol):

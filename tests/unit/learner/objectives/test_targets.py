@@ -21,17 +21,17 @@ from sppo.kernels import (
     sequence_weights,
     sppo_loss,
 )
-from sppo.learner import objective
-from sppo.learner.objective import (
+from sppo.learner.objectives.targets import (
     bradley_terry,
+    compute_scores,
     compute_targets,
     group_mean,
-    kl_k3,
     normalized_weights,
     pair_targets,
     select_completions,
     win_rates,
 )
+from sppo.learner.objectives.terms import kl_k3
 
 LENGTHS = [3, 1, 4, 2, 5]
 GROUPS = torch.tensor([4, 4, 1, 1, 1])  # unequal sizes, ids in no order
@@ -80,7 +80,7 @@ def loss(
     preferences = matrices(seed)
     common = {"group_ids_N": GROUPS, "preferences": preferences, "weights_N": weight_N}
     target_N = (
-        objective.compute_scores(**common)
+        compute_scores(**common)
         if target == "centered"
         else compute_targets(target, eta=eta, **common)
     )
@@ -326,16 +326,12 @@ def test_bradley_terry_is_a_logistic_link_that_the_temperature_flattens() -> Non
     assert torch.equal(second.diagonal(), torch.full((3,), 0.5))
 
 
-def test_selection_keeps_the_best_and_the_worst_also_when_all_are_equal() -> None:
-    ids_N = torch.tensor([0, 0, 0, 1, 1, 1])
-    scores_N = torch.tensor([0.2, 0.9, 0.1, 7.0, 7.0, 7.0])
+def test_selection_keeps_the_first_best_and_the_first_worst() -> None:
+    ids_N = torch.tensor([0, 0, 0, 0, 1, 1, 1])
+    scores_N = torch.tensor([0.1, 0.9, 0.1, 0.9, 7.0, 7.0, 7.0])
     assert select_completions("best_worst", scores_N, ids_N).tolist() == [
-        False,
-        True,
-        True,
-        True,
-        False,
-        True,
+        *[True, True, False, False],
+        *[True, False, False],  # all tie: best and worst are one
     ]
     assert select_completions("all", scores_N, ids_N).all()
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sppo.kernels import sequence_log_ratios, sppo_loss
-from sppo.learner.objective import (
+from sppo.learner.objectives.targets import (
     bradley_terry,
     compute_targets,
     pair_targets,
