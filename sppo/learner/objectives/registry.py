@@ -61,11 +61,7 @@ def check_scores(objective: Objective, settings: ObjectiveConfig, *, compared: b
 
 
 def _imported(name: str, said: str) -> Callable[[ObjectiveConfig], Objective]:
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise ConfigError(
-            f"{said}: there are {', '.join(OBJECTIVES)}, or your own as package.module:Class"
-        )
+    module, _, attribute = name.partition(":")
     try:
         kind = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever a user's module does

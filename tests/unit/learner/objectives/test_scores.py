@@ -1,0 +1,82 @@
+"""Scores as an objective reads them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sppo.learner.objectives import Scored, scores
+from tests.unit.learner.objectives import makers
+
+CUT = torch.tensor([True, False, True, False, False])
+
+
+def given(*, compared: bool = False) -> Scored:
+    """Groups of two and three completions; the second, fourth and fifth were cut."""
+    return Scored(
+        rewards_N=None if compared else torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]),
+        preferences=makers.preferences(0, [2, 3]) if compared else None,
+        group_offsets=torch.tensor([0, 2, 5]),
+        length_N=torch.tensor([3, 8, 2, 8, 8]),
+        finished_N=CUT,
+    )
+
+
+def test_cut_completions_are_trained_by_default() -> None:
+    found = scores.read(makers.settings(), given())
+    assert found.eligible_N.all()
+    assert found.scores().tolist() == [1, 2, 3, 4, 5]
+    assert found.signal().tolist() == [True, True]
+
+
+def test_masked_they_take_no_part() -> None:
+    found = scores.read(makers.settings(truncated="mask"), given())
+    assert found.eligible_N.tolist() == CUT.tolist()
+    assert found.scores().tolist() == [1, 3]
+    assert found.spread(found.scores()).tolist() == [1, 0, 3, 0, 0]
+    assert found.signal().tolist() == [False, False]  # one alone tells nothing
+
+
+def test_a_group_of_which_all_were_cut_is_none() -> None:
+    cut = replace(given(compared=True), finished_N=torch.tensor([False, False, True, True, True]))
+    found = scores.read(makers.settings(truncated="mask"), cut)
+    assert found.preferences is not None
+    assert [len(matrix) for matrix in found.preferences] == [3]
+    assert found.signal().tolist() == [False, True]
+
+
+def test_scored_0() -> None:
+    found = scores.read(makers.settings(truncated="zero"), given())
+    assert found.scores().tolist() == [1, 0, 3, 0, 0]
+
+
+def test_scored_0_in_a_comparison_is_lost_to_all_that_ended() -> None:
+    found = scores.read(makers.settings(truncated="zero"), given(compared=True))
+    assert found.preferences is not None
+    assert found.preferences[0].tolist() == [[0.5, 1], [0, 0.5]]
+    assert found.preferences[1].tolist() == [[0.5, 1, 1], [0, 0.5, 0.5], [0, 0.5, 0.5]]
+
+
+def test_the_link_makes_preferences_of_what_is_left() -> None:
+    settings = makers.settings(link="bradley-terry", link_temperature=2.0, truncated="zero")
+    found = scores.read(settings, given())
+    assert found.rewards_E is None
+    assert found.preferences is not None
+    assert float(found.preferences[1][0, 2]) == pytest.approx(1 / (1 + math.exp(-3 / 2)))
+
+
+def test_an_empty_completion_takes_no_part() -> None:
+    empty = replace(given(), length_N=torch.tensor([3, 8, 0, 8, 8]))
+    found = scores.read(makers.settings(), empty)
+    assert found.eligible_N.tolist() == [True, True, False, True, True]
+
+
+def test_scores_that_are_all_equal_tell_nothing() -> None:
+    equal = replace(given(), rewards_N=torch.tensor([2.0, 2.0, 0.0, 0.0, 1.0]))
+    assert scores.read(makers.settings(), equal).signal().tolist() == [False, True]
+    halves = (torch.full((2, 2), 0.5), torch.full((3, 3), 0.5))
+    ties = replace(given(compared=True), preferences=halves)
+    assert scores.read(makers.settings(), ties).signal().tolist() == [False, False]
