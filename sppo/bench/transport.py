@@ -126,7 +126,7 @@ def _server(durable: bool) -> Iterator[BrokerConfig]:
         deadline = time.monotonic() + 10
         while not (folder / "s").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
-        yield BrokerConfig(url=f"unix://{folder}/s", max_bytes=1 << 30, lease_s=600, renew_s=60)
+        yield BrokerConfig(url=f"unix://{folder}/s", max_bytes=1 << 30, lease_s=600)
     finally:
         process.kill()
         process.wait()

@@ -107,7 +107,9 @@ class LearnerConfig(Settings):
     the third in a row ends it.
     """
     batch_timeout_s: Annotated[Seconds, FREE] = 600.0
-    """Longest wait for the groups of one batch before the run stops and says who was silent."""
+    """Longest wait for the next group, of a batch or of an evaluation, before the run stops and says
+    who was silent.
+    """
 
     @model_validator(mode="after")
     def _fits(self) -> LearnerConfig:

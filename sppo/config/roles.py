@@ -105,7 +105,9 @@ class WeightsConfig(Settings):
     loopback addresses otherwise.
     """
     phase_timeout_s: Annotated[Seconds, FREE] = 60.0
-    """Deadline of each phase of a weight sync."""
+    """Deadline of each phase of a weight sync; it must hold the longest step of an engine. A role that
+    lives but gets nothing done for five of it, at least 90 s, is ended and started again.
+    """
 
 
 class LaunchConfig(Settings):
@@ -118,8 +120,6 @@ class LaunchConfig(Settings):
     """Restarts of one role, or of the embedded broker, within ten minutes; then the run ends with
     the reason.
     """
-    hang_timeout_s: Annotated[Seconds, FREE] = 300.0
-    """A role that lives but gets nothing done for so long is ended and started again."""
 
 
 class EvalConfig(Settings):
@@ -127,5 +127,3 @@ class EvalConfig(Settings):
     """Optimizer steps between evaluations; before the first step and after the last there always is
     one.
     """
-    timeout_s: Annotated[Seconds, FREE] = 600.0
-    """Longest wait for one evaluation."""

@@ -27,15 +27,15 @@ class Evaluation:
         self, config: RunConfig, queue: GroupQueue, fleet: Fleet, records: Records, stops: Stops
     ) -> None:
         self._asked = config.task.held_out > 0
-        self._timeout_s = config.eval.timeout_s
+        self._timeout_s = config.learner.batch_timeout_s
         self._queue = queue
         self._fleet = fleet
         self._records = records
         self._stops = stops
 
     def run(self, lineage: Lineage) -> None:
-        """Unless it was done at these weights, or there is nothing to ask. Raises SppoError when it
-        takes too long, ScorerError when nothing is scored.
+        """Unless it was done at these weights, or there is nothing to ask. Raises SppoError when
+        no group comes, ScorerError when nothing is scored.
         """
         if not self._asked or lineage.evaluated:
             return
@@ -59,11 +59,10 @@ class Evaluation:
             self._stops.check()
             if time.monotonic() > deadline:
                 raise SppoError(
-                    f"the evaluation of step {n} took longer than eval.timeout_s = "
-                    f"{self._timeout_s:.0f}; {self._queue.describe()}"
+                    f"the evaluation of step {n} got no group for {self._timeout_s:.0f} s "
+                    f"(learner.batch_timeout_s); {self._queue.describe()}"
                 )
-            self._queue.receive(WAIT_S)
-            if self._fleet.meet_newcomers(lineage):
+            if self._queue.receive(WAIT_S) or self._fleet.meet_newcomers(lineage):
                 deadline = time.monotonic() + self._timeout_s
         return groups
 

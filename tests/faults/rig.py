@@ -137,7 +137,7 @@ class Rig:
             eval={"every_steps": 4},
             generator={"start_timeout_s": 60, "max_groups": 4},
             scorer={"name": "tests.faults.rig:even"},
-            broker={"lease_s": 1.5, "renew_s": 0.5, "outage_s": 30, **limits},
+            broker={"lease_s": 1.5, "outage_s": 30, **limits},
             weights={"phase_timeout_s": 2},
         )
         self.server = EmbeddedServer(folder / "broker", max_bytes=64 << 20)

@@ -32,7 +32,7 @@ GENERATORS = 3
 def test_every_ticket_is_trained_once_whoever_dies(cut_bytes: int, tmp_path: Path) -> None:
     rng = random.Random(7)
     server = EmbeddedServer(tmp_path / "broker", max_bytes=64 << 20)
-    limits = BrokerConfig(lease_s=2, renew_s=0.5, outage_s=30, max_groups=128)
+    limits = BrokerConfig(lease_s=2, outage_s=30, max_groups=128)
     operator = server.start(limits)
     made = CONTEXT.Array("l", GENERATORS, lock=False)
 

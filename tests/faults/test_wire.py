@@ -33,7 +33,7 @@ class Wire:
 
     def __init__(self, folder: Path) -> None:
         self.server = EmbeddedServer(folder / "broker", max_bytes=64 << 20)
-        self.straight = self.server.start(BrokerConfig(lease_s=0.5, renew_s=0.2, outage_s=90))
+        self.straight = self.server.start(BrokerConfig(lease_s=0.5, outage_s=90))
         target = Path(self.straight.url.removeprefix("unix://"))
         self.proxy = Proxy(listen=target.with_name("proxy.sock"), server=target)
         self.proxy.start()

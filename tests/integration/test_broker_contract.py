@@ -20,7 +20,7 @@ from sppo.types import Lease, Member, Version
 from tests import makers
 
 V = Version(epoch="a", n=0)
-SMALL = {"lease_s": 0.4, "renew_s": 0.1, "max_groups": 3}
+SMALL = {"lease_s": 0.4, "max_groups": 3}
 
 
 class Clients:

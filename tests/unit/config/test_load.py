@@ -43,7 +43,7 @@ def test_sources_override_each_other_in_the_documented_order(
         ("sampling.min_p=0.9", ["sampling.min_p = 0.9", "truncates", "leave it out"]),
         ("optimizer.lr=-1", ["optimizer.lr", "-1"]),
         ("learner.mini_batches=3", ["mini_batches = 3", "groups_per_step = 8"]),
-        ("broker.renew_s=50", ["renew_s = 50", "lease_s = 20"]),
+        ("broker.renew_s=50", ["broker.renew_s: gone", "broker.lease_s"]),
         ("broker.url=redis://me:secret@host", ["broker.url", "SPPO_BROKER__PASSWORD"]),
         ("learner.steps", ["--set", "section.setting=value"]),
     ],
