@@ -1,5 +1,5 @@
-"""The number format that a run computes in: `compute = "auto"` is decided once, by the processor,
-for every role.
+"""What a run comes to on the processors there are: `learner.device`, `compute` and
+`weights.transport` are decided once, for every role.
 
 bf16 where the processor multiplies it: on GPUs, and on CPUs with AVX512_BF16 or AMX. Elsewhere a
 CPU turns every bf16 number into float32 and back, and a step takes three times as long as in
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from sppo.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -31,26 +33,67 @@ def resolve(config: RunConfig, *, cuda: bool) -> Compute:
     return "bfloat16" if cuda or MULTIPLIES_BF16 & cpu_flags() else "float32"
 
 
-def resolved(config: RunConfig, *, cuda: bool) -> RunConfig:
-    """The configuration with `compute` decided."""
-    return config.model_copy(update={"compute": resolve(config, cuda=cuda)})
+def on_gpu(config: RunConfig, *, gpus: bool) -> bool:
+    """What `learner.device` comes to, whether there are GPUs or not."""
+    return config.learner.device == "cuda" or (config.learner.device == "auto" and gpus)
+
+
+def placed(config: RunConfig, *, cuda: bool) -> RunConfig:
+    """The configuration with `learner.device` and `weights.transport` decided."""
+    transport: Literal["auto", "gloo", "nccl"] = config.weights.transport
+    if transport == "auto":
+        transport = "nccl" if cuda and config.generator.engine == "vllm" else "gloo"
+    device = {"device": "cuda" if cuda else "cpu"}
+    return config.model_copy(
+        update={
+            "learner": config.learner.model_copy(update=device),
+            "weights": config.weights.model_copy(update={"transport": transport}),
+        }
+    )
+
+
+def decided(config: RunConfig, *, cuda: bool) -> RunConfig:
+    """The configuration with `compute` decided too."""
+    return placed(config, cuda=cuda).model_copy(update={"compute": resolve(config, cuda=cuda)})
+
+
+def here(config: RunConfig) -> RunConfig:
+    """`decided` for a learner on this machine. Raises ConfigError if a GPU is asked for and
+    missing.
+    """
+    if config.learner.device == "cuda" and not gpus_here():
+        raise ConfigError("learner.device = 'cuda': torch sees no GPU; use 'auto' or 'cpu'")
+    return decided(config, cuda=config.learner.device != "cpu" and gpus_here())
+
+
+def engine_on_gpu(config: RunConfig) -> bool:
+    """Whether an engine on this machine runs on a GPU; the learner may be elsewhere."""
+    return config.learner.device != "cpu" and gpus_here()
+
+
+def gpus_here() -> bool:
+    """Whether torch sees a GPU on this machine."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def dtype(config: RunConfig) -> torch.dtype:
     """The torch dtype of a configuration whose `compute` is decided."""
     import torch
 
-    assert config.compute != "auto", "`resolved` comes first"
+    assert config.compute != "auto", "`decided` comes first"
     return torch.bfloat16 if config.compute == "bfloat16" else torch.float32
 
 
-def reason(config: RunConfig, found: Compute, *, cuda: bool) -> str:
-    """Why it is that, in words."""
+def reason(config: RunConfig, *, cuda: bool) -> str:
+    """Why `compute` comes to what it does, in words."""
     if config.compute != "auto":
-        return f"compute = {found!r}"
+        return f"compute = {config.compute!r}"
     if cuda:
         return "on GPUs"
-    return f"this processor {'multiplies' if found == 'bfloat16' else 'does not multiply'} bf16"
+    multiplies = resolve(config, cuda=False) == "bfloat16"
+    return f"this processor {'multiplies' if multiplies else 'does not multiply'} bf16"
 
 
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:

@@ -203,7 +203,7 @@ def resolved(overrides: Sequence[str]) -> RunConfig:
             f"learner.mini_batches = {config.learner.mini_batches}: `bench loop` compares whole "
             f"batches; 1"
         )
-    return compute.resolved(config, cuda=False)
+    return compute.decided(config, cuda=False)
 
 
 def needs_trl() -> None:

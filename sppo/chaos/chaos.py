@@ -23,7 +23,7 @@ from typing import Any
 from sppo import config as settings
 from sppo import stop
 from sppo.chaos.hurt import Hurt
-from sppo.chaos.plan import KINDS, Fault, Kind, Outcome, overrides, plan, role_names
+from sppo.chaos.plan import KINDS, OVERRIDES, Fault, Kind, Outcome, plan, role_names
 from sppo.chaos.proxy import Proxy
 from sppo.chaos.report import line, report
 from sppo.chaos.watch import Watch
@@ -67,7 +67,7 @@ class Chaos:
         took = {"seconds": round(time.monotonic() - began, 1)}
         return took | report(
             self.run_dir, watch.events(), outcomes,
-            planned=len(self.faults), phase_timeout_s=self.config.weights.phase_timeout_s,
+            planned=len(self.faults), config=self.config,
         )  # fmt: skip
 
     def _hurt(self, hurt: Hurt, say: Callable[[str], None]) -> list[Outcome]:
@@ -104,7 +104,7 @@ def prepare(
     if (folder / "config.toml").is_file():
         source, run_dir = str(folder / "config.toml"), folder
     wanted = _kinds(kinds)
-    given = [*overrides(settings.load(source, [*set_])), *set_]
+    given = [*OVERRIDES, *set_]
     config = settings.load(source, given)
     if config.broker.url:
         raise ConfigError(

@@ -21,7 +21,8 @@ KINDS: tuple[Kind, ...] = ("kill", "stop", "delay", "partition")
 SHORT_STOP_S = (2.0, 5.0)
 LONG_STOP_S = 25.0
 DISTURBANCE_S = (4.0, 12.0)
-HANG_TIMEOUT_S = 60.0
+OVERRIDES = ("launch.max_restarts=1000",)
+"""Of a run that is hurt on purpose: it must not end because of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +89,6 @@ def plan(
             )
         at += every_s
     return faults
-
-
-def overrides(config: RunConfig) -> list[str]:
-    """Settings for a run that is hurt on purpose: it must not end because of it, nor wait long for
-    what hangs.
-    """
-    hang_s = max(HANG_TIMEOUT_S, 3 * config.weights.phase_timeout_s)
-    return ["launch.max_restarts=1000", f"launch.hang_timeout_s={hang_s:g}"]
 
 
 def role_names(config: RunConfig) -> list[str]:

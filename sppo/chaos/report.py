@@ -10,7 +10,8 @@ from typing import Any
 from sppo.chaos import audit as audits
 from sppo.chaos.audit import Audit
 from sppo.chaos.hurt import RECOVERY_WAIT_S
-from sppo.chaos.plan import HANG_TIMEOUT_S, Outcome
+from sppo.chaos.plan import Outcome
+from sppo.config import RunConfig
 from sppo.launch import run_dir as run_dirs
 
 RECOVERY_BAR_S = 30.0
@@ -19,13 +20,14 @@ SYNC_ALLOWANCE_S = 20.0
 
 def report(
     run_dir: Path, events: Sequence[dict[str, Any]], outcomes: Sequence[Outcome],
-    *, planned: int, phase_timeout_s: float,
+    *, planned: int, config: RunConfig,
 ) -> dict[str, Any]:  # fmt: skip
     """All that is known of a run that has ended, with its embedded broker started once more."""
     left = audits.orphans(run_dir)
     found = audits.audit(run_dir)
     summary = run_dirs.read_json(run_dir / "summary.json") or {}
-    hung = hung_syncs(events, phase_timeout_s) + hung_learners(events, outcomes)
+    hung = hung_syncs(events, config.weights.phase_timeout_s)
+    hung += hung_learners(events, outcomes, config.hang_timeout_s)
     untouched = int(planned > 0 and not outcomes)
     return {
         "run_dir": str(run_dir),
@@ -59,14 +61,14 @@ def hung_syncs(events: Sequence[dict[str, Any]], phase_timeout_s: float) -> list
 
 
 def hung_learners(
-    events: Sequence[dict[str, Any]], outcomes: Sequence[Outcome]
+    events: Sequence[dict[str, Any]], outcomes: Sequence[Outcome], hang_timeout_s: float
 ) -> list[dict[str, Any]]:
     """Restarts of a learner that stood still though no fault had made it: a sync that hangs would
     end so.
     """
     faults = [o for o in outcomes if o.fault.role == "learner-0" and o.fault.kind != "kill"]
     explained = [
-        (o.began, o.began + o.fault.seconds + RECOVERY_BAR_S + HANG_TIMEOUT_S) for o in faults
+        (o.began, o.began + o.fault.seconds + RECOVERY_BAR_S + hang_timeout_s) for o in faults
     ]
     return [
         e

@@ -20,7 +20,7 @@ from sppo.config.roles import (
     ScorerConfig,
     WeightsConfig,
 )
-from sppo.config.run import RunConfig, cpu_threads, resolve_transport
+from sppo.config.run import RunConfig, cpu_threads
 from sppo.config.sources import presets, utf8
 
 __all__ = [
@@ -50,7 +50,6 @@ __all__ = [
     "origins",
     "presets",
     "reference",
-    "resolve_transport",
     "to_json",
     "to_toml",
     "utf8",

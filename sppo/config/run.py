@@ -110,15 +110,6 @@ class RunConfig(Settings):
         return self.sampling.temperature if given == "sampling" else given
 
 
-def resolve_transport(config: RunConfig, *, cuda: bool) -> Literal["gloo", "nccl"]:
-    """What `weights.transport` comes to for a run whose learner is on GPUs, or not; the same for
-    every role.
-    """
-    if config.weights.transport != "auto":
-        return config.weights.transport
-    return "nccl" if cuda and config.generator.engine == "vllm" else "gloo"
-
-
 def cpu_threads(setting: int) -> int:
     """CPU threads of one role: the setting, or every core that this process may use."""
     return setting or len(os.sched_getaffinity(0))

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from sppo import compute
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
 from sppo.transport.server import MIN_FREE_BYTES
@@ -79,8 +80,9 @@ def _check_temporary_folder(longest: str) -> None:
 def _check_shared_memory(config: RunConfig) -> None:
     """vLLM on a CPU, or split over several GPUs, passes messages through shared memory."""
     generator = config.generator
-    on_cpu = config.learner.device == "cpu" or not Path("/dev/nvidiactl").exists()
-    if generator.engine != "vllm" or not (on_cpu or generator.tensor_parallel > 1):
+    if generator.engine != "vllm":
+        return
+    if generator.tensor_parallel == 1 and compute.engine_on_gpu(config):
         return
     there = shutil.disk_usage(SHARED_MEMORY).free >> 20 if SHARED_MEMORY.is_dir() else 0
     if there < QUEUE_MIB:

@@ -50,9 +50,7 @@ def check(config: RunConfig, path: str, tokenizer: Any) -> Family:
 
 def _check_engine(config: RunConfig, family: Family) -> None:
     """A cluster's engines are taken to be on GPUs. Raises ConfigError."""
-    from sppo.learner.model import pick_device
-
-    cuda = bool(config.launch.ray_address) or pick_device(config.learner.device) == "cuda"
+    cuda = bool(config.launch.ray_address) or compute.here(config).learner.device == "cuda"
     families.check_engine(
         family, config.generator.engine, config.model.name, on_cpu=not cuda,
         number_format=compute.resolve(config, cuda=cuda),

@@ -74,8 +74,5 @@ def _engine_check(config: RunConfig, path: str) -> AbstractContextManager[None]:
             "use generator.engine = 'transformers'"
         )
     from sppo.generators import vllm_check
-    from sppo.learner.model import pick_device
 
-    return vllm_check.beside(
-        compute.resolved(config, cuda=pick_device(config.learner.device) == "cuda"), path
-    )
+    return vllm_check.beside(compute.here(config), path)

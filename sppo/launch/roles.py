@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sppo import compute, locks, marks, stop
-from sppo.config import RunConfig, resolve_transport
+from sppo.config import RunConfig
 from sppo.errors import ConfigError, SppoError
 from sppo.launch import reach
 from sppo.launch import run_dir as run_dirs
@@ -52,8 +52,7 @@ def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any
     """
     prepare()
     log.info("%s begins in process %d", LEARNER, os.getpid())
-    config = _with_transport(reach.addressed(config))
-    config = compute.resolved(config, cuda=_on_gpu(config))
+    config = compute.here(reach.addressed(config))
     broker = connect(config.broker, run_key, wait=True)
     try:
         runs.open_run(config, broker.registry, run_key)
@@ -128,7 +127,7 @@ def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> No
     config = reach.addressed(config)
     leave = _on_stop_signals()
     if role == "generator":
-        config = _with_transport(config)
+        config = compute.placed(config, cuda=compute.engine_on_gpu(config))
     if not run_key:
         run = runs.find_run(config, role, leave)
         if run is None:
@@ -146,20 +145,6 @@ def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> No
             asyncio.run(_generate(name, config, broker, leave))
     finally:
         broker.close()
-
-
-def _with_transport(config: RunConfig) -> RunConfig:
-    """The configuration with `weights.transport` as it comes to on this machine."""
-    transport = resolve_transport(config, cuda=_on_gpu(config))
-    return config.model_copy(
-        update={"weights": config.weights.model_copy(update={"transport": transport})}
-    )
-
-
-def _on_gpu(config: RunConfig) -> bool:
-    import torch
-
-    return config.learner.device != "cpu" and torch.cuda.is_available()
 
 
 @contextmanager
@@ -196,7 +181,7 @@ async def _generate(name: str, config: RunConfig, broker: Broker, leave: threadi
     path = models.resolve(config.model)
     families.check_engine(
         families.read(path, config.model.name), config.generator.engine, config.model.name,
-        on_cpu=not _on_gpu(config), number_format=config.compute,
+        on_cpu=config.learner.device == "cpu", number_format=config.compute,
     )  # fmt: skip
     generator = Generator(
         config, broker, _engine(config, path), make_scorer(config, broker.registry), name
@@ -216,7 +201,7 @@ async def _generate(name: str, config: RunConfig, broker: Broker, leave: threadi
 
 def _engine(config: RunConfig, path: str) -> Any:
     """The engine that the configuration names, on this process's device."""
-    on_cpu = not _on_gpu(config)
+    on_cpu = config.learner.device == "cpu"
     transport = config.weights.transport
     if config.generator.engine == "transformers":
         from sppo.generators.transformers_engine import TransformersEngine

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sppo import compute, stop
-from sppo.config import RunConfig, resolve_transport
+from sppo.config import RunConfig
 from sppo.errors import ConfigError, RoleDiedError, SppoError
 from sppo.launch import reach, verdicts
 from sppo.launch.broker_keeper import POLL_S, BrokerKeeper
@@ -49,7 +49,7 @@ def run(config: RunConfig, run_dir: Path, run_key: str, progress: Progress) -> d
     asked: list[str] = []
     reporter = Reporter(run_dir, progress)
     restarts = Restarts(config.launch.max_restarts)
-    watchdog = Watchdog(config.launch.hang_timeout_s, config.generator.start_timeout_s)
+    watchdog = Watchdog(config.hang_timeout_s, config.generator.start_timeout_s)
     keeper = BrokerKeeper(run_dir / "broker", restarts, reporter.tell, watchdog.excuse)
     roster = Roster()
     scaler = Scaler(run_dir, roster, reporter.tell)
@@ -110,19 +110,10 @@ class Supervisor:
         """Decide what is left to be decided, and start every role once. Raises ConfigError if there
         is no room for all.
         """
-        gpus = config.learner.device == "cuda" or (
-            config.learner.device == "auto" and self.cluster.resources().gpus > 0
-        )
-        transport = resolve_transport(config, cuda=gpus)
-        found = compute.resolve(config, cuda=gpus)
-        self.reporter.note(f"computing in {found}: {compute.reason(config, found, cuda=gpus)}")
-        resolved = config.model_copy(
-            update={
-                "compute": found,
-                "learner": config.learner.model_copy(update={"device": "cuda" if gpus else "cpu"}),
-                "weights": config.weights.model_copy(update={"transport": transport}),
-            }
-        )
+        cuda = compute.on_gpu(config, gpus=self.cluster.resources().gpus > 0)
+        resolved = compute.decided(config, cuda=cuda)
+        why = compute.reason(config, cuda=cuda)
+        self.reporter.note(f"computing in {resolved.compute}: {why}")
         own_scorers = config.scorer.mode == "http" and not config.scorer.url
         if self.cluster.machines > 1:
             reach.check_hosts(config)

@@ -68,7 +68,7 @@ class Watchdog:
             elif now - seen.alive_at > SILENT_S:
                 found[name] = "no heartbeat"
             elif now - seen.moved_at > self._timeout:
-                found[name] = f"no progress for launch.hang_timeout_s = {self._timeout:.0f} s"
+                found[name] = f"no progress for {self._timeout:.0f} s"
         return found
 
     def forget(self, name: str) -> None:

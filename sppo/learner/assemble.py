@@ -10,7 +10,7 @@ from shlex import quote
 from typing import Any
 
 from sppo import compute, families, locks, models
-from sppo.config import RunConfig, is_loopback, resolve_transport, to_json
+from sppo.config import RunConfig, is_loopback, to_json
 from sppo.errors import ConfigError, RoleDiedError
 from sppo.learner import rank, ranks
 from sppo.learner.evaluation import Evaluation
@@ -18,7 +18,7 @@ from sppo.learner.fleet import Fleet
 from sppo.learner.groups import InHand
 from sppo.learner.lineage import Lineage
 from sppo.learner.loop import Learner
-from sppo.learner.model import check_device, export_dtype, pick_device
+from sppo.learner.model import check_device, export_dtype
 from sppo.learner.orders import Export, Rank
 from sppo.learner.parity import Parity
 from sppo.learner.pulse import Pulse
@@ -44,7 +44,7 @@ def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
 
     Raises SppoError with what went wrong. A checkpoint is written before a requested stop.
     """
-    config = compute.resolved(config, cuda=pick_device(config.learner.device) == "cuda")
+    config = compute.here(config)
     with _locked(run_dir), Pulse(broker.registry) as pulse:
         with pulse.busy():
             config = families.settled(config, models.resolve(config.model))
@@ -100,8 +100,7 @@ def _assemble(
     """Resumed from the newest checkpoint, if there is one. Raises ConfigError."""
     records = Records(config, broker, run_dir, pulse)
     records.phase("loading the model")
-    device = pick_device(config.learner.device)
-    own, trainer = rank.make(config, team, device, InHand(team, ()), pulse.beat)
+    own, trainer = rank.make(config, team, config.learner.device, InHand(team, ()), pulse.beat)
     lineage = Lineage(config, own, broker.tickets, run_dir / "checkpoints")
     if lineage.resume():
         records.event("resume", step=lineage.n)
@@ -149,7 +148,7 @@ def _locked(run_dir: Path) -> Iterator[None]:
 
 
 def _make_sender(config: RunConfig, device: str) -> WeightSender:
-    if resolve_transport(config, cuda=device.startswith("cuda")) == "nccl":
+    if config.weights.transport == "nccl":
         from sppo.weights.nccl import NcclSender
 
         return NcclSender(config.weights.host, device)
@@ -162,7 +161,7 @@ def _make_team(config: RunConfig, broker: Broker, run_dir: Path) -> Ranks:
     """The other ranks, started; they fetch their groups themselves."""
     if config.learner.ranks == 1:
         return Solo()
-    device = pick_device(config.learner.device)
+    device = config.learner.device
     check_device(device, config.learner.ranks - 1)
     secret = {"password": config.broker.password.get_secret_value()}
     settings = {

@@ -315,17 +315,6 @@ def _hidden(model: Any, batch: MicroBatch) -> Tensor:
     return hidden
 
 
-def pick_device(setting: str) -> str:
-    """`auto` takes a GPU where there is one. Raises ConfigError if `cuda` is asked for and
-    missing.
-    """
-    if setting == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("learner.device = 'cuda': torch sees no GPU; use 'auto' or 'cpu'")
-    if setting == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return setting
-
-
 def check_device(device: str, rank: int) -> str:
     """This rank's own device. Raises ConfigError if there are fewer GPUs than ranks."""
     if device == "cpu":

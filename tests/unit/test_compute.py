@@ -9,6 +9,7 @@ import torch
 
 from sppo import compute
 from sppo.config import RunConfig
+from sppo.errors import ConfigError
 
 CPUINFO = (
     "processor\t: 0\nmodel name\t: some processor\nflags\t\t: fpu {flags} avx2\n\nprocessor\t: 1\n"
@@ -33,17 +34,56 @@ def test_auto_is_bf16_where_the_processor_multiplies_it(
     run = RunConfig()
     assert compute.resolve(run, cuda=False) == found
     assert compute.resolve(run, cuda=True) == "bfloat16"
-    negated = "does not multiply" in compute.reason(
-        run, compute.resolve(run, cuda=False), cuda=False
-    )
+    negated = "does not multiply" in compute.reason(run, cuda=False)
     assert negated is (found == "float32")
 
 
 def test_what_is_asked_for_is_taken_on_every_processor() -> None:
     for asked, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
-        run = compute.resolved(RunConfig(compute=asked), cuda=False)  # type: ignore[arg-type]
+        run = compute.decided(RunConfig(compute=asked), cuda=False)  # type: ignore[arg-type]
         assert compute.dtype(run) is dtype
-        assert compute.reason(run, run.compute, cuda=False) == f"compute = {asked!r}"  # type: ignore[arg-type]
+        assert compute.reason(run, cuda=False) == f"compute = {asked!r}"
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "cuda"),
+    [("auto", True, True), ("auto", False, False), ("cuda", False, True), ("cpu", True, False)],
+)
+def test_a_device_is_what_was_asked_for_or_what_there_is(
+    device: str, gpus: bool, cuda: bool
+) -> None:
+    run = RunConfig(learner={"device": device})  # type: ignore[arg-type]
+    assert compute.on_gpu(run, gpus=gpus) is cuda
+
+
+@pytest.mark.parametrize(
+    ("engine", "transport", "cuda", "decided"),
+    [
+        ("vllm", "auto", True, "nccl"),
+        ("vllm", "auto", False, "gloo"),
+        ("transformers", "auto", True, "gloo"),
+        ("vllm", "gloo", True, "gloo"),
+    ],
+)
+def test_weights_travel_over_nccl_where_both_ends_have_gpus(
+    engine: str, transport: str, cuda: bool, decided: str
+) -> None:
+    run = RunConfig(generator={"engine": engine}, weights={"transport": transport})  # type: ignore[arg-type]
+    assert compute.decided(run, cuda=cuda).weights.transport == decided
+
+
+def test_what_was_decided_for_a_run_is_not_decided_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "gpus_here", lambda: True)
+    run = compute.decided(RunConfig(), cuda=False)
+    assert run.learner.device == "cpu"
+    assert compute.here(run) == run
+    assert not compute.engine_on_gpu(run)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "gpus_here", lambda: False)
+    with pytest.raises(ConfigError, match=r"learner\.device = 'cuda': torch sees no GPU"):
+        compute.here(RunConfig(learner={"device": "cuda"}))  # type: ignore[arg-type]
 
 
 def test_torch_sees_the_same_features_on_this_machine() -> None:

@@ -51,10 +51,10 @@ def test_a_learner_that_stands_still_without_a_fault_counts_as_a_hung_sync() -> 
     stop = Outcome(
         fault=Fault(at_s=60, kind="stop", role="learner-0", seconds=25), restarted=True, recovery_s=20.0, began=1060.0
     )  # fmt: skip
-    assert report.hung_learners([event], [stop]) == []
-    assert report.hung_learners([event | {"time": 1900.0}], [stop]) != []
-    assert report.hung_learners([event], []) == [event]
-    assert report.hung_learners([event | {"role": "scorer-0"}], []) == []
+    assert report.hung_learners([event], [stop], 60) == []
+    assert report.hung_learners([event | {"time": 1900.0}], [stop], 60) != []
+    assert report.hung_learners([event], [], 60) == [event]
+    assert report.hung_learners([event | {"role": "scorer-0"}], [], 60) == []
 
 
 def test_an_outcome_is_one_line() -> None:
