@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from itertools import groupby
 
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
-from sppo.config.run import RunConfig
+from sppo.config.fields import Change
+from sppo.config.names import default, fields
+
+HEAD = ["| setting | default | may change | meaning |", "|---|---|---|---|"]
+MAY_CHANGE = {Change.FREE: "resume, role", Change.ON_RESUME: "resume", Change.PER_ROLE: "role"}
 
 
 def reference() -> str:
     """Every setting with its default and meaning, as the Markdown of docs/configuration.md."""
     lines = []
-    for section, field in RunConfig.model_fields.items():
-        model = field.annotation
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            lines.append(_row(section, field.get_default(), field.description))
-            continue
-        lines += ["", f"## {section}", "", "| setting | default | meaning |", "|---|---|---|"]
-        lines += [
-            _row(
-                f"{section}.{name}",
-                f.get_default(call_default_factory=True, validated_data={}),
-                f.description,
-            )
-            for name, f in model.model_fields.items()
-        ]
-    return "\n".join(["| setting | default | meaning |", "|---|---|---|", *lines, ""])
+    for section, keys in groupby(fields(), lambda key: key.rpartition(".")[0]):
+        lines += ["", f"## {section}", ""] if section else []
+        lines += [*HEAD, *map(_row, keys)]
+    return "\n".join([*lines, ""])
 
 
-def _row(name: str, default: Any, meaning: str | None) -> str:
-    shown = "secret" if isinstance(default, SecretStr) else json.dumps(default)
-    return f"| `{name}` | `{shown}` | {' '.join((meaning or '').split())} |"
+def _row(key: str) -> str:
+    field, value = fields()[key], default(key)
+    shown = "secret" if isinstance(value, SecretStr) else json.dumps(value)
+    changes = [MAY_CHANGE[mark] for mark in field.metadata if isinstance(mark, Change)]
+    meaning = " ".join((field.description or "").split())
+    return f"| `{key}` | `{shown}` | {''.join(changes)} | {meaning} |"
