@@ -24,8 +24,8 @@ class BrokerConfig(Settings):
     tls_ca: Annotated[str, FREE] = ""
     """Certificate authority (a PEM file) of a `rediss://` server; empty takes the system's."""
     lease_s: Annotated[Seconds, FREE] = 20.0
-    """How long a ticket is on loan without renewal: after so long the work of a generator that died is
-    given to others. Renewed four times as often.
+    """How long a ticket is on loan without renewal: after so long the work of a generator that died
+    is given to others. Renewed four times as often.
     """
     outage_s: Annotated[Seconds, FREE] = 60.0
     """How long a role waits for a server that is gone, loading or full before it gives up."""

@@ -62,8 +62,8 @@ class LearnerConfig(Settings):
     lookahead_steps: Count = 1
     """Batches of tickets in flight beyond the one in use; 0 is the synchronous schedule."""
     max_staleness: Count = 0
-    """Optimizer steps after sampling at which a group is too old to be trained: its ticket is issued
-    again; 0 trains groups of any age.
+    """Optimizer steps after sampling at which a group is too old to be trained: its ticket is
+    issued again; 0 trains groups of any age.
     """
     refill: Annotated[float, Field(ge=1, le=100)] = 1.0
     """Further tickets are issued until a batch has enough groups with signal, up to this many times
@@ -107,8 +107,8 @@ class LearnerConfig(Settings):
     the third in a row ends it.
     """
     batch_timeout_s: Annotated[Seconds, FREE] = 600.0
-    """Longest wait for the next group, of a batch or of an evaluation, before the run stops and says
-    who was silent.
+    """Longest wait for the next group, of a batch or of an evaluation, before the run stops and
+    says who was silent.
     """
 
     @model_validator(mode="after")

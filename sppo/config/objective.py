@@ -24,8 +24,8 @@ REJECT_BOUNDS = {"geometric": (1 / 1.2, 1.2), "token": (0.5, 2.0)}
 
 class ObjectiveConfig(Settings):
     name: str = "sppo"
-    """`sppo`, `inpo`, `rspo`, `dpo` or `grpo` (docs/objective.md says when to choose which), or your
-    own as `package.module:Class`.
+    """`sppo`, `inpo`, `rspo`, `dpo` or `grpo` (docs/objective.md says when to choose which), or
+    your own as `package.module:Class`.
     """
     eta: Scale = 1.0
     """Inverse temperature of the target."""
@@ -55,8 +55,8 @@ class ObjectiveConfig(Settings):
     generators get new weights; `reference_every` and `optimizer.restart` count in them too.
     """
     reference_every: Count = 0
-    """Iterations after which the reference becomes the policy of that moment; 0 keeps the model that
-    the run began with.
+    """Iterations after which the reference becomes the policy of that moment; 0 keeps the model
+    that the run began with.
     """
     weight: Literal["geometric", "sequence", "masked", "token", "none"] = "geometric"
     """Off-policy weight of a completion with importance ratio ρ: clipped ρ^(1/tokens), truncated ρ,

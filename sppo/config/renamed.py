@@ -45,6 +45,9 @@ log-probs are recorded (docs/objective.md), with the reason.
 """
 
 
+SHOWN = 8
+
+
 def refuse(layers: Iterable[tuple[str, dict[str, Any]]]) -> None:
     """Raises ConfigError with what is to be said of every such name in these (source, values)."""
     found = []
@@ -55,6 +58,8 @@ def refuse(layers: Iterable[tuple[str, dict[str, Any]]]) -> None:
                 found.append(f"{key}: {RENAMED[key]} (from {source})")
             if key in REFUSED:
                 found.append(f"{key} = {value!r}: {REFUSED[key]} (from {source})")
+    if len(found) > SHOWN:
+        found[SHOWN:] = [f"and {len(found) - SHOWN} more (CHANGELOG.md lists them)"]
     if found:
         raise ConfigError("; ".join(found))
 

@@ -105,8 +105,8 @@ class WeightsConfig(Settings):
     loopback addresses otherwise.
     """
     phase_timeout_s: Annotated[Seconds, FREE] = 60.0
-    """Deadline of each phase of a weight sync; it must hold the longest step of an engine. A role that
-    lives but gets nothing done for five of it, at least 90 s, is ended and started again.
+    """Deadline of each phase of a weight sync; it must hold the longest step of an engine. A role
+    that lives but gets nothing done for five of it, at least 90 s, is ended and started again.
     """
 
 

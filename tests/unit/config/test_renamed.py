@@ -45,6 +45,14 @@ def test_an_old_name_from_another_process_says_the_new_one() -> None:
         config.from_json(json.dumps({"learner": {"eta": 1.0}}))
 
 
+def test_many_old_names_are_counted() -> None:
+    old = {"learner": {name.removeprefix("learner."): 1 for name in NOW}}
+    with pytest.raises(ConfigError) as caught:
+        config.from_json(json.dumps(old))
+    assert str(caught.value).count(": now ") == 8
+    assert str(caught.value).endswith("; and 10 more (CHANGELOG.md lists them)")
+
+
 @pytest.mark.parametrize("name", ["top_k", "min_p", "logit_bias", "min_tokens", "ignore_eos"])
 def test_what_makes_the_sampler_another_distribution_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, name: str
