@@ -28,7 +28,7 @@ from sppo.bench.checks import Check, at_least
 from sppo.config import BrokerConfig
 from sppo.errors import BrokerError
 from sppo.transport import codec
-from sppo.transport.broker import PushResult
+from sppo.transport.broker import Leases, PushResult
 from sppo.transport.client import make_client
 from sppo.transport.redis_broker import connect
 from sppo.transport.server import executable
@@ -67,9 +67,7 @@ def measure(seconds: float, say: Callable[[str], None]) -> list[Rate]:
         for durable in (True, False) if nbytes == BULK else (True,):
             rounds = ROUNDS if nbytes == BULK else 1
             found: dict[str, list[Rate]] = {}
-            for i in range(
-                rounds
-            ):  # in turns, so that a busy moment of the machine hits all of them
+            for i in range(rounds):  # in turns: a busy moment of the machine hits all of them
                 say(
                     f"groups of {nbytes >> 10} KiB{'' if durable else ', no log'}, round {i + 1} "
                     f"of {rounds} ..."
@@ -118,8 +116,9 @@ def _server(durable: bool) -> Iterator[BrokerConfig]:
     """
     folder = Path(tempfile.mkdtemp(prefix="sppo-bench-"))
     process = subprocess.Popen(
-        [executable(), "--port", "0", "--unixsocket", str(folder / "s"), "--unixsocketperm", "700", "--save", "",
-         "--dir", str(folder), "--appendonly", "yes" if durable else "no", "--appendfsync", "always"],
+        [executable(), "--port", "0", "--unixsocket", str(folder / "s"), "--unixsocketperm", "700",
+         "--save", "", "--dir", str(folder), "--appendonly", "yes" if durable else "no",
+         "--appendfsync", "always"],
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -212,13 +211,12 @@ def _produce(values: dict[str, Any], way: str, nbytes: int, go: Any, stop: Any) 
         while broker.depths()["queued"] > 24 or int(client.xlen("sppo:bench-stream")) > 24:
             time.sleep(0.001)
         if way == "sppo":
-            broker.tickets.issue(
-                [_ticket(i) for i in range(index, index + 8)]
-            )  # the learner's part in a run
+            # The learner's part in a run.
+            broker.tickets.issue([_ticket(i) for i in range(index, index + 8)])
         for _ in range(8):
             source = made[index % len(made)]
             if way == "sppo":
-                _push(broker, source)
+                _push(broker.leases, source)
             else:
                 client.set(f"sppo:bench-{index}", pack[way](source))
                 client.xadd("sppo:bench-stream", {"i": index})
@@ -240,8 +238,9 @@ def _ticket(index: int) -> Ticket:
     )
 
 
-def _push(broker: Any, source: Group) -> None:
-    lease = broker.leases.lease(Version(epoch=EPOCH, n=0))
+def _push(leases: Leases, source: Group) -> None:
+    lease = leases.lease(Version(epoch=EPOCH, n=0))
+    assert lease is not None
     uid = lease.ticket.uid
     named = Group(
         gid=f"{uid}.bench",
@@ -252,7 +251,7 @@ def _push(broker: Any, source: Group) -> None:
         rewards=source.rewards,
         generator="bench",
     )
-    while broker.leases.push(named) is PushResult.FULL:
+    while leases.push(named) is PushResult.FULL:
         time.sleep(0.001)
 
 

@@ -1,3 +1,3 @@
-"""Tickets and groups between roles: codec, broker interface, Redis broker, in-memory broker,
-embedded server.
+"""Tickets and groups between roles: frames, the broker's interface, the broker over Redis
+and in memory, the embedded server.
 """

@@ -12,7 +12,10 @@ from collections.abc import Mapping
 
 # Everything that sppo uses, and nothing that reads or changes the server itself. INFO tells one
 # life from another.
-_COMMANDS = "+@all -@dangerous -@admin -@pubsub -@blocking +xread +xreadgroup -function -script +script|load +info"
+_COMMANDS = (
+    "+@all -@dangerous -@admin -@pubsub -@blocking +xread +xreadgroup -function "
+    "-script +script|load +info"
+)
 
 _NO_LISTING = "-scan -randomkey -dbsize -select"
 
@@ -23,12 +26,15 @@ _KEYS = {
         + [
             f"~sppo:*:{key}"
             for key in (
-                "tickets", "minv", "lease", "todo", "todo:eval", "attempts", "failures", "state", "dead", "bytes", "q",
-                "b:*", "members", "hb:generator-*", "replies",
+                "tickets", "minv", "lease", "todo", "todo:eval", "attempts", "failures", "state",
+                "dead", "bytes", "q", "b:*", "members", "hb:generator-*", "replies",
             )
         ]
     ),
-    "scorer": "%R~sppo:*:stop:* %R~sppo:*:run %R~sppo:*:hb:learner-* ~sppo:*:members ~sppo:*:hb:scorer-*",
+    "scorer": (
+        "%R~sppo:*:stop:* %R~sppo:*:run %R~sppo:*:hb:learner-* "
+        "~sppo:*:members ~sppo:*:hb:scorer-*"
+    ),
     "operator": "~sppo:*",
 }  # fmt: skip
 

@@ -7,8 +7,8 @@ A frame is
     4 bytes  length of the header, little-endian
     8 bytes  xxh3-64 of everything after these 16 bytes
     header   msgpack map (schema below)
-    buffers  raw little-endian arrays in the order that the header names: prompt, tokens, logprobs, rewards, preferences
-             (of the last two one is empty)
+    buffers  raw little-endian arrays in the order that the header names: prompt, tokens, logprobs,
+             rewards, preferences (of the last two one is empty)
 
 Arrays are decoded as views of the received bytes, without a copy.
 """

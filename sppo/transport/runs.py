@@ -81,8 +81,7 @@ def open_run(config: RunConfig, registry: RedisRegistry, key: str) -> None:
             if old.registry.alive(LEARNER):
                 raise ConfigError(
                     f"name = {config.name!r}: another learner trains a run of this name on "
-                    f"{config.broker.url}; "
-                    "choose another name, or end that run first"
+                    f"{config.broker.url}; choose another name, or end that run first"
                 )
             old.registry.request_stop("workers", f"another run has taken the name {config.name}")
         finally:
@@ -107,9 +106,8 @@ def find_run(config: RunConfig, role: str, leave: threading.Event) -> Run | None
             broker.close()
         run = _read(config.name, value)
         if run is not None and _at_work(config, run):
-            check(
-                run, config, role
-            )  # not before: the next run of this name may have other settings
+            # Not before: the next run of this name may have other settings.
+            check(run, config, role)
             return run
         if time.monotonic() - told >= TELL_S:
             told = time.monotonic()
@@ -134,13 +132,10 @@ def check(run: Run, config: RunConfig, role: str) -> None:
     if run.version != mine.version:
         raise ConfigError(
             f"this {role} is sppo {mine.version}, run {config.name!r} was opened by sppo "
-            f"{run.version}: "
-            "install the same"
+            f"{run.version}: install the same"
         )
     keys = sorted(run.settings.keys() | mine.settings.keys())
-    if (
-        role == "scorer"
-    ):  # it has no part in weight syncs, and does not know which devices the others have
+    if role == "scorer":  # it has no part in weight syncs, nor knows which devices others have
         keys.remove("weights.transport")
     if role == "scorer" or config.compute == "auto":  # as the learner's machine has decided
         keys.remove("compute")

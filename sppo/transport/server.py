@@ -45,9 +45,9 @@ class EmbeddedServer:
     """One server on one data folder.
 
     server = EmbeddedServer(run_dir / "broker", max_bytes=...)
-    config = server.start(config.broker)      # the same settings with url and the operator's credentials filled in
+    config = server.start(config.broker)      # with its url and the operator's credentials
     learner = server.credentials(config, "learner")
-    server.answers() or server.restart()      # a server that was killed comes back under the same address
+    server.answers() or server.restart()      # one that was killed comes back, address and all
     server.stop()
     """
 
@@ -150,14 +150,12 @@ class EmbeddedServer:
         if free < MIN_FREE_BYTES:
             raise BrokerError(
                 f"{self._folder}: {free >> 20} MiB free; the broker's log needs at least 1024 MiB: "
-                f"free some disk space"
+                "free some disk space"
             )
         assert self._lock is not None
         self._process = subprocess.Popen(
-            [
-                self._executable,
-                "-",
-            ],  # the configuration comes by standard input: no password in a command line
+            # The configuration comes by standard input: no password in a command line.
+            [self._executable, "-"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -195,8 +193,8 @@ class EmbeddedServer:
                 "appendonly yes",
                 "appendfsync always",
                 "auto-aof-rewrite-min-size 512mb",
-                "hz "
-                "2",  # rounds of housekeeping a second: there are few keys that expire, and few clients
+                # Rounds of housekeeping a second: there are few keys that expire, and few clients.
+                "hz 2",
                 f"maxmemory {2 * self._max_bytes}",
                 "maxmemory-policy noeviction",
                 "",
@@ -239,9 +237,8 @@ def serve(config: BrokerConfig, folder: Path, tell: Callable[[str], None]) -> No
     if at.scheme != "redis" or not at.hostname:
         raise ConfigError(
             f"broker.url = {config.url!r}: the server that sppo carries speaks plain Redis on "
-            f"loopback, such as "
-            "redis://127.0.0.1:6379; with TLS, or beyond this machine, run a Redis or Valkey of "
-            "your own"
+            "loopback, such as redis://127.0.0.1:6379; with TLS, or beyond this machine, run a "
+            "Redis or Valkey of your own"
         )
     if not password or config.username:
         raise ConfigError(

@@ -252,7 +252,7 @@ class WeightPublisher:
                 else:
                     done.add(reply.member)
             if worker is not None and worker.failed:
-                self._sender.close()  # members that wait in it learn of it at once, if gloo lets them
+                self._sender.close()  # members that wait in it learn of it, if gloo lets them
             if waiting:
                 lives = {m.name: m.life for m in self._generators()}
                 waiting = {name for name in waiting if lives.get(name) == expected[name].life}

@@ -27,7 +27,7 @@ class WeightReceiver:
     """Follows the control channel of one run on behalf of one engine.
 
     receiver = WeightReceiver(broker.mailbox, engine, "generator-0", phase_timeout_s=60)
-    await receiver.run()         # until cancelled; `receiver.applied` is the version the engine runs
+    await receiver.run()     # until cancelled; `receiver.applied` is what the engine runs
     """
 
     def __init__(

@@ -86,7 +86,7 @@ def test_what_it_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     second = EmbeddedServer(tmp_path, max_bytes=1 << 20)
     again = connect(second.start(BrokerConfig()), "run")
     assert again.ping() != life
-    lease = again.lease(Version(epoch="a", n=0))
+    lease = again.leases.lease(Version(epoch="a", n=0))
     assert lease is not None
     assert lease.ticket == makers.ticket()
     second.stop()
