@@ -109,4 +109,4 @@ class RedisBroker(Broker):
 
 def glob(text: str) -> str:
     """A text as a pattern that matches itself alone."""
-    return "".join(f"[{c}]" if c in "*?[\\" else c for c in text)
+    return "".join(f"\\{c}" if c in "*?[\\" else c for c in text)
