@@ -192,7 +192,7 @@ def _train(
     accept: bool,
 ) -> None:
     """Check everything, then `start` the run of this folder under the key it is given."""
-    from sppo.launch import machine
+    from sppo.launch import preflight
     from sppo.launch import run_dir as run_dirs
 
     with run_dirs.locked(folder), _explained(_log(folder)):
@@ -205,22 +205,14 @@ def _train(
             )
             reports.print_run(folder, done, again)
             return
-        machine.check(config, again[0])
-        machine.check_disk(config, folder)
-        run_dirs.check_checkpoint(folder)
+        preflight.at_once(config, folder, role=again[0])
         typer.echo(f"checking {source} ...")
         with terminal.kept_for_us(_log(folder)) as stream:
-            from sppo.launch.preflight import preflight
-            from sppo.tasks import fingerprint
 
             def tell(words: str) -> None:
                 print(words, file=stream, flush=True)
 
-            found = preflight(config, tell, alone=again[0] == "learner")
-            tell(found.describe())
-            anew = fingerprint.settle(
-                folder, found, trained=run_dirs.has_progress(folder), accept=accept
-            )
+            anew = preflight.thorough(config, folder, tell, role=again[0], accept=accept)
         reports.print_run(folder, start(run_dirs.claim(folder, config, anew=anew)), again)
 
 

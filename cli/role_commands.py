@@ -90,11 +90,12 @@ def broker(
     SPPO_BROKER__PASSWORD is the password that every role needs. The server that sppo carries has no
     TLS; for several machines run a Redis or Valkey of your own (docs/operations.md).
     """
-    from sppo.launch import roles
+    from sppo.launch import machine, roles
     from sppo.transport import server
 
     resolved = settings.load(config, set_)
     roles.needs_server(resolved, "broker")
+    machine.check(resolved, "broker")
     server.serve(resolved.broker, folder, typer.echo)
 
 

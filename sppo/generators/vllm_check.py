@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sppo import config as settings
+from sppo import stop
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
 
@@ -33,6 +34,7 @@ def beside(config: RunConfig, path: str) -> Iterator[None]:
     child = subprocess.Popen(
         [sys.executable, "-m", "sppo.generators.vllm_check", path],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        preexec_fn=stop.end_with_parent,
     )  # fmt: skip
     try:
         assert child.stdin is not None

@@ -19,7 +19,7 @@ SOCKET_BYTES = 107
 """Longest path of a Unix socket on Linux."""
 RAYS_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 OWN_SOCKET = "/sppo-4294967295-0123456789abcdef/broker.sock"
-"""The longest paths below the temporary folder."""
+"""The longest paths below the temporary folder: of Ray, and of our broker; vLLM's are shorter."""
 PLAIN = re.compile(r"[A-Za-z0-9/._+=@,~-]")
 """Ray, vLLM and compilers put the path into command lines and addresses; Ray takes ASCII alone."""
 
@@ -34,10 +34,26 @@ def check(config: RunConfig, role: str = "up") -> None:
     """Raises ConfigError for a machine on which this role of the run, or all of them, could not
     work.
     """
-    own_ray = role == "up" and not config.launch.ray_address
-    _check_temporary_folder(RAYS_SOCKET if own_ray else OWN_SOCKET)
-    if role == "generator" or own_ray:
+    folder = _temporary_folder()
+    if longest := _longest_socket(config, role):
+        _check_room_for(longest, folder)
+    if role == "generator" or _own_ray(config, role):
         _check_shared_memory(config)
+
+
+def _own_ray(config: RunConfig, role: str) -> bool:
+    """Whether this process starts Ray, and all roles on this machine with it."""
+    return role == "up" and not config.launch.ray_address
+
+
+def _longest_socket(config: RunConfig, role: str) -> str:
+    """The longest path below the temporary folder at which this role, or what it starts here,
+    listens; empty if none does.
+    """
+    if _own_ray(config, role):
+        return RAYS_SOCKET
+    vllm = role == "generator" and config.generator.engine == "vllm"
+    return OWN_SOCKET if vllm or role == "broker" else ""
 
 
 def check_disk(config: RunConfig, run_dir: Path) -> None:
@@ -52,7 +68,8 @@ def check_disk(config: RunConfig, run_dir: Path) -> None:
         )
 
 
-def _check_temporary_folder(longest: str) -> None:
+def _temporary_folder() -> str:
+    """Where temporary files go: every role makes some. Raises ConfigError if there is no place."""
     try:
         folder = tempfile.gettempdir()
     except OSError as error:
@@ -60,6 +77,10 @@ def _check_temporary_folder(longest: str) -> None:
             f"no temporary folder can be written: {error.strerror or error}; set TMPDIR to one"
         ) from error
     os.environ["TMPDIR"] = folder  # whole and usable, for everything that this process starts
+    return folder
+
+
+def _check_room_for(longest: str, folder: str) -> None:
     room = SOCKET_BYTES - len(longest)
     size = len(os.fsencode(folder))
     if odd := sorted({c for c in folder if not PLAIN.fullmatch(c)}):

