@@ -35,8 +35,10 @@ def check(config: RunConfig, path: str, tokenizer: Any) -> Family:
             if isinstance(quantised, dict)
             else quantised.quant_method
         )
-        raise ConfigError(f"model.name = {name!r} holds quantised weights ({method}), which cannot be trained; "
-                          "name the model that it was made from")  # fmt: skip
+        raise ConfigError(
+            f"model.name = {name!r} holds quantised weights ({method}), which cannot be trained; "
+            "name the model that it was made from"
+        )
     family = families.of(found, name)
     _check_engine(config, family)
     check_context(config, found)
@@ -52,9 +54,12 @@ def _check_engine(config: RunConfig, family: Family) -> None:
     """A cluster's engines are taken to be on GPUs. Raises ConfigError."""
     cuda = bool(config.launch.ray_address) or compute.here(config).learner.device == "cuda"
     families.check_engine(
-        family, config.generator.engine, config.model.name, on_cpu=not cuda,
+        family,
+        config.generator.engine,
+        config.model.name,
+        on_cpu=not cuda,
         number_format=compute.resolve(config, cuda=cuda),
-    )  # fmt: skip
+    )
 
 
 def context(found: Any) -> tuple[int, str] | None:
@@ -124,9 +129,10 @@ def headers(path: str, name: str) -> dict[str, tuple[int, ...]]:
         other = next((f.name for kind in kinds for f in sorted(folder.glob(kind))), "")
         raise ConfigError(
             f"model.name = {name!r}: the folder holds no "
-            f"model.safetensors" + (f", but {other}" if other else "")
+            f"model.safetensors"
+            + (f", but {other}" if other else "")
             + "; save the model with save_pretrained of Transformers"
-        )  # fmt: skip
+        )
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
         try:
@@ -138,8 +144,10 @@ def headers(path: str, name: str) -> dict[str, tuple[int, ...]]:
                 f"model.name = {name!r}: {file} {what}; fetch the model again"
             ) from error
     if lacking := sorted(set(listed) - set(shapes)):
-        raise ConfigError(f"model.name = {name!r}: {index.name} lists {lacking[0]!r}, which no file holds; "
-                          "fetch the model again")  # fmt: skip
+        raise ConfigError(
+            f"model.name = {name!r}: {index.name} lists {lacking[0]!r}, which no file holds; "
+            "fetch the model again"
+        )
     return shapes
 
 
@@ -155,8 +163,10 @@ def check_weights(module: Any, shapes: dict[str, tuple[int, ...]], config: RunCo
     for left, right in (getattr(module, "all_tied_weights_keys", None) or {}).items():
         filled |= {left, right} if {left, right} & filled else set()
     if lacking := sorted(required - filled):
-        raise ConfigError(f"{where}: its files lack {len(lacking)} weights of a {type(module).__name__}, "
-                          f"{lacking[0]!r} among them; fetch the model again")  # fmt: skip
+        raise ConfigError(
+            f"{where}: its files lack {len(lacking)} weights of a {type(module).__name__}, "
+            f"{lacking[0]!r} among them; fetch the model again"
+        )
     for name in sorted(set(sources) & set(own)):
         given = [shapes[source] for source in sources[name]]
         short = (
@@ -165,13 +175,17 @@ def check_weights(module: Any, shapes: dict[str, tuple[int, ...]], config: RunCo
             else given != [own[name]]
         )
         if short:
-            raise ConfigError(f"{where}: {sources[name][0]!r} is {list(given[0])} in its files, and {name!r} is "
-                              f"{list(own[name])} by config.json; fetch the model "
-                              f"again")  # fmt: skip
+            raise ConfigError(
+                f"{where}: {sources[name][0]!r} is {list(given[0])} in its files, and {name!r} is "
+                f"{list(own[name])} by config.json; fetch the model "
+                f"again"
+            )
     if config.learner.ranks > 1 and (apart := sorted(required - set(shapes))):
-        raise ConfigError(f"learner.ranks = {config.learner.ranks}: the files of {where} name {apart[0]!r} otherwise "
-                          "than Transformers does, which ranks do not read; use learner.ranks = "
-                          "1")  # fmt: skip
+        raise ConfigError(
+            f"learner.ranks = {config.learner.ranks}: the files of {where} name {apart[0]!r} "
+            "otherwise than Transformers does, which ranks do not read; use learner.ranks = "
+            "1"
+        )
 
 
 def _sources(
@@ -222,15 +236,21 @@ def check_vocabulary(module: Any, tokenizer: Any, stop: tuple[int, ...], name: s
     )  # a family's tokenizer may know tokens of its larger members
     highest = max(set(tokenizer.get_vocab().values()) - added, default=0)
     if highest >= rows:
-        raise ConfigError(f"{where}: its tokenizer knows tokens up to {highest}, the model has {rows} rows; "
-                          "the tokenizer is another model's")  # fmt: skip
+        raise ConfigError(
+            f"{where}: its tokenizer knows tokens up to {highest}, the model has {rows} rows; "
+            "the tokenizer is another model's"
+        )
     if not stop:
-        raise ConfigError(f"{where}: neither generation_config.json, config.json, tokenizer nor chat template names a "
-                          "token that ends a completion; give generation_config.json an "
-                          "eos_token_id")  # fmt: skip
+        raise ConfigError(
+            f"{where}: neither generation_config.json, config.json, tokenizer nor chat template names "
+            "a token that ends a completion; give generation_config.json an "
+            "eos_token_id"
+        )
     if stop[-1] >= rows:
-        raise ConfigError(f"{where}: eos_token_id {stop[-1]} is beyond the model's {rows} rows; mend the "
-                          "eos_token_id of its generation_config.json and config.json")  # fmt: skip
+        raise ConfigError(
+            f"{where}: eos_token_id {stop[-1]} is beyond the model's {rows} rows; mend the "
+            "eos_token_id of its generation_config.json and config.json"
+        )
 
 
 def _skeleton(found: Any, family: Family, name: str) -> Any:
@@ -247,8 +267,10 @@ def _skeleton(found: Any, family: Family, name: str) -> Any:
         KeyError,
         ZeroDivisionError,
     ) as error:
-        raise ConfigError(f"model.name = {name!r}: Transformers cannot make a {family.name} of its config.json: "
-                          f"{_first_line(error)}") from error  # fmt: skip
+        raise ConfigError(
+            f"model.name = {name!r}: Transformers cannot make a {family.name} of its config.json: "
+            f"{_first_line(error)}"
+        ) from error
     check_head(module, name)
     return module
 

@@ -14,7 +14,8 @@ CLEAN = Audit(issued=8, trained=8, twice=[], lost=[], dead={}, dead_unexplained=
 
 def sync(ready_s: float, failures: int = 0, alone_s: float = 0.0) -> dict[str, Any]:
     return {
-        "kind": "sync", "ready_s": ready_s, "transfer_s": 0.5, "alone_s": alone_s, "failures": ["x"] * failures
+        "kind": "sync", "ready_s": ready_s, "transfer_s": 0.5, "alone_s": alone_s,
+        "failures": ["x"] * failures
     }  # fmt: skip
 
 
@@ -49,7 +50,8 @@ def test_a_learner_that_stands_still_without_a_fault_counts_as_a_hung_sync() -> 
         "time": 1100.0,
     }
     stop = Outcome(
-        fault=Fault(at_s=60, kind="stop", role="learner-0", seconds=25), restarted=True, recovery_s=20.0, began=1060.0
+        fault=Fault(at_s=60, kind="stop", role="learner-0", seconds=25),
+        restarted=True, recovery_s=20.0, began=1060.0,
     )  # fmt: skip
     assert report.hung_learners([event], [stop], 60) == []
     assert report.hung_learners([event | {"time": 1900.0}], [stop], 60) != []

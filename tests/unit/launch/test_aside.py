@@ -46,7 +46,8 @@ def test_errors_keep_their_kind_words_and_traceback() -> None:
         try:
             aside.call(work)
         except Exception as told:
-            print(type(told).__name__, isinstance(told, OSError), getattr(told, "exit_code", ""), told)
+            code = getattr(told, "exit_code", "")
+            print(type(told).__name__, isinstance(told, OSError), code, told)
             assert "in work" in "".join(traceback.format_exception(told))
     fails(ConfigError("a = 1: mend it"))
     fails(BrokerError("gone"))

@@ -21,7 +21,9 @@ def with_rows(folder: Path, *rows: str, **settings: str) -> RunConfig:
     """A run on a file of these rows, with a model that is not there."""
     (folder / "q.jsonl").write_text("\n".join(rows) + "\n")
     given = {
-        "task.name": f"jsonl:{folder / 'q.jsonl'}", "task.held_out": "0", "task.prompt": "{question}", "task.max_prompt_tokens": "64", "model.name": "/no/such/model",
+        "task.name": f"jsonl:{folder / 'q.jsonl'}", "task.held_out": "0", 
+        "task.prompt": "{question}",
+        "task.max_prompt_tokens": "64", "model.name": "/no/such/model",
         "generator.engine": "transformers", "learner.device": "cpu",
     } | settings  # fmt: skip
     return config.load("quickstart", [f"{k}={v}" for k, v in given.items()], environment=False)

@@ -16,7 +16,8 @@ def loaded(*overrides: str) -> RunConfig:
 
 def test_demands_follow_the_configuration() -> None:
     gpus = loaded(
-        "learner.device=cuda", "learner.ranks=4", "learner.cpus=2", "generator.tensor_parallel=2", "generator.cpus=3",
+        "learner.device=cuda", "learner.ranks=4", "learner.cpus=2",
+        "generator.tensor_parallel=2", "generator.cpus=3",
         "scorer.gpus=0.5",
     )  # fmt: skip
     assert demand("learner", gpus) == Demand(gpus=4, cpus=8)

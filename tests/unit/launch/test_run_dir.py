@@ -68,7 +68,10 @@ def test_a_run_that_is_up_is_seen_and_one_that_died_is_not(tmp_path: Path) -> No
     assert run_dirs.running(tmp_path) == os.getpid()
     with run_dirs.locked(tmp_path), pytest.raises(ConfigError, match="sppo-cli down"):
         begin(tmp_path)
-    code = f"from pathlib import Path; from sppo.launch import run_dir as r; r.write_status(Path({str(tmp_path)!r}), {{}})"
+    code = (
+        "from pathlib import Path; from sppo.launch import run_dir as r; "
+        f"r.write_status(Path({str(tmp_path)!r}), {{}})"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert run_dirs.running(tmp_path) is None
     assert run_dirs.describe(tmp_path)["state"] == "stopped"
