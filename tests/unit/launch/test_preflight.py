@@ -21,7 +21,7 @@ def with_rows(folder: Path, *rows: str, **settings: str) -> RunConfig:
     """A run on a file of these rows, with a model that is not there."""
     (folder / "q.jsonl").write_text("\n".join(rows) + "\n")
     given = {
-        "task.name": f"jsonl:{folder / 'q.jsonl'}", "task.held_out": "0", 
+        "task.name": f"jsonl:{folder / 'q.jsonl'}", "task.held_out": "0",
         "task.prompt": "{question}",
         "task.max_prompt_tokens": "64", "model.name": "/no/such/model",
         "generator.engine": "transformers", "learner.device": "cpu",

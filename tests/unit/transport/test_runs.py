@@ -8,7 +8,6 @@ import pytest
 
 from sppo import __version__, config
 from sppo.errors import ConfigError
-from sppo.launch import reach
 from sppo.transport import runs
 from sppo.transport.runs import Run
 
@@ -75,18 +74,3 @@ def test_no_secret_is_written_where_others_read() -> None:
         config.RunConfig(broker=secret, scorer=config.ScorerConfig(token="geheim")), "key"
     ).pack()
     assert b"geheim" not in packed
-
-
-def test_auto_is_the_address_by_which_the_broker_is_reached() -> None:
-    given = config.load(
-        "quickstart",
-        [
-            "generator.host=auto",
-            "scorer.host=auto",
-            "weights.trusted_network=true",
-            "broker.url=redis://127.0.0.1:1",
-        ],
-        environment=False,
-    )
-    found = reach.addressed(given)
-    assert (found.generator.host, found.scorer.host, found.weights.host) == ("127.0.0.1",) * 3
