@@ -16,15 +16,16 @@ from sppo.metrics import JsonLines
 from sppo.tasks.tickets import training_uid
 
 
-class Broker:
+class Tickets:
     def __init__(self, dead: dict[str, str]) -> None:
         self.dead = dead
 
     def dead_letters(self) -> list[Any]:
         return [SimpleNamespace(uid=u, reason=r, stream="train") for u, r in self.dead.items()]
 
-    def leftovers(self) -> list[str]:
-        return ["open tickets 1"]
+
+def broker(dead: dict[str, str]) -> Any:
+    return SimpleNamespace(tickets=Tickets(dead), leftovers=lambda: ["open tickets 1"])
 
 
 @pytest.fixture
@@ -43,8 +44,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_each_ticket_is_trained_once_or_given_up_with_a_reason(run_dir: Path) -> None:
     dead = {training_uid(4): ""}
-    broker: Any = Broker(dead)
-    found = examine(run_dir, broker, finished=True)
+    found = examine(run_dir, broker(dead), finished=True)
     assert (found.issued, found.trained) == (6, 4)
     assert found.twice == [training_uid(1)]
     assert found.lost == [training_uid(5)]  # the step after the checkpoint does not count
@@ -53,8 +53,7 @@ def test_each_ticket_is_trained_once_or_given_up_with_a_reason(run_dir: Path) ->
 
 
 def test_of_a_run_that_goes_on_only_what_is_settled_can_be_lost(run_dir: Path) -> None:
-    broker: Any = Broker({training_uid(4): "the scorer refused it"})
-    found = examine(run_dir, broker, finished=False)
+    found = examine(run_dir, broker({training_uid(4): "refused"}), finished=False)
     assert (found.lost, found.dead_unexplained, found.leftovers) == ([], [], [])
 
 

@@ -16,10 +16,10 @@ def test_events_from_now_on_are_read_once_and_kept_but_for_steps(tmp_path: Path)
     broker = MemoryBroker()
 
     def report(**event: Any) -> None:
-        broker.send("metrics", codec.pack(event))
+        broker.mailbox.send("metrics", codec.pack(event))
 
     report(kind="phase", phase="before")
-    journal = Journal(tmp_path, broker)
+    journal = Journal(tmp_path, broker.mailbox)
     report(kind="phase", phase="training")
     report(kind="step", record={})
     assert [e["kind"] for e in journal.news()] == ["phase", "step"]
