@@ -22,7 +22,7 @@ def test_the_run_is_a_plain_up_that_restarts_as_often_as_it_takes() -> None:
     up = found.command.index("up")
     assert list(found.command[up:]) == [
         "up", "quickstart", "--run-dir", "runs/quickstart-chaos-1",
-        "--set=launch.max_restarts=1000", "--set=launch.hang_timeout_s=60", "--set=learner.steps=3",
+        "--set=launch.max_restarts=1000", "--set=learner.steps=3",
     ]  # fmt: skip
     assert {f.kind for f in found.faults} == {"kill", "stop"}
     assert {f.role for f in found.faults} <= {"learner-0", "generator-0", "scorer-0", "broker"}
