@@ -199,7 +199,8 @@ def kernels(
 
 
 @app.command(
-    epilog="Examples: sppo-cli bench loop --json | sppo-cli bench loop --to-accuracy --out bench/loop"
+    epilog="Examples: sppo-cli bench loop --json | sppo-cli bench loop --to-accuracy --out "
+    "bench/loop"
 )
 def loop(
     steps: Annotated[

@@ -31,7 +31,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Post-train language models with Self-Play Preference Optimization, asynchronously.",
-    epilog="Example: sppo-cli up quickstart. Exit codes: 0 done, or stopped on request; 1 other; 2 something you can "
+    epilog="Example: sppo-cli up quickstart. Exit codes: 0 done, or stopped on request; 1 other; "
+    "2 something you can "
     "mend; 3 a role died for good; 4 the broker; 5 a weight sync; 6 engine and learner disagree on "
     "log-probs; "
     "7 a scorer that scores nothing.",
@@ -70,13 +71,15 @@ def main(
 
 
 @app.command(
-    epilog="Examples: sppo-cli up quickstart | sppo-cli up my.toml --set optimizer.lr=1e-6 --run-dir runs/a"
+    epilog="Examples: sppo-cli up quickstart | sppo-cli up my.toml --set optimizer.lr=1e-6 "
+    "--run-dir runs/a"
 )
 def up(
     config: Annotated[
         str,
         typer.Argument(
-            help="A TOML file, or a preset: quickstart, quickstart-preferences, math-7b, cluster, paper."
+            help="A TOML file, or a preset: quickstart, quickstart-preferences, math-7b, cluster, "
+            "paper."
         ),
     ] = "",
     preset: Annotated[str, typer.Option("--preset", help="The same as the argument.")] = "",
@@ -243,7 +246,8 @@ def _one_line(error: Exception) -> str:
 
 
 @app.command(
-    epilog="Examples: sppo-cli chaos quickstart --seed 1 --minutes 10 --json | sppo-cli chaos runs/stopped"
+    epilog="Examples: sppo-cli chaos quickstart --seed 1 --minutes 10 --json | sppo-cli chaos "
+    "runs/stopped"
 )
 def chaos(
     target: Annotated[

@@ -66,7 +66,10 @@ def _accuracy(summary: dict[str, Any]) -> str:
     if not measured:
         return "not measured"
     when = "after" if measured[-1] == summary["steps"] else f"after step {measured[-1]}"
-    text = f"{_percent(found['before'])} before, {_percent(found['after'])} {when} ({found['n']} questions)"
+    text = (
+        f"{_percent(found['before'])} before, {_percent(found['after'])} {when} ({found['n']} "
+        "questions)"
+    )
     return text if when == "after" else f"{text}; not measured since"
 
 

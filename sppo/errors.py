@@ -1,18 +1,18 @@
 """Every error that sppo raises on purpose.
 
-    SppoError                      exit code 1
-    ├── ConfigError                exit code 2   a setting, an input or a run directory the user can mend
-    ├── RoleDiedError              exit code 3   a role ended by itself; carries its last log lines
-    │   └── RoleFailedError        a role raised an error that is not one of these: another life may repeat it
-    ├── BrokerError                exit code 4   the broker is gone, refuses us or is full
-    │   └── FencedError            another learner has taken over this run
-    ├── BadFrame                   bytes from the wire that are not a valid frame
-    ├── WeightSyncError            exit code 5   a weight sync could not be completed
-    │   └── TransferAborted        weights did not all arrive; the engine still runs the old ones
-    ├── ParityError                exit code 6   engine and learner disagree on log-probs
-    └── ScorerError                exit code 7   a scorer failed for one group; from the learner: for one after another
-        ├── ScorerRefused          the same would happen again: the group's ticket is given up
-        └── ScorerBusy             the scorer has no time for the group now
+    SppoError                  exit code 1
+    ├── ConfigError            exit code 2: a setting, an input or a run directory to be mended
+    ├── RoleDiedError          exit code 3: a role ended by itself; carries its last log lines
+    │   └── RoleFailedError    one raised an error that is none of these: it may do so again
+    ├── BrokerError            exit code 4: the broker is gone, refuses us or is full
+    │   └── FencedError        another learner has taken over this run
+    ├── BadFrame               bytes from the wire that are not a valid frame
+    ├── WeightSyncError        exit code 5: a weight sync could not be completed
+    │   └── TransferAborted    weights did not all arrive; the engine still runs the old ones
+    ├── ParityError            exit code 6: engine and learner disagree on log-probs
+    └── ScorerError            exit code 7: no score for a group; the learner's: for many in a row
+        ├── ScorerRefused      the same would happen again: the group's ticket is given up
+        └── ScorerBusy         the scorer has no time for the group now
 
 A message for a user names the setting, the value and the mend. Errors cross process boundaries (Ray
 sends them as they are), so each is built from plain positional strings.

@@ -28,13 +28,15 @@ def _names(text: str) -> frozenset[str]:
 
 SHARED = _names(
     """
-    afmoe apertus arcee aria_text axk1 biogpt bitnet codegen cohere cohere2 cohere2_moe ctrl cwm deepseek_v2
-    deepseek_v3 diffllama doge dots1 ernie4_5 ernie4_5_moe exaone4 exaone_moe falcon flex_olmo gemma gemma2 gemma3_text
-    gemma3n_text gemma4_text glm glm4 glm4_moe glm4_moe_lite gpt2 gpt_bigcode gpt_neox gpt_neox_japanese gpt_oss gptj
-    granite granite_swa granitemoe granitemoe_swa granitemoeshared helium hrm_text hunyuan_v1_dense hunyuan_v1_moe
-    hy_v3 hyperclovax jais2 jetmoe laguna llama llama4_text longcat_flash mellum mimo_v2_flash minicpm3 minimax_m2
-    ministral ministral3 mistral mixtral nanochat nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe qwen2
-    qwen2_moe qwen3 qwen3_moe seed_oss smollm3 solar_open stablelm starcoder2 vaultgemma xglm youtu
+    afmoe apertus arcee aria_text axk1 biogpt bitnet codegen cohere cohere2 cohere2_moe ctrl cwm
+    deepseek_v2 deepseek_v3 diffllama doge dots1 ernie4_5 ernie4_5_moe exaone4 exaone_moe falcon
+    flex_olmo gemma gemma2 gemma3_text gemma3n_text gemma4_text glm glm4 glm4_moe glm4_moe_lite gpt2
+    gpt_bigcode gpt_neox gpt_neox_japanese gpt_oss gptj granite granite_swa granitemoe
+    granitemoe_swa granitemoeshared helium hrm_text hunyuan_v1_dense hunyuan_v1_moe hy_v3
+    hyperclovax jais2 jetmoe laguna llama llama4_text longcat_flash mellum mimo_v2_flash minicpm3
+    minimax_m2 ministral ministral3 mistral mixtral nanochat nemotron olmo olmo2 olmo3 olmoe opt
+    persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3 solar_open stablelm
+    starcoder2 vaultgemma xglm youtu
     """
 )
 """Attention alone joins tokens, and its masks and positions are those of the tokens: a prompt is
@@ -43,9 +45,9 @@ shared in a row.
 
 SEPARATE = _names(
     """
-    bamba bloom deepseek_v4 falcon_h1 falcon_mamba gpt_neo granitemoehybrid hy_v4 jamba kimi_linear lfm2 lfm2_moe mamba
-    mamba2 minimax minimax_m3_vl_text mpt nemotron_h olmo_hybrid openai-gpt qwen3_5_moe_text qwen3_5_text qwen3_next
-    rwkv zaya
+    bamba bloom deepseek_v4 falcon_h1 falcon_mamba gpt_neo granitemoehybrid hy_v4 jamba kimi_linear
+    lfm2 lfm2_moe mamba mamba2 minimax minimax_m3_vl_text mpt nemotron_h olmo_hybrid openai-gpt
+    qwen3_5_moe_text qwen3_5_text qwen3_next rwkv zaya
     """
 )
 """Recurrent or convolutional layers, keys chosen by score, or positions counted along the row: one
@@ -62,8 +64,9 @@ REFUSED = {
 
 UNPAGED = _names(
     """
-    axk1 codegen deepseek_v2 deepseek_v3 diffllama doge falcon gemma4_text glm4_moe_lite gpt_bigcode gpt_neox_japanese
-    gptj hrm_text jetmoe llama4_text longcat_flash mimo_v2_flash minicpm3 nemotron phimoe stablelm xglm youtu
+    axk1 codegen deepseek_v2 deepseek_v3 diffllama doge falcon gemma4_text glm4_moe_lite gpt_bigcode
+    gpt_neox_japanese gptj hrm_text jetmoe llama4_text longcat_flash mimo_v2_flash minicpm3 nemotron
+    phimoe stablelm xglm youtu
     """
 )
 """Families of `SHARED` that Transformers' continuous batching computes otherwise, or not at all."""

@@ -24,8 +24,10 @@ METRICS: Mapping[str, str] = {
     "delta_mean": "mean Δ, nats; null where policy and anchor are the same weights",
     "delta_std": "its standard deviation",
     "target_mean": "mean A (`centered`: score minus its group's mean)",
-    "no_signal_share": "share of groups whose rewards are all equal or whose preferences all 1/2; 1 for one completion",
-    "measured_share": "share of the trained completions that went through the model, which those of groups without a "
+    "no_signal_share": "share of groups whose rewards are all equal or whose preferences all 1/2; "
+    "1 for one completion",
+    "measured_share": "share of the trained completions that went through the model, which those "
+    "of groups without a "
     "gradient do not, but for a sample; residuals, weights and ratios are over these",
     "groups_without_weight": "groups of which every weight is 0: not trained",
     "weight_mean": "mean off-policy weight",
@@ -35,13 +37,18 @@ METRICS: Mapping[str, str] = {
     "log_rho_std": "its standard deviation",
     "log_rho_token_mean": "the same per token",
     "log_rho_token_std": "standard deviation over tokens",
-    "staleness_mean": "mean over groups of n at use minus the oldest n in the group, same epoch; null if none",
+    "staleness_mean": "mean over groups of n at use minus the oldest n in the group, same epoch; "
+    "null if none",
     "staleness_max": "largest of these",
     "foreign_epoch_groups": "groups sampled, in part or whole, under another life of the learner",
-    "mismatch": "mean |engine − learner| log-prob over completions wholly of the engines' version; null if none",
-    "mismatch_probe": "the same by the last probe, at weights that were kept for it; null before the first",
-    "kl": "mean k3 estimate of the KL divergence from the reference, nats a token; null without objective.kl_coef",
-    "entropy": "mean entropy of the policy over completion tokens, nats; by −log μ for those that were not measured",
+    "mismatch": "mean |engine − learner| log-prob over completions wholly of the engines' "
+    "version; null if none",
+    "mismatch_probe": "the same by the last probe, at weights that were kept for it; null before "
+    "the first",
+    "kl": "mean k3 estimate of the KL divergence from the reference, nats a token; null without "
+    "objective.kl_coef",
+    "entropy": "mean entropy of the policy over completion tokens, nats; by −log μ for those that "
+    "were not measured",
     "grad_norm": "global gradient norm before clipping",
     "grad_clipped": "whether it was clipped",
     "lr": "learning rate",
@@ -52,7 +59,8 @@ METRICS: Mapping[str, str] = {
     "generated_length_mean": "mean length of all completions of these groups, tokens",
     "truncated_share": "share of all completions of these groups that ended at max_tokens",
     "wait_s": "seconds waited for groups; 0 but for the first mini-batch of a batch",
-    "anchor_s": "seconds of computing anchor log-probs beforehand; 0 but for the first mini-batch of a batch",
+    "anchor_s": "seconds of computing anchor log-probs beforehand; 0 but for the first mini-batch "
+    "of a batch",
     "step_s": "seconds of forward, backward and update",
     "sync_s": "seconds of the weight sync that followed",
     "tickets": "uids of the tickets used, for audits",

@@ -35,23 +35,31 @@ VERSION = Version(epoch="e", n=0)
 _SMALL = {
     "vocab_size": VOCABULARY, "vocab_size_per_layer_input": VOCABULARY,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-    "hidden_size": 128, "n_embd": 128, "d_model": 128, "word_embed_proj_dim": 128, "lru_width": 128, "block_dim": 128,
-    "intermediate_size": 96, "ffn_dim": 96, "n_inner": 96, "ffn_hidden_size": 96, "intermediate_size_mlp": 96,
+    "hidden_size": 128, "n_embd": 128, "d_model": 128, "word_embed_proj_dim": 128,
+    "lru_width": 128, "block_dim": 128,
+    "intermediate_size": 96, "ffn_dim": 96, "n_inner": 96, "ffn_hidden_size": 96,
+    "intermediate_size_mlp": 96,
     "num_hidden_layers": 4, "n_layer": 4, "n_layers": 4, "num_layers": 4,
     "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
     "global_head_dim": 32, "query_pre_attn_scalar": 32, "rotary_dim": 8,
     "max_position_embeddings": 256, "n_positions": 256, "n_ctx": 256, "max_seq_len": 256,
     "sliding_window": WINDOW, "attention_chunk_size": WINDOW, "window_size": WINDOW,
     "num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4,
-    "num_experts_per_tok": 2, "moe_topk": 2, "moe_k": 2, "n_group": 1, "topk_group": 1, "n_shared_experts": 1,
+    "num_experts_per_tok": 2, "moe_topk": 2, "moe_k": 2, "n_group": 1, "topk_group": 1,
+    "n_shared_experts": 1,
     "moe_num_shared_experts": 1, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
     "first_k_dense_replace": 1, "moe_layer_start_index": 1,
     "q_lora_rank": 16, "kv_lora_rank": 16,
-    "mamba_n_heads": 8, "mamba_d_head": 32, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_d_conv": 4,
-    "mamba_expand": 2, "mamba_chunk_size": 8, "mamba_num_heads": 8, "mamba_head_dim": 32, "mamba_d_ssm": 256,
-    "ssm_state_size": 8, "n_groups": 1, "chunk_size": 8, "num_heads": 8, "state_size": 8, "expand": 2,
-    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
-    "attention_hidden_size": 128, "hidden_size_per_layer_input": 8, "laurel_rank": 4, "num_kv_shared_layers": 0,
+    "mamba_n_heads": 8, "mamba_d_head": 32, "mamba_d_state": 8, "mamba_n_groups": 1,
+    "mamba_d_conv": 4,
+    "mamba_expand": 2, "mamba_chunk_size": 8, "mamba_num_heads": 8, "mamba_head_dim": 32,
+    "mamba_d_ssm": 256,
+    "ssm_state_size": 8, "n_groups": 1, "chunk_size": 8, "num_heads": 8, "state_size": 8,
+    "expand": 2,
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "attention_hidden_size": 128, "hidden_size_per_layer_input": 8, "laurel_rank": 4,
+    "num_kv_shared_layers": 0,
 }  # fmt: skip
 _WINDOWED = ["sliding_attention", "full_attention"] * 2
 _OWN: dict[str, dict[str, Any]] = {
@@ -265,30 +273,32 @@ failed.
 
 _HEAD = """# Model families
 
-A test writes this page (`tests/integration/test_families.py` fails when it is out of date; `make families` measures
-everything and writes it). Measured on tiny models with random weights, in float32, on a CPU, against plain
-Transformers with eager attention, one completion at a time; prompts are longer than the sliding windows.
+A test writes this page (`tests/integration/test_families.py` fails when it is out of date; `make
+families` measures everything and writes it). Measured on tiny models with random weights, in
+float32, on a CPU, against plain Transformers with eager attention, one completion at a time;
+prompts are longer than the sliding windows.
 
-- **learner**: log-probs within 2e-5 nats and the gradient of every weight within 1e-3 of the reference. *shared*: a
-  prompt is run once for all its completions (`learner.share_prompt`); *one a row*: the learner turns that off itself,
-  since recurrent layers, convolutions or positions counted along the row would make it inexact. Measured by
-  `pytest tests/integration/test_families.py`.
-- **transformers**, **vllm**: after a weight sync, the log-probs of what the engine samples are within {engine} nats of
-  the reference. *no*: they are not, or the engine does not run the family; `sppo-cli up` refuses the pair before
-  anything starts. A dash: not measured; the parity check of a run decides. Measured by `make families`; the test
-  measures a choice of them again.
+- **learner**: log-probs within 2e-5 nats and the gradient of every weight within 1e-3 of the
+  reference. *shared*: a prompt is run once for all its completions (`learner.share_prompt`); *one a
+  row*: the learner turns that off itself, since recurrent layers, convolutions or positions counted
+  along the row would make it inexact. Measured by `pytest tests/integration/test_families.py`.
+- **transformers**, **vllm**: after a weight sync, the log-probs of what the engine samples are
+  within {engine} nats of the reference. *no*: they are not, or the engine does not run the family;
+  `sppo-cli up` refuses the pair before anything starts. A dash: not measured; the parity check of a
+  run decides. Measured by `make families`; the test measures a choice of them again.
 
-A family that is not in the table is refused by name. Parameters travel under the names of the model's files, mixtures
-of experts included; where Transformers names them otherwise than the files do, `learner.ranks` must be 1. Attention
-is `eager` where `sdpa` would leave out a cap, sinks or ALiBi. Contexts above the original length of longrope are
-refused: its factors change with what is read.
+A family that is not in the table is refused by name. Parameters travel under the names of the
+model's files, mixtures of experts included; where Transformers names them otherwise than the files
+do, `learner.ranks` must be 1. Attention is `eager` where `sdpa` would leave out a cap, sinks or
+ALiBi. Contexts above the original length of longrope are refused: its factors change with what is
+read.
 
 | family | learner | attention | transformers | vllm (CPU) |
 |---|---|---|---|---|
 """
 _FOOT = """
-Looked at and refused: {refused}; encoders with a decoder (T5, BART); models with parts for images (their text-only
-versions, where there is one, are in the table).
+Looked at and refused: {refused}; encoders with a decoder (T5, BART); models with parts for images
+(their text-only versions, where there is one, are in the table).
 """
 LEARNER_NATS, LEARNER_GRADIENTS, ENGINE_NATS, BF16_NATS = 2e-5, 1e-3, 1e-3, 0.5
 

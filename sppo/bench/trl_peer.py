@@ -189,7 +189,8 @@ def evaluate(model: Any, tokenizer: Any, config: RunConfig, held_out: Sequence[Q
     for start in range(0, len(held_out), EVALUATED_TOGETHER):
         batch = held_out[start : start + EVALUATED_TOGETHER]
         inputs = tokenizer.apply_chat_template(
-            [_conversation(q) for q in batch], add_generation_prompt=True, return_dict=True, return_tensors="pt",
+            [_conversation(q) for q in batch], add_generation_prompt=True, return_dict=True,
+            return_tensors="pt",
             padding=True, padding_side="left",
         )  # fmt: skip
         with torch.no_grad():

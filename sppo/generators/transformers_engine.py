@@ -103,7 +103,8 @@ class TransformersEngine:
                 num_blocks=self._blocks(settings.kv_cache_gib, most),
                 max_batch_tokens=max(STEP_TOKENS, most),
                 max_requests_per_batch=most,
-                allow_block_sharing=False,  # a cached prefix would outlive the weights that computed it
+                # A cached prefix would outlive the weights that computed it.
+                allow_block_sharing=False,
                 use_async_batching=False,
                 use_cuda_graph=False,
                 auto_switch_to_flash=False,  # it would fetch kernels from the hub

@@ -81,7 +81,10 @@ def in_one_line(said: str, name: str) -> str:
     )
     if reason.startswith("Model architectures"):
         architectures = reason.partition("[")[2].partition("]")[0]
-        return f"it does not know {architectures} (model.name = {name!r}); try generator.engine = 'transformers'"
+        return (
+            f"it does not know {architectures} (model.name = {name!r}); try generator.engine = "
+            "'transformers'"
+        )
     return reason.partition(" [type=")[0][:400]
 
 

@@ -72,7 +72,8 @@ class VllmEngine:
             seed=self._seed(sampling),
             stop_token_ids=list(self._stop),
             logprobs=0,  # the sampled token's own
-            output_kind=self._final_only,  # with n > 1 partial outputs hold some of the completions only
+            # With n > 1 partial outputs hold some of the completions only.
+            output_kind=self._final_only,
         )
         final: Any = None
         # The salt keeps prefixes apart that different weights computed. Emptying the cache instead
@@ -161,7 +162,8 @@ def engine_arguments(config: RunConfig, path: str, *, on_cpu: bool) -> dict[str,
         ),  # each takes one in a step
         "enforce_eager": settings.enforce_eager,
         "logprobs_mode": "processed_logprobs",  # those of the distribution that is sampled from
-        "generation_config": "vllm",  # the model's own sampling defaults must not truncate the distribution
+        # The model's own sampling defaults must not truncate the distribution.
+        "generation_config": "vllm",
         "disable_log_stats": True,
         "trust_remote_code": False,
         "tensor_parallel_size": settings.tensor_parallel,

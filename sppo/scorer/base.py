@@ -46,7 +46,10 @@ TOLERANCE = 5e-3
 """How far P_ij + P_ji may be from 1: judges compute in bfloat16, which rounds both by up to
 0.001.
 """
-BOTH_ORDERS = "a judge that depends on the order is asked in both, and P[i][j] = (p(i, j) + 1 - p(j, i)) / 2 of its answers p"
+BOTH_ORDERS = (
+    "a judge that depends on the order is asked in both, and P[i][j] = (p(i, j) + 1 - p(j, i)) / "
+    "2 of its answers p"
+)
 
 
 class Scorer(Protocol):
@@ -112,9 +115,11 @@ def check_kind(scores: Scores, config: ObjectiveConfig, where: str) -> None:
     """Raises ScorerRefused for rewards where the objective compares completions."""
     if scores.preferences is None and config.needs_preferences:
         raise ScorerRefused(
-            f"{where}: objective.target = {config.target!r} with objective.label = {config.label!r} "
+            f"{where}: objective.target = {config.target!r} with objective.label = "
+            f"{config.label!r} "
             f"needs preferences and "
-            "the scorer gave rewards; return a [K, K] matrix or set objective.link = 'bradley-terry'"
+            "the scorer gave rewards; return a [K, K] matrix or set objective.link = "
+            "'bradley-terry'"
         )
 
 

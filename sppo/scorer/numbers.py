@@ -58,9 +58,9 @@ _FACTORS = {
 }
 _CJK_DIGITS = frozenset("十百千万亿萬億兆分点點")
 _CHANGES = frozenset(  # words behind a number that make another one of it
-    """pi sqrt squared cubed factorial half halves third thirds quarter quarters fifth fifths tenth tenths hundredth
-    hundredths over divided multiplied minus plus choose mod modulo root power hundreds thousands millions
-    billions""".split()  # noqa: SIM905
+    """pi sqrt squared cubed factorial half halves third thirds quarter quarters fifth fifths
+    tenth tenths hundredth hundredths over divided multiplied minus plus choose mod modulo root
+    power hundreds thousands millions billions""".split()  # noqa: SIM905
 )
 
 

@@ -97,7 +97,8 @@ class ScorerProcess:
         # -P: neither this folder nor the current one shadows a module of the standard library while
         # it starts.
         popen = subprocess.Popen(
-            [sys.executable, "-P", str(Path(worker.__file__)), str(theirs.fileno()), str(os.getpid())],
+            [sys.executable, "-P", str(Path(worker.__file__)), str(theirs.fileno()),
+             str(os.getpid())],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[theirs.fileno()],
             start_new_session=True,
         )  # fmt: skip

@@ -5,11 +5,11 @@ Run as a file by `sppo.scorer.process`, so that it starts in tens of millisecond
 standard library and the user's module. Both sides speak JSON, each message behind its length in
 four bytes:
 
-    to here    {"name": "module:function", "path": [...]}                              once
+    to here    {"name": "module:function", "path": [...]}                         once
                {"id": 1, "question": "...", "completions": [...], "data": {...}}
-               {"cancel": 1}                                                           async functions
-    from here  {"ready": true, "concurrent": false}                                    once; or {"error": "..."}
-               {"id": 1, "begun": true}                                                async functions
+               {"cancel": 1}                                                      async only
+    from here  {"ready": true, "concurrent": false} or {"error": "..."}           once
+               {"id": 1, "begun": true}                                           async only
                {"id": 1, "reply": [...]} or {"id": 1, "error": "...", "final": false}
 
 What the function prints goes where this process prints: to the log of the role. `final` says that

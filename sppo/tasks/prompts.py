@@ -100,7 +100,10 @@ def _chat(where: str, messages: Sequence[Any]) -> list[Message]:
         if not isinstance(message, dict):
             wrong = f"is {kind(message)}, not an object with role and content"
         elif message.keys() != {"role", "content"}:
-            wrong = f"has the fields {', '.join(message) or 'none'}; exactly role and content are understood"
+            wrong = (
+                f"has the fields {', '.join(message) or 'none'}; exactly role and content are "
+                "understood"
+            )
         elif message["role"] not in ROLES:
             wrong = f"has the role {message['role']!r}; there are {', '.join(ROLES)}"
         elif not isinstance(message["content"], str):

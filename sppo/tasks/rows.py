@@ -20,8 +20,10 @@ from sppo.errors import ConfigError
 
 MAX_DEPTH = 100
 """Lists and objects inside one another in a column."""
-_COMPRESSED = {b"\x1f\x8b": "compressed with gzip; unpack it", b"PK\x03\x04": "a zip archive; unpack it",
-               b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it", b"BZh": "compressed with bzip2; unpack it",
+_COMPRESSED = {b"\x1f\x8b": "compressed with gzip; unpack it",
+    b"PK\x03\x04": "a zip archive; unpack it",
+               b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it",
+               b"BZh": "compressed with bzip2; unpack it",
                b"PAR1": "a Parquet file; write it as JSON lines"}  # fmt: skip
 
 

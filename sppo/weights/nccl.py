@@ -132,7 +132,8 @@ class NcclSender:
 
     def _meet(self, address: dict[str, Any], index: int, listener: socket.socket | None) -> Any:
         group = make_group(
-            address["master_address"], address["master_port"], rank=0, world_size=address["world_size"],
+            address["master_address"], address["master_port"], rank=0,
+            world_size=address["world_size"],
             device=index, timeout_s=address["timeout_s"], listener=listener,
         )  # fmt: skip
         with self._lock:

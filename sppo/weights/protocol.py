@@ -1,10 +1,11 @@
 """The messages of a weight sync and the two ends that carry it out.
 
-    learner                                   every generator
-    announce {sync, version, members}   →     pause the engine                        → reply `ready`
-    transfer {sync, members, join?, update} → (join the group) load the weights,
-                                              resume                                  → reply `applied`
-    release {sync}                      →     resume without new weights
+    learner                                 every generator
+    announce {sync, version, members}   →   pause the engine                   → reply `ready`
+    transfer {sync, members, join?, update}
+                                        →   (join the group) load the weights,
+                                            resume                             → reply `applied`
+    release {sync}                      →   resume without new weights
 
 `announce` finds out who is there; only those who answered are named in `transfer`. A join is sent
 when the set of members changed since the last sync, or the last transfer failed. Every phase has a
@@ -57,7 +58,8 @@ class WeightSender(Protocol):
     """The learner's end of one transport.
 
     update = sender.stage(policy.weights())      # a copy: the learner may go on afterwards
-    join = sender.open(world_size, timeout_s)    # only when members changed; what a receiver needs to join
+    # only when members changed; `join` is what a receiver needs to join
+    join = sender.open(world_size, timeout_s)
     sender.transfer(meet=True)()                 # the collective, on a thread of its own
     """
 

@@ -125,7 +125,8 @@ class Rig:
             )
         )
         base: dict[str, Any] = {
-            "steps": 6, "groups_per_step": 2, "lr": 1e-3, "parity_threshold": 100.0, "checkpoint_every": 2,
+            "steps": 6, "groups_per_step": 2, "lr": 1e-3, "parity_threshold": 100.0,
+            "checkpoint_every": 2,
             "device": "cpu", "threads": 1,
         }  # fmt: skip
         limits = {k: learner.pop(k) for k in ("max_groups", "max_bytes") if k in learner}

@@ -126,8 +126,8 @@ def test_a_learner_behind_a_partition_is_fenced_when_it_comes_back(
     def save() -> None:
         try:
             checkpoint.save(
-                tmp_path / "checkpoints", step=5, epoch="a" * 8, model=[("w", torch.zeros(2))], optimizer=[], state={},
-                keep=2, confirm=zombie.tickets.confirm_epoch,
+                tmp_path / "checkpoints", step=5, epoch="a" * 8, model=[("w", torch.zeros(2))],
+                optimizer=[], state={}, keep=2, confirm=zombie.tickets.confirm_epoch,
             )  # fmt: skip
         except FencedError as error:
             late.append(str(error))

@@ -22,9 +22,11 @@ from tests.integration.conftest import processes_below
 CLI = str(Path(sys.executable).with_name("sppo-cli"))
 HELD_OUT = 50
 SETTINGS = [
-    "--set", "learner.steps=5", "--set", "learner.checkpoint_every=2", "--set", f"task.held_out={HELD_OUT}",
+    "--set", "learner.steps=5", "--set", "learner.checkpoint_every=2", "--set",
+    f"task.held_out={HELD_OUT}",
     "--set", "compute=float32",
-    "--set", "eval.every_steps=100", "--set", "sampling.completions=4", "--set", "learner.groups_per_step=4",
+    "--set", "eval.every_steps=100", "--set", "sampling.completions=4", "--set",
+    "learner.groups_per_step=4",
 ]  # fmt: skip
 MINUTES = 60
 
@@ -241,7 +243,8 @@ def test_plain_transformers_gives_the_exported_model_the_same_accuracy(
 
 def test_a_role_that_dies_at_start_ends_up_with_its_last_lines(tmp_path: Path) -> None:
     done = subprocess.run(
-        [CLI, "up", "quickstart", "--run-dir", str(tmp_path / "run"), "--set", "generator.kv_cache_gib=60000"],
+        [CLI, "up", "quickstart", "--run-dir", str(tmp_path / "run"), "--set",
+         "generator.kv_cache_gib=60000"],
         capture_output=True, text=True, check=False, timeout=3 * MINUTES,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr

@@ -16,7 +16,8 @@ from sppo.generators.vllm_engine import VllmEngine
 from tests import families as tiny
 
 PAGED = [
-    "llama", "qwen2, window", "qwen3_moe", "mistral", "gemma2", "gemma3_text", "cohere2", "gpt2", "gpt_oss", "mixtral",
+    "llama", "qwen2, window", "qwen3_moe", "mistral", "gemma2", "gemma3_text", "cohere2", "gpt2",
+    "gpt_oss", "mixtral",
 ]  # fmt: skip
 
 

@@ -20,12 +20,15 @@ from tests.integration.test_end_to_end import CLI, MINUTES, records
 
 STEPS = 12
 SETTINGS = {
-    "name": "by-hand", "learner.steps": STEPS, "learner.groups_per_step": 4, "sampling.completions": 4,
-    "task.held_out": 10, "eval.every_steps": 100, "generator.replicas": 2, "learner.checkpoint_every": 2,
+    "name": "by-hand", "learner.steps": STEPS, "learner.groups_per_step": 4,
+    "sampling.completions": 4,
+    "task.held_out": 10, "eval.every_steps": 100, "generator.replicas": 2,
+    "learner.checkpoint_every": 2,
     "scorer.name": "mine:even_length",
 }  # fmt: skip
 MINE = """
-def even_length(question, completions, data):  # something to learn from in the nonsense of a small model
+# Something to learn from in the nonsense of a small model.
+def even_length(question, completions, data):
     return [float(len(text) % 2 == 0) for text in completions]
 """
 
@@ -57,7 +60,8 @@ class Shop:
         process = subprocess.Popen(
             [CLI, command[0], "quickstart", *command[1:], *overrides], cwd=self.folder, text=True,
             stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env=os.environ | {"SPPO_BROKER__PASSWORD": password, "SPPO_SCORER__TOKEN": "scorer-token"},
+            env=os.environ | {"SPPO_BROKER__PASSWORD": password,
+                "SPPO_SCORER__TOKEN": "scorer-token"},
         )  # fmt: skip
         self.processes[label] = process
         return process

@@ -19,7 +19,8 @@ from tests.integration.test_end_to_end import CLI, MINUTES, records
 
 GROUPS = 4
 SETTINGS = [
-    "--set=learner.steps=400", f"--set=learner.groups_per_step={GROUPS}", "--set=sampling.completions=4",
+    "--set=learner.steps=400", f"--set=learner.groups_per_step={GROUPS}",
+    "--set=sampling.completions=4",
     "--set=task.held_out=0", "--set=generator.engine=transformers", "--set=generator.cpus=0.5",
 ]  # fmt: skip
 
@@ -41,7 +42,8 @@ def test_generators_and_scorers_come_and_go_while_the_learner_trains(tmp_path: P
     run_dir, log = tmp_path / "run", tmp_path / "up.log"
     with log.open("w") as file:
         up = subprocess.Popen(
-            [CLI, "up", "quickstart", "--run-dir", str(run_dir), *SETTINGS], stdout=file, stderr=subprocess.STDOUT,
+            [CLI, "up", "quickstart", "--run-dir", str(run_dir), *SETTINGS], stdout=file,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
     try:

@@ -11,8 +11,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 FAKE = r"""#!/usr/bin/env bash
-# An interpreter: 3.11 by its own account. What it is asked of pip goes to $CALLS; without $HAS_TORCH only an index that
-# is named has torch, with $BROKEN no package at all is found.
+# An interpreter: 3.11 by its own account. What it is asked of pip goes to $CALLS;
+# without $HAS_TORCH only an index that is named has torch, with $BROKEN no package at all is found.
 case "$1 $2" in
   "-c "*) exit 0 ;;
   "-m venv") mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
@@ -43,8 +43,10 @@ class Clone:
     def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         plain = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME")}
         return subprocess.run(
-            ["make", "--no-print-directory", "setup", *arguments], cwd=self.folder, capture_output=True, text=True,
-            env=plain | {"PATH": f"{self.python.parent}:{plain['PATH']}", "CALLS": str(self.calls)} | environment,
+            ["make", "--no-print-directory", "setup", *arguments], cwd=self.folder,
+            capture_output=True, text=True,
+            env=plain | {"PATH": f"{self.python.parent}:{plain['PATH']}",
+                "CALLS": str(self.calls)} | environment,
             check=False,
         )  # fmt: skip
 

@@ -34,7 +34,8 @@ from sppo import stop
 seen = []
 stop.catch(seen.append)
 with stop.kept_from_children():
-    child = subprocess.Popen([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGHUP); print('lives')"])
+    hangs_up = "import os, signal; os.kill(os.getpid(), signal.SIGHUP); print('lives')"
+    child = subprocess.Popen([sys.executable, "-c", hangs_up])
     os.kill(os.getpid(), signal.SIGHUP)
 assert child.wait() == 0
 print(*seen)
@@ -92,7 +93,9 @@ def test_a_process_that_was_told_so_ends_with_its_parent() -> None:
 import subprocess, sys
 from sppo import stop
 child = "import time; print('there', flush=True); time.sleep(60)"
-process = subprocess.Popen([sys.executable, "-c", child], stdout=-1, preexec_fn=stop.end_with_parent)
+process = subprocess.Popen(
+    [sys.executable, "-c", child], stdout=-1, preexec_fn=stop.end_with_parent
+)
 process.stdout.readline()
 print(process.pid, flush=True)
 """

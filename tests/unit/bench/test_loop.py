@@ -27,14 +27,16 @@ EVALUATIONS = {5: 0.2, 10: ACCURACY, 15: 0.5}
 # A side whose process writes what a run would; how it is called stands in arguments.json.
 STUB = """
 import json, pathlib, sys, time
-place = next(pathlib.Path(a.partition("=")[2] or sys.argv[i + 1]) for i, a in enumerate(sys.argv) if "run-dir" in a)
+i, option = next((i, a) for i, a in enumerate(sys.argv) if "run-dir" in a)
+place = pathlib.Path(option.partition("=")[2] or sys.argv[i + 1])
 (place / "arguments.json").write_text(json.dumps(sys.argv[1:]))
 steps = int(next(a for a in sys.argv if "learner.steps" in a).rpartition("=")[2])
 with (place / "metrics.jsonl").open("w") as file:
     for n in range(1, steps + 1):
         file.write(json.dumps({"step": n, "wall_s": 10.0 + 2.0 * n}) + "\\n")
 (place / "events.jsonl").write_text(
-    json.dumps({"kind": "phase", "phase": "waiting for the first batch", "time": time.time()}) + "\\n"
+    json.dumps({"kind": "phase", "phase": "waiting for the first batch", "time": time.time()})
+    + "\\n"
 )
 """
 
@@ -70,8 +72,10 @@ def measured(ours: float = 2.0, theirs: float = 12.0) -> Measured:
     rounds = [Round(side=s, startup_s=20.0, step_s=each, others=0.0) for s, each in sides.items()]  # type: ignore[arg-type]
     summaries: Any = {r.side: loop.summary([r], 64) for r in rounds}
     return Measured(
-        compute="bfloat16", fast_compute="bfloat16", threads=2, cpu=["avx512f"], versions={}, overrides=[],
-        completions_per_step=64, not_counted={"first": WARM_UP, "last": 1}, rounds=rounds, sides=summaries,
+        compute="bfloat16", fast_compute="bfloat16", threads=2, cpu=["avx512f"], versions={},
+        overrides=[],
+        completions_per_step=64, not_counted={"first": WARM_UP, "last": 1}, rounds=rounds,
+        sides=summaries,
         ratio=summaries["sppo"].samples_per_s / summaries["trl"].samples_per_s, to_accuracy=[],
     )  # fmt: skip
 
@@ -140,7 +144,8 @@ def test_our_run_gets_the_users_settings_and_ends_with_what_was_planned(tmp_path
     called = json.loads((tmp_path / "run" / "arguments.json").read_text())
     assert called[:2] == ["up", "quickstart"]
     assert [a for a in called if a.startswith("--set=")] == [
-        "--set=seed=3", "--set=learner.steps=7", "--set=learner.checkpoint_every=1000000", "--set=learner.device=cpu",
+        "--set=seed=3", "--set=learner.steps=7", "--set=learner.checkpoint_every=1000000",
+        "--set=learner.device=cpu",
         "--set=eval.every_steps=1000000", "--set=compute=float32", "--set=task.held_out=0",
     ]  # fmt: skip
     assert run.counted(5) == [2.0] * 5

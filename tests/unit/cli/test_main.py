@@ -32,7 +32,8 @@ def test_help_and_version() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["up", "learner", "generator", "scorer", "broker", "scale", "status", "down", "chaos", "config show", "config diff",
+    ["up", "learner", "generator", "scorer", "broker", "scale", "status", "down", "chaos",
+     "config show", "config diff",
      "config "
      "schema", "bench objective", "bench transport", "bench sync", "bench kernels", "bench loop"],
 )  # fmt: skip

@@ -70,13 +70,22 @@ def test_those_that_answer_pass(name: str) -> None:
 
 
 REFUSED = {
-    ":misses_a_column": r"KeyError: 'solution' \(functions\.py, line \d+\); the data of a question holds answer$",
+    ":misses_a_column": (
+        r"KeyError: 'solution' \(functions\.py, line \d+\); the data of a question holds "
+        "answer$"
+    ),
     ":refuses": r"RuntimeError: out of opinions \(functions\.py, line \d+\)$",
     ":nope": r"cannot be imported: AttributeError",
-    "no_such_module:score": r"cannot be imported: ModuleNotFoundError: No module named 'no_such_module'",
+    "no_such_module:score": (
+        r"cannot be imported: ModuleNotFoundError: No module named "
+        "'no_such_module'"
+    ),
     ":texts": "is not a number",
     ":in_one_order": r"expected a sum of 1.*a judge that depends on the order is asked in both",
-    ":never_single": r"for an evaluation: .*return one number for a single completion, or set task\.held_out = 0$",
+    ":never_single": (
+        r"for an evaluation: .*return one number for a single completion, or set task\.held_out = "
+        "0$"
+    ),
     ":one_short": r"expected 4 rewards or 4 rows of 4 preferences, got shape \[3\]",
 }
 
