@@ -12,19 +12,17 @@ handlers (to forget a cancelled request). Not run on a GPU.
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sppo import compute, families, models
 from sppo.config import RunConfig, cpu_threads
-from sppo.types import Completion, SamplingParams, Version, VersionSpan
+from sppo.generators.in_flight import Flights
+from sppo.types import Completion, SamplingParams, Version
 from sppo.weights.gloo import GlooReceiver
 from sppo.weights.names import as_parameters
 
@@ -32,17 +30,6 @@ PAGE = 32
 SPARE_PAGES = 16
 STEP_TOKENS = 1024
 STOP_TIMEOUT_S = 10.0
-
-
-@dataclass(slots=True)
-class _InFlight:
-    """One completion that is being sampled."""
-
-    done: asyncio.Future[Completion]
-    starts: list[tuple[int, Version]] = field(default_factory=list)
-    """(first token, version) in order; one followed by another with the same start sampled
-    nothing.
-    """
 
 
 class TransformersEngine:
@@ -63,13 +50,10 @@ class TransformersEngine:
         self._device = "cpu" if on_cpu else "cuda"
         self._limit = config.task.max_prompt_tokens + config.sampling.max_tokens
         self._receiver = GlooReceiver()
-        self._in_flight: dict[str, _InFlight] = {}
-        self._draws: dict[str, random.Random | None] = {}
-        """Random numbers of each request; None is greedy."""
         self._hold: _Hold | None = None
         self._model: Any = None
         self._manager: Any = None
-        self._version: Version | None = None
+        self._flights: Flights | None = None
 
     async def start(self) -> None:
         """Load the model and start the thread that steps it."""
@@ -118,7 +102,7 @@ class TransformersEngine:
 
             paged_attention.install(self._model)
         self._manager.warmup()  # makes the batch processor
-        self._manager.batch_processor.model_runner._sample = self._sample_step
+        self._flights = Flights(self._manager, self._tokenizer, self._eos)
         self._manager.start()
 
     def _blocks(self, gib: float, requests: int) -> int:
@@ -139,37 +123,11 @@ class TransformersEngine:
             int(gib * 2**30 // (token * PAGE)), requests * (self._limit // PAGE + 1) + SPARE_PAGES
         )
 
-    def _sample_step(self, scores: Tensor, output_ids: Tensor) -> None:
-        """In place of the manager's own: each request draws from its own random numbers, or takes
-        the likeliest token.
-
-        `scores` [1, rows, V] are logits over the temperature; `output_ids` [2, rows] takes tokens
-        and, as bits, their float32 log-probs. A greedy request's log-prob is that of temperature 1,
-        as with vLLM.
-        """
-        batch = self._manager.batch_processor.inputs_and_outputs.requests_in_batch
-        rows = [self._draws.get(item.state.request_id) for item in batch if item.has_new_token]
-        if not rows:  # a step that only fills the cache
-            return
-        logprob_NV = scores[0, : len(rows)].float().log_softmax(-1)
-        cumulative_NV = logprob_NV.exp().cumsum(-1, dtype=torch.float64)
-        drawn_N = torch.tensor(
-            [[rng.random() if rng else 0.0] for rng in rows], dtype=torch.float64
-        )
-        at_N = drawn_N.to(scores.device) * cumulative_NV[:, -1:]
-        token_N = torch.searchsorted(cumulative_NV, at_N, right=True).clamp_(
-            max=logprob_NV.shape[1] - 1
-        )
-        greedy_N = torch.tensor([[rng is None] for rng in rows], device=scores.device)
-        token_N = torch.where(greedy_N, logprob_NV.argmax(-1, keepdim=True), token_N)
-        output_ids[0, : len(rows)] = token_N[:, 0].to(output_ids.dtype)
-        output_ids[1, : len(rows)] = logprob_NV.gather(-1, token_N)[:, 0].view(torch.int32)
-
     async def sample(
         self, prompt_ids: Sequence[int], sampling: SamplingParams, request_id: str
     ) -> list[Completion]:
         """See `Engine.sample`. Raises ValueError for a prompt that does not fit."""
-        if self._version is None:
+        if self._flights is None or self._flights.version is None:
             raise RuntimeError("no weight version: weights must be published before sampling")
         prompt, k = list(prompt_ids), sampling.completions
         if (
@@ -185,22 +143,18 @@ class TransformersEngine:
             f"{request_id}__child#{i}" if forks else f"{request_id}#{i}" for i in range(k - 1)
         ]
         names = [request_id, *others]
-        for i, name in enumerate(names):
-            seeded = random.Random(f"{sampling.seed} {request_id} {i}")
-            self._draws[name] = seeded if sampling.temperature > 0 else None
-        flights = [self._expect(name) for name in names]
+        flights, futures = self._flights, self._flights.expect(names, sampling)
         try:
             self._manager.num_return_sequences = k if forks else 1
             for name in names[:1] if forks else names:
                 self._add(prompt, name, sampling)
-            return list(await asyncio.gather(*flights))
+            return list(await asyncio.gather(*futures))
         except BaseException:
-            for name in names:
-                self._forget(name)
+            if self._manager is not None:
+                flights.forget(names)
             raise
         finally:
-            for name in names:
-                self._draws.pop(name, None)
+            flights.landed(names)
 
     def _add(self, prompt: list[int], name: str, sampling: SamplingParams) -> None:
         accepted = self._manager.add_request(
@@ -212,51 +166,6 @@ class TransformersEngine:
         )
         if accepted is None:
             raise RuntimeError("the thread that steps the model has ended")
-
-    def _expect(self, name: str) -> asyncio.Future[Completion]:
-        assert self._version is not None
-        flight = _InFlight(asyncio.get_running_loop().create_future(), [(0, self._version)])
-        self._in_flight[name] = flight
-        self._manager.register_result_handler(name, self._finished)
-        return flight.done
-
-    def _finished(self, output: Any) -> None:
-        """In the event loop. What ended before a pause is seen before the pause is."""
-        flight = self._in_flight.pop(output.request_id, None)
-        if flight is None or flight.done.done():
-            return
-        if output.error is not None:
-            flight.done.set_exception(RuntimeError(f"Transformers: {output.error}"))
-            return
-        try:
-            flight.done.set_result(self._complete(output, flight))
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits for this completion
-            flight.done.set_exception(error)
-
-    def _complete(self, output: Any, flight: _InFlight) -> Completion:
-        tokens = output.generated_tokens
-        stopped = tokens[-1] in self._eos
-        ends = [start for start, _ in flight.starts[1:]] + [len(tokens)]
-        return Completion(
-            token_ids=np.asarray(tokens, np.int32),
-            behavior_logprobs=np.asarray(output.logprobs, np.float32),
-            spans=tuple(
-                VersionSpan(version=version, start=start, end=end)
-                for (start, version), end in zip(flight.starts, ends, strict=True)
-                if start < end
-            ),
-            finish_reason="stop" if stopped else "length",
-            text=self._tokenizer.decode(
-                tokens[:-1] if stopped else tokens, skip_special_tokens=True
-            ),
-        )
-
-    def _forget(self, name: str) -> None:
-        if self._in_flight.pop(name, None) is not None and self._manager is not None:
-            self._manager.cancel_request(name)
-            router = self._manager.output_router
-            with router._lock:
-                router.result_handlers.pop(name, None)
 
     async def ping(self) -> None:
         """See `Engine.ping`: answered by the thread that steps the model, between two steps."""
@@ -292,6 +201,7 @@ class TransformersEngine:
         Raises ValueError, before anything is copied, unless these are the model's weights, all of
         them.
         """
+        assert self._flights is not None
         received = await asyncio.to_thread(lambda: self._receiver.receive(**update))
         weights = await asyncio.to_thread(as_parameters, self._model, received)
         hold = _Hold(self._manager)
@@ -299,22 +209,12 @@ class TransformersEngine:
         copying = asyncio.ensure_future(asyncio.to_thread(_copy, weights, self._model))
         try:
             await asyncio.shield(copying)
-            self._begin(version)
+            self._flights.begin(version)
         finally:
             await asyncio.wait(
                 [copying]
             )  # a cancelled load must not let the engine go on with half of it
             await hold.leave()
-
-    def _begin(self, version: Version) -> None:
-        """Whatever is in flight samples its next token by this version."""
-        scheduler = self._manager.batch_processor.scheduler
-        states = [*scheduler.active_requests.values(), *scheduler.waiting_requests.values()]
-        # Not its tokens: one that had to make room carries those it had in its prompt.
-        sampled = {state.request_id: len(state.logprobs) for state in states}
-        for name, flight in self._in_flight.items():
-            flight.starts.append((sampled.get(name, 0), version))
-        self._version = version
 
     async def close(self) -> None:
         """End the thread; requests in flight fail."""

@@ -162,7 +162,8 @@ def label(engine: AnyEngine) -> Awaitable[None]:
     """Sampling needs a version; the weights are those of the folder."""
     if isinstance(engine, VllmEngine):
         return engine._engine.update_weight_version("e:9")  # type: ignore[no-any-return]
-    engine._version = Version(epoch="e", n=9)
+    assert engine._flights is not None
+    engine._flights.begin(Version(epoch="e", n=9))
     return asyncio.sleep(0)
 
 
