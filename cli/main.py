@@ -128,14 +128,8 @@ def up(
             with Progress(resolved.learner.steps, stream) as progress:
                 return supervisor.run(resolved, folder, run_key, progress)
 
-    _train(
-        config,
-        resolved,
-        folder,
-        start,
-        again=["up", config, *_given(set_)],
-        accept=accept_changed_data,
-    )
+    again = ["up", config, *_given(set_)]
+    _train(config, resolved, folder, start, again=again, accept=accept_changed_data)
 
 
 @app.command(

@@ -14,30 +14,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from typing import Any
 
 import numpy as np
 
 from sppo.config import RunConfig
-from sppo.errors import ConfigError, ScorerError, ScorerRefused, SppoError
+from sppo.errors import ScorerError, ScorerRefused
 from sppo.faults import point
 from sppo.generators.engine import Engine
+from sppo.generators.in_hand import IDLE_S, InHand
+from sppo.generators.presence import Presence
 from sppo.metrics import BusyClock
 from sppo.scorer.base import InlineScorer, Scorer, check_kind
 from sppo.scorer.client import HttpScorer
 from sppo.scorer.pool import LOAD_S
-from sppo.transport.broker import HEARTBEAT_S, HEARTBEAT_TTL_S, GeneratorSide, PushResult, Registry
-from sppo.types import Completion, Group, Lease, Member, ScoreRequest, Scores
+from sppo.transport.broker import HEARTBEAT_S, GeneratorSide, PushResult, Registry
+from sppo.types import Completion, Group, Lease, ScoreRequest, Scores
 from sppo.weights.receiver import WeightReceiver
 
 log = logging.getLogger(__name__)
 
-IDLE_S = 0.05
-LONGEST_IDLE_S = 0.2
-"""Between two questions for a ticket where there is none: each is work for the broker."""
 FULL_WAIT_S = 0.5
 DRAIN_S = 20.0
-LONGEST_WORDS = 600
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
@@ -58,15 +55,9 @@ class Generator:
         self._receiver = WeightReceiver(
             broker.mailbox, engine, name, phase_timeout_s=config.weights.phase_timeout_s
         )
-        self._leases: dict[str, Lease] = {}
-        self._slots = asyncio.Semaphore(config.generator.max_groups)
-        self._clock = BusyClock()
-        self._tokens = 0
-        self._answers = 0
-        self._refusals, self._refusal = 0, ""
-        self._life = secrets.token_hex(8)
+        self._presence = Presence(broker.registry, name)
+        self._in_hand = InHand(broker.leases, config.generator.max_groups)
         self._leaving = asyncio.Event()
-        self._leasing = False
         self._compares: bool | None = None
         """Whether the scorer gave preferences for the first group."""
 
@@ -74,16 +65,16 @@ class Generator:
         """Start the engine and work until the run stops. Raises SppoError when something ends this
         generator.
         """
-        await self._take_name()
+        await self._presence.take_name()
         await self._engine.start()
-        await self._take_name()  # it takes long; who came first has the name
-        self._clock = BusyClock()
+        await self._presence.take_name()  # it takes long; who came first has the name
+        self._presence.clock = BusyClock()
         log.info("engine ready")
         try:
             async with asyncio.TaskGroup() as tasks:
                 services = (
                     self._heartbeat(),
-                    self._renew(),
+                    self._in_hand.renew(self._config.broker.renew_s),
                     self._ask_engine(),
                     self._receiver.run(),
                     self._drain(),
@@ -102,74 +93,29 @@ class Generator:
     def leave(self, reason: str) -> None:
         """Finish what is in hand and end `run`. To be called in the loop's own thread."""
         if not self._leaving.is_set():
-            log.info("leaving: %s; %d groups in hand", reason, len(self._leases))
+            log.info("leaving: %s; %d groups in hand", reason, len(self._in_hand))
+            self._in_hand.close()
             self._leaving.set()
 
     async def _drain(self) -> None:
         await self._leaving.wait()
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                while self._leases or self._leasing:
-                    await asyncio.sleep(IDLE_S)
-        except TimeoutError:
-            log.info("%d groups are handed back", len(self._leases))
+        await self._in_hand.finished(DRAIN_S)
         while self._receiver.busy:  # to its end, or its deadline: the others wait for this member
             await asyncio.sleep(IDLE_S)
         raise _Stopped
 
-    async def _take_name(self) -> None:
-        """Wait for an earlier life of this name to be gone. Raises ConfigError if another process
-        goes on using it.
-        """
-        try:
-            async with asyncio.timeout(HEARTBEAT_TTL_S + HEARTBEAT_S):
-                while any(
-                    m.name == self._name
-                    for m in await asyncio.to_thread(self._broker.registry.members)
-                ):
-                    await asyncio.sleep(HEARTBEAT_S / 2)
-        except TimeoutError:
-            raise ConfigError(
-                f"another generator is at work as {self._name}: choose another --name"
-            ) from None
-
     async def _leave(self) -> None:
-        for uid, lease in list(self._leases.items()):
-            if not await self._ask(self._broker.leases.release, uid, lease.ticket.stream):
-                break
+        await self._in_hand.give_back()
         if self._leaving.is_set():  # from here on no weight sync waits for this generator
-            await self._ask(self._broker.registry.leave, self._name)
+            await self._presence.leave()
         await self._scorer.close()
         await self._engine.close()
         if not self._leaving.is_set():  # last: until then a heartbeat may be missed without blame
-            await self._ask(self._broker.registry.leave, self._name)
-
-    async def _ask(self, method: Any, *arguments: Any) -> bool:
-        """A broker call that may fail while leaving: the leases then expire by themselves."""
-        try:
-            await asyncio.to_thread(method, *arguments)
-        except SppoError as error:
-            log.warning("%s while leaving; its effect follows by expiry", error)
-            return False
-        return True
+            await self._presence.leave()
 
     async def _heartbeat(self) -> None:
         while True:
-            applied = self._receiver.applied
-            member = Member(
-                name=self._name,
-                role="generator",
-                life=self._life,
-                world_size=self._engine.world_size,
-                applied=str(applied) if applied else "",
-                busy_s=self._clock.busy_s,
-                ready_s=self._clock.ready_s,
-                tokens=self._tokens,
-                refusals=self._refusals,
-                refusal=self._refusal,
-                progress=self._answers,
-            )
-            await asyncio.to_thread(self._broker.registry.heartbeat, member, HEARTBEAT_TTL_S)
+            await self._presence.beat(self._receiver.applied, self._engine.world_size)
             if await asyncio.to_thread(self._broker.registry.stop_reason, "workers"):
                 raise _Stopped
             if reason := await asyncio.to_thread(self._broker.registry.stop_reason, self._name):
@@ -180,41 +126,17 @@ class Generator:
         """An engine that has hung answers no more: the heartbeat then shows no progress."""
         while True:
             await self._engine.ping()
-            self._answers += 1
+            self._presence.answers += 1
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(self._config.broker.renew_s)
-            await asyncio.to_thread(self._broker.leases.renew, list(self._leases))
-
     async def _work(self, tasks: asyncio.TaskGroup) -> None:
-        while lease := await self._next_lease():
+        while lease := await self._in_hand.next(lambda: self._receiver.applied):
             tasks.create_task(self._produce(lease))
-
-    async def _next_lease(self) -> Lease | None:
-        """A ticket and a slot for it; None when this generator leaves."""
-        await self._slots.acquire()
-        idle_s = IDLE_S
-        while not self._leaving.is_set():
-            applied = self._receiver.applied
-            self._leasing = applied is not None
-            lease = await asyncio.to_thread(self._broker.leases.lease, applied) if applied else None
-            self._leasing = False
-            # A ticket whose lease expired may come back to us while we still work on it: one
-            # attempt is enough.
-            if lease is not None and lease.ticket.uid not in self._leases:
-                self._leases[lease.ticket.uid] = lease
-                point("generator.leased")
-                return lease
-            await asyncio.sleep(idle_s)
-            idle_s = min(2 * idle_s, LONGEST_IDLE_S)
-        return None
 
     async def _produce(self, lease: Lease) -> None:
         uid, stream = lease.ticket.uid, lease.ticket.stream
         try:
-            with self._clock.work():
+            with self._presence.clock.work():
                 group = await self._sample_and_score(lease)
                 await self._push(group)
         except (ScorerError, ValueError) as error:  # ValueError: the engine refused this prompt
@@ -222,7 +144,7 @@ class Generator:
             dead = await asyncio.to_thread(
                 self._broker.leases.fail, uid, stream, attempt, f"{self._name}: {error}", final
             )
-            self._refusals, self._refusal = self._refusals + 1, f"{uid}: {error}"[:LONGEST_WORDS]
+            self._presence.refused(uid, error)
             log.warning(
                 "ticket %s failed%s: %s",
                 uid,
@@ -230,8 +152,8 @@ class Generator:
                 error,
             )
         finally:
-            self._slots.release()
-        self._leases.pop(uid, None)
+            self._in_hand.free()
+        self._in_hand.done(lease)
 
     async def _sample_and_score(self, lease: Lease) -> Group:
         ticket = lease.ticket
@@ -280,7 +202,7 @@ class Generator:
         while True:
             request_id = f"{ticket.uid}.{lease.attempt}.{tries}"
             completions = await self._engine.sample(ticket.prompt_ids, ticket.sampling, request_id)
-            self._tokens += sum(len(c.token_ids) for c in completions)
+            self._presence.tokens += sum(len(c.token_ids) for c in completions)
             # An evaluation must be of one version: if a weight sync came in between, sample again.
             if ticket.stream == "train" or all(len(c.spans) == 1 for c in completions):
                 return completions

@@ -109,7 +109,7 @@ class Pool:
 
     async def _score_alone(self, request: ScoreRequest) -> list[Any]:
         async with self._alone:
-            if self._suspects is None or self._suspects.ended:
+            if self._suspects is None or self._suspects.child.ended:
                 self._suspects = await ScorerProcess.start(
                     self._name, limit_s=self._load_s, output=self._output
                 )
@@ -165,7 +165,7 @@ class Pool:
 
     def _dispatch(self) -> None:
         """Give those who wait what is free; have another process started where that helps."""
-        self._processes = [p for p in self._processes if not p.ended]
+        self._processes = [p for p in self._processes if not p.child.ended]
         while self._waiting:
             free = min(
                 (p for p in self._processes if p.in_hand < p.slots),
@@ -198,7 +198,7 @@ class Pool:
     def _most(self) -> int:
         if self._processes[0].concurrent:
             return 1
-        room = MEMORY // max(1, *(p.resident() for p in self._processes))
+        room = MEMORY // max(1, *(p.child.resident() for p in self._processes))
         room = min(room, self._room)
         if self._first_call_s is None:
             # Loading, or hung? What holds little is not loading a model: another process may find

@@ -5,11 +5,9 @@ that it started.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,10 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
 from sppo.errors import ConfigError, ScorerError, ScorerRefused
 from sppo.scorer import worker
+from sppo.scorer.child import Child
 from sppo.types import ScoreRequest
 
 POLL_S = 0.1
@@ -68,9 +65,9 @@ class ScorerProcess:
     process.end()
     """
 
-    def __init__(self, name: str, popen: subprocess.Popen[bytes]) -> None:
+    def __init__(self, name: str, child: Child) -> None:
         self._name = name
-        self._popen = popen
+        self.child = child
         self._calls: dict[int, _Call] = {}
         self._numbers = itertools.count()
         self._reading: asyncio.Task[None] | None = None
@@ -83,7 +80,6 @@ class ScorerProcess:
         self.answered = 0
         self.busy_s = 0.0
         """Seconds spent in calls, over all of them."""
-        self.ended = False
 
     @classmethod
     async def start(cls, name: str, *, limit_s: float, output: int | None = None) -> ScorerProcess:
@@ -103,7 +99,7 @@ class ScorerProcess:
             start_new_session=True,
         )  # fmt: skip
         theirs.close()
-        process = cls(name, popen)
+        process = cls(name, Child(popen))
         try:
             await process._meet(ours, limit_s)
         except BaseException:
@@ -129,7 +125,7 @@ class ScorerProcess:
         if "error" in hello:
             raise ConfigError(f"scorer.name = {self._name!r} cannot be imported: {hello['error']}")
         self.concurrent = bool(hello["concurrent"])
-        self._used_before = self._cpu_s()
+        self._used_before = self.child.cpu_s()
         self._reading = asyncio.create_task(self._read(reader))
 
     @property
@@ -174,8 +170,8 @@ class ScorerProcess:
             await asyncio.wait({call.answer}, timeout=POLL_S)
             if call.answer.done():
                 break
-            if self._popen.poll() is not None:
-                self._lose(_words(self._popen.returncode))
+            if fate := self.child.fate():
+                self._lose(fate)
                 break
             late_s = -1.0 if call.begun_at is None else time.monotonic() - call.begun_at - limit_s()
             if late_s > 0 and self.concurrent and not cancelled:
@@ -200,7 +196,7 @@ class ScorerProcess:
         """Nobody waits for this call any more."""
         if not self.concurrent:
             self.end()
-        elif not self.ended:
+        elif not self.child.ended:
             self._send({"cancel": number})
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
@@ -220,12 +216,12 @@ class ScorerProcess:
     async def _exit(self) -> str:
         """How the process ended, in words; one that closed its end and lives on is ended."""
         for _ in range(_EXIT_POLLS):
-            if self._popen.poll() is not None:
+            if self.child.fate():
                 break
             await asyncio.sleep(POLL_S / 5)
-        alive = self._popen.poll() is None
+        fate = self.child.fate() or "closed its connection"
         self.end()
-        return "closed its connection" if alive else _words(self._popen.returncode)
+        return fate
 
     def _lose(self, why: str, culprit: int | None = None) -> None:
         """End what is left of the process, and tell those who wait."""
@@ -240,31 +236,13 @@ class ScorerProcess:
 
     def end(self) -> None:
         """Kill the process and all that it started. May be repeated."""
-        if self.ended:
+        if self.child.ended:
             return
-        self.ended = True
         if self._reading is not None and self._reading is not asyncio.current_task():
             self._reading.cancel()
         if self._writer is not None:
             self._writer.close()
-        family: list[psutil.Process] = []
-        with contextlib.suppress(psutil.Error):
-            family = psutil.Process(self._popen.pid).children(
-                recursive=True
-            )  # some have sessions of their own
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
-        for process in family:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        self._popen.wait()
-
-    def resident(self) -> int:
-        """Bytes of memory that it holds; 0 once it has ended."""
-        try:
-            return int(psutil.Process(self._popen.pid).memory_info().rss)
-        except psutil.Error:
-            return 0
+        self.child.end()
 
     def in_call_s(self) -> float:
         """Seconds since the oldest call in hand began; 0 if there is none."""
@@ -275,15 +253,7 @@ class ScorerProcess:
         """Whether its calls so far mostly waited, for a network or a child, rather than
         computed.
         """
-        return self.busy_s > ENOUGH_S and self._cpu_s() - self._used_before < self.busy_s / 2
-
-    def _cpu_s(self) -> float:
-        try:
-            return float(
-                sum(psutil.Process(self._popen.pid).cpu_times()[:4])
-            )  # with children that it has waited for
-        except psutil.Error:
-            return 0.0
+        return self.busy_s > ENOUGH_S and self.child.cpu_s() - self._used_before < self.busy_s / 2
 
     def _send(self, message: Mapping[str, Any]) -> None:
         assert self._writer is not None
@@ -297,12 +267,3 @@ async def _message(reader: asyncio.StreamReader) -> dict[str, Any]:
         raise ValueError(f"a message of {size} bytes")
     message: dict[str, Any] = json.loads(await reader.readexactly(size))
     return message
-
-
-def _words(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"

@@ -19,7 +19,7 @@ import ipaddress
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -88,11 +88,7 @@ def build(name: str, token: str, clock: BusyClock, *, timeout_s: float) -> FastA
     )
     app.state.scorer, app.state.scored, app.state.in_hand = scorer, 0, 0
 
-    def authorise(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
-        if token and (
-            given is None or not hmac.compare_digest(given.credentials.encode(), token.encode())
-        ):
-            raise HTTPException(401, "missing or wrong bearer token")
+    authorise = _authoriser(token)
 
     @app.post("/score", dependencies=[Depends(authorise)], response_model=ScoreReply)
     async def score(body: ScoreBody) -> Response:
@@ -130,6 +126,18 @@ def build(name: str, token: str, clock: BusyClock, *, timeout_s: float) -> FastA
         }
 
     return app
+
+
+def _authoriser(token: str) -> Callable[..., None]:
+    """A dependency of each path that refuses who does not bring the token, if there is one."""
+
+    def authorise(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
+        if token and (
+            given is None or not hmac.compare_digest(given.credentials.encode(), token.encode())
+        ):
+            raise HTTPException(401, "missing or wrong bearer token")
+
+    return authorise
 
 
 def _later(why: str) -> JSONResponse:
