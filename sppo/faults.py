@@ -29,6 +29,7 @@ POINTS = (
     "learner.frame.rejected",
     "learner.spool.written",
     "learner.spool.settled",
+    "learner.again.settled",
     # learner: a step
     "learner.step.taken",
     "learner.used",

@@ -18,12 +18,11 @@ PENDING: frozenset[str] = frozenset(
         *(
             "objective.name",
             "objective.weight=token",
-            "objective.reference_every",
             "objective.reject",
         ),
         *("objective.kl_estimator", "objective.temperature", "objective.truncated"),
-        *("objective.max_reward", "optimizer.name", "optimizer.schedule", "optimizer.restart"),
-        *("optimizer.max_skipped", "learner.epochs", "learner.max_staleness", "learner.refill"),
+        *("optimizer.name", "optimizer.schedule", "optimizer.restart"),
+        *("learner.epochs", "learner.refill"),
     }
 )
 """Settings, or values of them, that nothing obeys yet."""

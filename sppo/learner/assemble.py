@@ -13,6 +13,7 @@ from sppo import compute, families, locks, models
 from sppo.config import RunConfig, is_loopback, to_json
 from sppo.errors import ConfigError, RoleDiedError
 from sppo.learner import rank, ranks
+from sppo.learner.batches import Batches
 from sppo.learner.evaluation import Evaluation
 from sppo.learner.fleet import Fleet
 from sppo.learner.groups import InHand
@@ -27,6 +28,7 @@ from sppo.learner.ranks import Ranks, Solo
 from sppo.learner.records import Records
 from sppo.learner.refusals import DeadLetters, Refusals
 from sppo.learner.schedule import Schedule
+from sppo.learner.skips import Skips
 from sppo.learner.spool import Spool
 from sppo.learner.stops import Stopped, Stops
 from sppo.tasks import fingerprint, questions
@@ -101,7 +103,10 @@ def _assemble(
     records = Records(config, broker, run_dir, pulse)
     records.phase("loading the model")
     own, trainer = rank.make(config, team, config.learner.device, InHand(team, ()), pulse.beat)
-    lineage = Lineage(config, own, broker.tickets, run_dir / "checkpoints")
+    reference = bool(config.objective.kl_coef)
+    lineage = Lineage(
+        config, own, broker.tickets, run_dir / "checkpoints", reference=reference
+    )
     if lineage.resume():
         records.event("resume", step=lineage.n)
     records.keep_until(lineage.n)
@@ -112,6 +117,7 @@ def _assemble(
         broker, TicketFactory(config, found, tokenizer), lineage.ledger, Spool(run_dir),
         limits=config.broker,
         vocabulary=own.policy.vocabulary,
+        max_reward=config.objective.max_reward,
         dead=DeadLetters(records.event),
     )  # fmt: skip
     stops = Stops(broker.registry, pulse, Refusals(records.event))
@@ -126,12 +132,13 @@ def _assemble(
         lineage=lineage,
         trainer=trainer,
         queue=queue,
+        batches=Batches(config, lineage, queue, fleet, records, stops),
+        skips=Skips(config.optimizer.max_skipped),
         fleet=fleet,
         evaluation=Evaluation(config, queue, fleet, records, stops),
         parity=Parity(config, own, trainer.mismatch, records),
         records=records,
         stops=stops,
-        batch_timeout_s=config.learner.batch_timeout_s,
     )
     return learner, own
 

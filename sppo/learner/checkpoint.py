@@ -4,6 +4,7 @@
         model.safetensors       float32 master weights
         optimizer.safetensors   AdamW's moments and counts
         anchor.safetensors      the snapshot that generators run, where it is not the model itself
+        reference.safetensors   the reference of the objective, where it is not the base model
         state.json              version, published version, parent, ledger, random state, evaluations
         manifest.json           size and checksum of each of these (`sppo.learner.manifest`)
 
@@ -17,9 +18,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -45,10 +47,9 @@ class Checkpoint:
         """Master weights by name."""
         return self.folder / "model.safetensors"
 
-    @property
-    def anchor(self) -> Path | None:
-        """The snapshot's weights by name, if one was saved."""
-        path = self.folder / "anchor.safetensors"
+    def snapshot(self, name: str) -> Path | None:
+        """A snapshot's weights by name, if it was saved."""
+        path = self.folder / f"{name}.safetensors"
         return path if path.exists() else None
 
     @property
@@ -64,7 +65,7 @@ def save(
     epoch: str,
     model: Iterable[tuple[str, Tensor]],
     optimizer: Iterable[tuple[str, Tensor]],
-    anchor: Iterable[tuple[str, Tensor]] = (),
+    snapshots: Mapping[str, Iterable[tuple[str, Tensor]]] = MappingProxyType({}),
     state: dict[str, Any],
     keep: int,
     confirm: Callable[[], None] = lambda: None,
@@ -84,15 +85,9 @@ def save(
             shutil.rmtree(leftover)
         scratch.mkdir()
         point("checkpoint.begun")
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in model}, scratch / "model.safetensors"
-        )
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in optimizer},
-            scratch / "optimizer.safetensors",
-        )
-        if snapshot := {k: v.cpu().contiguous() for k, v in anchor}:
-            save_file(snapshot, scratch / "anchor.safetensors")
+        for name, tensors in {"model": model, "optimizer": optimizer, **snapshots}.items():
+            kept = {k: v.detach().cpu().contiguous() for k, v in tensors}
+            save_file(kept, scratch / f"{name}.safetensors")
         header = {
             "format": manifest.FORMAT,
             "step": step,

@@ -5,6 +5,8 @@ something else, is put aside and its ticket made again.
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable, Iterator
 
 from sppo.errors import BadFrame
 from sppo.faults import point
@@ -19,10 +21,13 @@ log = logging.getLogger(__name__)
 class Frames:
     """Frames of claimed entries, as groups."""
 
-    def __init__(self, broker: Tickets, spool: Spool, vocabulary: int) -> None:
+    def __init__(
+        self, broker: Tickets, spool: Spool, vocabulary: int, max_reward: float = math.inf
+    ) -> None:
         self._broker = broker
         self._spool = spool
         self._vocabulary = vocabulary
+        self._max_reward = max_reward
 
     def read(self, entry: QueueEntry) -> Group | None:
         """The group; None for one that was refused."""
@@ -33,15 +38,39 @@ class Frames:
                 raise BadFrame("the frame is gone from the broker")
             group = codec.decode_group(frame)
             self._check(entry, group)
+            reason = self._refusal(group)
         except BadFrame as error:
+            reason = f"bad frame: {error}"
+        if reason:
             kept = self._spool.quarantine(entry.gid, frame) if frame is not None else None
             log.warning(
                 "group %s of ticket %s is dropped: %s; kept as %s",
-                entry.gid, entry.uid, error, kept,
+                entry.gid, entry.uid, reason, kept,
             )  # fmt: skip
-            self._broker.reject(entry, f"bad frame: {error}")
+            self._broker.reject(entry, reason)
             return None
         return group
+
+    def spooled(self, wanted: Callable[[str], bool]) -> Iterator[Group]:
+        """Groups of these tickets that an earlier life moved to the disk."""
+        for uid, frame in self._spool.frames():
+            if not wanted(uid):
+                continue
+            try:
+                yield codec.decode_group(frame)
+            except BadFrame as error:
+                log.warning("the spooled group of ticket %s is made again: %s", uid, error)
+
+    def _refusal(self, group: Group) -> str:
+        """Why a sound group is refused; empty if it is not."""
+        if group.rewards is None or not len(group.rewards):
+            return ""
+        most = float(abs(group.rewards).max())
+        if most <= self._max_reward:
+            return ""
+        return (
+            f"a reward of magnitude {most:g} is beyond objective.max_reward = {self._max_reward:g}"
+        )
 
     def _check(self, entry: QueueEntry, group: Group) -> None:
         """Raises BadFrame for a frame that is sound but not to be trained."""

@@ -21,6 +21,8 @@ class Ledger:
         self._above: set[int] = set()
         self.trained = 0
         self.dead = 0
+        self.again = 0
+        """Groups that were made again because they were too old to be trained."""
 
     def issue(self) -> int:
         """Take the next index."""
@@ -62,6 +64,7 @@ class Ledger:
             "above": sorted(self._above),
             "trained": self.trained,
             "dead": self.dead,
+            "again": self.again,
         }
 
     @classmethod
@@ -71,6 +74,7 @@ class Ledger:
         ledger.next_index, ledger._floor = int(state["next_index"]), int(state["floor"])
         ledger._above = set(state["above"])
         ledger.trained, ledger.dead = int(state["trained"]), int(state["dead"])
+        ledger.again = int(state.get("again", 0))
         return ledger
 
     def _settle(self, uid: str) -> None:

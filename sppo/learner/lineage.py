@@ -30,9 +30,12 @@ log = logging.getLogger(__name__)
 class Lineage:
     """One life on its line of checkpoints."""
 
-    def __init__(self, config: RunConfig, rank: Rank, broker: Tickets, folder: Path) -> None:
-        """At the base model's weights, which are the reference of a KL term; `folder` is where
-        checkpoints are.
+    def __init__(
+        self, config: RunConfig, rank: Rank, broker: Tickets, folder: Path, *, reference: bool
+    ) -> None:
+        """At the base model's weights; `folder` is where checkpoints are.
+
+        `reference`: the objective compares with a reference, which these are.
         """
         self._rank = rank
         self._folder = folder
@@ -53,8 +56,9 @@ class Lineage:
         self._parent = ""
         self._saved = (-1, 0)
         self.publish()
-        if config.objective.kl_coef:
-            rank.do(Keep(snapshot="reference", device=self._device))
+        self._reference_n = 0
+        if reference:
+            self.renew_reference()
 
     @property
     def n(self) -> int:
@@ -76,6 +80,11 @@ class Lineage:
         self.published = self.version
         if self._anchor.keeps:
             self._rank.do(Keep(snapshot="anchor", device=self._device))
+
+    def renew_reference(self) -> None:
+        """From here on these weights are what the objective takes for the reference."""
+        self._reference_n = self.n
+        self._rank.do(Keep(snapshot="reference", device=self._device))
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -121,20 +130,25 @@ class Lineage:
         state = found.state
         checkpoint.restore_rng(state)
         self.advance(found.step)
-        self._resume_published(found)
+        self._resume_snapshots(found)
         self.evaluations = list(state["evaluations"])
         self._life = dict(state["life"])
         self._parent = found.folder.name
         self.ledger = Ledger.restore(state["ledger"])
         return True
 
-    def _resume_published(self, found: Checkpoint) -> None:
-        """Generators go on from the weights that the checkpoint's life had published last."""
+    def _resume_snapshots(self, found: Checkpoint) -> None:
+        """Generators go on from the weights that the checkpoint's life had published last, the
+        objective with its reference.
+        """
         self.published = Version(epoch=self.version.epoch, n=found.state["published"])
-        file = found.anchor if self.snapshot else None
+        file = found.snapshot("anchor") if self.snapshot else None
         if self._anchor.keeps:
             path = str(file) if file else ""
             self._rank.do(Keep(snapshot="anchor", device=self._device, file=path))
+        self._reference_n = found.state.get("reference", 0)
+        if file := found.snapshot("reference"):
+            self._rank.do(Keep(snapshot="reference", device=self._device, file=str(file)))
 
     @property
     def saved(self) -> bool:
@@ -145,15 +159,18 @@ class Lineage:
         """Write a checkpoint durably. Raises FencedError if another learner has taken over,
         SppoError if the disk is full.
         """
+        kept: list[Snapshot] = [self.snapshot] if self.snapshot else []
+        kept += ["reference"] if self._reference_n else []
         folder = checkpoint.save(
             self._folder,
             step=self.n,
             epoch=self.version.epoch,
             model=self._rank.stream(Masters()),
             optimizer=self._rank.stream(Moments()),
-            anchor=self._rank.stream(Kept(snapshot=self.snapshot)) if self.snapshot else (),
+            snapshots={name: self._rank.stream(Kept(snapshot=name)) for name in kept},
             state={
                 "published": self.published.n,
+                "reference": self._reference_n,
                 "parent": self._parent,
                 "ledger": self.ledger.state(),
                 "evaluations": self.evaluations,

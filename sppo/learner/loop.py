@@ -11,12 +11,11 @@ side waits for the other's slowest piece of work.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
-from sppo.errors import SppoError
 from sppo.faults import point
+from sppo.learner.batches import Batches
 from sppo.learner.evaluation import Evaluation
 from sppo.learner.fleet import Fleet
 from sppo.learner.lineage import Lineage
@@ -24,11 +23,10 @@ from sppo.learner.parity import Parity
 from sppo.learner.queue import GroupQueue
 from sppo.learner.records import Records
 from sppo.learner.schedule import Schedule
+from sppo.learner.skips import Skips
 from sppo.learner.step import Trainer
 from sppo.learner.stops import Stops
 from sppo.types import Group
-
-WAIT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +37,13 @@ class Learner:
     lineage: Lineage
     trainer: Trainer
     queue: GroupQueue
+    batches: Batches
+    skips: Skips
     fleet: Fleet
     evaluation: Evaluation
     parity: Parity
     records: Records
     stops: Stops
-    batch_timeout_s: float
 
     def run(self) -> None:
         """To the last step and its evaluation. Raises Stopped when the run is asked to stop,
@@ -70,9 +69,9 @@ class Learner:
             return  # only the last evaluation, or the export, was missing
         if lineage.n == 0:
             self.evaluation.run(lineage)
-        self.admit()
+        self.batches.admit()
         self.records.phase("waiting for the first batch")
-        self.parity.check_first(self.next_batch(), lineage)
+        self.parity.check_first(self.batches.next(), lineage)
         self.records.usage.begin(lineage.n)
         self.records.phase("training")
 
@@ -80,20 +79,25 @@ class Learner:
         """One batch, from its groups to what follows from the steps taken."""
         lineage, before = self.lineage, self.lineage.n
         with self.records.usage.on("wait") as waiting:
-            groups = self.next_batch()
+            groups = self.batches.next()
         self.stops.check()
         self.parity.finish_probe(self.queue.waiting(), lineage)
         steps = self.train(groups, waiting.seconds)
         point("learner.step.taken")
-        self.queue.use(groups)
+        lost = self.skips.sort_out(steps)
+        self.queue.use([group for group in groups if group.uid not in lost])
+        self.queue.bury(lost)
         lineage.advance(steps[-1]["step"])
+        if self.schedule.renews_reference(before, lineage.n):
+            lineage.renew_reference()
         with self.records.batch(steps, lineage, self.parity.probe):
             if self.schedule.publishes(before, lineage.n):
                 lineage.publish()
                 steps[-1]["sync_s"] = self.fleet.publish(lineage)
         point("learner.recorded")
+        self.skips.check()
         self.parity.judge(self.trainer.gaps, lineage.n)
-        self.admit()
+        self.batches.admit()
         if self.schedule.evaluates(before, lineage.n):
             self.evaluation.run(lineage)
         if self.schedule.probes(before, lineage.n, doubtful=self.parity.doubtful):
@@ -111,26 +115,6 @@ class Learner:
             ]
         steps[0]["wait_s"] = waited_s
         return steps
-
-    def admit(self) -> None:
-        """Tickets for the batch in use and the next ones."""
-        self.queue.admit(self.schedule.outstanding(self.lineage.n), self.lineage.published.n)
-
-    def next_batch(self) -> list[Group]:
-        """The oldest groups. Raises SppoError when nothing arrives for `batch_timeout_s`."""
-        deadline = time.monotonic() + self.batch_timeout_s
-        while (groups := self.queue.batch(self.schedule.groups_per_step)) is None:
-            self.stops.check()
-            if self.queue.receive(WAIT_S) or self.fleet.meet_newcomers(self.lineage):
-                deadline = time.monotonic() + self.batch_timeout_s
-            elif time.monotonic() > deadline:
-                raise SppoError(
-                    f"no group arrived for {self.batch_timeout_s:.0f} s (learner.batch_timeout_s); "
-                    f"live generators: {self.fleet.names()}; {self.queue.describe()}"
-                )
-            else:
-                self.admit()  # dead letters make room
-        return groups
 
     def save(self) -> None:
         """A checkpoint, unless there is one of this state; what it covers is then settled."""

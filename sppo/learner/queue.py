@@ -10,18 +10,19 @@ newest writes, the broker is made to agree with it.
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Mapping, Sequence
 
 from sppo.config import BrokerConfig
-from sppo.errors import BadFrame
 from sppo.faults import point
 from sppo.learner.frames import Frames
 from sppo.learner.held import Held
 from sppo.learner.held_out import HeldOut
 from sppo.learner.ledger import Ledger
+from sppo.learner.ready import Ready
 from sppo.learner.refusals import DeadLetters
 from sppo.learner.spool import Spool
 from sppo.tasks.tickets import TicketFactory, training_index, training_uid
-from sppo.transport import codec
 from sppo.transport.broker import Broker
 from sppo.types import Group, QueueEntry
 
@@ -36,15 +37,14 @@ class GroupQueue:
     def __init__(
         self, broker: Broker, tickets: TicketFactory, ledger: Ledger, spool: Spool, *,
         limits: BrokerConfig,
-        vocabulary: int = 2**31, dead: DeadLetters | None = None,
+        vocabulary: int = 2**31, max_reward: float = math.inf, dead: DeadLetters | None = None,
     ) -> None:  # fmt: skip
         self._broker = broker
         self._tickets = tickets
         self._ledger = ledger
-        self._spool = spool
-        self._frames = Frames(broker.tickets, spool, vocabulary)
+        self._frames = Frames(broker.tickets, spool, vocabulary, max_reward)
         self._held = Held(broker.tickets, spool, limits)
-        self._ready: dict[int, Group] = {}
+        self._ready = Ready(broker.tickets, ledger, self._frames, self._held)
         self._boot = ""
         self._n = 0
         self.held_out = HeldOut(broker.tickets, tickets, self._frames)
@@ -58,7 +58,7 @@ class GroupQueue:
         begins = not self._boot
         self._boot = self._broker.ping()
         self._note_dead(said=begins)
-        self._recall()
+        self._ready.recall()
         known = [*self._broker.tickets.pending(), *self._broker.tickets.claim(CLAIM, 0)]
         self._held.keep_only(known)
         self._take(known)
@@ -74,18 +74,6 @@ class GroupQueue:
         point("learner.reconciled")
         if wanted:
             log.info("%d open tickets issued again", len(wanted))
-
-    def _recall(self) -> None:
-        """Groups that an earlier life moved to the disk and that its checkpoint does not cover."""
-        for uid, frame in self._spool.frames():
-            index = training_index(uid)
-            open_ = index < self._ledger.next_index and not self._ledger.settled(uid)
-            if not open_ or index in self._ready:
-                continue
-            try:
-                self._ready[index] = codec.decode_group(frame)
-            except BadFrame as error:
-                log.warning("the spooled group of ticket %s is made again: %s", uid, error)
 
     def admit(self, cap: int, n: int) -> None:
         """Issue tickets until `cap` are outstanding."""
@@ -122,23 +110,45 @@ class GroupQueue:
 
     def batch(self, count: int) -> list[Group] | None:
         """The `count` oldest groups of issued tickets, or None if fewer are ready."""
-        usable = sorted(i for i in self._ready if i < self._ledger.next_index)[:count]
-        if len(usable) < count:
-            return None
-        return [self._ready[i] for i in usable]
+        return self._ready.oldest(count)
 
     def waiting(self) -> list[Group]:
         """Groups that have come in and are in no optimizer step yet, the batch at hand among
         them.
         """
-        return list(self._ready.values())
+        return self._ready.all()
 
     def use(self, groups: list[Group]) -> None:
         """These groups have entered an optimizer step."""
         for group in groups:
-            del self._ready[training_index(group.uid)]
+            self._ready.remove(group.uid)
         self._ledger.use([g.uid for g in groups])
         point("learner.used")
+
+    def again(self, groups: Sequence[Group], n: int) -> None:
+        """Have these ready groups made again, by weights no older than those of step `n`."""
+        self._let_go([group.uid for group in groups], n)
+
+    def bury(self, reasons: Mapping[str, str]) -> None:
+        """Give up the tickets of these ready groups, which could not be trained, each with its
+        reason.
+        """
+        self._let_go(list(reasons), self._n)
+        for uid, reason in reasons.items():
+            self._broker.leases.fail(uid, "train", f"{uid}.trained", reason, final=True)
+        if reasons:
+            self.dead.scored()  # they were: no sign of a scorer that fails
+            self._note_dead()
+
+    def _let_go(self, uids: Sequence[str], n: int) -> None:
+        """Forget the groups of these tickets, and issue the tickets anew."""
+        if not uids:
+            return
+        for uid in uids:
+            self._ready.remove(uid)
+        self._held.settle(set(uids).__contains__)
+        point("learner.again.settled")
+        self._broker.tickets.issue([self._tickets.training(training_index(uid), n) for uid in uids])
 
     def settle(self) -> None:
         """A durable checkpoint covers everything used so far."""
@@ -162,24 +172,9 @@ class GroupQueue:
         for entry in entries:
             if entry in self._held:
                 continue
-            if entry.stream == "train":
-                self._take_training(entry)
-            elif self.held_out.take(entry):
+            take = self._ready.take if entry.stream == "train" else self.held_out.take
+            if take(entry):
                 self.dead.scored()
-
-    def _take_training(self, entry: QueueEntry) -> None:
-        index = training_index(entry.uid)
-        used = index < self._ledger.next_index and self._ledger.settled(entry.uid)
-        if used or index in self._ready:
-            # Covered by the checkpoint this life began with; or made twice, because the broker lost
-            # its newest writes.
-            self._broker.tickets.settle([entry])
-            return
-        group = self._frames.read(entry)
-        if group is not None:
-            self._held.add(entry)
-            self._ready[index] = group
-            self.dead.scored()
 
     def _note_dead(self, *, said: bool = False) -> None:
         """Give up what the broker has given up. Raises ScorerError, see `DeadLetters.note`."""
@@ -191,4 +186,4 @@ class GroupQueue:
             if issued and not self._ledger.settled(letter.uid):
                 self._ledger.give_up(letter.uid)
                 # It may have been made again and given up after lost writes.
-                self._ready.pop(training_index(letter.uid), None)
+                self._ready.remove(letter.uid)

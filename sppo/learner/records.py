@@ -81,13 +81,16 @@ class Records:
                 )
 
     def _step(self, record: dict[str, Any]) -> None:
-        size = record["effective_sample_size"]
-        if size < LOW_SAMPLE:
+        # A capped weight cannot tell: that of the ratios before their cap does.
+        size = record.get("effective_sample_size_untruncated", record["effective_sample_size"])
+        if size is not None and size < LOW_SAMPLE:
             self.warn(
                 "effective sample size",
                 f"step {record['step']}: effective sample size {size:.2f}: the batch is far from "
                 "the policy; lower learner.lookahead_steps or look at the mismatch",
             )
+        if flaw := record.get("skipped"):
+            self.warn("skipped", f"step {record['step']} was skipped, its groups given up: {flaw}")
         if record["truncated_share"] == 1:
             self.warn(
                 "truncation",
@@ -104,7 +107,8 @@ class Records:
         """For the summary."""
         evaluations, life = lineage.evaluations, lineage.life()
         syncs = int(life["syncs"])
-        used = [uid for record in self._metrics.read() for uid in record["tickets"]]
+        records = self._metrics.read()
+        used = [uid for record in records for uid in record["tickets"]]
         return {
             "finished": not stopped,
             "steps": lineage.n,
@@ -123,6 +127,8 @@ class Records:
                 "twice": len(used) - len(set(used)),
                 "dead": lineage.ledger.dead,
             },
+            "made_again": lineage.ledger.again,
+            "skipped": sum(bool(record.get("skipped")) for record in records),
             "syncs": {
                 "count": syncs,
                 "mean_s": round(life["sync_s"] / syncs, 3) if syncs else None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sppo.config import RunConfig
 from sppo.learner.objectives import anchors
 from sppo.learner.objectives.anchors import Anchor
+from sppo.types import Group, Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,8 @@ class Schedule:
     lookahead_steps: int
     """Batches of tickets in flight beyond the one in use."""
     anchor: Anchor
+    reference_every: int
+    """0: the reference is never renewed."""
     evaluate_every: int
     save_every: int
 
@@ -35,6 +39,7 @@ class Schedule:
             groups_per_step=learner.groups_per_step,
             lookahead_steps=learner.lookahead_steps,
             anchor=anchors.make(config.objective.anchor, config.objective.iteration_steps),
+            reference_every=config.objective.reference_every * config.objective.iteration_steps,
             evaluate_every=config.eval.every_steps,
             save_every=learner.checkpoint_every,
         )
@@ -50,9 +55,30 @@ class Schedule:
         batches_left = (self.steps - n) // self.mini_batches
         return min(self.lookahead_steps + 1, batches_left) * self.groups_per_step
 
+    def stale(
+        self, groups: Sequence[Group], version: Version, published: Version, most: int
+    ) -> list[Group]:
+        """Those of a batch at `version` that are more than `most` steps old when their mini-batch
+        is trained, and would be younger if they were made again, now that generators run
+        `published`. Groups of another life have no age.
+        """
+        size = max(1, self.groups_per_step // self.mini_batches)
+        found = []
+        for i, group in enumerate(groups):
+            sampled = group.versions()
+            oldest = min(v.n for v in sampled)
+            ours = all(v.epoch == version.epoch for v in sampled)
+            if ours and version.n + i // size - oldest > most and oldest < published.n:
+                found.append(group)
+        return found
+
     def publishes(self, before: int, after: int) -> bool:
         """Whether generators get the new weights."""
         return self.over(after) or self.anchor.publishes(before, after)
+
+    def renews_reference(self, before: int, after: int) -> bool:
+        """Whether the policy becomes the objective's reference."""
+        return self.reference_every > 0 and _crossed(before, after, self.reference_every)
 
     def evaluates(self, before: int, after: int) -> bool:
         """Whether the published weights answer the held-out questions."""

@@ -42,9 +42,10 @@ LATER = {
 def test_a_role_that_dies_here_loses_nothing(label: str, model: str, tmp_path: Path) -> None:
     role = "learner" if label.startswith("checkpoint") else label.split(".")[0]
     spool = {"max_groups": 4, "checkpoint_every": 6} if ".spool." in label else {}
+    young = {"lookahead_steps": 3, "max_staleness": 1} if ".again." in label else {}
     options = {"poison": "train-000000002.1.0"} if label == "learner.frame.rejected" else {}
     buries = label != "generator.leased"  # the one that nobody takes out of the registry
-    with Rig(tmp_path, model, options=options, buries=buries, **spool) as rig:
+    with Rig(tmp_path, model, options=options, buries=buries, **spool, **young) as rig:
         started = time.monotonic()
         rig.run(crash={role: f"{label}@{LATER.get(label, 1)}"})
         found = rig.audit()

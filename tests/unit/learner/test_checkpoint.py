@@ -98,17 +98,3 @@ def test_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     # Then loss and weights are the same
     assert got["loss"] == expected["loss"]
     assert all(torch.equal(again.master[k], p) for k, p in policy.master.items())
-
-
-def test_the_ledger_counts_every_ticket_once() -> None:
-    ledger = Ledger()
-    uids = [f"train-{ledger.issue():09d}" for _ in range(6)]
-    ledger.use([uids[0], uids[3]])
-    ledger.give_up(uids[1])
-    assert ledger.open() == [2, 4, 5]
-    assert (ledger.outstanding, ledger.trained, ledger.dead) == (3, 2, 1)
-    restored = Ledger.restore(ledger.state())
-    assert restored.state() == ledger.state()
-    assert [restored.settled(u) for u in uids] == [True, True, False, True, False, False]
-    with pytest.raises(ValueError, match="settled before"):
-        restored.use([uids[3]])

@@ -1,262 +1,171 @@
-"""The learner's loop with a tiny model, a deterministic engine, an in-memory broker and a real
-weight sync.
+"""The order in which a batch is trained, published, recorded and saved: what a crash between any
+two of these may cost hangs on it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from sppo import config
-from sppo.config import RunConfig
-from sppo.errors import WeightSyncError
-from sppo.generators.fake import VOCABULARY, FakeEngine
-from sppo.generators.loop import Generator
-from sppo.learner import assemble
-from sppo.metrics import METRICS
-from sppo.scorer.base import InlineScorer
+from sppo.errors import SppoError
+from sppo.learner import loop
+from sppo.learner.gaps import Gaps
+from sppo.learner.loop import Learner
+from sppo.learner.schedule import Schedule
+from sppo.learner.skips import Skips
+from sppo.learner.stops import Stopped
 from sppo.transport.memory import MemoryBroker
+from sppo.types import Group
 from tests import makers
+from tests.unit.learner.fakes import lineage, records, stops
+
+QUIET = {"effective_sample_size": 1.0, "truncated_share": 0.0}
 
 
-def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[Any]:
-    """Prefers the larger sum of tokens."""
-    if len(completions) == 1:
-        return [1.0]
-    values = [int(c) for c in completions]
-    return [[0.5 if a == b else float(a > b) for b in values] for a in values]
+class World:
+    """Everything around the loop: notes what is done, in order."""
+
+    probe = None
+    doubtful = False
+    gaps = Gaps.join([])
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+        base = {"steps": 4, "groups_per_step": 2, "mini_batches": 2, "checkpoint_every": 2}
+        config = makers.training(**base | settings)
+        self.done: list[str] = []
+        self.flaw = ""
+        self.broker = MemoryBroker()
+        self.records = records(config, self.broker, folder)
+        self.line = lineage(config, folder / "c", broker=self.broker)
+        self.line.begin()
+        monkeypatch.setattr(loop, "point", lambda label: self.done.append(label))
+        metrics: Any = self.records._metrics
+        monkeypatch.setattr(metrics, "append", lambda record: self.done.append("record"))
+        monkeypatch.setattr(type(self.line), "save", lambda line: self.done.append("save"))
+        world: Any = self
+        self.learner = Learner(
+            schedule=Schedule.of(config), lineage=self.line, trainer=world, queue=world,
+            batches=world, skips=Skips(3), fleet=world, evaluation=world, parity=world,
+            records=self.records, stops=stops(self.broker),
+        )  # fmt: skip
+
+    def note(self, what: str) -> None:
+        self.done.append(what)
+
+    # trainer
+    def train(self, groups: Sequence[Group], version: Any, published: Any) -> Iterator[Any]:
+        for i in (1, 2):
+            self.note("step")
+            flaw = self.flaw if i == 2 else None
+            uids = [f"train-{i - 1}"]
+            yield QUIET | {"step": version.n + i, "skipped": flaw, "tickets": uids}
+
+    # queue
+    def use(self, groups: list[Group]) -> None:
+        self.note("use")
+
+    def bury(self, reasons: dict[str, str]) -> None:
+        if reasons:
+            self.note(f"bury {reasons}")
+
+    # batches
+    def next(self) -> list[Group]:
+        return [makers.group("train-0"), makers.group("train-1")]
+
+    def admit(self) -> None:
+        self.note("admit")
+
+    def settle(self) -> None:
+        self.note("settle")
+
+    def reconcile(self, n: int) -> None:
+        self.note("reconcile")
+
+    def waiting(self) -> list[Group]:
+        return []
+
+    # fleet
+    def await_members(self) -> None:
+        self.note("await members")
+
+    def publish(self, line: Any) -> float:
+        self.note(f"publish {line.published.n}")
+        return 1.0
+
+    # evaluation and parity
+    def run(self, line: Any) -> None:
+        self.note("evaluate")
+
+    def check_first(self, groups: Any, line: Any) -> None:
+        self.note("check parity")
+
+    def finish_probe(self, waiting: Any, line: Any) -> None:
+        """None is begun."""
+
+    def start_probe(self, line: Any) -> None:
+        self.note("start probe")
+
+    def judge(self, gaps: Gaps, step: int) -> None:
+        self.note("judge")
 
 
-def even(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    """Rewards even sums of tokens."""
-    return [float(int(c) % 2 == 0) for c in completions]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = makers.tiny_model(tmp_path_factory.mktemp("model"), vocabulary=VOCABULARY)
-    makers.tiny_tokenizer(Path(folder), vocabulary=VOCABULARY)
-    return folder
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> str:
-    path = tmp_path / "questions.jsonl"
-    path.write_text(
-        "".join(json.dumps({"question": f"w{i} w{i + 1}", "answer": "1"}) + "\n" for i in range(60))
-    )
-    return f"jsonl:{path}"
-
-
-def configuration(model: str, task: str, *, eval_every: int = 3, **learner: Any) -> RunConfig:
-    base: dict[str, Any] = {
-        "steps": 6, "groups_per_step": 2, "lr": 1e-3, "parity_threshold": 100.0, "checkpoint_every": 3, "device": "cpu",
-        "threads": 1,
-    }  # fmt: skip
-    return makers.run_config(
-        model={"name": model},
-        task={"name": task, "held_out": 4},
-        sampling={"completions": 3, "max_tokens": 4},
-        **makers.sections(**base | learner),
-        eval={"every_steps": eval_every},
-        generator={"start_timeout_s": 20},
-        scorer={"mode": "inline", "name": f"{__name__}:judge"},
-    )
-
-
-class Life:
-    """A learner and one generator on threads, until the learner is done or asked to stop."""
-
-    def __init__(self, settings: RunConfig, run_dir: Path) -> None:
-        self.broker, self.engine, self.run_dir = MemoryBroker(), FakeEngine(), run_dir
-        generator = Generator(
-            settings, self.broker, self.engine, InlineScorer(settings.scorer.name), "generator-0"
-        )
-        self._thread = threading.Thread(target=self._generate, args=(generator,), daemon=True)
-        self._settings = settings
-
-    def _generate(self, generator: Generator) -> None:
-        with contextlib.suppress(WeightSyncError):  # a test's engine may fail
-            asyncio.run(generator.run())
-
-    def run(self, stop_after: int | None = None) -> dict[str, Any]:
-        self._thread.start()
-        if stop_after is not None:
-            threading.Thread(target=self._stop, args=(stop_after,), daemon=True).start()
-        outcome = assemble.run(self._settings, self.broker, self.run_dir)
-        self.broker.registry.request_stop("workers", "test")
-        self._thread.join(10)
-        return outcome
-
-    def _stop(self, step: int) -> None:
-        while len(records(self.run_dir)) < step:
-            time.sleep(0.01)
-        self.broker.registry.request_stop("learner", "test")
-
-
-def records(run_dir: Path) -> list[dict[str, Any]]:
-    path = run_dir / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def test_generators_get_new_weights_only_when_an_iteration_ends(
-    model: str, task: str, tmp_path: Path
+def test_a_batch_is_used_before_it_is_published_and_recorded_before_it_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    life = Life(
-        configuration(
-            model, task, target="half", anchor="iteration", iteration_steps=4, eval_every=2
-        ),
-        tmp_path,
-    )
-    outcome = life.run()
-    # Once before the first step, at step 4, and at the end
-    assert outcome["syncs"]["count"] == 3
-    assert [e["step"] for e in outcome["evaluations"]] == [0, 4, 6]
-    lines = records(tmp_path)
-    assert all(set(line) == set(METRICS) for line in lines)
-    # Δ is measured from the snapshot: none right after it was taken, then more and more
-    moved = [line["delta_std"] for line in lines]
-    assert moved[0] is moved[4] is None
-    assert all(m > 0 for i, m in enumerate(moved) if i not in (0, 4))
+    world = World(tmp_path, monkeypatch)
+    world.learner.batch()
+    taken = ["step", "step", "learner.step.taken", "use", "publish 2", "record", "record"]
+    after = ["learner.recorded", "judge", "admit"]
+    assert world.done == [*taken, *after, "save", "settle"]
 
 
-def test_a_resumed_life_goes_on_from_the_snapshot_that_generators_ran(
-    model: str, task: str, tmp_path: Path
+def test_a_run_begins_with_weights_and_tickets_and_ends_with_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a life that is stopped between two snapshots
-    settings = configuration(
-        model, task, target="half", anchor="iteration", iteration_steps=4, snapshot="host"
-    )
-    first = Life(settings, tmp_path)
-    stopped = first.run(stop_after=1)
-    assert not stopped["finished"]
-    folder = sorted((tmp_path / "checkpoints").iterdir())[-1]
-    saved = {name: load_file(folder / f"{name}.safetensors") for name in ("anchor", "model")}
-    assert any(not torch.equal(w.float(), saved["model"][k]) for k, w in saved["anchor"].items())
-    # When the next life begins
-    second = Life(settings, tmp_path)
-    seen: list[dict[str, torch.Tensor]] = []
-    load = second.engine.load_weights
-
-    async def noted(update: dict[str, Any], version: Any) -> None:
-        await load(update, version)
-        seen.append(dict(second.engine.weights))
-
-    second.engine.load_weights = noted  # type: ignore[method-assign]
-    outcome = second.run()
-    # Then its generator first runs that snapshot, bit by bit, and Δ goes on being measured from it
-    assert outcome["finished"]
-    assert all(torch.equal(seen[0][k], w) for k, w in saved["anchor"].items())
-    assert all(line["delta_std"] for line in records(tmp_path) if line["step"] in (2, 3, 4, 6))
+    world = World(tmp_path, monkeypatch, steps=2)
+    world.learner.run()
+    begin = ["await members", "publish 0", "reconcile", "evaluate", "admit", "check parity"]
+    assert world.done[:6] == begin
+    assert world.done[-3:] == ["admit", "evaluate", "evaluate"]
+    assert world.line.n == 2
 
 
-def test_a_probe_measures_the_mismatch_where_every_batch_is_stale(
-    model: str, task: str, tmp_path: Path
+def test_a_stop_in_the_sync_leaves_the_steps_used_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    life = Life(configuration(model, task, target="half", lookahead_steps=1), tmp_path)
-    life.run()
-    lines = records(tmp_path)
-    # The evaluation after step 3 starts it; groups of that version are there one batch later at the
-    # latest
-    assert [line["mismatch_probe"] is None for line in lines[:3]] == [True] * 3
-    assert lines[-1]["mismatch_probe"] > 0
+    world = World(tmp_path, monkeypatch)
+
+    def stop(line: Any) -> float:
+        raise Stopped
+
+    monkeypatch.setattr(world, "publish", stop)
+    with pytest.raises(Stopped):
+        world.learner.batch()
+    assert world.done[2:] == ["learner.step.taken", "use", "record", "record"]
+    assert world.line.n == 2
 
 
-@pytest.mark.parametrize("preset", ["math-7b", "paper"])
-def test_the_presets_of_published_runs_train(
-    preset: str, model: str, task: str, tmp_path: Path
+def test_groups_of_a_skipped_step_are_given_up_and_too_many_in_a_row_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their objectives as they are, at the size of a test."""
-    small = {
-        "model.name": model, "task.name": task, "task.prompt": "{question}", "sampling.max_tokens": 4,
-        "learner.steps": 8, "learner.groups_per_step": 4, "objective.iteration_steps": 4, "optimizer.lr": 1e-3,
-        "optimizer.warmup_steps": 0, "learner.parity_threshold": 100, "learner.device": "cpu", "learner.threads": 1,
-        "learner.ranks": 1,
-        "scorer.url": "", "scorer.mode": "inline",
-    }  # fmt: skip
-    if preset == "math-7b":
-        small |= {
-            "scorer.name": f"{__name__}:even",
-            "task.held_out": 4,
-            "learner.groups_per_step": 16,
-        }
-    else:
-        small |= {"scorer.name": f"{__name__}:judge"}
-    settings = config.load(preset, [f"{key}={json.dumps(value)}" for key, value in small.items()])
-    outcome = Life(settings, tmp_path).run()
-    lines = records(tmp_path)
-    assert outcome["finished"]
-    assert [line["step"] for line in lines] == list(range(1, 9))
-    assert all(line["loss"] > 0 and line["effective_sample_size"] == 1 for line in lines)
-    if preset == "math-7b":  # two batches of four mini-batches; the first of each is its own anchor
-        assert [line["delta_std"] is None for line in lines] == [True, False, False, False] * 2
-        assert len({tuple(line["tickets"]) for line in lines}) == 8
-    else:  # two iterations; two completions of five are trained, and eta = 1e3 makes losses of hundreds right
-        assert [line["delta_std"] is None for line in lines] == [True, False, False, False] * 2
-        assert all(line["loss"] > 100 for line in lines)
-        assert all(line["length_mean"] * 8 == pytest.approx(line["tokens"]) for line in lines)
+    world = World(tmp_path, monkeypatch)
+    world.flaw = "the gradient norm is nan"
+    world.learner.batch()
+    assert "bury {'train-1': 'step 2: the gradient norm is nan'}" in world.done
+    monkeypatch.setattr(world.learner.skips, "_most", 1)
+    with pytest.raises(SppoError, match="look at the rewards"):
+        world.learner.batch()
+    # What was taken is recorded, and what was not is given up, before the run ends
+    assert world.done[-3:] == ["record", "record", "learner.recorded"]
 
 
-def test_a_run_ended_between_two_snapshots_publishes_its_last_weights(
-    model: str, task: str, tmp_path: Path
+def test_a_state_that_is_saved_is_not_saved_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a life stopped at a step that is none of an iteration's
-    first = Life(
-        configuration(model, task, target="half", anchor="iteration", iteration_steps=4), tmp_path
-    )
-    stopped = first.run(stop_after=1)
-    assert stopped["steps"] < 4
-    # When the user makes that step the last one
-    steps = stopped["steps"]
-    settings = configuration(
-        model, task, target="half", anchor="iteration", iteration_steps=4, steps=steps
-    )
-    second = Life(settings, tmp_path)
-    outcome = second.run()
-    # Then the weights exported are those that were evaluated
-    assert outcome["evaluations"][-1]["step"] == steps
-    exported = load_file(tmp_path / "export" / "model.safetensors")
-    assert all(torch.equal(w, exported[k].to(w.dtype)) for k, w in second.engine.weights.items())
-
-
-def test_without_held_out_questions_nothing_is_evaluated(
-    model: str, task: str, tmp_path: Path
-) -> None:
-    settings = configuration(model, task, target="half", steps=2)
-    settings = settings.model_copy(
-        update={"task": settings.task.model_copy(update={"held_out": 0})}
-    )
-    outcome = Life(settings, tmp_path).run()
-    assert outcome["held_out_accuracy"] == {"before": None, "after": None, "n": 0}
-    assert outcome["finished"]
-
-
-def test_a_stop_while_no_generator_is_alive_loses_no_record(
-    model: str, task: str, tmp_path: Path
-) -> None:
-    # Given a learner whose only generator leaves for good while a batch is trained
-    life = Life(configuration(model, task, target="half"), tmp_path)
-    apply = life.engine.load_weights
-
-    async def leave_after_the_first(update: dict[str, Any], version: Any) -> None:
-        if version.n:
-            life.broker.registry.request_stop("learner", "test")
-            raise RuntimeError("out of memory")
-        await apply(update, version)
-
-    life.engine.load_weights = leave_after_the_first  # type: ignore[method-assign]
-    # When the run is stopped meanwhile
-    outcome = life.run()
-    # Then the step that was taken is saved and recorded
-    assert outcome["steps"] == 1
-    assert [line["step"] for line in records(tmp_path)] == [1]
+    world = World(tmp_path, monkeypatch)
+    monkeypatch.setattr(type(world.line), "saved", True)
+    world.learner.save()
+    assert world.done == []

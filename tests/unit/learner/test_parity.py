@@ -1,19 +1,22 @@
-"""What is said about a difference of log-probs, by where in completions it lies, and when it ends a
-run.
-"""
+"""When a difference between engine and learner is warned of, when it ends a run, and probes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from sppo.errors import ParityError
-from sppo.learner.gaps import Gaps, likely_cause
-from sppo.learner.parity import STRIKES, Judge
+from sppo.learner.gaps import Gaps
+from sppo.learner.orders import Drop, Keep
+from sppo.learner.parity import STRIKES, Judge, Parity
+from sppo.transport.memory import MemoryBroker
+from sppo.types import Group, Version
 from tests import makers
+from tests.unit.learner.fakes import FakeRank, events, lineage, records
 
 LENGTHS = (40, 3, 80)
 
@@ -26,22 +29,6 @@ def gaps(shape: Any) -> Gaps:
 
 def judge(**changes: Any) -> Judge:
     return Judge(makers.run_config(learner=changes).model_copy(update={"compute": "float32"}))
-
-
-@pytest.mark.parametrize(
-    ("shape", "cause"),
-    [
-        (lambda i, n: 0.5, "it is everywhere: look at the temperature"),
-        (
-            lambda i, n: 0.5 * (i == n - 1),
-            "the last token of completions: look at the tokens that end a turn",
-        ),
-        (lambda i, n: 0.5 * (i > 35), "it grows with the position: look at sliding windows"),
-        (lambda i, n: 0.02 * i, "it grows with the position"),
-    ],
-)
-def test_the_likely_cause_follows_from_where_the_difference_lies(shape: Any, cause: str) -> None:
-    assert cause in likely_cause(gaps(shape))
 
 
 def test_a_first_batch_that_differs_ends_the_run_with_figures_and_cause() -> None:
@@ -70,15 +57,63 @@ def test_later_ones_warn_and_only_a_third_in_a_row_ends_it() -> None:
         judged.judge(bad, STRIKES)
 
 
-def test_gaps_travel_between_ranks_and_only_chosen_tokens_count() -> None:
-    chosen_T = torch.tensor([True, False, True, True])
-    made = Gaps.of(torch.tensor([0.1, 9.0, 0.3, 0.5]), torch.tensor([0, 3, 4]), chosen_T)
-    there = Gaps.join([Gaps.unpack(made.pack()), Gaps.unpack(Gaps.join([]).pack())])
+class Setting:
+    """Parity where every measurement gives `gap` nats, of the groups that it was asked about."""
 
-    def same(left: Tensor, right: list[float]) -> bool:
-        return left.tolist() == pytest.approx(right)
+    def __init__(self, folder: Path, gap: float) -> None:
+        config = makers.training(parity_threshold=0.2, groups_per_step=2)
+        self.config = config.model_copy(update={"compute": "float32"})
+        self.broker, self.rank, self.gap = MemoryBroker(), FakeRank(), gap
+        self.line = lineage(self.config, folder / "c", self.rank)
+        self.asked: list[tuple[int, Version, str | None]] = []
+        told = records(self.config, self.broker, folder)
+        self.parity = Parity(self.config, self.rank, self.measure, told)  # type: ignore[arg-type]
 
-    assert same(there.gap_T, [0.1, 0.3, 0.5])
-    assert same(there.at_T, [0, 2, 0])
-    assert same(there.left_T, [2, 0, 0])
-    assert there.mean == pytest.approx(0.3)
+    def measure(
+        self, groups: Sequence[Group], version: Version, snapshot: str | None = None
+    ) -> Gaps:
+        self.asked.append((len(groups), version, snapshot))
+        return gaps(lambda i, n: self.gap) if groups else Gaps.join([])
+
+
+def test_the_first_batch_is_measured_at_the_published_weights(tmp_path: Path) -> None:
+    there = Setting(tmp_path, 0.1)
+    there.line.advance(2)  # a life that goes on between two snapshots
+    there.parity.check_first([makers.group()], there.line)
+    assert there.asked == [(1, there.line.published, "anchor")]
+    (event,) = events(there.broker, "parity")
+    assert (event["threshold"], event["compute"]) == (0.2, "float32")
+    with pytest.raises(ParityError):
+        Setting(tmp_path, 0.3).parity.check_first([makers.group()], there.line)
+
+
+def test_a_probe_waits_for_what_was_sampled_with_its_weights(tmp_path: Path) -> None:
+    there = Setting(tmp_path, 0.3)
+    there.parity.finish_probe([makers.group()], there.line)
+    assert there.asked == []  # none is begun
+    # Given weights that are kept, and trained on
+    version = there.line.version
+    there.parity.start_probe(there.line)
+    there.line.advance(1)
+    there.line.publish()
+    there.parity.finish_probe([makers.group()], there.line)  # of another version
+    assert there.parity.probe is None
+    # When groups of theirs have come in: of three, as many as a batch has
+    waiting = [makers.group(f"train-{i:09d}", version=version) for i in range(3)]
+    there.parity.finish_probe([makers.group(), *waiting], there.line)
+    # Then it is over, and judged
+    assert there.asked[-1] == (2, version, "probe")
+    assert there.parity.probe == pytest.approx(0.3)
+    assert there.rank.orders[-2:] == [
+        Keep(snapshot="probe", device="cpu"), Drop(snapshot="probe")
+    ]  # fmt: skip
+    assert there.parity.doubtful
+    assert "step 1: engine and learner differ" in events(there.broker, "warning")[0]["text"]
+
+
+def test_a_probe_of_the_published_weights_is_left_to_the_steps_to_judge(tmp_path: Path) -> None:
+    there = Setting(tmp_path, 0.3)
+    there.parity.start_probe(there.line)
+    there.parity.finish_probe([makers.group(version=there.line.version)], there.line)
+    assert there.parity.probe == pytest.approx(0.3)
+    assert not there.parity.doubtful

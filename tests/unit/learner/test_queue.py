@@ -343,3 +343,79 @@ def test_a_ticket_given_up_after_lost_writes_is_not_trained_too(server: MemoryBr
     assert life.ledger.dead == 1
     assert life.step(1) == ["train-000000001"]
     assert life.queue.batch(1) is None
+
+
+def test_a_group_too_old_to_train_is_made_again_and_trained_once(
+    server: MemoryBroker, tmp_path: Path
+) -> None:
+    life = Life(server, "a", folder=tmp_path)
+    life.queue.admit(3, 0)
+    life.generate(3)
+    life.queue.receive(0)
+    (old, *_) = life.queue.batch(3) or []
+    # Given one that the learner would rather have younger
+    life.queue.again([old], 4)
+    assert life.queue.batch(3) is None
+    assert life.ledger.outstanding == 3
+    assert life.generate(1) == []  # these weights are too old
+    life.version = Version(epoch="a", n=4)
+    assert life.generate(3) == [old.uid]
+    # Then it is trained once, in its turn, and nothing is left of the other
+    assert life.step(3) == [f"train-{i:09d}" for i in range(3)]
+    life.queue.settle()
+    assert server.depths()["queued"] == 0
+    assert (life.ledger.trained, life.ledger.dead) == (3, 0)
+
+
+def test_a_group_made_again_is_not_found_on_the_disk_by_the_next_life(
+    server: MemoryBroker, tmp_path: Path
+) -> None:
+    small = BrokerConfig(max_groups=2)
+    first = Life(server, "a", folder=tmp_path, limits=small)
+    first.queue.admit(2, 0)
+    first.generate(2)
+    first.queue.receive(0)  # moves both to the disk
+    first.queue.again(first.queue.batch(1) or [], 0)
+    ledger = Ledger.restore(first.ledger.state())
+    second = Life(server, "b", ledger, folder=tmp_path, limits=small)
+    second.queue.reconcile(0)
+    assert second.queue.batch(2) is None
+    assert second.generate(2) == ["train-000000000"]
+    assert second.step(2) == ["train-000000000", "train-000000001"]
+
+
+@pytest.mark.parametrize("spilled", [False, True])
+def test_a_group_that_could_not_be_trained_is_a_dead_letter_once_with_its_reason(
+    server: MemoryBroker, tmp_path: Path, spilled: bool
+) -> None:
+    limits = BrokerConfig(max_groups=2 if spilled else 64)
+    life = Life(server, "a", folder=tmp_path, limits=limits)
+    life.queue.admit(2, 0)
+    life.generate(2)
+    life.queue.receive(0)
+    (bad, good) = life.queue.batch(2) or []
+    life.queue.use([good])
+    life.queue.bury({bad.uid: "step 7: the gradient norm is nan"})
+    (letter,) = server.tickets.dead_letters()
+    assert (letter.uid, letter.reason) == (bad.uid, "step 7: the gradient norm is nan")
+    assert (life.ledger.trained, life.ledger.dead, life.ledger.outstanding) == (1, 1, 0)
+    assert life.generate(1) == []
+    life.queue.settle()
+    assert server.depths() == {"todo": 0, "eval": 0, "leased": 0, "queued": 0, "dead": 1, "bytes": 0}  # fmt: skip
+    # A life whose checkpoint knows nothing of it gives it up too
+    second = Life(
+        server, "b", Ledger.restore(Ledger().state() | {"next_index": 2}), folder=tmp_path
+    )
+    second.queue.reconcile(0)
+    assert second.ledger.dead == 1
+    assert second.generate(2) == [good.uid]
+
+
+def test_many_buried_at_once_are_no_sign_of_a_scorer_that_fails(server: MemoryBroker) -> None:
+    life = Life(server, "a")
+    life.queue.admit(40, 0)
+    life.generate(40)
+    life.queue.receive(0)
+    groups = life.queue.batch(40) or []
+    life.queue.bury({g.uid: "step 1: the loss is inf" for g in groups})
+    assert life.ledger.dead == 40

@@ -1,0 +1,58 @@
+"""Stand-ins for what a learner works with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from sppo.config import RunConfig
+from sppo.learner.lineage import Lineage
+from sppo.learner.pulse import Pulse
+from sppo.learner.records import Records
+from sppo.learner.refusals import Refusals
+from sppo.learner.stops import Stops
+from sppo.transport import codec
+from sppo.transport.memory import MemoryBroker
+
+
+class FakeRank:
+    """Notes the orders that it is given; its weights are one number."""
+
+    def __init__(self, weight: float = 0.0) -> None:
+        self.policy: Any = SimpleNamespace(device="cpu")
+        self.orders: list[Any] = []
+        self.weight = weight
+
+    def do(self, order: Any) -> None:
+        self.orders.append(order)
+
+    def stream(self, order: Any) -> Iterator[Any]:
+        self.orders.append(order)
+        yield "w", torch.full((2,), self.weight)
+
+
+def lineage(
+    config: RunConfig, folder: Path, rank: Any = None, broker: Any = None, *,
+    reference: bool = False,
+) -> Lineage:  # fmt: skip
+    return Lineage(
+        config, rank or FakeRank(), (broker or MemoryBroker()).tickets, folder, reference=reference
+    )
+
+
+def records(config: RunConfig, broker: MemoryBroker, folder: Path) -> Records:
+    return Records(config, broker, folder, Pulse(broker.registry))
+
+
+def stops(broker: MemoryBroker) -> Stops:
+    return Stops(broker.registry, Pulse(broker.registry), Refusals(lambda kind, **fields: None))
+
+
+def events(broker: MemoryBroker, kind: str = "") -> list[dict[str, Any]]:
+    """What was told so far."""
+    told = [codec.unpack(data) for _, data in broker.mailbox.receive("metrics", "0", 0)]
+    return [event for event in told if not kind or event["kind"] == kind]

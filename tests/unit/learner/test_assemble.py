@@ -1,0 +1,277 @@
+"""The learner's loop with a tiny model, a deterministic engine, an in-memory broker and a real
+weight sync.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sppo import config
+from sppo.config import RunConfig
+from sppo.errors import WeightSyncError
+from sppo.generators.fake import VOCABULARY, FakeEngine
+from sppo.generators.loop import Generator
+from sppo.learner import assemble
+from sppo.metrics import METRICS
+from sppo.scorer.base import InlineScorer
+from sppo.transport.memory import MemoryBroker
+from tests import makers
+
+
+def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[Any]:
+    """Prefers the larger sum of tokens."""
+    if len(completions) == 1:
+        return [1.0]
+    values = [int(c) for c in completions]
+    return [[0.5 if a == b else float(a > b) for b in values] for a in values]
+
+
+def even(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """Rewards even sums of tokens."""
+    return [float(int(c) % 2 == 0) for c in completions]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = makers.tiny_model(tmp_path_factory.mktemp("model"), vocabulary=VOCABULARY)
+    makers.tiny_tokenizer(Path(folder), vocabulary=VOCABULARY)
+    return folder
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> str:
+    path = tmp_path / "questions.jsonl"
+    path.write_text(
+        "".join(json.dumps({"question": f"w{i} w{i + 1}", "answer": "1"}) + "\n" for i in range(60))
+    )
+    return f"jsonl:{path}"
+
+
+def configuration(model: str, task: str, *, eval_every: int = 3, **learner: Any) -> RunConfig:
+    base: dict[str, Any] = {
+        "steps": 6, "groups_per_step": 2, "lr": 1e-3, "parity_threshold": 100.0, "checkpoint_every": 3, "device": "cpu",
+        "threads": 1,
+    }  # fmt: skip
+    return makers.run_config(
+        model={"name": model},
+        task={"name": task, "held_out": 4},
+        sampling={"completions": 3, "max_tokens": 4},
+        **makers.sections(**base | learner),
+        eval={"every_steps": eval_every},
+        generator={"start_timeout_s": 20},
+        scorer={"mode": "inline", "name": f"{__name__}:judge"},
+    )
+
+
+class Life:
+    """A learner and one generator on threads, until the learner is done or asked to stop."""
+
+    def __init__(self, settings: RunConfig, run_dir: Path) -> None:
+        self.broker, self.engine, self.run_dir = MemoryBroker(), FakeEngine(), run_dir
+        generator = Generator(
+            settings, self.broker, self.engine, InlineScorer(settings.scorer.name), "generator-0"
+        )
+        self._thread = threading.Thread(target=self._generate, args=(generator,), daemon=True)
+        self._settings = settings
+
+    def _generate(self, generator: Generator) -> None:
+        with contextlib.suppress(WeightSyncError):  # a test's engine may fail
+            asyncio.run(generator.run())
+
+    def run(self, stop_after: int | None = None) -> dict[str, Any]:
+        self._thread.start()
+        if stop_after is not None:
+            threading.Thread(target=self._stop, args=(stop_after,), daemon=True).start()
+        outcome = assemble.run(self._settings, self.broker, self.run_dir)
+        self.broker.registry.request_stop("workers", "test")
+        self._thread.join(10)
+        return outcome
+
+    def _stop(self, step: int) -> None:
+        while len(records(self.run_dir)) < step:
+            time.sleep(0.01)
+        self.broker.registry.request_stop("learner", "test")
+
+
+def records(run_dir: Path) -> list[dict[str, Any]]:
+    path = run_dir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_generators_get_new_weights_only_when_an_iteration_ends(
+    model: str, task: str, tmp_path: Path
+) -> None:
+    life = Life(
+        configuration(
+            model, task, target="half", anchor="iteration", iteration_steps=4, eval_every=2
+        ),
+        tmp_path,
+    )
+    outcome = life.run()
+    # Once before the first step, at step 4, and at the end
+    assert outcome["syncs"]["count"] == 3
+    assert [e["step"] for e in outcome["evaluations"]] == [0, 4, 6]
+    lines = records(tmp_path)
+    assert all(set(line) == set(METRICS) for line in lines)
+    # Δ is measured from the snapshot: none right after it was taken, then more and more
+    moved = [line["delta_std"] for line in lines]
+    assert moved[0] is moved[4] is None
+    assert all(m > 0 for i, m in enumerate(moved) if i not in (0, 4))
+
+
+def test_a_resumed_life_goes_on_from_the_snapshot_that_generators_ran(
+    model: str, task: str, tmp_path: Path
+) -> None:
+    # Given a life that is stopped between two snapshots
+    settings = configuration(
+        model, task, target="half", anchor="iteration", iteration_steps=4, snapshot="host"
+    )
+    first = Life(settings, tmp_path)
+    stopped = first.run(stop_after=1)
+    assert not stopped["finished"]
+    folder = sorted((tmp_path / "checkpoints").iterdir())[-1]
+    saved = {name: load_file(folder / f"{name}.safetensors") for name in ("anchor", "model")}
+    assert any(not torch.equal(w.float(), saved["model"][k]) for k, w in saved["anchor"].items())
+    # When the next life begins
+    second = Life(settings, tmp_path)
+    seen: list[dict[str, torch.Tensor]] = []
+    load = second.engine.load_weights
+
+    async def noted(update: dict[str, Any], version: Any) -> None:
+        await load(update, version)
+        seen.append(dict(second.engine.weights))
+
+    second.engine.load_weights = noted  # type: ignore[method-assign]
+    outcome = second.run()
+    # Then its generator first runs that snapshot, bit by bit, and Δ goes on being measured from it
+    assert outcome["finished"]
+    assert all(torch.equal(seen[0][k], w) for k, w in saved["anchor"].items())
+    assert all(line["delta_std"] for line in records(tmp_path) if line["step"] in (2, 3, 4, 6))
+
+
+def test_a_probe_measures_the_mismatch_where_every_batch_is_stale(
+    model: str, task: str, tmp_path: Path
+) -> None:
+    life = Life(configuration(model, task, target="half", lookahead_steps=1), tmp_path)
+    life.run()
+    lines = records(tmp_path)
+    # The evaluation after step 3 starts it; groups of that version are there one batch later at the
+    # latest
+    assert [line["mismatch_probe"] is None for line in lines[:3]] == [True] * 3
+    assert lines[-1]["mismatch_probe"] > 0
+
+
+@pytest.mark.parametrize("preset", ["math-7b", "paper"])
+def test_the_presets_of_published_runs_train(
+    preset: str, model: str, task: str, tmp_path: Path
+) -> None:
+    """Their objectives as they are, at the size of a test."""
+    small = {
+        "model.name": model, "task.name": task, "task.prompt": "{question}", "sampling.max_tokens": 4,
+        "learner.steps": 8, "learner.groups_per_step": 4, "objective.iteration_steps": 4, "optimizer.lr": 1e-3,
+        "optimizer.warmup_steps": 0, "learner.parity_threshold": 100, "learner.device": "cpu", "learner.threads": 1,
+        "learner.ranks": 1,
+        "scorer.url": "", "scorer.mode": "inline",
+    }  # fmt: skip
+    if preset == "math-7b":
+        small |= {
+            "scorer.name": f"{__name__}:even",
+            "task.held_out": 4,
+            "learner.groups_per_step": 16,
+        }
+    else:
+        small |= {"scorer.name": f"{__name__}:judge"}
+    settings = config.load(preset, [f"{key}={json.dumps(value)}" for key, value in small.items()])
+    outcome = Life(settings, tmp_path).run()
+    lines = records(tmp_path)
+    assert outcome["finished"]
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert all(line["loss"] > 0 and line["effective_sample_size"] == 1 for line in lines)
+    if preset == "math-7b":  # two batches of four mini-batches; the first of each is its own anchor
+        assert [line["delta_std"] is None for line in lines] == [True, False, False, False] * 2
+        assert len({tuple(line["tickets"]) for line in lines}) == 8
+    else:  # two iterations; two completions of five are trained, and eta = 1e3 makes losses of hundreds right
+        assert [line["delta_std"] is None for line in lines] == [True, False, False, False] * 2
+        assert all(line["loss"] > 100 for line in lines)
+        assert all(line["length_mean"] * 8 == pytest.approx(line["tokens"]) for line in lines)
+
+
+def test_a_run_ended_between_two_snapshots_publishes_its_last_weights(
+    model: str, task: str, tmp_path: Path
+) -> None:
+    # Given a life stopped at a step that is none of an iteration's
+    first = Life(
+        configuration(model, task, target="half", anchor="iteration", iteration_steps=4), tmp_path
+    )
+    stopped = first.run(stop_after=1)
+    assert stopped["steps"] < 4
+    # When the user makes that step the last one
+    steps = stopped["steps"]
+    settings = configuration(
+        model, task, target="half", anchor="iteration", iteration_steps=4, steps=steps
+    )
+    second = Life(settings, tmp_path)
+    outcome = second.run()
+    # Then the weights exported are those that were evaluated
+    assert outcome["evaluations"][-1]["step"] == steps
+    exported = load_file(tmp_path / "export" / "model.safetensors")
+    assert all(torch.equal(w, exported[k].to(w.dtype)) for k, w in second.engine.weights.items())
+
+
+def test_without_held_out_questions_nothing_is_evaluated(
+    model: str, task: str, tmp_path: Path
+) -> None:
+    settings = configuration(model, task, target="half", steps=2)
+    settings = settings.model_copy(
+        update={"task": settings.task.model_copy(update={"held_out": 0})}
+    )
+    outcome = Life(settings, tmp_path).run()
+    assert outcome["held_out_accuracy"] == {"before": None, "after": None, "n": 0}
+    assert outcome["finished"]
+
+
+def test_a_stop_while_no_generator_is_alive_loses_no_record(
+    model: str, task: str, tmp_path: Path
+) -> None:
+    # Given a learner whose only generator leaves for good while a batch is trained
+    life = Life(configuration(model, task, target="half"), tmp_path)
+    apply = life.engine.load_weights
+
+    async def leave_after_the_first(update: dict[str, Any], version: Any) -> None:
+        if version.n:
+            life.broker.registry.request_stop("learner", "test")
+            raise RuntimeError("out of memory")
+        await apply(update, version)
+
+    life.engine.load_weights = leave_after_the_first  # type: ignore[method-assign]
+    # When the run is stopped meanwhile
+    outcome = life.run()
+    # Then the step that was taken is saved and recorded
+    assert outcome["steps"] == 1
+    assert [line["step"] for line in records(tmp_path)] == [1]
+
+
+def test_no_group_is_trained_that_is_older_than_the_limit_and_each_ticket_is_trained_once(
+    model: str, task: str, tmp_path: Path
+) -> None:
+    # Given tickets for four batches at once, so groups of the last ones wait for three steps
+    settings = configuration(model, task, target="half", lookahead_steps=3, max_staleness=1)
+    outcome = Life(settings, tmp_path).run()
+    # Then those too old are made again, and trained when they are young
+    lines = records(tmp_path)
+    assert max(line["staleness_max"] for line in lines) <= 1
+    assert outcome["made_again"] > 0
+    trained = [uid for line in lines for uid in line["tickets"]]
+    assert sorted(trained) == [f"train-{i:09d}" for i in range(12)]
+    assert outcome["tickets"] == {"issued": 12, "trained": 12, "twice": 0, "dead": 0}

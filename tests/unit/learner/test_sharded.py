@@ -1,0 +1,99 @@
+"""A policy in shards is the policy. Here there is one shard; tests/integration/test_ranks.py has
+several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sppo.errors import ConfigError
+from sppo.learner import batching
+from sppo.learner.model import Logprobs, Policy
+from sppo.learner.ranks import Team
+from sppo.learner.sharded import ShardedPolicy
+from tests import makers
+
+VOCABULARY = 61
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return makers.tiny_model(tmp_path_factory.mktemp("model"), vocabulary=VOCABULARY)
+
+
+@pytest.fixture(scope="module")
+def sharded(path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShardedPolicy]:
+    team = Team(0, 1, tmp_path_factory.mktemp("team") / "store", "cpu")
+    how = Logprobs(temperature=0.7)
+    try:
+        yield ShardedPolicy(path, team, device="cpu", logprobs=how, compute=torch.float32)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def logprobs(policy: Policy | ShardedPolicy) -> torch.Tensor:
+    groups = makers.random_groups(np.random.default_rng(0), 3, vocabulary=VOCABULARY)
+    batch = batching.collate(groups, [0, 1, 2], share_prompt=True, device="cpu")
+    with torch.no_grad():
+        return policy.logprobs(batch)[0]
+
+
+def test_log_probs_and_weights_are_those_of_the_whole_model(
+    sharded: ShardedPolicy, path: str
+) -> None:
+    whole = Policy(path, device="cpu", logprobs=Logprobs(temperature=0.7), compute=torch.float32)
+    assert torch.allclose(logprobs(sharded), logprobs(whole), atol=1e-6)
+    expected = dict(whole.weights())
+    for found in (dict(sharded.weights()), dict(sharded.masters()), dict(sharded.kept())):
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(w, expected[name]) for name, w in found.items())
+    assert sharded.vocabulary == whole.vocabulary == VOCABULARY
+
+
+def test_a_snapshot_stands_in_for_the_weights_and_they_come_back(
+    sharded: ShardedPolicy, tmp_path: Path
+) -> None:
+    before = logprobs(sharded)
+    zeros = {name: torch.zeros_like(w) for name, w in sharded.masters()}
+    save_file(zeros, tmp_path / "zeros.safetensors")
+    sharded.keep("anchor", device="cpu", file=tmp_path / "zeros.safetensors")
+    sharded.keep("probe", device="cpu")
+    with sharded.using("anchor"):
+        assert torch.allclose(logprobs(sharded), torch.full_like(before, -np.log(VOCABULARY)))
+    with sharded.using("probe"):
+        assert torch.equal(logprobs(sharded), before)
+    assert torch.equal(logprobs(sharded), before)
+    assert not any(w.any() for _, w in sharded.weights("anchor"))
+    sharded.drop("anchor")
+    sharded.drop("probe")
+
+
+def test_what_is_loaded_is_what_was_written_and_a_part_is_refused(
+    sharded: ShardedPolicy, tmp_path: Path
+) -> None:
+    before = {name: w.clone() for name, w in sharded.masters()}
+    changed = {name: w + 1 for name, w in before.items()}
+    save_file(changed, tmp_path / "changed.safetensors")
+    sharded.load(tmp_path / "changed.safetensors")
+    assert all(torch.equal(w, changed[name]) for name, w in sharded.masters())
+    save_file(before, tmp_path / "before.safetensors")
+    sharded.load(tmp_path / "before.safetensors")
+    first = next(iter(before))
+    save_file({first: before[first]}, tmp_path / "part.safetensors")
+    with pytest.raises(ConfigError, match=r"holds no .*; .*needs learner.ranks = 1"):
+        sharded.load(tmp_path / "part.safetensors")
+
+
+def test_an_export_is_read_as_any_other_model(sharded: ShardedPolicy, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    sharded.export(tmp_path / "export", torch.float32)
+    read = AutoModelForCausalLM.from_pretrained(tmp_path / "export", dtype=torch.float32)
+    written = dict(sharded.masters())
+    assert all(torch.equal(p, written[name]) for name, p in read.named_parameters())
