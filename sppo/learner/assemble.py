@@ -104,9 +104,7 @@ def _assemble(
     records.phase("loading the model")
     own, trainer = rank.make(config, team, config.learner.device, InHand(team, ()), pulse.beat)
     reference = bool(config.objective.kl_coef)
-    lineage = Lineage(
-        config, own, broker.tickets, run_dir / "checkpoints", reference=reference
-    )
+    lineage = Lineage(config, own, broker.tickets, run_dir / "checkpoints", reference=reference)
     if lineage.resume():
         records.event("resume", step=lineage.n)
     records.keep_until(lineage.n)
