@@ -116,3 +116,16 @@ def draw_kernels(rows: Sequence[Row], path: Path) -> None:
         f"T = {size.tokens}, H = {size.hidden}, V = {size.vocabulary}, bf16", fontsize=9
     )
     figure.savefig(path, dpi=120)
+
+
+def draw_training(curves: Mapping[str, Mapping[int, float]], path: Path) -> None:
+    """Held-out accuracy by optimizer step, a line for each objective."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, curve in curves.items():
+        axes.plot(list(curve), list(curve.values()), marker="o", markersize=3, label=name)
+    axes.set_xlabel("optimizer steps")
+    axes.set_ylabel("held-out accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)

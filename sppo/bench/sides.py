@@ -86,6 +86,10 @@ class Side:
         """Take so many steps, without evaluations. Raises SppoError if it fails or is stuck."""
         self._run(self._commanded(steps, evaluate=False), until=None)
 
+    def train_evaluated(self, steps: int) -> None:
+        """Take so many steps, with evaluations. Raises SppoError as `train`."""
+        self._run(self._commanded(steps, evaluate=True), until=None)
+
     def train_to_accuracy(self, steps: int) -> None:
         """Take at most so many steps, with evaluations, and stop at `ACCURACY`. Raises SppoError as
         `train`.
