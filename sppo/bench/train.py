@@ -76,7 +76,7 @@ def measure(
     for name in READS:
         mine = [*overrides, f"objective.name={name}", *SETTINGS.get(name, ())]
         config = settings.load(PRESET, [*mine, "learner.device=cpu"])
-        config = compute.resolved(config, cuda=False)
+        config = compute.decided(config, cuda=False)
         models.resolve(config.model)  # converted once, before anything is timed
         say(f"{name}, {steps} steps ...")
         Side("sppo", config, mine, command, folder / name).train_evaluated(steps)
