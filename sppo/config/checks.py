@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sppo.config.data import SamplingConfig
 from sppo.config.learner import LearnerConfig, OptimizerConfig
 from sppo.config.objective import ObjectiveConfig
-from sppo.config.objectives import GROUPED, READS, reads, unread
+from sppo.config.objectives import GROUPED, ITERATES, READS, SAMPLER, WHOLE_BATCH, having, unread
 
 PENDING: frozenset[str] = frozenset(
     {
@@ -67,18 +67,12 @@ def temperature(objective: ObjectiveConfig, sampling: SamplingConfig) -> None:
     """Refuse log-probs at another temperature where the sampler's are divided by them."""
     if objective.temperature in ("sampling", sampling.temperature):
         return
-    wrong = [
-        f"objective.{name} = {value!r}"
-        for name, value in (("weight", objective.weight), ("reject", objective.reject))
-        if reads(objective.name, name) and value != "none"
-    ]
-    if objective.anchor == "behavior":
-        wrong.append("objective.anchor = 'behavior'")
-    if wrong:
+    for wrong in having(objective, objective.name, SAMPLER):
+        mend = "another" if wrong == "anchor" else "'none'"
         raise ValueError(
-            f"objective.temperature = {objective.temperature}: {wrong[0]} compares log-probs with "
-            f"those of sampling.temperature = {sampling.temperature}; use 'none' there, another "
-            "anchor than 'behavior', or objective.temperature = 'sampling'"
+            f"objective.temperature = {objective.temperature}: objective.{wrong} = "
+            f"{getattr(objective, wrong)!r} compares log-probs with those of sampling.temperature "
+            f"= {sampling.temperature}; use {mend} there, or objective.temperature = 'sampling'"
         )
 
 
@@ -86,7 +80,8 @@ def iterations(
     objective: ObjectiveConfig, optimizer: OptimizerConfig, learner: LearnerConfig
 ) -> None:
     """An iteration ends between two batches."""
-    counted = objective.anchor == "iteration" or objective.reference_every or optimizer.restart
+    lasting = having(objective, objective.name, ITERATES)
+    counted = lasting or objective.reference_every or optimizer.restart
     if counted and objective.iteration_steps % learner.steps_per_batch:
         raise ValueError(
             f"learner.{learner.per_batch} must divide objective.iteration_steps = "
@@ -100,7 +95,7 @@ def completions(objective: ObjectiveConfig, sampling: SamplingConfig) -> None:
         return
     what = f"objective.name = {objective.name!r}"
     if objective.name in GROUPED:
-        if objective.target == "batch_softmean" and objective.link == "none":
+        if having(objective, objective.name, WHOLE_BATCH) and objective.link == "none":
             return
         what = f"objective.target = {objective.target!r} with objective.link = {objective.link!r}"
     raise ValueError(

@@ -16,7 +16,7 @@ from sppo.config.fields import (
     Table,
     plain_table,
 )
-from sppo.config.objectives import GROUPED, READS, check_name
+from sppo.config.objectives import GROUPED, READS, WIN_RATE, check_name, having
 
 WEIGHT_CAPS = {"geometric": 1.2, "masked": 1.2, "sequence": 2.0, "token": 2.0}
 REJECT_BOUNDS = {"geometric": (1 / 1.2, 1.2), "token": (0.5, 2.0)}
@@ -159,4 +159,4 @@ class ObjectiveConfig(Settings):
         if self.name == "inpo":
             return self.label == "pair"
         by_rank = self.label == "hard"  # only which is better matters
-        return self.name in GROUPED and self.target == "half" and not by_rank
+        return self.name in GROUPED and not by_rank and bool(having(self, self.name, WIN_RATE))

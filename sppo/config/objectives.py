@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 GROUPED = ("sppo", "rspo")
 """Objectives with a target for each completion of a group."""
 
@@ -30,6 +32,22 @@ READS: Mapping[str, frozenset[str]] = {
 }
 """Objective to the settings that it reads. A user's own may read all."""
 
+Kind = Mapping[str, frozenset[str]]
+"""Settings to those of their values that have something in common."""
+
+SAMPLER: Kind = {
+    "weight": frozenset({"geometric", "sequence", "masked", "token"}),
+    "reject": frozenset({"geometric", "token"}),
+    "anchor": frozenset({"behavior"}),
+}
+"""They compare log-probs with those that the sampler reported."""
+ITERATES: Kind = {"anchor": frozenset({"iteration"})}
+"""They last for an iteration."""
+WHOLE_BATCH: Kind = {"target": frozenset({"batch_softmean"})}
+"""They look at a batch as one group."""
+WIN_RATE: Kind = {"target": frozenset({"half"})}
+"""They are made of win rates."""
+
 _OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -43,6 +61,11 @@ def check_name(name: str) -> str:
 def reads(name: str, setting: str) -> bool:
     """Whether this objective reads this setting of [objective]."""
     return name not in READS or setting in READS[name]
+
+
+def having(settings: BaseModel, name: str, kind: Kind) -> list[str]:
+    """Settings, among those that the objective `name` reads, whose value is of this kind."""
+    return [s for s, values in kind.items() if reads(name, s) and getattr(settings, s) in values]
 
 
 def unread(name: str, changed: Mapping[str, Any]) -> list[str]:

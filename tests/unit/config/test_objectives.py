@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sppo.config import ObjectiveConfig
-from sppo.config.objectives import READS, check_name, reads
+from sppo.config.objectives import READS, SAMPLER, check_name, having, reads
 
 
 @pytest.mark.parametrize("name", [*READS, "mine:Loss", "my.package.losses:Loss"])
@@ -23,3 +23,10 @@ def test_every_setting_is_read_by_some_objective() -> None:
     ours = set().union(*READS.values())
     assert ours == set(ObjectiveConfig.model_fields) - {"params"}
     assert reads("mine:Loss", "params")
+
+
+def test_a_value_counts_only_where_the_objective_reads_its_setting() -> None:
+    masked = ObjectiveConfig(weight="masked", reject="token")
+    assert having(masked, "sppo", SAMPLER) == ["weight", "reject"]
+    assert having(masked, "dpo", SAMPLER) == []
+    assert having(ObjectiveConfig(weight="none"), "sppo", SAMPLER) == []
