@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sppo.config import RunConfig
@@ -73,7 +72,7 @@ class Roster(dict[str, Post]):
         """When each process that runs was started."""
         return {n: post.started_at for n, post in self.items() if post.started_at is not None}
 
-    def free_names(self, role: str, count: int) -> Iterable[str]:
+    def free_names(self, role: str, count: int) -> list[str]:
         """So many names that nobody has, the lowest numbers first."""
         names = (f"{role}-{i}" for i in range(len(self) + count))
         return [name for name in names if name not in self][:count]

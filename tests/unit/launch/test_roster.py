@@ -32,10 +32,10 @@ def test_those_that_stay_are_in_order_of_their_numbers() -> None:
     found["generator-3"].leave_by = 0.0
     assert found.staying("generator") == [f"generator-{i}" for i in range(11) if i != 3]
     assert found.leaving() == ["generator-3"]
-    assert list(found.free_names("generator", 2)) == ["generator-11", "generator-12"]
+    assert found.free_names("generator", 2) == ["generator-11", "generator-12"]
     del found["generator-3"]
-    assert list(found.free_names("generator", 2)) == ["generator-3", "generator-11"]
-    assert list(found.free_names("generator", 0)) == []
+    assert found.free_names("generator", 2) == ["generator-3", "generator-11"]
+    assert found.free_names("generator", 0) == []
 
 
 def test_who_is_due_and_who_runs() -> None:
