@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -157,7 +157,8 @@ class ScorerProcess:
         finally:
             del self._calls[number]
             self.busy_s += time.monotonic() - started
-        self.answered += 1
+        if "reply" in answer or self.answered or not self.concurrent:
+            self.answered += 1  # an async function that only failed may still be loading
         if "reply" in answer:
             return list(answer["reply"])
         kind = ScorerRefused if answer.get("final") else ScorerError
@@ -209,6 +210,8 @@ class ScorerProcess:
                 if "begun" in message:
                     call.begun_at = time.monotonic()
                 else:
+                    if "reply" in message and not self.answered:
+                        _begin_again(self._calls.values())
                     call.answer.set_result(message)
         except (asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError, TypeError):
             self._lose(await self._exit())
@@ -259,6 +262,13 @@ class ScorerProcess:
         assert self._writer is not None
         body = json.dumps(message).encode()
         self._writer.write(len(body).to_bytes(worker.LENGTH, "big") + body)
+
+
+def _begin_again(calls: Iterable[_Call]) -> None:
+    """At the first reply: what the calls beside it waited for, a model perhaps, is there now."""
+    for call in calls:
+        if call.begun_at is not None:
+            call.begun_at = time.monotonic()
 
 
 async def _message(reader: asyncio.StreamReader) -> dict[str, Any]:

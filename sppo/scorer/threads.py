@@ -7,7 +7,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 from sppo.errors import RoleDiedError, ScorerError, ScorerRefused
@@ -24,7 +27,8 @@ class Threads:
     def __init__(self, rule: Rule, *, timeout_s: float) -> None:
         self._rule = rule
         self._timeout_s = timeout_s
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="scorer")
+        self._waiting: SimpleQueue[tuple[Future[Reply], Callable[[], Reply]] | None] = SimpleQueue()
+        self._threads: list[Thread] = []
         self._running: dict[object, float] = {}
         """Calls in hand, with the time at which each began."""
 
@@ -47,7 +51,7 @@ class Threads:
             finally:
                 del self._running[call]
 
-        scoring = asyncio.wrap_future(self._threads.submit(work))
+        scoring = asyncio.wrap_future(self._submit(work))
         waiting = asyncio.ensure_future(begun.wait())
         either: set[asyncio.Future[Any]] = {waiting, scoring}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -76,8 +80,32 @@ class Threads:
         return RoleDiedError(f"{self._late()}, and {THREADS} calls of it have not returned")
 
     def close(self) -> None:
-        """Leave the threads; one that hangs is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Leave the threads; one that hangs is not waited for, here or at this process's end."""
+        with suppress(Empty):
+            while waiting := self._waiting.get_nowait():
+                waiting[0].cancel()
+        for _ in self._threads:
+            self._waiting.put(None)
+
+    def _submit(self, work: Callable[[], Reply]) -> Future[Reply]:
+        if not self._threads:
+            # Not an executor's: those are joined when the interpreter ends, and a rule may hang.
+            self._threads = [Thread(target=self._serve, daemon=True) for _ in range(THREADS)]
+            for thread in self._threads:
+                thread.start()
+        future: Future[Reply] = Future()
+        self._waiting.put((future, work))
+        return future
+
+    def _serve(self) -> None:
+        while (waiting := self._waiting.get()) is not None:
+            future, work = waiting
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+                future.set_exception(error)
 
     def _late(self) -> str:
         return f"no answer within scorer.timeout_s = {self._timeout_s:g}"

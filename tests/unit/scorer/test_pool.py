@@ -249,3 +249,14 @@ def test_the_processes_end_with_the_one_that_started_them() -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_the_calls_beside_one_that_loads_a_model_lose_no_attempt() -> None:
+    # Given a model that takes three deadlines to load, groups that wait for it beside each other
+    # and one that fails before
+    many = [request("a"), request("bad"), *[request("a", i=i) for i in range(5)], request("a", "b")]
+    # When all are scored at once
+    replies = score("loads_once_for_all", *many, timeout_s=0.5)
+    # Then only that one fails
+    assert isinstance(replies.pop(1), ScorerError)
+    assert replies == [[1.0]] * 6 + [[1.0, 1.0]]
