@@ -21,7 +21,7 @@ from sppo.types import Group, SamplingParams, ScoreRequest, Scores, Version
 from sppo.weights.gloo import GlooSender
 from sppo.weights.publisher import WeightPublisher
 from tests import makers
-from tests.unit.weights.test_sync import weights
+from tests.unit.weights.peers import weights
 
 
 def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[list[float]]:

@@ -1,0 +1,52 @@
+"""Buckets and checksums of the transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from sppo.errors import WeightSyncError
+from sppo.transport.memory import MemoryBroker
+from sppo.weights import gloo
+from sppo.weights.gloo import GlooSender
+from sppo.weights.publisher import WeightPublisher
+from tests.unit.weights.peers import Peer, published, same
+
+
+def test_bytes_that_are_not_those_staged_are_refused(broker: MemoryBroker) -> None:
+    class Corrupting(GlooSender):
+        times = 100
+
+        def transfer(self, *, meet: bool) -> Callable[[], None]:
+            wrong, collective = int(self.times > 0), super().transfer(meet=meet)
+            self.times -= 1
+
+            def corrupted() -> None:
+                self._staged[0][100] ^= wrong
+                collective()
+                self._staged[0][100] ^= wrong
+
+            return corrupted
+
+    sender = Corrupting("127.0.0.1")
+    publisher = WeightPublisher(broker.registry, broker.mailbox, sender, phase_timeout_s=2)
+    peer = Peer(broker, "generator-0")
+    with pytest.raises(
+        WeightSyncError, match=r"failed 5 times.*checksum mismatch in the bucket of embed"
+    ):
+        published(publisher, 0, seed=0)
+    assert peer.engine.weights == {}
+    # One bad transfer is repeated, and the engine never sees it
+    sender.times = 1
+    assert same(published(publisher, 1, seed=1), peer.engine.weights)
+    peer.stop()
+
+
+def test_buckets_tile_the_weights_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gloo, "BUCKET_BYTES", 64)
+    names = [f"w{i}" for i in range(6)]
+    shapes = [[4], [30], [2, 3], [], [100], [1]]
+    plan = gloo.buckets(names, ["float32"] * 6, shapes)
+    assert [n for b in plan for n in b.names] == names
+    assert [b.nbytes for b in plan] == [16, 120, 32, 400, 8]
