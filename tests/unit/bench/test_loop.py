@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +13,10 @@ from sppo_cli.main import app
 from typer.testing import CliRunner
 
 from sppo import config as settings
-from sppo.bench import loop, trl_peer
-from sppo.bench.loop import Measured, Plan, Round
+from sppo.bench import loop
+from sppo.bench.loop import Measured, Round
 from sppo.bench.sides import ACCURACY, WARM_UP, Reached, Side
-from sppo.errors import ConfigError, SppoError
-from sppo.tasks import questions
+from sppo.errors import ConfigError
 
 CONFIG = settings.load("quickstart", ["compute=float32"], environment=False)
 EVALUATIONS = {5: 0.2, 10: ACCURACY, 15: 0.5}
@@ -80,24 +77,6 @@ def measured(ours: float = 2.0, theirs: float = 12.0) -> Measured:
     )  # fmt: skip
 
 
-def test_the_first_steps_and_those_beyond_the_counted_are_left_out(tmp_path: Path) -> None:
-    run = written(tmp_path, [30.0, 40.0, 43.0, 47.0, 52.0, 53.0])
-    assert run.counted(3) == [3.0, 4.0, 5.0]
-    with pytest.raises(SppoError, match="6 steps instead of 8"):
-        run.counted(6)
-
-
-def test_seconds_to_accuracy_begin_with_the_first_batch(tmp_path: Path) -> None:
-    # Given a run that reached it at step 10, and one that did not
-    high = written(tmp_path / "high", [1.0], EVALUATIONS).reached()
-    low = written(tmp_path / "low", [1.0], {5: 0.1, 10: 0.3}).reached()
-    # Then
-    assert high == Reached(side="sppo", seconds=80.0, step=10, accuracy=ACCURACY)
-    assert low == Reached(side="sppo", seconds=None, step=10, accuracy=0.3)
-    with pytest.raises(SppoError, match="no evaluation after a step"):
-        written(tmp_path / "none", [1.0]).reached()
-
-
 def test_a_sides_rate_is_that_of_all_its_counted_steps() -> None:
     rounds = [
         Round(side="trl", startup_s=s, step_s=each, others=0.0)
@@ -131,107 +110,6 @@ def test_seconds_to_accuracy_are_compared_where_both_reached_it(
     assert (both[1].value, both[1].bar, both[1].ok) == (ours, theirs, ok)
     for found in ([mine], [mine, replace(others, seconds=None)]):
         assert len(loop.checks(replace(measured(), to_accuracy=found))) == 1
-
-
-def test_our_run_gets_the_users_settings_and_ends_with_what_was_planned(tmp_path: Path) -> None:
-    # Given a command that only writes down how it was called
-    stub = tmp_path / "stub.py"
-    stub.write_text(STUB)
-    run = Side("sppo", CONFIG, ["seed=3"], [sys.executable, str(stub)], tmp_path / "run")
-    # When
-    run.train(7)
-    # Then
-    called = json.loads((tmp_path / "run" / "arguments.json").read_text())
-    assert called[:2] == ["up", "quickstart"]
-    assert [a for a in called if a.startswith("--set=")] == [
-        "--set=seed=3", "--set=learner.steps=7", "--set=learner.checkpoint_every=1000000",
-        "--set=learner.device=cpu",
-        "--set=eval.every_steps=1000000", "--set=compute=float32", "--set=task.held_out=0",
-    ]  # fmt: skip
-    assert run.counted(5) == [2.0] * 5
-    assert 0 <= run.startup_s < 20
-
-
-@pytest.mark.parametrize(
-    ("end", "said", "kind"),
-    [
-        ("sys.exit(1)", "exit code 1", SppoError),
-        ("sys.exit(2)", "exit code 2", ConfigError),
-        ("os.kill(os.getpid(), 9)", "SIGKILL", SppoError),
-    ],
-)
-def test_a_side_that_fails_ends_the_benchmark_with_its_last_words(
-    end: str, said: str, kind: type, tmp_path: Path
-) -> None:
-    fails = f"import os, sys; print('no room left', flush=True); {end}"
-    run = Side("sppo", CONFIG, [], [sys.executable, "-c", fails], tmp_path / "run")
-    with pytest.raises(SppoError, match=rf"ended with {said};.*\n.*no room left") as found:
-        run.train(3)
-    assert type(found.value) is kind
-
-
-def test_trl_gets_the_same_batch_sampling_and_optimizer() -> None:
-    given = trl_peer.arguments(CONFIG, 9, Path("out"))
-    assert given["per_device_train_batch_size"] * given["gradient_accumulation_steps"] == 64
-    same = (
-        "num_generations",
-        "max_completion_length",
-        "temperature",
-        "learning_rate",
-        "max_grad_norm",
-        "max_steps",
-    )
-    assert [given[k] for k in same] == [8, 16, 0.7, 1e-5, 1.0, 9]
-    assert (given["adam_beta1"], given["adam_beta2"], given["weight_decay"]) == (0.9, 0.95, 0.0)
-
-
-@pytest.mark.parametrize(("compute", "autocast"), [("float32", False), ("bfloat16", True)])
-def test_trl_computes_in_the_runs_format_over_float32_weights(compute: str, autocast: bool) -> None:
-    config = CONFIG.model_copy(update={"compute": compute})
-    given = trl_peer.arguments(config, 9, Path("out"))
-    assert (given["bf16"], given["model_init_kwargs"]["dtype"]) == (autocast, "float32")
-
-
-def test_trl_gets_the_same_questions_in_the_same_order_and_the_same_rule() -> None:
-    found = questions.load(CONFIG.task, CONFIG.seed)
-    rows = trl_peer.rows(CONFIG, found)
-    order = found.training_order(CONFIG.seed, 0)
-    assert [r["prompt"][0]["content"] for r in rows[:20]] == [
-        found.train[i].text for i in order[:20]
-    ]
-    answer = found.train[order[0]].data["answer"]
-    said = [[{"role": "assistant", "content": text}] for text in (f"It is {answer}.", f"{answer}1")]
-    rewards = trl_peer.reward(CONFIG)(
-        [rows[0]["prompt"]] * 2, said, data=[rows[0]["data"]] * 2, answer=None
-    )
-    assert rewards == [1.0, 0.0]
-
-
-@pytest.mark.parametrize(
-    ("override", "named"),
-    [
-        ("learner.steps=5", "--steps"),
-        ("eval.every_steps=1", "chooses eval.every_steps itself"),
-        ("scorer.name=closest-number", "scorer.name = 'closest-number'"),
-        ("scorer.name=mine:score", "scorer.name = 'mine:score'"),
-        ("learner.mini_batches=2", "learner.mini_batches = 2"),
-        ("sampling.top_p=0.9", "top_p"),
-    ],
-)
-def test_what_the_comparison_cannot_follow_is_refused(override: str, named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
-        loop.resolved([override])
-
-
-def test_without_trl_the_command_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "trl" else find(name)
-    )
-    with pytest.raises(ConfigError, match=r"not installed: .*trl.*pip install 'sppo\[bench\]'"):
-        loop.measure(Plan(), [], tmp_path, print)
 
 
 def test_results_of_another_benchmark_are_not_overwritten(tmp_path: Path) -> None:

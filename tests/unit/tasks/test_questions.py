@@ -14,8 +14,6 @@ import pytest
 from sppo import config
 from sppo.errors import ConfigError
 from sppo.tasks import questions
-from sppo.tasks.tickets import TicketFactory, training_index, training_uid
-from tests.makers import WordTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -63,33 +61,10 @@ def test_the_split_of_the_quickstart_stays_what_published_accuracies_were_measur
     assert hashlib.sha256(names.encode()).hexdigest()[:16] == "36b9a927f80bf492"
 
 
-def test_no_held_out_question_is_ever_a_training_ticket(
-    quickstart: config.RunConfig, split: questions.Questions
-) -> None:
-    # Given every ticket of two passes over the training questions, under two seeds
-    held_out = {q.text for q in split.held_out}
-    for seed in (0, 1):
-        run = quickstart.model_copy(update={"seed": seed})
-        factory = TicketFactory(run, questions.load(run.task, seed), WordTokenizer())
-        issued = [factory.training(i, 0).question for i in range(2 * len(split.train))]
-        # Then none asks a held-out question, and a pass asks each question once
-        assert not held_out & set(issued)
-        assert len(set(issued[: len(split.train)])) == len(split.train)
-
-
 def test_the_held_out_questions_do_not_depend_on_the_seed(
     quickstart: config.RunConfig, split: questions.Questions
 ) -> None:
     assert questions.load(quickstart.task, seed=5).held_out == split.held_out
-
-
-def test_the_same_index_always_makes_the_same_ticket(
-    quickstart: config.RunConfig, split: questions.Questions
-) -> None:
-    one, other = (TicketFactory(quickstart, split, WordTokenizer()) for _ in range(2))
-    other.training(4000, 0)  # another pass first
-    assert one.training(7, 3) == other.training(7, 3)
-    assert training_index(training_uid(7)) == 7
 
 
 def test_the_prompt_is_the_one_of_the_demo(split: questions.Questions) -> None:

@@ -1,0 +1,65 @@
+"""What vLLM says, in one line, and what becomes of a check that fails or hangs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from sppo.errors import ConfigError
+from sppo.generators import vllm_check
+from sppo.generators.vllm_check import in_one_line
+from tests import makers
+
+FRAMED = """1 validation error for ModelConfig
+  Value error, the model has no room [type=value_error, input_value=ArgsKwargs, input_type=x]
+    For further information visit https://errors.pydantic.dev"""
+UNKNOWN = """1 validation error for ModelConfig
+  Value error, Model architectures ['NewModel'] are not supported for now. [type=value_error]"""
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (FRAMED, "the model has no room"),
+        ("\n  plain words\nmore", "plain words"),
+        (UNKNOWN, "it does not know 'NewModel' (model.name = 'm'); try generator.engine = "),
+    ],
+)
+def test_the_reason_stands_alone(said: str, line: str) -> None:
+    assert in_one_line(said, "m").startswith(line)
+
+
+def check_that_runs(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the command of the check."""
+    start = subprocess.Popen
+
+    def other(_: list[str], **options: Any) -> subprocess.Popen[str]:
+        return start([sys.executable, "-c", script], **options)
+
+    monkeypatch.setattr(vllm_check.subprocess, "Popen", other)
+
+
+def test_a_refusal_ends_what_went_on_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_that_runs("import sys; sys.stdin.read(); print('no room')", monkeypatch)
+    done = []
+    with (
+        pytest.raises(ConfigError, match=r"generator\.engine = 'vllm': no room"),
+        vllm_check.beside(makers.run_config(), "m"),
+    ):
+        done.append("the other")
+    assert done
+
+
+def test_silence_is_consent_and_a_check_that_hangs_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check_that_runs("import sys; sys.stdin.read()", monkeypatch)
+    with vllm_check.beside(makers.run_config(), "m"):
+        pass
+    monkeypatch.setattr(vllm_check, "DEADLINE_S", 0.3)
+    check_that_runs("import time; time.sleep(60)", monkeypatch)
+    with vllm_check.beside(makers.run_config(), "m"):
+        pass
