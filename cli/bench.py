@@ -30,7 +30,8 @@ app = typer.Typer(
 
 
 @app.command(
-    epilog="Examples: sppo-cli bench objective --out bench/objective | sppo-cli bench objective --train --json"
+    epilog="Examples: sppo-cli bench objective --out bench/objective | sppo-cli "
+    "bench objective --train --json"
 )
 def objective(
     out: Annotated[
@@ -60,6 +61,11 @@ def objective(
     if train:
         _train_objectives(steps, set_ or [], out, as_json)
         return
+    _laboratory(out, seed, as_json)
+
+
+def _laboratory(out: Path | None, seed: int, as_json: bool) -> None:
+    """The five statements, with plots of them in `out`."""
     if out is None:
         raise ConfigError("--out: name a folder for the plots")
     out.mkdir(parents=True, exist_ok=True)

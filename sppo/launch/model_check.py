@@ -242,8 +242,8 @@ def check_vocabulary(module: Any, tokenizer: Any, stop: tuple[int, ...], name: s
         )
     if not stop:
         raise ConfigError(
-            f"{where}: neither generation_config.json, config.json, tokenizer nor chat template names "
-            "a token that ends a completion; give generation_config.json an "
+            f"{where}: neither generation_config.json, config.json, tokenizer nor chat template "
+            "names a token that ends a completion; give generation_config.json an "
             "eos_token_id"
         )
     if stop[-1] >= rows:

@@ -5,7 +5,7 @@
         optimizer.safetensors   AdamW's moments and counts
         anchor.safetensors      the snapshot that generators run, where it is not the model itself
         reference.safetensors   the reference of the objective, where it is not the base model
-        state.json              version, published version, parent, ledger, random state, evaluations
+        state.json              versions (n, published), parent, ledger, random state, evaluations
         manifest.json           size and checksum of each of these (`sppo.learner.manifest`)
 
 Written to a temporary folder, flushed to disk, renamed, and the parent folder flushed: a checkpoint

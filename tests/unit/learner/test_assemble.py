@@ -60,7 +60,8 @@ def task(tmp_path: Path) -> str:
 
 def configuration(model: str, task: str, *, eval_every: int = 3, **learner: Any) -> RunConfig:
     base: dict[str, Any] = {
-        "steps": 6, "groups_per_step": 2, "lr": 1e-3, "parity_threshold": 100.0, "checkpoint_every": 3, "device": "cpu",
+        "steps": 6, "groups_per_step": 2, "lr": 1e-3, "parity_threshold": 100.0,
+        "checkpoint_every": 3, "device": "cpu",
         "threads": 1,
     }  # fmt: skip
     return makers.run_config(
@@ -178,9 +179,12 @@ def test_the_presets_of_published_runs_train(
 ) -> None:
     """Their objectives as they are, at the size of a test."""
     small = {
-        "model.name": model, "task.name": task, "task.prompt": "{question}", "sampling.max_tokens": 4,
-        "learner.steps": 8, "learner.groups_per_step": 4, "objective.iteration_steps": 4, "optimizer.lr": 1e-3,
-        "optimizer.warmup_steps": 0, "learner.parity_threshold": 100, "learner.device": "cpu", "learner.threads": 1,
+        "model.name": model, "task.name": task, "task.prompt": "{question}",
+        "sampling.max_tokens": 4,
+        "learner.steps": 8, "learner.groups_per_step": 4, "objective.iteration_steps": 4,
+        "optimizer.lr": 1e-3,
+        "optimizer.warmup_steps": 0, "learner.parity_threshold": 100, "learner.device": "cpu",
+        "learner.threads": 1,
         "learner.ranks": 1,
         "scorer.url": "", "scorer.mode": "inline",
     }  # fmt: skip
@@ -201,7 +205,9 @@ def test_the_presets_of_published_runs_train(
     if preset == "math-7b":  # two batches of four mini-batches; the first of each is its own anchor
         assert [line["delta_std"] is None for line in lines] == [True, False, False, False] * 2
         assert len({tuple(line["tickets"]) for line in lines}) == 8
-    else:  # two iterations; two completions of five are trained, and eta = 1e3 makes losses of hundreds right
+    else:
+        # Two iterations; two completions of five are trained, and eta = 1e3 makes losses of
+        # hundreds right.
         assert [line["delta_std"] is None for line in lines] == [True, False, False, False] * 2
         assert all(line["loss"] > 100 for line in lines)
         assert all(line["length_mean"] * 8 == pytest.approx(line["tokens"]) for line in lines)

@@ -67,7 +67,8 @@ def test_a_later_life_goes_on_from_what_was_saved(tmp_path: Path) -> None:
     # and its snapshot is the one that generators ran
     load, keep = rank.orders[-2:]
     assert isinstance(load, Load)
-    assert keep == Keep(snapshot="anchor", device="cpu", file=load.model.replace("model.", "anchor."))  # fmt: skip
+    anchor = load.model.replace("model.", "anchor.")
+    assert keep == Keep(snapshot="anchor", device="cpu", file=anchor)
 
 
 def test_a_renewed_reference_is_saved_and_the_base_model_need_not_be(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ def test_the_last_step_ends_a_run_and_no_ticket_is_issued_beyond_it() -> None:
 
 @pytest.mark.parametrize(
     ("anchor", "published"),
-    [("proximal", [2, 4, 6, 8, 10, 12]), ("behavior", [2, 4, 6, 8, 10, 12]), ("iteration", [8, 12])],
+    [("proximal", [2, 4, 6, 8, 10, 12]), ("behavior", [2, 4, 6, 8, 10, 12]),
+     ("iteration", [8, 12])],
 )  # fmt: skip
 def test_an_anchor_says_when_generators_get_weights_and_the_last_step_always(
     anchor: str, published: list[int]
