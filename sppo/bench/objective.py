@@ -2,27 +2,21 @@
 
 Shape suffixes: A arms (completions of one token), N completions of enumerated groups, G groups.
 
-Everything goes through the functions that the learner trains with. An exact expectation is an
-enumeration whose importance weights hold the probabilities: with behaviour log-probs chosen so that
-ρ = N · density, the mean of w · residual² over N enumerated completions is their expectation under
-that density.
+Everything goes through the functions that the learner trains with; expectations are exact
+(`sppo.bench.laboratory`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from sppo.bench.checks import Finding, at_most
-from sppo.kernels import sppo_loss
+from sppo.bench.laboratory import ARMS, ETA, Lab, flat, gap, minimise, nash, random_game, rms
 from sppo.learner.objectives.targets import compute_targets, win_rates
 
-ARMS = 12
-ETA = 2.0
 GROUP_SIZES = (2, 4, 8, 16, 32, 64)
 DELAYS = (0, 1, 4)
 
@@ -32,26 +26,27 @@ def fixed_point(seed: int) -> Finding:
     """Minimise the expected loss under several samplers and compare the minimiser with π_a exp(η s)
     / Z.
     """
-    lab = _Lab(seed)
+    lab = Lab(seed)
     best_A = lab.log_anchor_A + ETA * lab.score_A - lab.log_z
     errors: dict[str, dict[str, float]] = {}
     for name, log_sampler_A in lab.samplers().items():
         regression = partial(lab.expected_loss, log_nu_A=log_sampler_A)
         errors[name] = {
-            "exact partition": _gap(
-                _minimise(partial(regression, target_A=lab.score_A - lab.log_z / ETA)), best_A
+            "exact partition": gap(
+                minimise(partial(regression, target_A=lab.score_A - lab.log_z / ETA)), best_A
             ),
-            "centered": _gap(
-                _minimise(partial(lab.expected_centered_loss, log_nu_A=log_sampler_A, k=2)), best_A
+            "centered": gap(
+                minimise(partial(lab.expected_centered_loss, log_nu_A=log_sampler_A, k=2)), best_A
             ),
-            "1/2 for the partition": _gap(
-                _minimise(partial(regression, target_A=lab.score_A - 0.5)), best_A
+            "1/2 for the partition": gap(
+                minimise(partial(regression, target_A=lab.score_A - 0.5)), best_A
             ),
         }
     worst = max(max(e["exact partition"], e["centered"]) for e in errors.values())
     return Finding(
         check=at_most("fixed_point", worst, 1e-6, "nats"),
-        statement="With the exact log-partition, or centered, the minimiser is π_a exp(η s)/Z whatever sampled.",
+        statement="With the exact log-partition, or centered, the minimiser is π_a exp(η s)/Z "
+        "whatever sampled.",
         series={"max |log π − log π*| by sampler": errors},
     )
 
@@ -61,7 +56,7 @@ def baseline_on_policy(seed: int) -> Finding:
     """An error c of the baseline adds 2c E_ν[w ∇log π_θ]: nothing on-policy, something for a stale
     sampler.
     """
-    lab, c = _Lab(seed), 0.1
+    lab, c = Lab(seed), 0.1
     shifts = [i / 10 for i in range(11)]
     added: dict[str, list[float]] = {"the sampler is stale": [], "the policy has moved": []}
     off = 0.0
@@ -98,7 +93,8 @@ def baseline_on_policy(seed: int) -> Finding:
     on_policy = max(corrected, *(norms[0] for norms in added.values()))
     return Finding(
         check=at_most("baseline_on_policy", max(on_policy, off), 1e-12, "gradient norm"),
-        statement="A baseline wrong by c adds 2c E_ν[w ∇log π_θ] to the gradient: nothing only while ν w = π_θ.",
+        statement="A baseline wrong by c adds 2c E_ν[w ∇log π_θ] to the gradient: nothing "
+        "only while ν w = π_θ.",
         series={
             "distance between sampler and policy": shifts,
             "norm of what is added": added,
@@ -112,9 +108,9 @@ def weighted_partition(seed: int) -> Finding:
     """log Ẑ and P̂ from K stale samples, with exact ρ and without, against their values under the
     anchor.
     """
-    lab = _Lab(seed)
+    lab = Lab(seed)
     sizes = [2**i for i in range(1, 15)]
-    game_AA = _random_game(ARMS, lab.generator)
+    game_AA = random_game(ARMS, lab.generator)
     elsewhere_z = float(torch.logsumexp(lab.log_other_A + ETA * lab.score_A, -1))
     rate_A, elsewhere_A = game_AA @ lab.log_anchor_A.exp(), game_AA @ lab.log_other_A.exp()
     errors: dict[str, list[float]] = {
@@ -124,22 +120,22 @@ def weighted_partition(seed: int) -> Finding:
     for size in sizes:
         counts_GA = lab.draw(lab.log_other_A, size, groups=400)
         for name, weight_GA in (("with ρ", counts_GA * lab.ratio_A), ("without", counts_GA)):
-            ids_N, flat_N = _flat(weight_GA)
+            ids_N, flat_N = flat(weight_GA)
             score_N = lab.score_A.repeat(len(weight_GA))
             target_N = compute_targets(
                 "softmean", eta=ETA, group_ids_N=ids_N, rewards_N=score_N, weights_N=flat_N
             )
             log_z_G = ETA * (score_N - target_N).view(-1, ARMS)[:, 0]
             rate_GA = win_rates([game_AA] * len(weight_GA), ids_N, flat_N).view(-1, ARMS)
-            errors[f"log Z, {name}"].append(_rms(log_z_G - lab.log_z))
-            errors[f"win rate, {name}"].append(_rms(rate_GA - rate_A))
+            errors[f"log Z, {name}"].append(rms(log_z_G - lab.log_z))
+            errors[f"win rate, {name}"].append(rms(rate_GA - rate_A))
             limit_z, limit_A = (
                 (lab.log_z, rate_A) if name == "with ρ" else (elsewhere_z, elsewhere_A)
             )
             offs[f"log Z, {name}"] = abs(float(log_z_G.mean()) - limit_z) / abs(
                 elsewhere_z - lab.log_z
             )
-            offs[f"win rate, {name}"] = _rms(rate_GA.mean(0) - limit_A) / _rms(elsewhere_A - rate_A)
+            offs[f"win rate, {name}"] = rms(rate_GA.mean(0) - limit_A) / rms(elsewhere_A - rate_A)
     return Finding(
         check=at_most(
             "weighted_partition",
@@ -147,7 +143,8 @@ def weighted_partition(seed: int) -> Finding:
             0.1,
             f"of the distance between both limits, K = {sizes[-1]}",
         ),
-        statement="With exact ρ, log Ẑ and P̂ converge to their values under the anchor; without, to the sampler's.",
+        statement="With exact ρ, log Ẑ and P̂ converge to their values under the anchor; "
+        "without, to the sampler's.",
         series={"K": sizes, "root mean square error": errors, "off the limit": offs},
     )
 
@@ -157,7 +154,7 @@ def on_policy_gradient(seed: int) -> Finding:
     """With w = ρ the expected gradient is the on-policy one; what K-sample targets and `centered`
     make of it.
     """
-    lab = _Lab(seed)
+    lab = Lab(seed)
     exact_A = lab.score_A - lab.log_z / ETA
     wanted_A = lab.gradient(partial(lab.expected_loss, log_nu_A=lab.log_anchor_A, target_A=exact_A))
     stale_A = lab.gradient(
@@ -174,7 +171,7 @@ def on_policy_gradient(seed: int) -> Finding:
         counts_GA = lab.draw(lab.log_other_A, size, groups=40_000)
         for name, weight_A in weights.items():
             weight_GA = counts_GA * weight_A
-            ids_N, flat_N = _flat(weight_GA)
+            ids_N, flat_N = flat(weight_GA)
             score_N = lab.score_A.repeat(len(counts_GA))
             target_N = compute_targets(
                 "softmean", eta=ETA, group_ids_N=ids_N, rewards_N=score_N, weights_N=flat_N
@@ -200,7 +197,8 @@ def on_policy_gradient(seed: int) -> Finding:
     value = max(error, *short, *stray)
     return Finding(
         check=at_most("on_policy_gradient", value, 1e-10, "relative error"),
-        statement="With w = ρ and exact A the expected gradient is the on-policy one; centered gives (K − 1)/K of it.",
+        statement="With w = ρ and exact A the expected gradient is the on-policy one; "
+        "centered gives (K − 1)/K of it.",
         series={
             "K": GROUP_SIZES,
             "relative bias of softmean": bias,
@@ -221,7 +219,7 @@ def duality_gap(seed: int) -> Finding:
     start_3 = torch.randn(3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     game_33 = torch.tensor([[0.5, 0.9, 0.2], [0.1, 0.5, 0.7], [0.8, 0.3, 0.5]], dtype=torch.float64)
     steps, eta = 16_000, 0.1
-    nash_3 = _nash(game_33)
+    nash_3 = nash(game_33)
     marks = sorted({round(10 ** (i / 8)) for i in range(8, 34)} | {steps})
     # Every delay is a group of its own: one call for all. D delays, 3 arms.
     ids_N = torch.arange(len(DELAYS)).repeat_interleave(3)
@@ -249,7 +247,8 @@ def duality_gap(seed: int) -> Finding:
     worst = max(g[-1] for g in gaps.values())
     return Finding(
         check=at_most("duality_gap", worst, 0.02, f"of the average iterate after {steps} updates"),
-        statement="Self-play on an intransitive game approaches the Nash mixture in average, also with old opponents.",
+        statement="Self-play on an intransitive game approaches the Nash mixture in average, "
+        "also with old opponents.",
         series={
             "updates": marks,
             "duality gap": gaps,
@@ -266,152 +265,3 @@ EXPERIMENTS: dict[str, Callable[[int], Finding]] = {
     "on_policy_gradient": on_policy_gradient,
     "duality_gap": duality_gap,
 }
-
-
-class _Lab:
-    """An anchor, another policy that is stale, and scores for 12 arms."""
-
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-        self.log_anchor_A = torch.log_softmax(self._normal(ARMS), -1)
-        self.log_other_A = torch.log_softmax(self.log_anchor_A + self._normal(ARMS), -1)
-        self.score_A = torch.rand(ARMS, dtype=torch.float64, generator=self.generator)
-        self.log_z = float(torch.logsumexp(self.log_anchor_A + ETA * self.score_A, -1))
-        self.ratio_A = (self.log_anchor_A - self.log_other_A).exp()
-
-    def _normal(self, n: int) -> Tensor:
-        return torch.randn(n, dtype=torch.float64, generator=self.generator)
-
-    def samplers(self) -> dict[str, Tensor]:
-        """Log-probabilities of full support."""
-        reverse_A = torch.log_softmax(-2 * (self.log_anchor_A + ETA * self.score_A), -1)
-        uniform_A = torch.full((ARMS,), -math.log(ARMS), dtype=torch.float64)
-        return {
-            "the anchor": self.log_anchor_A,
-            "uniform": uniform_A,
-            "stale": self.log_other_A,
-            "adverse": reverse_A,
-        }
-
-    def expected_loss(
-        self, logprob_A: Tensor, log_nu_A: Tensor, target_A: Tensor, ratio_A: Tensor | None = None
-    ) -> Tensor:
-        """E_ν[w residual²] exactly; w = 1 or the given ratios."""
-        weight_A = log_nu_A.exp() * ARMS * (1 if ratio_A is None else ratio_A)
-        return self._loss(logprob_A, self.log_anchor_A, weight_A, target_A, None)
-
-    def expected_centered_loss(
-        self, logprob_A: Tensor, log_nu_A: Tensor, k: int, ratio_A: Tensor | None = None
-    ) -> Tensor:
-        """The expectation of `centered` over all groups of k independent draws from ν."""
-        arms_GK = torch.cartesian_prod(*[torch.arange(ARMS)] * k)
-        density_G = log_nu_A[arms_GK].sum(-1).exp() * len(arms_GK)
-        weight_GK = density_G[:, None].expand_as(arms_GK)
-        if ratio_A is not None:
-            weight_GK = weight_GK * ratio_A[arms_GK]
-        arms_N = arms_GK.flatten()
-        offsets = torch.arange(0, len(arms_N) + 1, k)
-        return self._loss(
-            logprob_A[arms_N],
-            self.log_anchor_A[arms_N],
-            weight_GK.flatten(),
-            self.score_A[arms_N],
-            offsets,
-        )
-
-    def _loss(
-        self,
-        logprob_N: Tensor,
-        anchor_N: Tensor,
-        weight_N: Tensor,
-        target_N: Tensor,
-        offsets: Tensor | None,
-    ) -> Tensor:
-        return sppo_loss(
-            logprob_N,
-            anchor_N,
-            anchor_N - weight_N.log(),
-            None,
-            torch.arange(len(logprob_N) + 1),
-            target_N,
-            eta=ETA,
-            group_offsets=offsets,
-            centered=offsets is not None,
-            weight_mode="sequence",
-            cap=math.inf,
-        )[0]
-
-    def gradient(self, loss: Callable[[Tensor], Tensor], log_pi_A: Tensor | None = None) -> Tensor:
-        """∂loss/∂θ at a policy, by default the anchor; θ are the logits."""
-        theta_A = (self.log_anchor_A if log_pi_A is None else log_pi_A).clone().requires_grad_()
-        loss(torch.log_softmax(theta_A, -1)).backward()  # type: ignore[no-untyped-call]
-        assert theta_A.grad is not None
-        return theta_A.grad
-
-    def score_gradient(self, coefficient_A: Tensor) -> Tensor:
-        """Σ_a coefficient_a ∇θ log π(a) at the anchor: ∇θ log π(a) = 1[a] − π."""
-        return coefficient_A - coefficient_A.sum() * self.log_anchor_A.exp()
-
-    def draw(self, log_nu_A: Tensor, k: int, *, groups: int) -> Tensor:
-        """[groups, A] how often each arm came up in k draws."""
-        arms_GK = torch.multinomial(
-            log_nu_A.exp(), groups * k, replacement=True, generator=self.generator
-        )
-        index_GK = arms_GK.view(groups, k)
-        return torch.zeros(groups, ARMS, dtype=torch.float64).scatter_add_(
-            1, index_GK, torch.ones(groups, k, dtype=torch.float64)
-        )
-
-
-def _minimise(loss: Callable[[Tensor], Tensor]) -> Tensor:
-    """Log-probabilities at the minimum. Each round begins without the history that stalled the one
-    before.
-    """
-    theta_A = torch.zeros(ARMS, dtype=torch.float64, requires_grad=True)
-    # The line search stops at the precision of the loss; steps by the gradient alone go on to that
-    # of the gradient.
-    for search in ("strong_wolfe", "strong_wolfe", None):
-        optimizer = torch.optim.LBFGS(
-            [theta_A],
-            max_iter=500,
-            tolerance_grad=1e-16,
-            tolerance_change=1e-20,
-            line_search_fn=search,
-        )
-
-        def closure(optimizer: torch.optim.LBFGS = optimizer) -> Tensor:
-            optimizer.zero_grad()
-            value = loss(torch.log_softmax(theta_A, -1))
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
-
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return torch.log_softmax(theta_A.detach(), -1)
-
-
-def _gap(found_A: Tensor, wanted_A: Tensor) -> float:
-    return float((found_A - wanted_A).abs().max())
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.square().mean().sqrt())
-
-
-def _flat(weight_GA: Tensor) -> tuple[Tensor, Tensor]:
-    """Group ids and weights [N] of a table of groups."""
-    return torch.arange(len(weight_GA)).repeat_interleave(weight_GA.shape[1]), weight_GA.flatten()
-
-
-def _random_game(k: int, generator: torch.Generator) -> Tensor:
-    """Random win probabilities, intransitive in general."""
-    upper_KK = torch.rand(k, k, dtype=torch.float64, generator=generator).triu(1)
-    return upper_KK + (1 - upper_KK.T).tril(-1) + torch.eye(k, dtype=torch.float64) / 2
-
-
-def _nash(game_33: Tensor) -> Tensor:
-    """The interior equilibrium: the mixture against which every row wins half the time."""
-    k = len(game_33)
-    system = torch.cat([game_33 - 0.5, torch.ones(1, k, dtype=torch.float64)])
-    wanted = torch.tensor([[0.0]] * k + [[1.0]], dtype=torch.float64)
-    mixture_31: Tensor = torch.linalg.lstsq(system, wanted).solution
-    return mixture_31[:, 0]
