@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -91,6 +91,10 @@ class Completion:
     text: str = field(default="", compare=False)
     """Detokenised, special tokens left out. For the scorer; not sent to the learner."""
 
+    def whole(self, version: Version) -> bool:
+        """Whether `version` sampled it from beginning to end."""
+        return all(span.version == version for span in self.spans)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
@@ -124,6 +128,18 @@ class Group:
         if self.preferences is not None:
             return bool((self.preferences != 0.5).any())
         return self.rewards is not None and bool((self.rewards != self.rewards[0]).any())
+
+    def only(self, at: Sequence[int]) -> Group:
+        """With the completions at these positions, in order, and their scores."""
+        if len(at) == len(self.completions):
+            return self
+        chosen = list(at)
+        return replace(
+            self,
+            completions=tuple(self.completions[i] for i in chosen),
+            rewards=None if self.rewards is None else self.rewards[chosen],
+            preferences=None if self.preferences is None else self.preferences[chosen][:, chosen],
+        )
 
     def versions(self) -> set[Version]:
         """Every version that sampled a token of this group."""

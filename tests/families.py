@@ -138,6 +138,12 @@ def group() -> Group:
     )
 
 
+def batch(found: Group, *, share_prompt: bool) -> batching.MicroBatch:
+    """The whole group as one micro-batch."""
+    parts = [batching.Part(0, 0, len(found.completions))]
+    return batching.collate([found], parts, share_prompt=share_prompt, device="cpu")
+
+
 def plain(model: Any, found: Group) -> Tensor:
     """Log-probs of the completions' tokens by the model's own forward, each completion alone."""
     parts = []
@@ -177,9 +183,7 @@ def learner_gap(path: str) -> Gap:
     """The learner's log-probs and the gradient of every weight, against the reference."""
     found = group()
     policy, reference = learner(path), load(path)
-    own_T, _ = policy.logprobs(
-        batching.collate([found], [0], share_prompt=policy.family.shares, device="cpu")
-    )
+    own_T, _ = policy.logprobs(batch(found, share_prompt=policy.family.shares))
     true_T = plain(reference, found)
     weights_T = torch.linspace(-1, 1, len(true_T))
     (own_T * weights_T).sum().backward()  # type: ignore[no-untyped-call]

@@ -13,18 +13,7 @@ from sppo.config.learner import LearnerConfig, OptimizerConfig
 from sppo.config.objective import ObjectiveConfig
 from sppo.config.objectives import GROUPED, ITERATES, READS, SAMPLER, WHOLE_BATCH, having, unread
 
-PENDING: frozenset[str] = frozenset(
-    {
-        *(
-            "objective.name",
-            "objective.weight=token",
-            "objective.reject",
-        ),
-        *("objective.kl_estimator", "objective.temperature", "objective.truncated"),
-        *("optimizer.name", "optimizer.schedule", "optimizer.restart"),
-        *("learner.epochs", "learner.refill"),
-    }
-)
+PENDING: frozenset[str] = frozenset({"learner.refill"})
 """Settings, or values of them, that nothing obeys yet."""
 
 

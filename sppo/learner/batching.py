@@ -11,13 +11,15 @@ The attention mask lets a completion see the prompt and its own past, never its 
 completion gets exactly the log-probs it would get alone, while the prompt is computed once per
 group instead of K times. With `share_prompt` off each row holds one completion. The last token of a
 completion is only predicted, so it is not fed.
+
+A group that is larger than a micro-batch is cut between completions; each part has the prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,12 +29,21 @@ from torch import Tensor
 from sppo.types import Completion, Group
 
 
+class Part(NamedTuple):
+    """Completions [start, stop) of one group."""
+
+    group: int
+    """Position in the batch."""
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Whole groups, laid out for one forward and backward."""
+    """Groups or parts of them, laid out for one forward and backward."""
 
-    groups: tuple[int, ...]
-    """Positions of its groups in the batch, in order."""
+    parts: tuple[Part, ...]
+    """What is in it, in order."""
     tokens_BL: Tensor
     positions_BL: Tensor
     segments_BL: Tensor
@@ -48,12 +59,10 @@ class MicroBatch:
     token.
     """
     target_T: Tensor
-    """The completion tokens, in the order of groups and completions."""
+    """The completion tokens, in the order of parts and completions."""
     behavior_T: Tensor
     cu_seqlens: Tensor
     """[N + 1] offsets of the completions in T."""
-    group_offsets: Tensor
-    """[G + 1] offsets of the groups in N."""
 
     @property
     def padding(self) -> int:
@@ -68,36 +77,66 @@ def row_tokens(group: Group, share_prompt: bool) -> list[int]:
     return [prompt + sum(fed)] if share_prompt else [prompt + n for n in fed]
 
 
-def plan(groups: Sequence[Group], budget: int, share_prompt: bool) -> list[list[int]]:
-    """Positions of groups for each micro-batch: similar lengths together, at most `budget` tokens
-    with padding.
+def is_cut(group: Group, budget: int, share_prompt: bool) -> bool:
+    """Whether a group does not fit in a micro-batch and can be cut."""
+    rows = row_tokens(group, share_prompt)
+    return len(group.completions) > 1 and len(rows) * max(rows) > budget
 
-    A group is never split; one that is larger than the budget goes alone.
+
+def plan(groups: Sequence[Group], budget: int, share_prompt: bool) -> list[list[Part]]:
+    """What goes into each micro-batch: similar lengths together, at most `budget` tokens with
+    padding.
+
+    Only a single completion that is larger with its prompt exceeds it: it goes alone.
     """
-    longest = [max(row_tokens(g, share_prompt)) for g in groups]
-    rows = [len(row_tokens(g, share_prompt)) for g in groups]
-    order = sorted(range(len(groups)), key=lambda i: -longest[i])
+    parts = [p for i, g in enumerate(groups) for p in _cut(i, g, budget, share_prompt)]
+    rows = [row_tokens(_of(groups, part), share_prompt) for part in parts]
+    order = sorted(range(len(parts)), key=lambda i: -max(rows[i]))
     batches: list[list[int]] = []
     count = 0
     for i in order:
-        if batches and (count + rows[i]) * longest[batches[-1][0]] <= budget:
+        if batches and (count + len(rows[i])) * max(rows[batches[-1][0]]) <= budget:
             batches[-1].append(i)
-            count += rows[i]
+            count += len(rows[i])
         else:
             batches.append([i])
-            count = rows[i]
-    return [sorted(batch) for batch in batches]
+            count = len(rows[i])
+    return [[parts[i] for i in sorted(batch)] for batch in batches]
+
+
+def _cut(i: int, group: Group, budget: int, share_prompt: bool) -> list[Part]:
+    """The whole group if it fits, else as many neighbouring completions as fit, again and again."""
+    if not is_cut(group, budget, share_prompt):
+        return [Part(i, 0, len(group.completions))]
+    prompt, parts, start, longest, total = len(group.prompt_ids), [], 0, 0, 0
+    for k, completion in enumerate(group.completions):
+        fed = len(completion.token_ids) - 1
+        longest, total = max(longest, fed), total + fed
+        size = prompt + total if share_prompt else (k - start + 1) * (prompt + longest)
+        if size > budget and k > start:
+            parts.append(Part(i, start, k))
+            start, longest, total = k, fed, fed
+    return [*parts, Part(i, start, len(group.completions))]
+
+
+def _of(groups: Sequence[Group], part: Part) -> Group:
+    return groups[part.group].only(range(part.start, part.stop))
 
 
 def collate(
-    groups: Sequence[Group], members: Sequence[int], *, share_prompt: bool, device: str
+    groups: Sequence[Group], parts: Sequence[Part], *, share_prompt: bool, device: str
 ) -> MicroBatch:
-    """Lay the groups at `members` out as one micro-batch."""
-    rows: list[_Row] = []
-    for i in members:
-        group = groups[i]
-        parts = [group.completions] if share_prompt else [(c,) for c in group.completions]
-        rows += [_Row(group.prompt_ids, part) for part in parts]
+    """Lay parts of these groups out as one micro-batch; without any, one token and no completion:
+    what a rank feeds that has nothing left while others have.
+    """
+    if not parts:
+        return _empty(device)
+    members = [_of(groups, part) for part in parts]
+    rows = [
+        _Row(member.prompt_ids, fed)
+        for member in members
+        for fed in ([member.completions] if share_prompt else [(c,) for c in member.completions])
+    ]
     length = max(row.length for row in rows)
     tokens = np.zeros((len(rows), length), np.int64)
     positions = np.full((len(rows), length), -1, np.int64)
@@ -108,10 +147,10 @@ def collate(
             row.layout()
         )
         select += [b * length + at for at in row.predictors()]
-    completions = [c for i in members for c in groups[i].completions]
+    completions = [c for member in members for c in member.completions]
     lengths = [len(c.token_ids) for c in completions]
     return MicroBatch(
-        groups=tuple(members),
+        parts=tuple(parts),
         tokens_BL=torch.from_numpy(tokens).to(device),
         positions_BL=torch.from_numpy(positions).to(device),
         segments_BL=torch.from_numpy(segments).to(device),
@@ -124,21 +163,16 @@ def collate(
             device
         ),
         cu_seqlens=torch.tensor(np.concatenate([[0], np.cumsum(lengths)]), device=device),
-        group_offsets=torch.tensor(
-            np.concatenate([[0], np.cumsum([len(groups[i].completions) for i in members])]),
-            device=device,
-        ),
     )
 
 
-def empty(device: str) -> MicroBatch:
-    """One token and no completion: what a rank feeds that has nothing left while others have."""
+def _empty(device: str) -> MicroBatch:
     none, zero = (
         torch.zeros(0, dtype=torch.int64, device=device),
         torch.zeros(1, dtype=torch.int64, device=device),
     )
     return MicroBatch(
-        groups=(),
+        parts=(),
         tokens_BL=zero[None],
         positions_BL=zero[None],
         segments_BL=zero[None],
@@ -147,7 +181,6 @@ def empty(device: str) -> MicroBatch:
         target_T=none,
         behavior_T=none.float(),
         cu_seqlens=zero,
-        group_offsets=zero,
     )
 
 

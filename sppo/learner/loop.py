@@ -24,8 +24,8 @@ from sppo.learner.queue import GroupQueue
 from sppo.learner.records import Records
 from sppo.learner.schedule import Schedule
 from sppo.learner.skips import Skips
-from sppo.learner.step import Trainer
 from sppo.learner.stops import Stops
+from sppo.learner.trainer import Trainer
 from sppo.types import Group
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -40,6 +40,8 @@ class Logprobs:
     """How log-probs are computed from hidden states."""
 
     temperature: float
+    sampling: float | None = None
+    """Temperature of what engines report, where it is another."""
     kernels: Backend = "auto"
     fast: bool = False
     """Rounded logits, where Triton does not compute them."""
@@ -56,10 +58,15 @@ class Logprobs:
         except ValueError as error:
             raise ConfigError(f"learner.kernels: {error}; use 'auto' or 'torch'") from None
         return cls(
-            temperature=config.sampling.temperature,
+            temperature=config.policy_temperature,
+            sampling=config.sampling.temperature,
             kernels=config.learner.kernels,
             fast=config.learner.fast_logits,
         )
+
+    def sampled(self) -> Logprobs:
+        """At the temperature of what engines report."""
+        return self if self.sampling is None else replace(self, temperature=self.sampling)
 
 
 class Policy:
@@ -119,12 +126,15 @@ class Policy:
 
         return add
 
-    def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Log-probs [T] of the completion tokens at the sampling temperature, float32, and the
-        entropy if asked for.
+    def logprobs(
+        self, batch: MicroBatch, *, entropy: bool = False, sampled: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probs [T] of the completion tokens, float32, at the objective's temperature or at the
+        one at which they were sampled, and the entropy if asked for.
         """
         check_rows(self.family, batch)
-        found = completion_logprobs(self.module, batch, self._logprobs, entropy=entropy)
+        how = self._logprobs.sampled() if sampled else self._logprobs
+        found = completion_logprobs(self.module, batch, how, entropy=entropy)
         self._on_forward()
         return found
 

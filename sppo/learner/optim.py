@@ -1,59 +1,125 @@
-"""AdamW on the master weights, linear warm-up, clipping by global norm."""
+"""The optimizer on the master weights: AdamW or RMSprop, its schedule, clipping by global norm."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from sppo.config import OptimizerConfig
+from sppo.config import OptimizerConfig, RunConfig
+from sppo.errors import ConfigError
 from sppo.learner.ranks import Ranks, Solo
 from sppo.learner.rows import fill, local, whole
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What became of an optimizer step."""
+
+    norm: float
+    """Global gradient norm before clipping."""
+    clipped: bool = False
+    flaw: str = ""
+    """Why it was not taken: weights and optimizer state are then untouched."""
+
+
+def adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Decoupled weight decay (arXiv 1711.05101)."""
+    return torch.optim.AdamW(
+        parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
+
+
+def rmsprop(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """As torch has it: no momentum, weight decay added to the gradient; α is the second beta."""
+    return torch.optim.RMSprop(
+        parameters, lr=config.lr, alpha=config.betas[1], weight_decay=config.weight_decay
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """An optimizer by its name."""
+
+    make: Callable[[list[nn.Parameter], OptimizerConfig], torch.optim.Optimizer]
+    moments: tuple[str, ...]
+    """What it remembers of each parameter, in the parameter's shape."""
+
+
+KINDS: Mapping[str, Kind] = {
+    "adamw": Kind(adamw, ("exp_avg", "exp_avg_sq")),
+    "rmsprop": Kind(rmsprop, ("square_avg",)),
+}
+
+SCHEDULES: Mapping[str, Callable[[float], float]] = {
+    "constant": lambda left: 1.0,
+    "linear": lambda left: left,
+    "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2,
+}
+"""Share of the peak rate by the share of the steps after warm-up that is left: 1 at the first of
+them, above 0 at the last.
+"""
+
+
 class Optimizer:
-    """One AdamW with its schedule; `step(n)` takes optimizer step n, counted from 1."""
+    """One optimizer with its schedule; `step(n)` takes optimizer step n, counted from 1."""
 
     def __init__(
-        self, config: OptimizerConfig, master: dict[str, nn.Parameter], team: Ranks | None = None
+        self, config: RunConfig, master: Mapping[str, nn.Parameter], team: Ranks | None = None
     ) -> None:
-        self._config = config
+        self._config = config.optimizer
+        self._span = (
+            config.objective.iteration_steps if config.optimizer.restart else config.learner.steps
+        )
+        """Steps of one schedule."""
         self._team = team or Solo()
         self._master = master
-        self.adamw = torch.optim.AdamW(
-            master.values(),
-            lr=config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self._kind = KINDS[self._config.name]
+        self.inner = self._kind.make(list(master.values()), self._config)
 
     def learning_rate(self, n: int) -> float:
-        """Learning rate of step n: linear warm-up, then constant."""
+        """Learning rate of step n: linear warm-up to the peak, then down by the schedule."""
+        n = self._within(n)
         warmup = self._config.warmup_steps
-        return self._config.lr * min(1.0, n / warmup) if warmup else self._config.lr
+        if n < warmup:
+            return self._config.lr * n / warmup
+        first = max(warmup, 1)  # at the peak
+        left = max(self._span - n + 1, 1) / max(self._span - first + 1, 1)
+        return self._config.lr * SCHEDULES[self._config.schedule](left)
 
-    def step(self, n: int) -> tuple[float, bool]:
-        """Clip and update. Returns the gradient norm before clipping and whether it was clipped.
+    def _within(self, n: int) -> int:
+        """The step's number, within its iteration where each begins anew."""
+        return (n - 1) % self._span + 1 if self._config.restart else n
 
-        Raises FloatingPointError when the norm is not finite; weights and optimizer state are then
-        untouched.
-        """
+    def step(self, n: int) -> Update:
+        """Clip and update; skipped where the norm is not finite, on every rank."""
         for parameter in self._master.values():
             if parameter.grad is None:  # no group had a signal: momentum still moves the weights
                 parameter.grad = torch.zeros_like(parameter)
         norm = self._clip()
         if not math.isfinite(norm):  # the same on every rank
-            raise FloatingPointError(f"the gradient norm of step {n} is {norm}")
-        for group in self.adamw.param_groups:
+            return self.skip(n, f"the gradient norm is {norm}", norm)
+        self._begin(n)
+        self.inner.step()
+        self.inner.zero_grad(set_to_none=True)
+        return Update(norm=norm, clipped=norm > self._config.max_grad_norm)
+
+    def skip(self, n: int, flaw: str, norm: float = 0.0) -> Update:
+        """Leave step n out; its gradients are dropped."""
+        self._begin(n)
+        self.inner.zero_grad(set_to_none=True)
+        return Update(norm=norm, flaw=flaw)
+
+    def _begin(self, n: int) -> None:
+        if self._config.restart and self._within(n) == 1:
+            self.inner.state.clear()
+        for group in self.inner.param_groups:
             group["lr"] = self.learning_rate(n)
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
-        return norm, norm > self._config.max_grad_norm
 
     @torch.no_grad()
     def _clip(self) -> float:
@@ -71,11 +137,11 @@ class Optimizer:
         return float(norm)
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, whole tensor) of the optimizer's memory: both moments and the count of steps. Must
+        """(name, whole tensor) of the optimizer's memory: its moments and the count of steps. Must
         be exhausted, by all ranks together.
         """
         for name, parameter in self._master.items():
-            for key, value in self.adamw.state.get(parameter, {}).items():
+            for key, value in self.inner.state.get(parameter, {}).items():
                 full = whole(value)
                 yield (
                     f"{key}.{name}",
@@ -84,15 +150,20 @@ class Optimizer:
 
     def load(self, file: Path) -> None:
         """Take the memory that `state` gave from a checkpoint's file, written by any number of
-        ranks.
+        ranks. Raises ConfigError for that of another optimizer.
         """
         with safe_open(file, "pt") as tensors:
             there = set(tensors.keys())
             for name, parameter in self._master.items():
                 if f"step.{name}" not in there:
                     continue
+                if f"{self._kind.moments[0]}.{name}" not in there:
+                    raise ConfigError(
+                        f"optimizer.name = {self._config.name!r}: {file} holds the moments of "
+                        "another optimizer; set the one that the run began with"
+                    )
                 state = {"step": tensors.get_tensor(f"step.{name}").to(local(parameter).device)}
-                for key in ("exp_avg", "exp_avg_sq"):
+                for key in self._kind.moments:
                     state[key] = torch.zeros_like(parameter)
                     fill(state[key], tensors.get_slice(f"{key}.{name}"), self._team)
-                self.adamw.state[parameter] = state
+                self.inner.state[parameter] = state

@@ -35,13 +35,13 @@ Packed = Mapping[str, Any]
 
 
 class Training(Protocol):
-    """Every rank's part of training: `sppo.learner.step.Trainer`."""
+    """Every rank's part of training: `sppo.learner.trainer.Trainer`."""
 
     def take_steps(
-        self, shares: Sequence[Sequence[Packed]], normalizers: Sequence[int],
+        self, shares: Sequence[Sequence[Packed]], sizes: Sequence[Mapping[str, int]],
         groups: Mapping[str, Group], version: Version, published: Version,
     ) -> Iterator[Any]:  # fmt: skip
-        """An optimizer step for each share of a mini-batch."""
+        """An optimizer step for each share."""
 
     def measure(
         self, groups: Sequence[Group], version: Version, snapshot: Snapshot | None
@@ -90,9 +90,9 @@ class Train:
     """Take the optimizer steps of one batch."""
 
     shares: Sequence[Sequence[Sequence[Packed]]]
-    """Of each mini-batch, of each rank: its groups."""
-    normalizers: Sequence[int]
-    """Trained completions of each mini-batch."""
+    """Of each step, of each rank: its groups."""
+    sizes: Sequence[Mapping[str, int]]
+    """What is trained in each step, over all ranks."""
     version: str
     published: str
 
@@ -101,7 +101,7 @@ class Train:
         mine = [ranks[rank.team.rank] for ranks in self.shares]
         groups = rank.groups.named([(g["uid"], g["gid"]) for share in mine for g in share])
         version, published = Version.parse(self.version), Version.parse(self.published)
-        return rank.trainer.take_steps(mine, self.normalizers, groups, version, published)
+        return rank.trainer.take_steps(mine, self.sizes, groups, version, published)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from sppo.learner.model import Logprobs, Policy, check_device
 from sppo.learner.optim import Optimizer
 from sppo.learner.orders import AnyPolicy, Rank
 from sppo.learner.ranks import Ranks
-from sppo.learner.step import Trainer
+from sppo.learner.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def make(
     log.info("%s, %d CPU threads, process %d", device, torch.get_num_threads(), os.getpid())
     device = check_device(device, team.rank) if team.size > 1 else device
     policy = _policy(config, team, device, on_forward)
-    optimizer = Optimizer(config.optimizer, policy.master, team)
+    optimizer = Optimizer(config, policy.master, team)
     trainer = Trainer(config, policy, optimizer, team)
     rank = Rank(team=team, policy=policy, optimizer=optimizer, trainer=trainer, groups=groups)
     return rank, trainer

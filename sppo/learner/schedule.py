@@ -18,7 +18,9 @@ class Schedule:
     steps: int
     """At which the run ends."""
     mini_batches: int
-    """Steps of one batch."""
+    """Steps of the first time that a batch is trained."""
+    steps_per_batch: int
+    """Of all times."""
     groups_per_step: int
     """Groups of one batch."""
     lookahead_steps: int
@@ -36,6 +38,7 @@ class Schedule:
         return cls(
             steps=learner.steps,
             mini_batches=learner.mini_batches,
+            steps_per_batch=learner.steps_per_batch,
             groups_per_step=learner.groups_per_step,
             lookahead_steps=learner.lookahead_steps,
             anchor=anchors.make(config.objective.anchor, config.objective.iteration_steps),
@@ -52,14 +55,14 @@ class Schedule:
         """Most tickets that are out and not trained: for the batch in use and `lookahead_steps`
         more, none beyond the last step.
         """
-        batches_left = (self.steps - n) // self.mini_batches
+        batches_left = (self.steps - n) // self.steps_per_batch
         return min(self.lookahead_steps + 1, batches_left) * self.groups_per_step
 
     def stale(
         self, groups: Sequence[Group], version: Version, published: Version, most: int
     ) -> list[Group]:
         """Those of a batch at `version` that are more than `most` steps old when their mini-batch
-        is trained, and would be younger if they were made again, now that generators run
+        is first trained, and would be younger if they were made again, now that generators run
         `published`. Groups of another life have no age.
         """
         size = max(1, self.groups_per_step // self.mini_batches)

@@ -84,10 +84,12 @@ class ShardedPolicy:
         """Rows of the head."""
         return int(self._module.get_output_embeddings().weight.shape[0])
 
-    def logprobs(self, batch: MicroBatch, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
+    def logprobs(
+        self, batch: MicroBatch, *, entropy: bool = False, sampled: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """See `Policy.logprobs`. Every rank calls it equally often, with gradients or without."""
         check_rows(self.family, batch)
-        found: tuple[Tensor, Tensor | None] = self._scorer(batch, entropy)
+        found: tuple[Tensor, Tensor | None] = self._scorer(batch, entropy, sampled)
         self._on_forward()
         return found
 
@@ -197,8 +199,11 @@ class _Scorer(nn.Module):
         self._model = model
         self._logprobs = logprobs
 
-    def forward(self, batch: MicroBatch, entropy: bool) -> tuple[Tensor, Tensor | None]:
-        return completion_logprobs(self._model, batch, self._logprobs, entropy=entropy)
+    def forward(
+        self, batch: MicroBatch, entropy: bool, sampled: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        how = self._logprobs.sampled() if sampled else self._logprobs
+        return completion_logprobs(self._model, batch, how, entropy=entropy)
 
 
 def _parts(scorer: nn.Module) -> Iterator[Any]:

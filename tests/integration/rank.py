@@ -27,7 +27,7 @@ from sppo.learner.ranks import Ranks, Solo, Team
 from sppo.learner.rows import whole
 from sppo.learner.sharded import ShardedPolicy
 from sppo.learner.spool import Spool
-from sppo.learner.step import Trainer
+from sppo.learner.trainer import Trainer
 from sppo.transport.memory import MemoryBroker
 from sppo.types import Version, VersionSpan
 from tests import makers
@@ -82,7 +82,7 @@ def settings(name: str) -> RunConfig:
 
 def make(name: str, policy: Any, team: Ranks, groups: Any) -> tuple[Rank, Keeping, Trainer]:
     """A rank of these settings."""
-    optimizer = Keeping(settings(name).optimizer, policy.master, team)
+    optimizer = Keeping(settings(name), policy.master, team)
     trainer = Trainer(settings(name), policy, optimizer, team)
     rank = Rank(team=team, policy=policy, optimizer=optimizer, trainer=trainer, groups=groups)
     return rank, optimizer, trainer

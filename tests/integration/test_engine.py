@@ -21,7 +21,7 @@ from sppo.errors import TransferAborted
 from sppo.generators.transformers_engine import TransformersEngine
 from sppo.generators.vllm_engine import VllmEngine
 from sppo.learner.model import Logprobs, Policy
-from sppo.learner.step import Trainer
+from sppo.learner.trainer import Trainer
 from sppo.types import Completion, Group, SamplingParams, Version
 from sppo.weights.gloo import GlooSender, digest
 

@@ -14,7 +14,7 @@ import torch
 from sppo.kernels import Backend
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
-from sppo.learner.step import Trainer
+from sppo.learner.trainer import Trainer
 from sppo.types import Version
 from tests import makers
 
@@ -32,7 +32,7 @@ def test_a_step_is_that_of_plain_torch(target: str, tmp_path: Path) -> None:
         config = makers.training(
             groups_per_step=4, lr=1e-3, entropy_coef=0.01, target=target, kernels=kernels
         )
-        trainer = Trainer(config, policy, Optimizer(config.optimizer, policy.master))
+        trainer = Trainer(config, policy, Optimizer(config, policy.master))
         figures = next(iter(trainer.train(groups, Version(epoch="e1", n=2))))
         return figures, [weight.detach() for _, weight in policy.masters()]
 

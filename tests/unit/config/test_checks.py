@@ -108,5 +108,5 @@ def test_what_nothing_obeys_yet_is_refused() -> None:
     for key in checks.PENDING:
         section = key.split(".")[0]
         assert section in ("objective", "optimizer", "learner")
-    with pytest.raises(ValueError, match=r"objective\.reject = 'token': not yet"):
-        checks.pending({"objective": ObjectiveConfig(reject="token")})
+    with pytest.raises(ValueError, match=r"learner\.refill = 2\.0: not yet"):
+        checks.pending({"learner": LearnerConfig(refill=2.0)})

@@ -14,7 +14,7 @@ from sppo.learner import checkpoint
 from sppo.learner.ledger import Ledger
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
-from sppo.learner.step import Trainer
+from sppo.learner.trainer import Trainer
 from sppo.types import Version
 from tests import makers
 
@@ -77,7 +77,7 @@ def test_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
         policy = Policy(
             path, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.bfloat16
         )
-        optimizer = Optimizer(config.optimizer, policy.master)
+        optimizer = Optimizer(config, policy.master)
         return policy, optimizer, Trainer(config, policy, optimizer)
 
     policy, optimizer, trainer = fresh()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sppo.learner import batching, masks
+from sppo.learner import masks
 from tests import families as tiny
 
 
@@ -37,7 +37,7 @@ def test_windows_caps_sinks_and_recurrent_layers_are_the_models_own(
 
 def test_a_family_of_one_row_a_completion_does_not_take_shared_rows(tmp_path: Path) -> None:
     policy = tiny.learner(tiny.save("lfm2", tmp_path))
-    shared = batching.collate([tiny.group()], [0], share_prompt=True, device="cpu")
+    shared = tiny.batch(tiny.group(), share_prompt=True)
     with pytest.raises(ValueError, match="lfm2 takes one row a completion"):
         policy.logprobs(shared)
 
@@ -45,6 +45,6 @@ def test_a_family_of_one_row_a_completion_does_not_take_shared_rows(tmp_path: Pa
 def test_outside_of_a_row_transformers_masks_as_ever(tmp_path: Path) -> None:
     found, model = tiny.group(), tiny.load(tiny.save("mistral", tmp_path))
     before = tiny.plain(model, found).detach()
-    with masks.rows(batching.collate([found], [0], share_prompt=True, device="cpu")):
+    with masks.rows(tiny.batch(found, share_prompt=True)):
         pass
     assert torch.equal(tiny.plain(model, found).detach(), before)

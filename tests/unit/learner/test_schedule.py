@@ -76,3 +76,9 @@ def test_probes_come_with_evaluations_and_while_in_doubt_but_not_where_snapshots
     assert [n for before, n in batches if plan.probes(before, n, doubtful=True)] == [2, 4, 6, 8, 10]
     kept = schedule(anchor="iteration", iteration_steps=4)
     assert not any(kept.probes(before, n, doubtful=True) for before, n in batches)
+
+
+def test_a_batch_of_several_epochs_takes_as_many_more_of_the_steps() -> None:
+    # Given twelve steps, two mini-batches and three epochs: two batches of four groups
+    plan = schedule(mini_batches=2, epochs=3, lookahead_steps=3)
+    assert [plan.outstanding(n) for n in (0, 6, 12)] == [8, 4, 0]

@@ -21,10 +21,9 @@ import numpy as np
 import pytest
 import torch
 
-from sppo.config import LearnerConfig
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
-from sppo.learner.step import Trainer
+from sppo.learner.trainer import Trainer
 from sppo.types import Group, Version
 from tests import makers
 
@@ -83,7 +82,7 @@ def measure(path: str, case: str) -> dict[str, Any]:
     groups = compared(batch()) if changes.pop("compared", False) else batch()
     fresh = changes.pop("fresh", False)
     values = {"groups_per_step": 6, "steps": 60, "lr": 1e-3, "micro_batch_tokens": 64} | changes
-    config = LearnerConfig(**values)
+    config = makers.training(**values)
     policy = Policy(path, device="cpu", logprobs=Logprobs(temperature=0.7), compute=torch.float32)
     for snapshot in ("anchor", "reference"):
         policy.keep(snapshot, device="cpu")  # type: ignore[arg-type]
@@ -93,7 +92,7 @@ def measure(path: str, case: str) -> dict[str, Any]:
     policy.refresh()
     before = [p.detach().clone() for p in policy.master.values()]
     now = Version(epoch=makers.V0.epoch, n=1)
-    published = makers.V0 if config.anchor == "iteration" and not fresh else now
+    published = makers.V0 if config.objective.anchor == "iteration" and not fresh else now
     trainer = Trainer(config, policy, Optimizer(config, policy.master))
     records = list(trainer.train(groups, now, published))
     weights = [p.detach() for p in policy.master.values()]
