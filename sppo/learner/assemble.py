@@ -12,7 +12,7 @@ from typing import Any
 from sppo import compute, families, locks, models
 from sppo.config import RunConfig, is_loopback, to_json
 from sppo.errors import ConfigError, RoleDiedError
-from sppo.learner import rank, ranks
+from sppo.learner import objectives, rank, ranks
 from sppo.learner.batches import Batches
 from sppo.learner.evaluation import Evaluation
 from sppo.learner.fleet import Fleet
@@ -103,7 +103,7 @@ def _assemble(
     records = Records(config, broker, run_dir, pulse)
     records.phase("loading the model")
     own, trainer = rank.make(config, team, config.learner.device, InHand(team, ()), pulse.beat)
-    reference = bool(config.objective.kl_coef)
+    reference = "reference" in objectives.make(config.objective).needs
     lineage = Lineage(config, own, broker.tickets, run_dir / "checkpoints", reference=reference)
     if lineage.resume():
         records.event("resume", step=lineage.n)

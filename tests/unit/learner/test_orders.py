@@ -30,7 +30,7 @@ from tests import makers
 
 MADE: list[Order] = [
     Train(
-        shares=[[[{"uid": "train-0", "gid": "g"}], []]], normalizers=[2], version="e:1",
+        shares=[[[{"uid": "train-0", "gid": "g"}], []]], sizes=[{"completions": 2}], version="e:1",
         published="e:0",
     ),
     Mismatch(groups=[[["train-0", "g"]], []], version="e:1", snapshot=None),
@@ -94,8 +94,8 @@ class Part:
         self.calls.append(("named", list(names)))
         return {uid: makers.group(uid) for uid, _ in names}
 
-    def take_steps(self, shares: Any, normalizers: Any, groups: Any, *versions: Any) -> Any:
-        self.calls.append(("train", shares, normalizers, sorted(groups), *map(str, versions)))
+    def take_steps(self, shares: Any, sizes: Any, groups: Any, *versions: Any) -> Any:
+        self.calls.append(("train", shares, sizes, sorted(groups), *map(str, versions)))
         return iter([1, 2])
 
     def measure(self, groups: Any, version: Any, snapshot: Any) -> list[int]:
@@ -124,7 +124,7 @@ def test_rank_0_tells_the_others_first_and_all_do_the_same() -> None:
 def test_each_rank_trains_and_measures_its_own_share() -> None:
     one, two = {"uid": "train-1", "gid": "g1"}, {"uid": "train-2", "gid": "g2"}
     train = Train(
-        shares=[[[one], [two]], [[two], []]], normalizers=[4, 2], version="e:1", published="e:0"
+        shares=[[[one], [two]], [[two], []]], sizes=[{}, {}], version="e:1", published="e:0"
     )
     mismatch = Mismatch(groups=[[], [("train-2", "g2")]], version="e:1", snapshot="probe")
     for number, shares, names in (
@@ -135,7 +135,7 @@ def test_each_rank_trains_and_measures_its_own_share() -> None:
         assert list(made.stream(train)) == [1, 2]
         assert part.calls == [
             ("named", names),
-            ("train", shares, [4, 2], [uid for uid, _ in names], "e:1", "e:0"),
+            ("train", shares, [{}, {}], [uid for uid, _ in names], "e:1", "e:0"),
         ]
         assert list(made.stream(mismatch)) == [3]
         assert part.calls[-1] == ("measure", ["train-2"] if number else [], "e:1", "probe")

@@ -39,7 +39,8 @@ def sharded(path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sha
 
 def logprobs(policy: Policy | ShardedPolicy) -> torch.Tensor:
     groups = makers.random_groups(np.random.default_rng(0), 3, vocabulary=VOCABULARY)
-    batch = batching.collate(groups, [0, 1, 2], share_prompt=True, device="cpu")
+    (parts,) = batching.plan(groups, 10**6, True)
+    batch = batching.collate(groups, parts, share_prompt=True, device="cpu")
     with torch.no_grad():
         return policy.logprobs(batch)[0]
 
