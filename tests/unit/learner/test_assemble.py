@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from sppo import config
 from sppo.config import RunConfig
-from sppo.errors import WeightSyncError
+from sppo.errors import SppoError, WeightSyncError
 from sppo.generators.fake import VOCABULARY, FakeEngine
 from sppo.generators.loop import Generator
 from sppo.learner import assemble
@@ -40,6 +40,11 @@ def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) ->
 def even(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
     """Rewards even sums of tokens."""
     return [float(int(c) % 2 == 0) for c in completions]
+
+
+def huge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """Finite rewards of which no float32 holds the square."""
+    return [3e19 * i for i, _ in enumerate(completions)]
 
 
 @pytest.fixture(scope="module")
@@ -281,3 +286,18 @@ def test_no_group_is_trained_that_is_older_than_the_limit_and_each_ticket_is_tra
     trained = [uid for line in lines for uid in line["tickets"]]
     assert sorted(trained) == [f"train-{i:09d}" for i in range(12)]
     assert outcome["tickets"] == {"issued": 12, "trained": 12, "twice": 0, "dead": 0}
+
+
+def test_steps_that_are_not_finite_give_up_their_groups_and_end_the_run(
+    model: str, task: str, tmp_path: Path
+) -> None:
+    settings = configuration(model, task, max_reward=1e30, max_skipped=2)
+    scorer = settings.scorer.model_copy(update={"name": f"{__name__}:huge"})
+    life = Life(settings.model_copy(update={"scorer": scorer}), tmp_path)
+    with pytest.raises(SppoError, match=r"2 optimizer steps in a row .*last, step 2: .*max_reward"):
+        life.run()
+    lines = records(tmp_path)
+    assert [(line["step"], line["tickets"]) for line in lines] == [(1, []), (2, [])]
+    letters = life.broker.tickets.dead_letters()
+    assert [letter.uid for letter in letters] == [f"train-{i:09d}" for i in range(4)]
+    assert letters[0].reason.startswith("step 1: ")
