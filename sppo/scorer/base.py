@@ -14,7 +14,6 @@ which it too returns one number. `scorer.name` is a name of `SCORERS` or an impo
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Protocol
 
 import numpy as np
@@ -162,18 +161,6 @@ class InlineScorer:
         self._timeout_s = timeout_s
         self._threads = Threads(SCORERS[name], timeout_s=timeout_s) if name in SCORERS else None
         self._processes: Pool | None = None
-
-    def score_now(self, request: ScoreRequest) -> Scores:
-        """Score without an event loop. Raises as `score` does."""
-
-        async def once() -> Scores:
-            try:
-                return await self.score(request)
-            finally:
-                if self._processes is not None:
-                    self._processes.close()
-
-        return asyncio.run(once())
 
     async def score(self, request: ScoreRequest, turn_s: float | None = None) -> Scores:
         """See `Scorer`.

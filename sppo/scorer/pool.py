@@ -48,12 +48,9 @@ class Pool:
     pool.close()
     """
 
-    def __init__(
-        self, name: str, *, timeout_s: float, load_s: float = LOAD_S, output: int | None = None
-    ) -> None:
+    def __init__(self, name: str, *, timeout_s: float, output: int | None = None) -> None:
         self._name = name
         self._timeout_s = timeout_s
-        self._load_s = load_s
         self._output = output
         self._loop = asyncio.get_running_loop()
         self._processes: list[ScorerProcess] = []
@@ -111,7 +108,7 @@ class Pool:
         async with self._alone:
             if self._suspects is None or self._suspects.child.ended:
                 self._suspects = await ScorerProcess.start(
-                    self._name, limit_s=self._load_s, output=self._output
+                    self._name, limit_s=LOAD_S, output=self._output
                 )
             try:
                 return await self._call(self._suspects, request)
@@ -137,9 +134,7 @@ class Pool:
     def _limit_s(self, process: ScorerProcess) -> float:
         if process.answered:
             return self._timeout_s
-        return self._timeout_s + (
-            self._load_s if self._first_call_s is None else 2 * self._first_call_s
-        )
+        return self._timeout_s + (LOAD_S if self._first_call_s is None else 2 * self._first_call_s)
 
     async def _turn(self, turn_s: float | None) -> ScorerProcess:
         """A process with room for one more group, which is then in its hands; in the order of
@@ -230,9 +225,7 @@ class Pool:
         tries = 1
         while True:
             try:
-                return await ScorerProcess.start(
-                    self._name, limit_s=self._load_s, output=self._output
-                )
+                return await ScorerProcess.start(self._name, limit_s=LOAD_S, output=self._output)
             except ScorerError as error:  # it died: for want of memory, perhaps
                 if tries == START_TRIES:
                     raise ConfigError(str(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import Any
 
@@ -19,6 +20,16 @@ def rewards(scores: Scores) -> list[float]:
     assert scores.rewards is not None
     assert scores.preferences is None
     return [float(r) for r in scores.rewards]
+
+
+def score_now(scorer: base.InlineScorer, asked: ScoreRequest) -> Scores:
+    async def once() -> Scores:
+        try:
+            return await scorer.score(asked)
+        finally:
+            await scorer.close()
+
+    return asyncio.run(once())
 
 
 def request(*completions: str) -> ScoreRequest:
@@ -54,8 +65,8 @@ def test_bad_preferences_name_the_scorer_the_group_and_the_entry(case: str) -> N
 
 
 def test_intransitive_preferences_are_legal_and_rounding_is_mended() -> None:
-    scores = base.InlineScorer(f"{MINE}:rock_paper_scissors").score_now(
-        request("rock", "paper", "scissors")
+    scores = score_now(
+        base.InlineScorer(f"{MINE}:rock_paper_scissors"), request("rock", "paper", "scissors")
     )
     assert scores.rewards is None
     assert scores.preferences is not None
@@ -102,14 +113,14 @@ def test_rewards_are_refused_where_the_objective_compares(
 
 def test_a_users_function_is_found_by_its_import_string_and_never_imported_here() -> None:
     scorer = base.InlineScorer(f"{MINE}:by_length")
-    assert rewards(scorer.score_now(request("a", "bcd"))) == [1.0, 3.0]
+    assert rewards(score_now(scorer, request("a", "bcd"))) == [1.0, 3.0]
     assert MINE not in sys.modules
 
 
 @pytest.mark.parametrize("name", ["nope", "no.such.module:f", f"{MINE}:nope", f"{MINE}:time"])
 def test_an_unknown_scorer_is_named(name: str) -> None:
     with pytest.raises(ConfigError, match=r"scorer\.name"):
-        base.InlineScorer(name).score_now(request("a"))
+        score_now(base.InlineScorer(name), request("a"))
 
 
 BAD_ANSWERS = ["refuses", "one_short", "not_a_number", "too_large", "out_of_float32", "texts"]
@@ -118,7 +129,7 @@ BAD_ANSWERS = ["refuses", "one_short", "not_a_number", "too_large", "out_of_floa
 @pytest.mark.parametrize("function", BAD_ANSWERS)
 def test_a_bad_answer_names_the_scorer_and_the_group(function: str) -> None:
     with pytest.raises(ScorerError, match=f"{function}.*train-7"):
-        base.InlineScorer(f"{MINE}:{function}").score_now(request("a", "b"))
+        score_now(base.InlineScorer(f"{MINE}:{function}"), request("a", "b"))
 
 
 def test_tensors_and_arrays_are_numbers() -> None:

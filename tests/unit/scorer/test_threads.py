@@ -15,13 +15,13 @@ from sppo.errors import RoleDiedError, ScorerError, ScorerRefused
 from sppo.scorer import base
 from sppo.scorer.threads import THREADS
 from sppo.types import ScoreRequest
-from tests.unit.scorer.test_base import request
+from tests.unit.scorer.test_base import request, score_now
 
 
 def test_an_error_of_a_rule_of_ours_would_come_again() -> None:
     bad = ScoreRequest(uid="train-7", question="q", completions=["1"], data={"answer": "none"})
     with pytest.raises(ScorerRefused, match=r"train-7.*holds no number"):
-        base.InlineScorer("last-number").score_now(bad)
+        score_now(base.InlineScorer("last-number"), bad)
 
 
 def test_a_rule_that_takes_too_long_refuses_the_group_and_holds_nobody_else_up(
