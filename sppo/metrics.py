@@ -54,7 +54,8 @@ METRICS: Mapping[str, str] = {
     "grad_norm": "global gradient norm before clipping",
     "grad_clipped": "whether it was clipped",
     "lr": "learning rate",
-    "skipped": "why the optimizer step was left out, figures that are not finite being null; null if it was taken",
+    "skipped": "why the optimizer step was left out, figures that are not finite being null; "
+    "null if it was taken",
     "reward_mean": "mean reward over completions; null for a scorer that compares",
     "tokens": "completion tokens trained",
     "padding_share": "share of the tokens fed that were padding",

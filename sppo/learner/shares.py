@@ -52,7 +52,8 @@ class Item:
     ) -> Item:  # fmt: skip
         """The group with those of its completions that go through the model."""
         return cls(
-            group=group, fed=group.only([i for i, fed in enumerate(fed_K) if fed]), fed_K=tuple(fed_K), keep_K=tuple(keep_K),
+            group=group, fed=group.only([i for i, fed in enumerate(fed_K) if fed]),
+            fed_K=tuple(fed_K), keep_K=tuple(keep_K),
             target_K=None if target_K is None else tuple(target_K), idle=idle,
         )  # fmt: skip
 
@@ -76,8 +77,9 @@ class Item:
     def pack(self) -> Packed:
         """What another rank needs besides the group itself."""
         return {
-            "uid": self.group.uid, "gid": self.group.gid, "fed": list(self.fed_K), "idle": self.idle,
-            "keep": list(self.keep_K), "target": self.target_K and list(self.target_K),
+            "uid": self.group.uid, "gid": self.group.gid, "fed": list(self.fed_K),
+            "idle": self.idle, "keep": list(self.keep_K),
+            "target": self.target_K and list(self.target_K),
         }  # fmt: skip
 
 

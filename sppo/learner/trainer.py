@@ -1,9 +1,9 @@
 """Trains a policy on batches of groups, and compares it with the engines.
 
-    batch ── what is fed, by whom ──▶ log-probs that stand still ──▶ step, step, ... ──▶ a record each
+    batch ── what is fed, by whom ──▶ log-probs that stand still ──▶ step, step, ... ──▶ records
 
-A batch is trained in `learner.mini_batches` disjoint mini-batches, `learner.epochs` times over; each
-is one optimizer step.
+A batch is trained in `learner.mini_batches` disjoint mini-batches, `learner.epochs` times over;
+each is one optimizer step.
 """
 
 from __future__ import annotations

@@ -134,7 +134,8 @@ def test_a_step_is_the_objective_of_these_log_probs(
         if changes.pop("compared", False)
         else on_policy(then, groups)
     )
-    groups = [  # sampled by something near the snapshot: some weights meet their caps and some do not
+    # Sampled by something near the snapshot: some weights meet their caps and some do not.
+    groups = [
         replace(
             g,
             completions=tuple(
