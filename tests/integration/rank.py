@@ -42,6 +42,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "select": "best_worst",
     },
     "batch_softmean": {"target": "batch_softmean", "weight": "none", "mini_batches": 2},
+    "cut": {"target": "softmean", "micro_batch_tokens": 14, "entropy_coef": 0.01},
+    "epochs": {"name": "grpo", "mini_batches": 2, "epochs": 2, "weight": "none"},
 }
 
 
@@ -76,7 +78,7 @@ def groups() -> list[Any]:
 
 def settings(name: str) -> RunConfig:
     return makers.training(
-        groups_per_step=8, steps=60, lr=1e-3, micro_batch_tokens=40, **CONFIGS[name]
+        **{"groups_per_step": 8, "steps": 60, "lr": 1e-3, "micro_batch_tokens": 40} | CONFIGS[name]
     )
 
 
