@@ -112,7 +112,7 @@ def test_roles_by_hand_find_their_run_and_another_configuration_is_refused(shop:
     learner = shop.start("learner", "learner", "--run-dir", "run")
     shop.wait("scorer", "http://127.0.0.4:")
     # When one comes with other settings, it is told which, and both names of them
-    other = shop.start("other", "generator", learner__lr="3e-6")
+    other = shop.start("other", "generator", optimizer__lr="3e-6")
     twin = shop.start("twin", "generator", "--name", "one", generator__engine="transformers")
     assert other.wait(MINUTES) == 2
     assert "optimizer.lr is 3e-06 here and 1e-05 there" in shop.log("other")
