@@ -6,10 +6,11 @@
 Where DPO's sigmoid pulls ever further once winner and loser are told apart, the square stops at a
 gap of 1/(2τ). Log-ratios are means over tokens, as in TRL's `loss_type = "ipo"`.
 
-    PYTHONPATH=examples/objective sppo-cli up quickstart --set objective.name=ipo:Ipo \\
-        --set objective.params='{ tau = 0.1 }'
+    sppo-cli up quickstart --set objective.name=examples.objective.ipo:Ipo \\
+        --set objective.params.tau=0.1
 
-Everything else of a run stays as it is: tickets, engines, weight syncs, ranks, checkpoints. A test:
+from the folder in which `examples` lies, as for a scorer of one's own. Everything else of a run
+stays as it is: tickets, engines, weight syncs, ranks, checkpoints. A test:
 tests/integration/test_own_objective.py.
 """
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sppo import compute
 from sppo.config import RunConfig
+from sppo.config.objectives import READS
 from sppo.errors import BrokerError, ConfigError
 from sppo.launch import aside, machine, reach
 from sppo.launch import run_dir as run_dirs
@@ -63,6 +64,7 @@ def check(config: RunConfig, tell: Tell, *, alone: bool = False) -> Questions:
     if not alone:
         _check_installed(config)
     found = _check_rows(config)
+    _check_objective(config)
     _check_broker(config)
     path = models.resolve(config.model)
     with nullcontext() if alone else _engine_check(config, path):
@@ -80,6 +82,15 @@ def _check_rows(config: RunConfig) -> Questions:
     rules.check_answers(rule, (*found.train, *found.held_out))
     check.rows(found)
     return found
+
+
+def _check_objective(config: RunConfig) -> None:
+    """A class of the user's own is made as the learner will make it. Raises ConfigError."""
+    if config.objective.name in READS:
+        return
+    from sppo.learner import objectives
+
+    objectives.make(config.objective)
 
 
 def _check_broker(config: RunConfig) -> None:

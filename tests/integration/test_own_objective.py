@@ -1,0 +1,65 @@
+"""A run with an objective of the user's own: the example, by its import string."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import REPOSITORY, SMALL_SCORER, processes_below
+from tests.integration.test_end_to_end import CLI, MINUTES, records
+
+STEPS = 4
+SETTINGS = {
+    "compute": "float32",
+    "scorer.name": SMALL_SCORER,
+    "generator.engine": "transformers",
+    "sampling.completions": 4,
+    "task.held_out": 0,
+    "learner.steps": STEPS,
+    "learner.groups_per_step": 4,
+    "learner.mini_batches": 2,
+    "objective.name": "examples.objective.ipo:Ipo",
+    "objective.params.tau": 0.25,
+}
+
+pytestmark = pytest.mark.timeout(6 * MINUTES)
+
+
+def up(run_dir: Path, model: str, **changes: object) -> subprocess.CompletedProcess[str]:
+    settings = SETTINGS | {key.replace("__", "."): value for key, value in changes.items()}
+    return subprocess.run(
+        [CLI, "up", "quickstart", "--run-dir", str(run_dir), f"--set=model.name={model}",
+         *(f"--set={key}={value}" for key, value in settings.items())],
+        capture_output=True, text=True, cwd=REPOSITORY, check=False,
+    )  # fmt: skip
+
+
+def test_an_objective_of_ones_own_trains(small_model: str, tmp_path: Path) -> None:
+    # Given a class that the project does not know
+    run_dir = tmp_path / "run"
+    # When it is named by its import string
+    done = up(run_dir, small_model)
+    # Then every step is taken, with the figures that the class sums up itself
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = records(run_dir)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    gaps = [line["ipo_gap"] for line in lines if line["ipo_gap"] is not None]
+    assert gaps
+    assert all(math.isfinite(line["loss"]) for line in lines)
+    assert gaps[0] == pytest.approx(0, abs=1e-3)  # the policy is its reference before it moves
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["finished"], summary["restarts"]) == (True, {})
+    assert processes_below(run_dir) == []
+
+
+def test_one_that_is_not_there_ends_before_anything_starts(
+    small_model: str, tmp_path: Path
+) -> None:
+    done = up(tmp_path / "run", small_model, objective__name="examples.objective.ipo:Missing")
+    assert done.returncode == 2
+    assert "objective.name = 'examples.objective.ipo:Missing'" in done.stdout + done.stderr
+    assert "has no attribute 'Missing'" in done.stdout + done.stderr
