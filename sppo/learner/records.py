@@ -82,7 +82,7 @@ class Records:
 
     def _step(self, record: dict[str, Any]) -> None:
         # A capped weight cannot tell: that of the ratios before their cap does.
-        size = record.get("effective_sample_size_untruncated", record["effective_sample_size"])
+        size = record.get("effective_sample_size_untruncated", record.get("effective_sample_size"))
         if size is not None and size < LOW_SAMPLE:
             self.warn(
                 "effective sample size",
