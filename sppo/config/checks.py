@@ -13,9 +13,6 @@ from sppo.config.learner import LearnerConfig, OptimizerConfig
 from sppo.config.objective import ObjectiveConfig
 from sppo.config.objectives import GROUPED, ITERATES, READS, SAMPLER, WHOLE_BATCH, having, unread
 
-PENDING: frozenset[str] = frozenset({"learner.refill"})
-"""Settings, or values of them, that nothing obeys yet."""
-
 
 def changed(section: BaseModel) -> dict[str, Any]:
     """Settings of a section that are other than their defaults."""
@@ -26,14 +23,6 @@ def changed(section: BaseModel) -> dict[str, Any]:
         for name, value in values.items()
         if value != fields[name].get_default(call_default_factory=True, validated_data={})
     }
-
-
-def pending(sections: dict[str, BaseModel]) -> None:
-    """Refuse what nothing obeys yet."""
-    for section, settings in sections.items():
-        for name, value in changed(settings).items():
-            if PENDING & {f"{section}.{name}", f"{section}.{name}={value}"}:
-                raise ValueError(f"{section}.{name} = {value!r}: not yet; leave it out")
 
 
 def read(objective: ObjectiveConfig) -> None:

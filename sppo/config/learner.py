@@ -66,8 +66,8 @@ class LearnerConfig(Settings):
     issued again; 0 trains groups of any age.
     """
     refill: Annotated[float, Field(ge=1, le=100)] = 1.0
-    """Further tickets are issued until a batch has enough groups with signal, up to this many times
-    the groups of a batch; 1 issues none.
+    """A batch is filled up until it has `groups_per_step` groups whose scores differ, up to this
+    many times so many groups; 1 takes what comes.
     """
     micro_batch_tokens: Annotated[Positive, FREE] = 4096
     """Tokens, padding included, in one forward and backward; a single larger group goes alone."""

@@ -89,7 +89,6 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _learning_fits(self) -> RunConfig:
         objective, optimizer, learner = self.objective, self.optimizer, self.learner
-        checks.pending({"objective": objective, "optimizer": optimizer, "learner": learner})
         checks.read(objective)
         checks.temperature(objective, self.sampling)
         checks.iterations(objective, optimizer, learner)

@@ -26,6 +26,9 @@ class Batches:
         stops: Stops,
     ) -> None:  # fmt: skip
         self._schedule = Schedule.of(config)
+        self._refill = config.learner.refill
+        self._extra = 0
+        """Groups that the batch at hand wants beyond `learner.groups_per_step`."""
         self._max_staleness = config.learner.max_staleness
         self._timeout_s = config.learner.batch_timeout_s
         self._lineage = lineage
@@ -36,7 +39,7 @@ class Batches:
 
     def admit(self) -> None:
         """Tickets for the batch in use and the next ones."""
-        cap = self._schedule.outstanding(self._lineage.n)
+        cap = self._schedule.outstanding(self._lineage.n) + self._extra
         self._queue.admit(cap, self._lineage.published.n)
 
     def next(self) -> list[Group]:
@@ -59,7 +62,7 @@ class Batches:
 
     def _ready(self) -> list[Group] | None:
         """The oldest groups, if there are enough; those too old to be trained are made again."""
-        groups = self._queue.batch(self._schedule.groups_per_step)
+        groups = self._filled()
         if not groups or not self._max_staleness:
             return groups
         version, published = self._lineage.version, self._lineage.published
@@ -73,4 +76,22 @@ class Batches:
             f"step {version.n}: {len(stale)} groups were older than learner.max_staleness = "
             f"{self._max_staleness} and are made again",
         )
+        return None
+
+    def _filled(self) -> list[Group] | None:
+        """The oldest groups, so many that enough of them have a signal or that the limit of
+        `learner.refill` is reached, in whole mini-batches; None while they have not come.
+        """
+        size, unit = self._schedule.groups_per_step, self._schedule.mini_batches
+        most = int(size * self._refill) // unit * unit
+        count = size
+        while (groups := self._queue.batch(count)) is not None:
+            lacking = size - sum(group.has_signal for group in groups)
+            if lacking <= 0 or count >= most:
+                self._extra = 0
+                return groups
+            count = min(most, count + -(-lacking // unit) * unit)
+        if count - size > self._extra:
+            self._extra = count - size
+            self.admit()
         return None

@@ -102,11 +102,3 @@ def test_one_completion_is_enough_for_few(settings: dict[str, Any], enough: bool
         return
     with pytest.raises(ValueError, match=r"sampling\.completions = 1: .* use 2 or more"):
         checks.completions(objective, sampling)
-
-
-def test_what_nothing_obeys_yet_is_refused() -> None:
-    for key in checks.PENDING:
-        section = key.split(".")[0]
-        assert section in ("objective", "optimizer", "learner")
-    with pytest.raises(ValueError, match=r"learner\.refill = 2\.0: not yet"):
-        checks.pending({"learner": LearnerConfig(refill=2.0)})

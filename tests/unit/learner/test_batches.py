@@ -16,6 +16,8 @@ from sppo.types import Group, Version
 from tests import makers
 from tests.unit.learner.fakes import events, lineage, records, stops
 
+EQUAL = [[0.5, 0.5], [0.5, 0.5]]
+
 
 class Setting:
     """A queue and a fleet that note what is asked of them."""
@@ -118,3 +120,36 @@ def test_without_a_limit_no_group_is_too_old(
     there.batches_in = [[makers.group(version=version), makers.group(version=version)]]
     assert len(there.batches.next()) == 2
     assert there.done == []
+
+
+def test_a_batch_is_filled_up_with_groups_that_have_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def group(i: int, signal: bool) -> Group:
+        return makers.group(f"train-{i:09d}", preferences=None if signal else EQUAL)
+
+    # Given batches of 2 with at most 6 groups, of which the first four tell nothing apart
+    there = Setting(tmp_path, monkeypatch, refill=3.0)
+    come = [group(0, False), group(1, False)]
+    monkeypatch.setattr(there, "batch", lambda count: come[:count] if len(come) >= count else None)
+    monkeypatch.setattr(
+        there, "receive", lambda wait_s: come.append(group(len(come), len(come) > 3)) or 1
+    )
+    # When the learner wants a batch
+    groups = there.batches.next()
+    # Then tickets were issued for what was lacking, and all that came is trained
+    assert [g.has_signal for g in groups] == [False, False, False, False, True, True]
+    assert there.done == [("admit", 6, 0), ("admit", 8, 0)]
+    there.batches.admit()
+    assert there.done[-1] == ("admit", 4, 0)  # the next batch is as large as any
+
+
+def test_filling_up_ends_at_its_factor_in_whole_mini_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Setting(tmp_path, monkeypatch, refill=1.9, groups_per_step=4, mini_batches=2)
+    asked: list[int] = []
+    dull = makers.group("train-000000000", preferences=EQUAL)
+    monkeypatch.setattr(there, "batch", lambda count: asked.append(count) or [dull] * count)
+    assert len(there.batches.next()) == 6
+    assert asked == [4, 6]
