@@ -99,10 +99,11 @@ class Life:
         self._thread.start()
         if stop_after is not None:
             threading.Thread(target=self._stop, args=(stop_after,), daemon=True).start()
-        outcome = assemble.run(self._settings, self.broker, self.run_dir)
-        self.broker.registry.request_stop("workers", "test")
-        self._thread.join(10)
-        return outcome
+        try:
+            return assemble.run(self._settings, self.broker, self.run_dir)
+        finally:
+            self.broker.registry.request_stop("workers", "test")
+            self._thread.join(10)
 
     def _stop(self, step: int) -> None:
         while len(records(self.run_dir)) < step:

@@ -88,8 +88,8 @@ def test_without_questions_nothing_is_asked(tmp_path: Path) -> None:
 
 def test_one_that_takes_too_long_or_that_nobody_scores_ends_the_run(tmp_path: Path) -> None:
     line = lineage(makers.run_config(), tmp_path)
-    asked, _ = evaluation(Queue([], late=9**9), tmp_path, eval={"timeout_s": 0.01})
-    with pytest.raises(SppoError, match=r"step 0 took longer than eval.timeout_s.*is ready"):
+    asked, _ = evaluation(Queue([], late=9**9), tmp_path, learner={"batch_timeout_s": 0.01})
+    with pytest.raises(SppoError, match=r"step 0 got no group .*learner.batch_timeout_s.*is ready"):
         asked.run(line)
     asked, _ = evaluation(Queue([]), tmp_path)
     with pytest.raises(ScorerError, match="given up; the last, eval-7: no scorer"):
