@@ -41,7 +41,7 @@ class OptimizerConfig(Settings):
     )
     """Decay of the running means of gradients and of their squares."""
     weight_decay: float = Field(0.0, ge=0, le=100)
-    """Decoupled weight decay."""
+    """Weight decay: decoupled in AdamW, added to the gradient in RMSprop."""
     max_grad_norm: Scale = 1.0
     """Gradients are clipped to this global norm."""
     max_skipped: Annotated[Positive, FREE] = 3
@@ -70,7 +70,9 @@ class LearnerConfig(Settings):
     many times so many groups; 1 takes what comes.
     """
     micro_batch_tokens: Annotated[Positive, FREE] = 4096
-    """Tokens, padding included, in one forward and backward; a single larger group goes alone."""
+    """Tokens, padding included, in one forward and backward. A larger group is cut between its
+    completions; only a single completion that is larger with its prompt exceeds it.
+    """
     share_prompt: bool = True
     """Run the prompt of a group once instead of once per completion; off by itself for families
     where that is not exact (`docs/families.md`).

@@ -36,8 +36,6 @@ UNMIRRORED = {
     "sppo/generators/transformers_engine.py": "needs a model: tests/integration/test_engine.py",
     "sppo/weights/vllm_gloo.py": "needs vLLM: tests/integration/test_engine.py",
     "sppo/weights/vllm_transfer.py": "needs vLLM: tests/integration/test_engine.py",
-    "sppo/learner/feed.py": "one with the step: tests/unit/learner/test_step.py",
-    "sppo/learner/gathered.py": "one with the step: tests/unit/learner/test_two_passes.py",
     "sppo/weights/nccl.py": "needs GPUs, and vLLM on them",
 }
 """Modules with logic whose tests stand elsewhere, with the reason. At most ten."""
