@@ -19,17 +19,19 @@ from typing import Any
 
 import numpy as np
 
-GROUPS, COMPLETIONS, PROMPT = 8, 8, 60
+COMPLETIONS, PROMPT = 8, 60
+QUIET = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
+"""As in a role: threads that wait do not spin."""
 HERE = Path(__file__).parents[2]
 
 
-def batch(vocabulary: int) -> list[Any]:
+def batch(vocabulary: int, count: int) -> list[Any]:
     """Groups of the quickstart's shape, all with a signal, the same in every process."""
     from sppo.types import Completion, Group, Version, VersionSpan
 
     rng = np.random.default_rng(0)
     groups = []
-    for g in range(GROUPS):
+    for g in range(count):
         completions = []
         for length in rng.integers(4, 17, COMPLETIONS).tolist():
             completions.append(
@@ -54,7 +56,7 @@ def batch(vocabulary: int) -> list[Any]:
     return groups
 
 
-def work() -> None:
+def work(count: int) -> None:
     """One side: a step for every line that comes in, its seconds on a line of their own."""
     from sppo import compute, models
     from sppo.config import load
@@ -77,7 +79,7 @@ def work() -> None:
         compute=compute.dtype(run),
     )  # fmt: skip
     trainer = Trainer(settings, policy, Optimizer(settings, policy.master))
-    groups = batch(policy.vocabulary)
+    groups = batch(policy.vocabulary, count)
     print("ready", flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
@@ -88,10 +90,10 @@ def work() -> None:
 class Side:
     """A process of one checkout."""
 
-    def __init__(self, checkout: Path) -> None:
+    def __init__(self, checkout: Path, groups: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", __file__, "--work"],
-            env=os.environ | {"PYTHONPATH": str(checkout)},
+            [sys.executable, "-P", __file__, "--work", f"--groups={groups}"],
+            env=os.environ | QUIET | {"PYTHONPATH": str(checkout)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -121,12 +123,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("other", type=Path, nargs="?")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--groups", type=int, default=8)
     parser.add_argument("--work", action="store_true")
     asked = parser.parse_args()
     if asked.work:
-        work()
+        work(asked.groups)
         return
-    sides = Side(HERE), Side(asked.other.resolve())
+    sides = Side(HERE, asked.groups), Side(asked.other.resolve(), asked.groups)
     try:
         for side in sides:
             side.step()  # warm
