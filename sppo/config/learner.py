@@ -120,6 +120,17 @@ class LearnerConfig(Settings):
                 f"mini_batches = {self.mini_batches} must divide groups_per_step = "
                 f"{self.groups_per_step}"
             )
+        if self.refill > 1 and self.most_groups == self.groups_per_step:
+            raise ValueError(
+                f"refill = {self.refill:g} adds no whole group to each of mini_batches = "
+                f"{self.mini_batches} of groups_per_step = {self.groups_per_step}; raise it, or "
+                "leave it at 1"
+            )
+        if self.refill > 1 and self.max_staleness:
+            raise ValueError(
+                f"refill = {self.refill:g} and max_staleness = {self.max_staleness} would issue "
+                "tickets that no batch uses; set one of them"
+            )
         if self.steps % self.steps_per_batch:
             raise ValueError(f"{self.per_batch} must divide steps = {self.steps}")
         if (self.kernels, self.device) == ("triton", "cpu"):
@@ -127,6 +138,11 @@ class LearnerConfig(Settings):
                 "kernels = 'triton' needs a GPU, not device = 'cpu'; use 'auto' or 'torch'"
             )
         return self
+
+    @property
+    def most_groups(self) -> int:
+        """Groups of one batch at most, in whole mini-batches (`refill`)."""
+        return int(self.groups_per_step * self.refill) // self.mini_batches * self.mini_batches
 
     @property
     def steps_per_batch(self) -> int:

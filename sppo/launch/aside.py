@@ -80,19 +80,21 @@ def _fork(work: Callable[[], bytes]) -> tuple[int, bytes]:
                 answer = work()
                 _flush()
                 with os.fdopen(writer, "wb") as pipe:
-                    pipe.write(answer)
+                    pipe.write(len(answer).to_bytes(8, "little") + answer)
                 code = 0
         finally:
             os._exit(code)
     os.close(writer)
     try:
         with os.fdopen(reader, "rb") as pipe:
-            answer = pipe.read()
+            # By its length: what the work has forked may hold the pipe open for ever.
+            told = int.from_bytes(pipe.read(8), "little")
+            answer = pipe.read(told)
     except BaseException:
         _end(child)
         raise
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), answer
+    return os.waitstatus_to_exitcode(status), answer if len(answer) == told else b""
 
 
 def _end(child: int) -> None:

@@ -26,7 +26,7 @@ class Batches:
         stops: Stops,
     ) -> None:  # fmt: skip
         self._schedule = Schedule.of(config)
-        self._refill = config.learner.refill
+        self._most = config.learner.most_groups
         self._extra = 0
         """Groups that the batch at hand wants beyond `learner.groups_per_step`."""
         self._max_staleness = config.learner.max_staleness
@@ -83,14 +83,13 @@ class Batches:
         `learner.refill` is reached, in whole mini-batches; None while they have not come.
         """
         size, unit = self._schedule.groups_per_step, self._schedule.mini_batches
-        most = int(size * self._refill) // unit * unit
         count = size
         while (groups := self._queue.batch(count)) is not None:
             lacking = size - sum(group.has_signal for group in groups)
-            if lacking <= 0 or count >= most:
+            if lacking <= 0 or count >= self._most:
                 self._extra = 0
                 return groups
-            count = min(most, count + -(-lacking // unit) * unit)
+            count = min(self._most, count + -(-lacking // unit) * unit)
         if count - size > self._extra:
             self._extra = count - size
             self.admit()

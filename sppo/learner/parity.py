@@ -17,6 +17,7 @@ from sppo.errors import ParityError
 from sppo.learner.gaps import Gaps, likely_cause
 from sppo.learner.lineage import Lineage
 from sppo.learner.model import Snapshot
+from sppo.learner.objectives import anchors
 from sppo.learner.orders import Drop, Keep, Rank
 from sppo.learner.records import Records
 from sppo.types import Group, Version
@@ -89,6 +90,8 @@ class Parity:
         self._rank = rank
         self._measure = measure
         self._records = records
+        self._kept = anchors.make(config.objective.anchor, config.objective.iteration_steps).keeps
+        self._steps_compare = config.policy_temperature == config.sampling.temperature
         self._probing: Version | None = None
         self.probe: float | None = None
         """Nats a token by the newest probe that is done."""
@@ -124,9 +127,10 @@ class Parity:
 
     def start_probe(self, lineage: Lineage) -> None:
         """Remember these weights, so that parity can be measured on what generators sample with
-        them meanwhile.
+        them meanwhile; where the published weights are kept anyway, with those.
         """
-        self._rank.do(Keep(snapshot="probe", device="cpu"))
+        if not self._kept:
+            self._rank.do(Keep(snapshot="probe", device="cpu"))
         self._probing = lineage.version
 
     def finish_probe(self, waiting: Sequence[Group], lineage: Lineage) -> None:
@@ -134,16 +138,20 @@ class Parity:
         version = self._probing
         if version is None:
             return
+        if self._kept:
+            version = lineage.published
         groups = [g for g in waiting if version in g.versions()]
         with self._records.usage.on("probe"):
-            gaps = self._measure(groups[: self._most], version, "probe")
+            snapshot = lineage.snapshot if self._kept else "probe"
+            gaps = self._measure(groups[: self._most], version, snapshot)
         if gaps.mean is None:
             return
         self.probe, self._probing = gaps.mean, None
-        self._rank.do(Drop(snapshot="probe"))
+        if not self._kept:
+            self._rank.do(Drop(snapshot="probe"))
         log.info(
             "probe: mean |engine − learner| log-prob %.2g nats at step %d", gaps.mean, version.n
         )
         # Else the step sees the same tokens, and is judged by them.
-        if version != lineage.published:
+        if version != lineage.published or not self._steps_compare:
             self.judge(gaps, lineage.n)

@@ -90,7 +90,7 @@ class Records:
                 "the policy; lower learner.lookahead_steps or look at the mismatch",
             )
         if flaw := record.get("skipped"):
-            self.warn("skipped", f"step {record['step']} was skipped, its groups given up: {flaw}")
+            self.warn("skipped", f"step {record['step']} was skipped: {flaw}")
         if record["truncated_share"] == 1:
             self.warn(
                 "truncation",

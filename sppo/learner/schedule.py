@@ -28,6 +28,8 @@ class Schedule:
     anchor: Anchor
     reference_every: int
     """0: the reference is never renewed."""
+    steps_compare: bool
+    """Whether steps see the engines' tokens at the engines' temperature."""
     evaluate_every: int
     save_every: int
 
@@ -43,6 +45,7 @@ class Schedule:
             lookahead_steps=learner.lookahead_steps,
             anchor=anchors.make(config.objective.anchor, config.objective.iteration_steps),
             reference_every=config.objective.reference_every * config.objective.iteration_steps,
+            steps_compare=config.policy_temperature == config.sampling.temperature,
             evaluate_every=config.eval.every_steps,
             save_every=learner.checkpoint_every,
         )
@@ -65,7 +68,7 @@ class Schedule:
         is first trained, and would be younger if they were made again, now that generators run
         `published`. Groups of another life have no age.
         """
-        size = max(1, self.groups_per_step // self.mini_batches)
+        size = max(1, len(groups) // self.mini_batches)
         found = []
         for i, group in enumerate(groups):
             sampled = group.versions()
@@ -89,10 +92,11 @@ class Schedule:
 
     def probes(self, before: int, after: int, *, doubtful: bool) -> bool:
         """Whether weights are kept to measure parity at them: with an evaluation, and until doubt
-        is gone. Where published weights are kept anyway their groups are seen by the steps.
+        is gone. Where published weights are kept anyway their groups are seen by the steps, if
+        these can compare.
         """
         due = doubtful or _crossed(before, after, self.evaluate_every)
-        return due and not self.over(after) and not self.anchor.keeps
+        return due and not self.over(after) and not (self.anchor.keeps and self.steps_compare)
 
     def saves(self, before: int, after: int) -> bool:
         """Whether a checkpoint is due; the one at the end comes after the last evaluation."""

@@ -30,7 +30,7 @@ class Skips:
         for step in steps:
             tickets, flaw = step["tickets"], step.get("skipped")
             if flaw:
-                self._in_a_row += 1
+                self._in_a_row += not lost.keys() >= set(tickets)  # once, whatever the epochs
                 self._last = f"step {step['step']}: {flaw}"
                 lost |= {uid: self._last for uid in tickets if uid not in lost}
                 step["tickets"] = []

@@ -88,7 +88,7 @@ def metrics(
         "tokens": tokens,
         "padding_share": sums["padding"] / sums["fed"] if sums["fed"] else 0.0,
         "length_mean": tokens / len(trained) if trained else 0.0,
-        **own,
+        **{name: value for name, value in own.items() if name != "loss" or value is not None},
     }
 
 

@@ -45,6 +45,12 @@ class Correction:
             values_T = values_T * self.ratio_T
         return values_T if self.accepted_T is None else torch.where(self.accepted_T, values_T, 0.0)
 
+    def counted(self, batch: ObjectiveBatch) -> Tensor:
+        """[N] tokens of each completion that are not rejected."""
+        if self.accepted_T is None:
+            return batch.length_N
+        return segment_sum(self.accepted_T.long(), batch.cu_seqlens)
+
     def token_weights(self, cu_seqlens: Tensor) -> Tensor:
         """[T] what a token counts: its completion's weight, times its own; 0 if it is rejected."""
         return self.weighted(torch.repeat_interleave(self.weight_N, cu_seqlens.diff()))

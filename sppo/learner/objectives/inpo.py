@@ -71,7 +71,7 @@ class Inpo:
         i_P, j_P, group_P = all_pairs(kept.group_offsets)
         gap_N = segment_sum(correction.weighted(self._gaps(kept)), kept.cu_seqlens)
         if settings.length_normalize:
-            gap_N = gap_N / kept.length_N
+            gap_N = gap_N / correction.counted(kept).clamp(min=1)
         target_P = self._labels(scores.read(settings, kept), kept, i_P, j_P)
         residual_P = gap_N[i_P] - gap_N[j_P] - settings.eta * target_P
         weight_P = correction.weight_N[i_P] * correction.weight_N[j_P]

@@ -40,7 +40,7 @@ def make(settings: ObjectiveConfig) -> Objective:
     try:
         objective = kind(settings)
         scope, needs = objective.scope, objective.needs
-    except Exception as error:  # whatever a user's class does
+    except (Exception, SystemExit) as error:  # whatever a user's class does
         raise ConfigError(f"{said}: {type(error).__name__}: {error}") from error
     if scope not in get_args(Scope):
         raise ConfigError(f"{said}: scope is {scope!r}, not one of {', '.join(get_args(Scope))}")
@@ -64,7 +64,7 @@ def _imported(name: str, said: str) -> Callable[[ObjectiveConfig], Objective]:
     module, _, attribute = name.partition(":")
     try:
         kind = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever a user's module does
+    except (Exception, SystemExit) as error:  # whatever a user's module does
         raise ConfigError(f"{said}: {type(error).__name__}: {error}") from error
     if not callable(kind):
         raise ConfigError(f"{said}: {attribute} is a {type(kind).__name__}, not a class")

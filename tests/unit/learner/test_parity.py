@@ -60,8 +60,8 @@ def test_later_ones_warn_and_only_a_third_in_a_row_ends_it() -> None:
 class Setting:
     """Parity where every measurement gives `gap` nats, of the groups that it was asked about."""
 
-    def __init__(self, folder: Path, gap: float) -> None:
-        config = makers.training(parity_threshold=0.2, groups_per_step=2)
+    def __init__(self, folder: Path, gap: float, **changes: Any) -> None:
+        config = makers.training(parity_threshold=0.2, groups_per_step=2, **changes)
         self.config = config.model_copy(update={"compute": "float32"})
         self.broker, self.rank, self.gap = MemoryBroker(), FakeRank(), gap
         self.line = lineage(self.config, folder / "c", self.rank)
@@ -117,3 +117,20 @@ def test_a_probe_of_the_published_weights_is_left_to_the_steps_to_judge(tmp_path
     there.parity.finish_probe([makers.group(version=there.line.version)], there.line)
     assert there.parity.probe == pytest.approx(0.3)
     assert not there.parity.doubtful
+
+
+def test_where_steps_are_at_another_temperature_the_published_snapshot_is_probed_and_judged(
+    tmp_path: Path,
+) -> None:
+    # Given an iteration's anchor, whose steps cannot be compared with the engines
+    there = Setting(
+        tmp_path, 0.3, anchor="iteration", iteration_steps=4, temperature=0.5, weight="none"
+    )
+    there.line.advance(2)
+    # When a probe is begun
+    there.parity.start_probe(there.line)
+    there.parity.finish_probe([makers.group(version=there.line.published)], there.line)
+    # Then no copy is made: the weights that generators run are kept already; and it is judged
+    assert there.asked == [(1, there.line.published, "anchor")]
+    assert there.rank.orders == [Keep(snapshot="anchor", device="cpu")]  # by the iteration
+    assert there.parity.doubtful

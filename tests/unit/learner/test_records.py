@@ -84,7 +84,7 @@ def test_a_step_that_was_skipped_is_said_and_recorded_without_figures(tmp_path: 
         pass
     assert [line["skipped"] for line in written(tmp_path)] == ["nan"]
     (warning,) = events(broker, "warning")
-    assert warning["text"] == "step 1 was skipped, its groups given up: nan"
+    assert warning["text"] == "step 1 was skipped: nan"
 
 
 def test_records_of_a_line_that_was_given_up_go(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def test_groups_are_stale_by_the_step_in_which_they_would_be_trained() -> None:
     assert stale(group(3), group(2), group(3), group(2)) == [1, 2, 3]
     # What generators run now is as young as can be; another life's groups have no age
     assert stale(group(4), group(4), group(4), group(0, "f"), most=1) == []
+    # In a batch of eight mini-batches are of four: at steps 6 and 7
+    assert stale(*[group(3) for _ in range(8)], most=3) == [4, 5, 6, 7]
 
 
 def test_evaluations_and_checkpoints_come_where_their_multiple_is_crossed() -> None:
@@ -76,6 +78,9 @@ def test_probes_come_with_evaluations_and_while_in_doubt_but_not_where_snapshots
     assert [n for before, n in batches if plan.probes(before, n, doubtful=True)] == [2, 4, 6, 8, 10]
     kept = schedule(anchor="iteration", iteration_steps=4)
     assert not any(kept.probes(before, n, doubtful=True) for before, n in batches)
+    # Steps at another temperature than the engines' see nothing to compare
+    apart = schedule(anchor="iteration", iteration_steps=4, temperature=0.5, weight="none")
+    assert [n for before, n in batches if apart.probes(before, n, doubtful=False)] == [4, 8]
 
 
 def test_a_batch_of_several_epochs_takes_as_many_more_of_the_steps() -> None:

@@ -32,6 +32,15 @@ def test_over_several_epochs_each_ticket_is_named_by_the_first_step_that_trained
     assert [s["tickets"] for s in steps] == [[], ["b"], [], ["a"], [], []]
 
 
+def test_a_batch_that_is_skipped_in_every_epoch_counts_once() -> None:
+    skips = Skips(2)
+    skips.sort_out([step(n, "a", "b", skipped=NAN) for n in (1, 2, 3)])
+    skips.check()
+    skips.sort_out([step(n, "c", "d", skipped=NAN) for n in (4, 5, 6)])
+    with pytest.raises(SppoError, match="2 optimizer steps in a row"):
+        skips.check()
+
+
 def test_only_so_many_in_a_row_end_the_run_with_what_to_look_at() -> None:
     skips = Skips(3)
     skips.sort_out([step(1, "a", skipped=NAN), step(2, "b", skipped=NAN)])
