@@ -75,9 +75,11 @@ def test_a_run_by_preferences_survives_bad_answers_and_a_stop_between_snapshots(
         assert 0 <= line["kl"] < 1
         assert math.isfinite(line["loss"])
         assert line["residual_std"] > 0
-        assert line["length_mean"] * 8 == pytest.approx(
-            line["tokens"]
-        )  # the best and the worst of four groups
+        # The best and the worst of four groups: one completion of a group whose win rates all tie
+        trained = line["tokens"] / line["length_mean"]
+        assert trained == pytest.approx(round(trained))
+        assert 4 < round(trained) <= 8
+    assert max(line["tokens"] / line["length_mean"] for line in lines) == pytest.approx(8)
     # And the tickets that the judge contradicted itself about are dead letters, with its name and
     # the entry
     summary = json.loads((run_dir / "summary.json").read_text())
