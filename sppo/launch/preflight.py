@@ -93,6 +93,14 @@ def _check_objective(config: RunConfig) -> None:
     objectives.make(config.objective)
 
 
+def _check_scores(config: RunConfig, compared: bool) -> None:
+    """A class of the user's own gets what it needs of the scorer. Raises ConfigError."""
+    from sppo.learner import objectives
+
+    made = objectives.make(config.objective)
+    objectives.check_scores(made, config.objective, compared=compared)
+
+
 def _check_broker(config: RunConfig) -> None:
     if not config.broker.url:
         return
@@ -116,7 +124,9 @@ def _check_parts(config: RunConfig, path: str, found: Questions, tell: Tell, alo
     tokenizer = models.load_tokenizer(path)
     model_check.check(config, path, tokenizer)
     if config.scorer.url or config.scorer.name in base.SCORERS or not alone:
-        check_scorer(config, found, tell)
+        compared = check_scorer(config, found, tell)
+        if compared is not None and config.objective.name not in READS:
+            _check_scores(config, compared)
     check.prompts(config, found, tokenizer)
 
 

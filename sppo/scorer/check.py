@@ -22,8 +22,9 @@ PROBES = 3
 SLOW_S = 5.0
 
 
-def check_scorer(config: RunConfig, found: Questions, tell: Callable[[str], None]) -> None:
-    """Have the scorer score a group as training asks it to, and one as an evaluation does.
+def check_scorer(config: RunConfig, found: Questions, tell: Callable[[str], None]) -> bool | None:
+    """Have the scorer score a group as training asks it to, and one as an evaluation does; returns
+    whether it compared, None where it was not asked for several completions.
 
     A user's function runs in a process of its own, as in the run, and is called once for each if it
     answers; what it prints is not shown. Its import has `pool.LOAD_S`, and so has its first call
@@ -37,14 +38,14 @@ def check_scorer(config: RunConfig, found: Questions, tell: Callable[[str], None
     if not settings.url:
         check_name(settings.name)
         if config.launch.ray_address and settings.gpus:
-            return  # where it will run there is a GPU, here there may be none
+            return None  # where it will run there is a GPU, here there may be none
     with tempfile.TemporaryFile() as printed:
-        asyncio.run(_check(config, found, printed, tell))
+        return asyncio.run(_check(config, found, printed, tell))
 
 
 async def _check(
     config: RunConfig, found: Questions, printed: IO[bytes], tell: Callable[[str], None]
-) -> None:
+) -> bool | None:
     settings = config.scorer
     name = f"scorer.url = {settings.url!r}" if settings.url else f"scorer.name = {settings.name!r}"
     with_mend = "; return one number for a single completion, or set task.held_out = 0"
@@ -63,6 +64,7 @@ async def _check(
     finally:
         slow.cancel()
         await scorer.close()
+    return scorer.compared
 
 
 class _Asked:
@@ -70,6 +72,8 @@ class _Asked:
 
     def __init__(self, config: RunConfig, output: int) -> None:
         self._config = config
+        self.compared: bool | None = None
+        """Whether its last answer about several completions were preferences."""
         settings = config.scorer
         token = settings.token.get_secret_value()
         self._http: HttpScorer | None = None
@@ -89,6 +93,7 @@ class _Asked:
         elif self._http is not None:
             scores = await self._http.probe(request)
         if scores is not None and len(request.completions) > 1:
+            self.compared = scores.preferences is not None
             check_kind(scores, self._config.objective, "the scorer")
 
     async def close(self) -> None:

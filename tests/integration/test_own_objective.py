@@ -63,3 +63,13 @@ def test_one_that_is_not_there_ends_before_anything_starts(
     assert done.returncode == 2
     assert "objective.name = 'examples.objective.ipo:Missing'" in done.stdout + done.stderr
     assert "has no attribute 'Missing'" in done.stdout + done.stderr
+
+
+def test_one_that_compares_is_refused_where_the_scorer_gives_rewards(
+    small_model: str, tmp_path: Path
+) -> None:
+    name = "tests.integration.comparing:Comparing"
+    done = up(tmp_path / "run", small_model, objective__name=name)
+    assert done.returncode == 2
+    assert f"objective.name = {name!r} needs preferences" in done.stdout + done.stderr
+    assert "return a [K, K] matrix" in done.stdout + done.stderr
