@@ -76,11 +76,14 @@ class GroupQueue:
             log.info("%d open tickets issued again", len(wanted))
 
     def admit(self, cap: int, n: int) -> None:
-        """Issue tickets until `cap` are outstanding."""
+        """Issue tickets until `cap` are outstanding. Those whose groups an earlier life has
+        claimed need no work: it may have moved them to the disk, and the broker forgotten them.
+        """
         self._n = n
-        fresh = []
+        indices = []
         while self._ledger.outstanding < cap:
-            fresh.append(self._tickets.training(self._ledger.issue(), n))
+            indices.append(self._ledger.issue())
+        fresh = [self._tickets.training(i, n) for i in indices if i not in self._ready]
         if fresh:
             point("learner.admit.numbered")
         results = self._broker.tickets.issue(fresh)

@@ -307,6 +307,23 @@ def test_what_would_fill_the_broker_moves_to_the_disk_and_survives_a_crash(
     assert second.step(2) == ["train-000000003", "train-000000004"]
 
 
+def test_groups_that_moved_to_the_disk_before_their_ticket_was_issued_are_not_made_again(
+    server: MemoryBroker, tmp_path: Path
+) -> None:
+    first = Life(server, "a")
+    first.queue.admit(5, 0)
+    first.generate(5)
+    # A life with no checkpoint claims all five, and moves them away before it has issued five.
+    second = Life(server, "b", folder=tmp_path, limits=BrokerConfig(max_groups=4))
+    second.queue.reconcile(0)
+    second.queue.admit(2, 0)
+    assert second.step(2) == ["train-000000000", "train-000000001"]
+    assert len(list((tmp_path / "spool").iterdir())) == 5
+    second.queue.admit(3, 0)
+    assert second.generate(10) == []
+    assert second.step(3) == [f"train-{i:09d}" for i in (2, 3, 4)]
+
+
 def test_a_poison_frame_is_quarantined_and_its_ticket_given_up_after_three(
     server: MemoryBroker, tmp_path: Path
 ) -> None:
