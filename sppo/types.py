@@ -67,6 +67,8 @@ class Ticket:
     sampling: SamplingParams
     min_version: int
     """Oldest `n` that may begin sampling this ticket."""
+    messages: tuple[tuple[str, str], ...] = ()
+    """The whole prompt as (role, content), for the scorer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +211,19 @@ class ScoreRequest:
 
     uid: str
     question: str
+    """The last user message."""
     completions: Sequence[str]
+    """[K] texts, special tokens left out."""
     data: Mapping[str, Any]
+    """Every column of the row."""
+    messages: Sequence[tuple[str, str]] = ()
+    """The whole prompt as (role, content); empty where only the question is known."""
+    finish_reasons: Sequence[str] = ()
+    """[K] `stop`, or `length` for a completion that was cut; empty where unknown."""
+    lengths: Sequence[int] = ()
+    """[K] tokens; empty where unknown."""
+    versions: Sequence[str] = ()
+    """[K] label of the version that sampled the last token; empty where unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +234,10 @@ class Scores:
     """[K]"""
     preferences: NDArray[np.float32] | None = None
     """[K, K], see `Group.preferences`."""
+    details: Sequence[Mapping[str, Any]] | None = None
+    """[K] what the scorer has to say of each completion, as JSON objects; nothing is trained on
+    it.
+    """
 
 
 def digest(*parts: str) -> str:

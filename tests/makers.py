@@ -27,6 +27,7 @@ def ticket(uid: str = "train-000000000", *, min_version: int = 0, **changes: Any
         "scorer_data": {"answer": "2", "metadata": {"digits": [1, 1]}},
         "sampling": SamplingParams(completions=2, temperature=0.7, max_tokens=4, seed=5),
         "min_version": min_version,
+        "messages": (("system", "Be brief."), ("user", "what is 1 + 1?")),
     }
     return Ticket(**(values | changes))
 

@@ -164,6 +164,10 @@ class Generator:
             question=ticket.question,
             completions=[c.text for c in completions],
             data=ticket.scorer_data,
+            messages=ticket.messages,
+            finish_reasons=[c.finish_reason for c in completions],
+            lengths=[len(c.token_ids) for c in completions],
+            versions=[str(c.spans[-1].version) for c in completions if c.spans],
         )
         scores = await self._scorer.score(request)
         point("generator.scored")

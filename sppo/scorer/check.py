@@ -113,6 +113,8 @@ async def _refusal(scorer: _Asked, questions: Sequence[Question], completions: i
             question=question.text,
             completions=made_up(question, completions),
             data=question.data,
+            messages=question.messages,
+            finish_reasons=["stop"] * completions,
         )
         try:
             await scorer.score(request)

@@ -108,6 +108,7 @@ def _check_travel(question: Question) -> None:
         scorer_data=question.data,
         sampling=SamplingParams(completions=1, temperature=1.0, max_tokens=1, seed=0),
         min_version=0,
+        messages=question.messages,
     )
     try:
         packed = codec.pack_ticket(ticket)

@@ -92,6 +92,7 @@ def _ticket(
         prompt_ids=tuple(ids),
         question=question.text,
         scorer_data=question.data,
+        messages=question.messages,
         sampling=sampling,
         min_version=min_version,
     )

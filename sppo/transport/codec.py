@@ -203,6 +203,7 @@ def pack_ticket(ticket: Ticket) -> bytes:
             "max_tokens": ticket.sampling.max_tokens,
             "seed": ticket.sampling.seed,
             "min_version": ticket.min_version,
+            "messages": ticket.messages,
         }
     )
 
@@ -224,6 +225,7 @@ def unpack_ticket(data: bytes) -> Ticket:
                 seed=int(fields["seed"]),
             ),
             min_version=int(fields["min_version"]),
+            messages=tuple((_text(role), _text(words)) for role, words in fields["messages"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadFrame(f"malformed ticket: {error}") from error
