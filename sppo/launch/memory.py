@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import psutil
 
-SAMPLE_S = 5.0
+SAMPLE_S = 15.0
 GROWTH = 1.01
 
 
