@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 LOCK := requirements/cpu.txt
 
-.PHONY: demo test test-unit test-kernels faults test-faults check lint types imports setup docs families lock clean
+.PHONY: demo test test-unit test-kernels faults test-faults check checkers lint types imports setup docs families lock clean
 
 demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
@@ -28,7 +28,11 @@ faults: setup
 test-faults: setup
 	FAULTS=long $(BIN)/python -m pytest tests/faults
 
-check: lint types imports test-unit
+# The unit tests mostly compute in one process, so the checkers run beside them.
+check: setup
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line checkers test-unit
+
+checkers: lint types imports
 
 lint: setup
 	$(BIN)/ruff format --check .
