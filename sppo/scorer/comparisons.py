@@ -42,7 +42,7 @@ def pairs(compare: Compare, k: int, *, opponents: int, uid: str) -> tuple[Pair, 
         found = {_ordered(i, (i + step) % k) for i in range(k) for step in steps}
     elif compare == "anchors":
         drawn = random.Random(f"anchors {uid}").sample(range(k), min(opponents, k))
-        found = {_ordered(i, anchor) for anchor in drawn for i in range(k) if i != anchor}
+        found = {_ordered(i, j) for j in drawn for i in range(k) if i != j}
     elif compare != "reference":
         raise ValueError(f"compare = {compare!r}: there are {', '.join(COMPARE)}")
     return tuple(sorted(found))
