@@ -73,6 +73,10 @@ class LearnerConfig(Settings):
     """Tokens, padding included, in one forward and backward. A larger group is cut between its
     completions; only a single completion that is larger with its prompt exceeds it.
     """
+    recompute: Annotated[Literal["auto", "on", "off"], FREE] = "auto"
+    """Compute each layer again in the backward pass and keep only its input: a fraction of the
+    memory of activations, for a third more work. `auto` does on a GPU.
+    """
     share_prompt: bool = True
     """Run the prompt of a group once instead of once per completion; off by itself for families
     where that is not exact (`docs/families.md`).

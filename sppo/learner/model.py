@@ -27,6 +27,7 @@ from sppo.families import Family
 from sppo.kernels import Backend, Head, linear_logprob, pick_backend
 from sppo.learner import masks
 from sppo.learner.batching import MicroBatch
+from sppo.learner.layers import decoder_layers, recompute
 from sppo.learner.ranks import Solo
 from sppo.learner.rows import fill
 from sppo.weights import names
@@ -79,9 +80,10 @@ class Policy:
 
     def __init__(
         self, path: str, *, device: str, logprobs: Logprobs, compute: torch.dtype,
-        on_forward: Callable[[], None] = lambda: None,
+        recomputed: bool = False, on_forward: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         """Load from a folder in Hugging Face format; `on_forward` is called after each micro-batch.
+        With `recomputed` its layers are computed again in the backward pass.
 
         Raises ConfigError for a model of a family that is not computed exactly (`sppo.families`).
         """
@@ -98,6 +100,9 @@ class Policy:
         ).to(device)
         self.module.eval()  # dropout off: log-probs must be those of the policy
         check_head(self.module, path)
+        if recomputed:
+            none = 'learner.recompute = "off"'
+            recompute(decoder_layers(self.module, trunk(self.module), setting=none))
         self.base_dtype = stored_dtype(path)
         self._compute = compute
         self._snapshots: dict[Snapshot, dict[str, Tensor]] = {}

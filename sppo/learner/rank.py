@@ -48,6 +48,7 @@ def _policy(
         "device": device,
         "logprobs": Logprobs.of(config, device),
         "compute": compute.dtype(config),
+        "recomputed": recomputed(config, device),
         "on_forward": on_forward,
     }
     log.info("computing in %s", config.compute)
@@ -56,3 +57,9 @@ def _policy(
     from sppo.learner.sharded import ShardedPolicy
 
     return ShardedPolicy(path, team, **how)
+
+
+def recomputed(config: RunConfig, device: str) -> bool:
+    """Whether layers are computed again in the backward pass, by `learner.recompute`."""
+    asked = config.learner.recompute
+    return device != "cpu" if asked == "auto" else asked == "on"

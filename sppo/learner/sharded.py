@@ -25,6 +25,7 @@ from torch.distributed.tensor import DTensor, Shard
 from sppo import families, models
 from sppo.errors import ConfigError
 from sppo.learner.batching import MicroBatch
+from sppo.learner.layers import decoder_layers, recompute
 from sppo.learner.model import (
     Logprobs,
     Snapshot,
@@ -44,7 +45,7 @@ class ShardedPolicy:
 
     def __init__(
         self, path: str, team: Ranks, *, device: str, logprobs: Logprobs, compute: torch.dtype,
-        on_forward: Callable[[], None] = lambda: None,
+        recomputed: bool = False, on_forward: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         """Each rank reads its own rows of the weights; no rank holds the whole model.
 
@@ -64,7 +65,10 @@ class ShardedPolicy:
             param_dtype=None if compute is torch.float32 else compute, reduce_dtype=torch.float32,
             cast_forward_inputs=False,
         )  # fmt: skip
-        for layer in _layers(self._module, path):
+        layers = decoder_layers(self._module, trunk(self._module), setting="learner.ranks = 1")
+        if recomputed:
+            recompute(layers)
+        for layer in layers:
             fully_shard(layer, mesh=team.mesh, mp_policy=dtypes)
         # The root stays whole from forward to backward: the head's product keeps a reference to its
         # weight.
@@ -236,14 +240,3 @@ def _materialise(scorer: nn.Module, team: Ranks, device: str) -> None:
         for group in part._get_fsdp_state()._fsdp_param_groups:
             for fsdp_param in group.fsdp_params:
                 fsdp_param.reset_sharded_param()  # it pads shards that are not of equal size
-
-
-def _layers(model: Any, path: str) -> nn.ModuleList:
-    """The list of modules under the base model that is as long as the configuration says."""
-    count = model.config.get_text_config().num_hidden_layers
-    found = [m for m in trunk(model).modules() if isinstance(m, nn.ModuleList) and len(m) == count]
-    if not found:
-        raise ConfigError(
-            f"model.name: {path} has no list of {count} decoder layers, so learner.ranks must be 1"
-        )
-    return found[0]

@@ -33,6 +33,7 @@ RESUME_MAY_CHANGE = {
     "learner.micro_batch_tokens",
     "learner.parity_threshold",
     "learner.ranks",
+    "learner.recompute",
     "learner.snapshot",
     "learner.steps",
     "learner.threads",

@@ -30,3 +30,12 @@ def test_one_rank_has_the_base_models_weights(tmp_path: Path) -> None:
     assert all(w.dtype == torch.float32 for w in masters.values())
     kept = dict(own.stream(Weights(snapshot="probe")))
     assert all(torch.equal(w, masters[k].bfloat16()) for k, w in kept.items())
+
+
+def test_layers_are_computed_again_on_a_gpu_or_where_it_is_asked_for() -> None:
+    def run(asked: str) -> config.RunConfig:
+        return makers.run_config(learner={"recompute": asked})
+
+    assert [rank.recomputed(run("auto"), device) for device in ("cpu", "cuda:0")] == [False, True]
+    assert rank.recomputed(run("on"), "cpu")
+    assert not rank.recomputed(run("off"), "cuda:0")

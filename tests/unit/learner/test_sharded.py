@@ -98,3 +98,21 @@ def test_an_export_is_read_as_any_other_model(sharded: ShardedPolicy, tmp_path: 
     read = AutoModelForCausalLM.from_pretrained(tmp_path / "export", dtype=torch.float32)
     written = dict(sharded.masters())
     assert all(torch.equal(p, written[name]) for name, p in read.named_parameters())
+
+
+def test_layers_that_are_computed_again_give_the_gradients_of_the_whole_model(
+    sharded: ShardedPolicy, path: str
+) -> None:
+    how = Logprobs(temperature=0.7)
+    whole = Policy(path, device="cpu", logprobs=how, compute=torch.float32)
+    again = ShardedPolicy(
+        path, sharded._team, device="cpu", logprobs=how, compute=torch.float32, recomputed=True
+    )
+    groups = makers.random_groups(np.random.default_rng(0), 3, vocabulary=VOCABULARY)
+    (parts,) = batching.plan(groups, 10**6, True)
+    for policy in (whole, again):
+        batch = batching.collate(groups, parts, share_prompt=True, device="cpu")
+        (policy.logprobs(batch)[0] ** 2).sum().backward()  # type: ignore[no-untyped-call]
+    for name, parameter in whole.master.items():
+        assert parameter.grad is not None
+        assert torch.allclose(again.master[name].grad.full_tensor(), parameter.grad, atol=1e-5)

@@ -1,0 +1,54 @@
+"""A model's decoder layers, and what they keep between forward and backward.
+
+A layer keeps some thirty values for each token and hidden unit until the backward pass. Computed
+again there, it keeps its input alone, for a third more work: activations then grow with one layer,
+not with all of them (arXiv 1604.06174).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from sppo.errors import ConfigError
+
+
+def decoder_layers(model: Any, trunk: Any, *, setting: str) -> nn.ModuleList:
+    """The list of modules below `trunk` that is as long as the configuration says.
+
+    Raises ConfigError naming the `setting` that needs it if there is none.
+    """
+    count = model.config.get_text_config().num_hidden_layers
+    found = [m for m in trunk.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if not found:
+        raise ConfigError(
+            f"model.name: {type(model).__name__} has no list of {count} decoder layers; set "
+            f"{setting}"
+        )
+    return found[0]
+
+
+def recompute(layers: nn.ModuleList) -> None:
+    """From now on these layers are computed again in the backward pass.
+
+    What stands around a layer's forward, such as the hooks by which FSDP2 gathers its weights,
+    stays outside.
+    """
+    for layer in layers:
+        layer.forward = _again(layer.forward)
+
+
+def _again(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(forward)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        # No random numbers to bring back: dropout is off.
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    return run

@@ -1,0 +1,100 @@
+"""Layers that are computed again give the same gradients, and keep their inputs alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sppo.errors import ConfigError
+from sppo.learner import batching
+from sppo.learner.layers import decoder_layers
+from sppo.learner.model import Logprobs, Policy
+from sppo.types import Group
+from tests.unit.learner.tiny import VOCABULARY
+
+LAYERS = 6
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 96,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
+
+
+@pytest.fixture(params=["Llama", "Qwen3", "Gemma2"], scope="module")
+def deep(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model of a family; Gemma 2 has sliding windows and soft caps."""
+    import transformers
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp(request.param)
+    window = {"sliding_window": 4} if request.param == "Gemma2" else {}
+    config = getattr(transformers, f"{request.param}Config")(**SIZES, **window)
+    getattr(transformers, f"{request.param}ForCausalLM")(config).save_pretrained(folder)
+    return str(folder)
+
+
+def trained(
+    path: str, groups: list[Group], *, recomputed: bool, compute: torch.dtype, share: bool
+) -> tuple[dict[str, Tensor], int]:
+    """Gradients of a loss of every log-prob and entropy, and the bytes kept for the backward."""
+    policy = Policy(
+        path, device="cpu", logprobs=Logprobs(temperature=0.7), compute=compute,
+        recomputed=recomputed,
+    )  # fmt: skip
+    (parts,) = batching.plan(groups, 10**6, share)
+    batch = batching.collate(groups, parts, share_prompt=share, device="cpu")
+    known = {p.data_ptr() for p in policy.module.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in known:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        logprob_T, entropy_T = policy.logprobs(batch, entropy=True)
+        assert entropy_T is not None
+        loss = (logprob_T**2).sum() + entropy_T.sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return {k: p.grad for k, p in policy.master.items() if p.grad is not None}, sum(kept.values())
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_gradients_are_equal_to_the_bit_and_less_is_kept(
+    deep: str, groups: list[Group], compute: torch.dtype, share: bool
+) -> None:
+    plain, kept = trained(deep, groups, recomputed=False, compute=compute, share=share)
+    again, fewer = trained(deep, groups, recomputed=True, compute=compute, share=share)
+    assert plain.keys() == again.keys() != set()
+    assert all(torch.equal(gradient, again[name]) for name, gradient in plain.items())
+    assert fewer < kept / 3
+
+
+def test_without_gradients_nothing_is_kept(deep: str, groups: list[Group]) -> None:
+    with torch.no_grad():
+        policy = Policy(
+            deep, device="cpu", logprobs=Logprobs(temperature=0.7), compute=torch.float32,
+            recomputed=True,
+        )  # fmt: skip
+        (parts,) = batching.plan(groups, 10**6, True)
+        batch = batching.collate(groups, parts, share_prompt=True, device="cpu")
+        assert not policy.logprobs(batch)[0].requires_grad
+
+
+def test_a_model_without_a_list_of_layers_is_refused_with_the_mend() -> None:
+    class Odd(nn.Module):
+        config: Any = type(
+            "C", (), {"get_text_config": lambda _: type("T", (), {"num_hidden_layers": 3})}
+        )()
+
+    with pytest.raises(ConfigError, match=r"no list of 3 decoder layers; set learner.ranks = 1"):
+        decoder_layers(odd := Odd(), odd, setting="learner.ranks = 1")
