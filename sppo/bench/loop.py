@@ -191,7 +191,7 @@ def resolved(overrides: Sequence[str]) -> RunConfig:
                 f"--set {override}: `bench loop` chooses {key} itself; its length is --steps"
             )
     config = settings.load(PRESET, [*overrides, "learner.device=cpu"])
-    rules = [name for name in SCORERS if name not in COMPARE]
+    rules = [name for name, found in SCORERS.items() if callable(found) and name not in COMPARE]
     if config.scorer.name not in rules or config.scorer.url or config.objective.needs_preferences:
         raise ConfigError(
             f"scorer.name = {config.scorer.name!r}: TRL's side takes a rule of ours that gives "

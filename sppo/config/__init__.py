@@ -9,7 +9,7 @@ from sppo.config.data import ModelConfig, SamplingConfig, TaskConfig
 from sppo.config.dump import identity, to_json, to_toml, with_secrets
 from sppo.config.learner import LearnerConfig, OptimizerConfig
 from sppo.config.load import from_json, load, origins
-from sppo.config.names import RESUME_MAY_CHANGE, ROLES_MAY_DIFFER, SECRETS
+from sppo.config.names import RESUME_MAY_CHANGE, ROLES_MAY_DIFFER, SECRETS, setting
 from sppo.config.objective import ObjectiveConfig
 from sppo.config.reference import reference
 from sppo.config.renamed import RENAMED, flatten
@@ -50,6 +50,7 @@ __all__ = [
     "origins",
     "presets",
     "reference",
+    "setting",
     "to_json",
     "to_toml",
     "utf8",

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from sppo.config.broker import BrokerConfig
-from sppo.config.names import ROLES_MAY_DIFFER
+from sppo.config.names import ROLES_MAY_DIFFER, setting
 from sppo.config.renamed import flatten
 from sppo.config.run import RunConfig
 
@@ -37,4 +37,4 @@ def with_secrets(config: RunConfig, *, broker: BrokerConfig, scorer_token: str) 
 def identity(config: RunConfig) -> dict[str, Any]:
     """The settings that every role of one run must share, by name."""
     values = flatten(json.loads(to_json(config)))
-    return {key: value for key, value in values.items() if key not in ROLES_MAY_DIFFER}
+    return {key: value for key, value in values.items() if setting(key) not in ROLES_MAY_DIFFER}

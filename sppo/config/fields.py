@@ -35,6 +35,7 @@ Scale = Annotated[float, Field(ge=1e-9, le=1e9)]
 Coefficient = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Table = dict[str, int | float | str | bool]
+DeepTable = dict[str, Any]
 Name = Annotated[str, AfterValidator(_filled)]
 
 
@@ -47,6 +48,21 @@ def plain_table(value: Any) -> Any:
             raise ValueError(
                 f"{key} must be text, a finite number, true or false, not {given!r:.80}"
             )
+    return value
+
+
+def deep_table(value: Any, where: str = "") -> Any:
+    """A table of the user's own that may hold lists and tables. Raises ValueError for an entry that
+    is no plain value.
+    """
+    if isinstance(value, dict):
+        for key, given in value.items():
+            deep_table(given, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for i, given in enumerate(value):
+            deep_table(given, f"{where}[{i}]")
+    elif where:
+        plain_table({where: value})
     return value
 
 

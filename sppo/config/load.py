@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from sppo.config import renamed, sources
-from sppo.config.names import SECRETS, keys, nearest_setting
+from sppo.config.names import SECRETS, keys, nearest_setting, setting
 from sppo.config.renamed import flatten
 from sppo.config.run import RunConfig
 from sppo.errors import ConfigError
@@ -47,8 +47,7 @@ def origins(source: str, overrides: list[str] | None = None) -> dict[str, tuple[
     found = dict.fromkeys(keys(), "default")
     for origin, layer in sources.layers(source, overrides):
         for key in flatten(layer):
-            # A table such as task.params is one setting.
-            found[key if key in found else key.rpartition(".")[0]] = origin
+            found[setting(key)] = origin
     return {key: (_shown(config, key), origin) for key, origin in found.items()}
 
 

@@ -47,6 +47,14 @@ def default(key: str) -> Any:
     return fields()[key].get_default(call_default_factory=True, validated_data={})
 
 
+def setting(key: str) -> str:
+    """The setting to which a key belongs: a table such as task.params is one setting."""
+    known = fields()
+    while key not in known and "." in key:
+        key = key.rpartition(".")[0]
+    return key
+
+
 def variable(key: str) -> str:
     return f"SPPO_{key.upper().replace('.', '__')}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -12,12 +12,14 @@ from sppo.config.fields import (
     PER_ROLE,
     Coefficient,
     Count,
+    DeepTable,
     Name,
     Positive,
     Processes,
     Seconds,
     Settings,
     Threads,
+    deep_table,
 )
 
 
@@ -53,9 +55,11 @@ class GeneratorConfig(Settings):
 class ScorerConfig(Settings):
     name: Name = "last-number"
     """`last-number`, `closest-number` (compares), `exact-match`, `boxed-answer`, `reasoning-gym`,
-    or your own function as `package.module:name` (`async` or not), which runs in processes of its
-    own.
+    or your own function or class as `package.module:name` (`async` or not), which runs in processes
+    of its own.
     """
+    options: Annotated[DeepTable, FREE] = Field(default_factory=dict)
+    """Of a scorer that is a class: what it is made with, such as the model that it loads."""
     mode: Annotated[Literal["http", "inline"], PER_ROLE] = "http"
     """`http`: a service of its own; `inline`: each generator by itself."""
     replicas: Annotated[Processes, FREE] = 1
@@ -78,6 +82,11 @@ class ScorerConfig(Settings):
     """Deadline of one group's scoring; importing your module, and what its first call loads, do not
     count.
     """
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return deep_table(value)
 
     @field_validator("url")
     @classmethod

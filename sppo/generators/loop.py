@@ -223,7 +223,8 @@ def make_scorer(config: RunConfig, registry: Registry) -> Scorer:
     registry.
     """
     if config.scorer.mode == "inline":
-        return InlineScorer(config.scorer.name, timeout_s=config.scorer.timeout_s)
+        settings = config.scorer
+        return InlineScorer(settings.name, options=settings.options, timeout_s=settings.timeout_s)
 
     def urls() -> list[str]:
         if config.scorer.url:

@@ -63,6 +63,7 @@ def check(config: RunConfig, tell: Tell, *, alone: bool = False) -> Questions:
     reach.check_broker(config)
     if not alone:
         _check_installed(config)
+    _check_options(config)
     found = _check_rows(config)
     _check_objective(config)
     _check_broker(config)
@@ -82,6 +83,14 @@ def _check_rows(config: RunConfig) -> Questions:
     rules.check_answers(rule, (*found.train, *found.held_out))
     check.rows(found)
     return found
+
+
+def _check_options(config: RunConfig) -> None:
+    """A scorer of ours takes its options. Raises ConfigError; no model is loaded."""
+    from sppo.scorer import base
+
+    if not config.scorer.url:
+        base.check_options(config.scorer.name, config.scorer.options)
 
 
 def _check_objective(config: RunConfig) -> None:
@@ -123,7 +132,8 @@ def _check_parts(config: RunConfig, path: str, found: Questions, tell: Tell, alo
 
     tokenizer = models.load_tokenizer(path)
     model_check.check(config, path, tokenizer)
-    if config.scorer.url or config.scorer.name in base.SCORERS or not alone:
+    rule = callable(base.SCORERS.get(config.scorer.name))
+    if config.scorer.url or rule or not alone:
         compared = check_scorer(config, found, tell)
         if compared is not None and config.objective.name not in READS:
             _check_scores(config, compared)

@@ -34,7 +34,7 @@ from typing import Any
 import psutil
 
 from sppo import locks
-from sppo.config import RENAMED, RESUME_MAY_CHANGE, RunConfig, flatten, to_toml
+from sppo.config import RENAMED, RESUME_MAY_CHANGE, RunConfig, flatten, setting, to_toml
 from sppo.errors import ConfigError
 from sppo.learner import manifest
 
@@ -124,7 +124,7 @@ def _changes(run_dir: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]:
     return {
         key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in RESUME_MAY_CHANGE
+        if before.get(key) != after.get(key) and setting(key) not in RESUME_MAY_CHANGE
     }
 
 

@@ -12,7 +12,7 @@ from typing import IO
 
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, ScorerError
-from sppo.scorer.base import InlineScorer, check_kind, check_name
+from sppo.scorer.base import InlineScorer, check_kind, check_options
 from sppo.scorer.client import HttpScorer
 from sppo.scorer.pool import LOAD_S
 from sppo.tasks.questions import Question, Questions
@@ -36,7 +36,7 @@ def check_scorer(config: RunConfig, found: Questions, tell: Callable[[str], None
     """
     settings = config.scorer
     if not settings.url:
-        check_name(settings.name)
+        check_options(settings.name, settings.options)
         if config.launch.ray_address and settings.gpus:
             return None  # where it will run there is a GPU, here there may be none
     with tempfile.TemporaryFile() as printed:
@@ -83,7 +83,12 @@ class _Asked:
                 lambda: [settings.url], token=token, timeout_s=settings.timeout_s
             )
         else:
-            self._inline = InlineScorer(settings.name, timeout_s=settings.timeout_s, output=output)
+            self._inline = InlineScorer(
+                settings.name,
+                options=settings.options,
+                timeout_s=settings.timeout_s,
+                output=output,
+            )
 
     async def score(self, request: ScoreRequest) -> None:
         """Raises ScorerError unless the answer is one that the run can use, or `later`."""

@@ -26,6 +26,7 @@ import httpx
 
 from sppo.errors import ConfigError, ScorerError, ScorerRefused
 from sppo.scorer.base import checked
+from sppo.scorer.calls import to_json
 from sppo.types import ScoreRequest, Scores
 
 log = logging.getLogger(__name__)
@@ -195,7 +196,8 @@ class HttpScorer:
 
     async def _post(self, url: str, request: ScoreRequest) -> tuple[int, httpx.Headers, bytes]:
         try:
-            content = json.dumps(_body(request)).encode()
+            body = to_json(_body(request), "the group")
+            content = json.dumps(body, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
             raise ScorerRefused(
                 f"group {request.uid} cannot be written as JSON: {error}"
@@ -210,15 +212,15 @@ class HttpScorer:
                 raise ScorerError(
                     f"group {request.uid}: {url} answered in {packed!r}, which was not asked for"
                 )
-            body = bytearray()
+            answer = bytearray()
             unpack = zlib.decompressobj(_GZIP_OR_DEFLATE) if packed in ("gzip", "deflate") else None
             async for part in reply.aiter_raw():
-                body += unpack.decompress(part, LONGEST_REPLY + 1) if unpack else part
-                if len(body) > LONGEST_REPLY:
+                answer += unpack.decompress(part, LONGEST_REPLY + 1) if unpack else part
+                if len(answer) > LONGEST_REPLY:
                     raise ScorerError(
                         f"group {request.uid}: {url} answered more than {LONGEST_REPLY >> 20} MiB"
                     )
-            return reply.status_code, reply.headers, bytes(body)
+            return reply.status_code, reply.headers, bytes(answer)
 
 
 def _given_up(request: ScoreRequest, failures: Sequence[_Failed]) -> ScorerError:
@@ -258,6 +260,10 @@ def _body(request: ScoreRequest) -> dict[str, object]:
         "question": request.question,
         "completions": list(request.completions),
         "data": dict(request.data),
+        "messages": [{"role": role, "content": content} for role, content in request.messages],
+        "finish_reasons": list(request.finish_reasons),
+        "lengths": list(request.lengths),
+        "versions": list(request.versions),
     }
 
 
@@ -318,12 +324,13 @@ def _scores(url: str, request: ScoreRequest, body: bytes) -> Any:
     ((key, value),) = given.items()
     rows = value if isinstance(value, list) else None
     if rows is None or not all(
-        _is_number(x) or (isinstance(x, list) and all(map(_is_number, x))) for x in rows
+        _is_number(x) or (isinstance(x, list) and all(y is None or _is_number(y) for y in x))
+        for x in rows
     ):
         raise ScorerError(f"{where} {key} that are not JSON numbers: {_words(body[:100])}")
     if (key == "preferences") != any(isinstance(x, list) for x in rows):
         raise ScorerError(f"{where} {key} of the wrong form: {_words(body[:100])}")
-    return rows
+    return {key: rows, "details": found.get("details")}
 
 
 def _is_number(value: Any) -> bool:

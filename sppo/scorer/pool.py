@@ -1,15 +1,17 @@
-"""The processes that run one user's function, and whose turn it is.
+"""The processes that run one scorer, and whose turn it is.
 
-An async function has one process, which awaits many groups beside each other. Of others each
-process scores one group at a time, and processes are added while groups wait: as many as share
-`MEMORY` (a model of that size is loaded once), at most as many as there are cores if the calls
-compute, and `MOST` if they wait.
+An async scorer has one process, which awaits many groups beside each other. Of others each
+process scores one group at a time, or one batch, and processes are added while groups wait: as many
+as share `MEMORY` (a model of that size is loaded once), at most as many as there are cores if the
+calls compute, and `MOST` if they wait.
 
-The deadline of a call begins when the function is called; waiting for a turn and importing the
-module do not count. The first call in a process may load a model: it has `LOAD_S` more, or twice
-what the slowest first call took once there was one. A process is ended, with all that it started,
-when a call is late or the role ends. When one dies with a single group in hand, that group is to
-blame; of several each is asked about again, in a process where no other group is.
+The deadline of a call begins when the scorer is called; waiting for a turn, importing the module
+and `setup` do not count. The first call in a process may load a model: it has `LOAD_S` more, or
+twice what the slowest first call took once there was one. That time is the process's: an async
+scorer whose calls all fail has it once. A process is ended, with all that it started, when a call
+is late or the role ends. When one dies with a single group in hand, that group is to blame; of
+several each is asked about again, in a process where no other group is. So is each group of a batch
+that failed.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from collections import deque
 from typing import Any
 
 from sppo.errors import ConfigError, ScorerBusy, ScorerError, SppoError
-from sppo.scorer.process import Late, Lost, ScorerProcess
+from sppo.scorer.process import Apart, Late, Lost, ScorerProcess, Source
 from sppo.types import ScoreRequest
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ MOST = 32
 LIGHT = 8
 """Of a light process this many share `MEMORY`."""
 LOOK_S = 0.2
+CLOSE_S = 3.0
+"""What a scorer's `close` may take, in seconds."""
 START_TRIES = 3
 START_AGAIN_S = 1.0
 
@@ -48,8 +52,10 @@ class Pool:
     pool.close()
     """
 
-    def __init__(self, name: str, *, timeout_s: float, output: int | None = None) -> None:
-        self._name = name
+    def __init__(
+        self, source: Source | str, *, timeout_s: float, output: int | None = None
+    ) -> None:
+        self._source = Source(name=source) if isinstance(source, str) else source
         self._timeout_s = timeout_s
         self._output = output
         self._loop = asyncio.get_running_loop()
@@ -77,16 +83,19 @@ class Pool:
         if not self._processes and self._starting is None:
             self._starting = self._loop.create_task(self._add())
 
-    async def score(self, request: ScoreRequest, turn_s: float | None = None) -> list[Any]:
-        """What the function returns, as floats or rows of floats.
+    async def score(self, request: ScoreRequest, turn_s: float | None = None) -> Any:
+        """What the scorer returns, see `calls.answer`.
 
         Raises ScorerError, or ScorerRefused where it would fail again; ScorerBusy if its turn has
         not come in `turn_s`; ConfigError if the function cannot be imported.
         """
+        alone = False
         while True:
             process = await self._turn(turn_s)
             try:
-                return await self._call(process, request)
+                return await self._call(process, request, alone=alone)
+            except Apart:
+                alone = True
             except Lost as lost:
                 if lost.blame == "alone":
                     raise _died(lost) from None
@@ -97,30 +106,36 @@ class Pool:
                 self._dispatch()
 
     def close(self) -> None:
-        """End every process, at once."""
+        """End every process: at once, but for those of a scorer with a `close` of its own."""
         if self._starting is not None:
             self._starting.cancel()
-        for process in [*self._processes, *([self._suspects] if self._suspects else [])]:
+        processes = [*self._processes, *([self._suspects] if self._suspects else [])]
+        closing, until = [p for p in processes if p.close()], time.monotonic() + CLOSE_S
+        while any(not p.child.fate() for p in closing) and time.monotonic() < until:
+            time.sleep(LOOK_S / 20)
+        for process in processes:
             process.end()
         self._processes.clear()
 
-    async def _score_alone(self, request: ScoreRequest) -> list[Any]:
+    async def _score_alone(self, request: ScoreRequest) -> Any:
         async with self._alone:
             if self._suspects is None or self._suspects.child.ended:
                 self._suspects = await ScorerProcess.start(
-                    self._name, limit_s=LOAD_S, output=self._output
+                    self._source, limit_s=LOAD_S, output=self._output
                 )
             try:
                 return await self._call(self._suspects, request)
             except Lost as lost:
                 raise _died(lost) from None
 
-    async def _call(self, process: ScorerProcess, request: ScoreRequest) -> list[Any]:
+    async def _call(
+        self, process: ScorerProcess, request: ScoreRequest, *, alone: bool = False
+    ) -> Any:
         first, begun = process.answered == 0, time.monotonic()
         if first:  # another process may show that first calls are short
             self._loop.call_later(self._timeout_s, self._dispatch)
         try:
-            return await process.call(request, lambda: self._limit_s(process))
+            return await process.call(request, lambda: self._limit_s(process), alone=alone)
         except Late:
             more = round(self._limit_s(process) - self._timeout_s)
             loading = f", and {more} s for what a first call loads" if more else ""
@@ -132,9 +147,10 @@ class Pool:
                 self._first_call_s = max(self._first_call_s or 0.0, time.monotonic() - begun)
 
     def _limit_s(self, process: ScorerProcess) -> float:
-        if process.answered:
-            return self._timeout_s
-        return self._timeout_s + (LOAD_S if self._first_call_s is None else 2 * self._first_call_s)
+        limit_s = LOAD_S if self._first_call_s is None else 2 * self._first_call_s
+        limit_s += self._timeout_s
+        used_s = time.monotonic() - process.first_at if process.first_at else 0.0
+        return self._timeout_s if process.answered or used_s > limit_s else limit_s
 
     async def _turn(self, turn_s: float | None) -> ScorerProcess:
         """A process with room for one more group, which is then in its hands; in the order of
@@ -198,7 +214,7 @@ class Pool:
         if self._first_call_s is None:
             # Loading, or hung? What holds little is not loading a model: another process may find
             # that calls are short.
-            late = any(p.in_call_s() > self._timeout_s for p in self._processes)
+            late = any(p.batches.in_call_s() > self._timeout_s for p in self._processes)
             return 2 if late and room >= LIGHT else 1
         idle = any(p.waits() for p in self._processes)
         return min(room, MOST if idle else len(os.sched_getaffinity(0)))
@@ -225,7 +241,7 @@ class Pool:
         tries = 1
         while True:
             try:
-                return await ScorerProcess.start(self._name, limit_s=LOAD_S, output=self._output)
+                return await ScorerProcess.start(self._source, limit_s=LOAD_S, output=self._output)
             except ScorerError as error:  # it died: for want of memory, perhaps
                 if tries == START_TRIES:
                     raise ConfigError(str(error)) from error

@@ -2,7 +2,8 @@
 any language.
 
     POST /score   {"uid": "...", "question": "...", "completions": ["..."], "data": {...}}
-                  ->  {"rewards": [1.0]}  or  {"preferences": [[0.5, 1.0], [0.0, 0.5]]}
+                  ->  {"rewards": [1.0]}  or  {"preferences": [[0.5, 1.0], [0.0, 0.5]]}, with null
+                  for what was not compared; either may have {"details": [{...}]}
     GET  /health  {"scorer": "last-number", "scored": 12, "busy_s": 0.01, "ready_s": 3.2}
 
 A group that cannot be scored is answered 422 with {"detail": "why", "again": true}; without `again`
@@ -19,9 +20,8 @@ import ipaddress
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import httpx
@@ -42,7 +42,8 @@ from sppo.errors import (
 from sppo.faults import point
 from sppo.metrics import BusyClock
 from sppo.scorer.base import InlineScorer
-from sppo.types import ScoreRequest
+from sppo.scorer.calls import to_json
+from sppo.types import ScoreRequest, Scores
 
 START_TIMEOUT_S = 20.0
 QUEUE = 1024
@@ -50,30 +51,54 @@ QUEUE = 1024
 _BEARER = HTTPBearer(auto_error=False)
 
 
+class Message(BaseModel):
+    """One message of the prompt."""
+
+    role: str
+    content: str
+
+
 class ScoreBody(BaseModel):
-    """One group to score."""
+    """One group to score; see `sppo.types.ScoreRequest`."""
 
     uid: str
     question: str
     completions: list[str]
     data: dict[str, Any]
+    messages: list[Message] = []
+    finish_reasons: list[str] = []
+    lengths: list[int] = []
+    versions: list[str] = []
+
+    def request(self) -> ScoreRequest:
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        messages = tuple((message.role, message.content) for message in self.messages)
+        return ScoreRequest(**{**fields, "messages": messages})
 
 
 class ScoreReply(BaseModel):
     """One of the two: a number for each completion, or the win probability of each (row) over each
-    (column).
+    (column), null where they were not compared. `details` has an object for each completion.
     """
 
     rewards: list[float] | None = None
-    preferences: list[list[float]] | None = None
+    preferences: list[list[float | None]] | None = None
+    details: list[dict[str, Any]] | None = None
 
 
-def build(name: str, token: str, clock: BusyClock, *, timeout_s: float) -> FastAPI:
+def build(
+    name: str,
+    token: str,
+    clock: BusyClock,
+    *,
+    options: Mapping[str, Any] | None = None,
+    timeout_s: float,
+) -> FastAPI:
     """The application for scorer `name`; it keeps `state.scorer` and `state.scored`.
 
-    Raises ConfigError for an unknown name.
+    Raises ConfigError for an unknown name or option.
     """
-    scorer = InlineScorer(name, timeout_s=timeout_s)
+    scorer = InlineScorer(name, options=options, timeout_s=timeout_s)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -81,11 +106,8 @@ def build(name: str, token: str, clock: BusyClock, *, timeout_s: float) -> FastA
         yield
         await scorer.close()
 
-    app = FastAPI(
-        title="sppo scorer",
-        description=f"Scores the completions of one prompt with {name}.",
-        lifespan=life,
-    )
+    what = f"Scores the completions of one prompt with {name}."
+    app = FastAPI(title="sppo scorer", description=what, lifespan=life)
     app.state.scorer, app.state.scored, app.state.in_hand = scorer, 0, 0
 
     authorise = _authoriser(token)
@@ -95,15 +117,12 @@ def build(name: str, token: str, clock: BusyClock, *, timeout_s: float) -> FastA
         point("scorer.received")
         if app.state.in_hand >= QUEUE:
             return _later(f"{QUEUE} groups are in hand")
-        request = ScoreRequest(
-            uid=body.uid, question=body.question, completions=body.completions, data=body.data
-        )
         app.state.in_hand += 1
         try:
             with clock.work():
-                scores = await scorer.score(request, turn_s=timeout_s)
+                scores = await scorer.score(body.request(), turn_s=timeout_s)
             point("scorer.scored")
-            return JSONResponse({k: v.tolist() for k, v in asdict(scores).items() if v is not None})
+            return JSONResponse(_reply(scores))
         except ScorerBusy as error:
             return _later(str(error))
         except (ScorerRefused, ConfigError, RoleDiedError) as error:
@@ -126,6 +145,16 @@ def build(name: str, token: str, clock: BusyClock, *, timeout_s: float) -> FastA
         }
 
     return app
+
+
+def _reply(scores: Scores) -> dict[str, Any]:
+    """The scores as JSON, without what is not there."""
+    found = {"rewards": scores.rewards, "preferences": scores.preferences}
+    return {
+        name: to_json(value, name)
+        for name, value in {**found, "details": scores.details}.items()
+        if value is not None
+    }
 
 
 def _authoriser(token: str) -> Callable[..., None]:
@@ -157,6 +186,7 @@ class Service:
         self,
         name: str,
         *,
+        options: Mapping[str, Any] | None = None,
         token: str,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -167,7 +197,7 @@ class Service:
                 f"scorer host {host!r} is reachable from other machines: set SPPO_SCORER__TOKEN"
             )
         self.clock = BusyClock()
-        self._app = build(name, token, self.clock, timeout_s=timeout_s)
+        self._app = build(name, token, self.clock, options=options, timeout_s=timeout_s)
         self._server = uvicorn.Server(
             uvicorn.Config(self._app, log_level="warning", access_log=False)
         )

@@ -1,24 +1,26 @@
-"""The process that runs a user's scorer function: in its main thread, one group at a time, or many
-if it is async.
+"""The process that runs a user's scorer: in its main thread, one call at a time, or many if it is
+async.
 
 Run as a file by `sppo.scorer.process`, so that it starts in tens of milliseconds: it imports the
-standard library and the user's module. Both sides speak JSON, each message behind its length in
-four bytes:
+standard library, `sppo.scorer.calls` and the user's module. Both sides speak JSON, each message
+behind its length in four bytes:
 
-    to here    {"name": "module:function", "path": [...]}                         once
-               {"id": 1, "question": "...", "completions": [...], "data": {...}}
-               {"cancel": 1}                                                      async only
-    from here  {"ready": true, "concurrent": false} or {"error": "..."}           once
-               {"id": 1, "begun": true}                                           async only
-               {"id": 1, "reply": [...]} or {"id": 1, "error": "...", "final": false}
+    to here    {"name": "...", "target": "module:name", "options": {}, "path": [...]}   once
+               {"id": 1, "requests": [{"uid": "...", "question": "...", ...}]}
+               {"cancel": 1}                                                            async only
+               {"close": true}                                                          last
+    from here  {"ready": true, "concurrent": false, "batch": 1, "closes": false}        once, or
+               {"error": "...", "where": "..."}
+               {"id": 1, "begun": true}                                                 async only
+               {"id": 1, "answers": [{"reply": [...]}]}  one for each request, each perhaps an error
+               {"id": 1, "error": "...", "final": false}                                of the call
 
-What the function prints goes where this process prints: to the log of the role. `final` says that
-the error would come again for any completions.
+What the scorer prints goes where this process prints: to the log of the role. `final` says that
+the error would come again for any completions. `where` is `import`, `options` or `setup`.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import os
@@ -26,61 +28,11 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 LENGTH = 4
-LONGEST_WORDS = 500
 _PR_SET_PDEATHSIG = 1
-_SAME_FOR_ANY_COMPLETION = (NameError, ImportError, NotImplementedError, SyntaxError)
-
-
-def plain(reply: Any) -> list[Any]:
-    """What a function returned (lists, tuples, arrays, tensors) as floats, or as rows of floats.
-
-    Raises TypeError or ValueError naming what is not a number; a text is none, not even "1.0".
-    """
-    rows: list[Any] = []
-    for i, item in enumerate(_items(reply)):
-        item = item.tolist() if hasattr(item, "tolist") else item
-        if isinstance(item, list | tuple):
-            rows.append([_number(x, f"[{i}][{j}]") for j, x in enumerate(item)])
-        else:
-            rows.append(_number(item, f"[{i}]"))
-    return rows
-
-
-def _items(reply: Any) -> Iterable[Any]:
-    reply = reply.tolist() if hasattr(reply, "tolist") else reply
-    if isinstance(reply, str | bytes | Mapping) or not isinstance(reply, Iterable):
-        raise TypeError(
-            f"a list with a number for each completion is expected, not {type(reply).__name__}"
-        )
-    return reply
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, str | bytes) or not hasattr(type(value), "__float__"):
-        value = value.tolist() if hasattr(value, "tolist") else value  # an array of no dimension
-        if not isinstance(value, int | float):
-            raise TypeError(f"{where} is {value!r:.80}, which is not a number")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{where} is an integer beyond what a float holds") from None
-
-
-def explain(error: BaseException, file: str) -> dict[str, Any]:
-    """The error in one line, with the line of the user's `file` where it came up."""
-    words = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_WORDS]
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [f for f in frames if f.filename == file] or [
-        f for f in frames if f.filename != __file__
-    ]
-    if inside:
-        words += f" ({os.path.basename(inside[-1].filename)}, line {inside[-1].lineno})"
-    final = isinstance(error, _SAME_FOR_ANY_COMPLETION) and not isinstance(error, UnboundLocalError)
-    return {"error": words, "final": final}
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -90,35 +42,48 @@ def main(descriptor: int, parent: int) -> None:
     channel.set_inheritable(False)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    setup = _receive(channel)
-    if setup is None:
+    hello = _receive(channel)
+    if hello is None:
         return
-    sys.path[:] = setup["path"]
-    module, _, attribute = setup["name"].partition(":")
-    file = ""
+    sys.path[:] = hello["path"]
+    from sppo.scorer import calls
+
     try:
-        found = importlib.import_module(module)
-        file = getattr(found, "__file__", None) or ""
-        function = found
-        for name in attribute.split("."):
-            function = getattr(function, name)
-        if not callable(function):
-            raise TypeError(f"{attribute} is no function")
+        loaded = calls.load(hello["name"], hello["target"], hello["options"])
+    except calls.OptionError as error:
+        _send(channel, {"error": str(error), "where": "options"})
+        return
     except BaseException as error:  # noqa: BLE001 - whatever a user's module does when it is imported
         traceback.print_exc()
-        _send(channel, explain(error, file))
+        found = sys.modules.get(hello["target"].partition(":")[0])
+        told = calls.explain(error, getattr(found, "__file__", None) or "")
+        _send(channel, {**told, "where": "import"})
         return
-    call: Callable[..., Any] = function
-    concurrent = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
-        type(call).__call__
-    )
-    _send(channel, {"ready": True, "concurrent": concurrent})
-    if concurrent:
+    if loaded.concurrent:
         import asyncio
 
-        asyncio.run(_Concurrent(call, file).serve(channel))
+        asyncio.run(_Concurrent(loaded).serve(channel))
     else:
-        _serve(channel, call, file)
+        _serve(channel, loaded)
+
+
+def _ready(loaded: Any) -> dict[str, Any]:
+    return {
+        "ready": True,
+        "concurrent": loaded.concurrent,
+        "batch": loaded.batch,
+        "closes": loaded.close is not None,
+    }
+
+
+def _failed(error: BaseException, file: str) -> dict[str, Any]:
+    """What is said of a `setup` that failed: an error of ours says all itself."""
+    from sppo.scorer import calls
+
+    traceback.print_exc()
+    if type(error).__name__ == "ConfigError":
+        return {"error": str(error), "where": "options"}
+    return {**calls.explain(error, file), "where": "setup"}
 
 
 def _die_with(parent: int) -> None:
@@ -131,25 +96,47 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _serve(channel: socket.socket, function: Callable[..., Any], file: str) -> None:
+def _serve(channel: socket.socket, loaded: Any) -> None:
+    from sppo.scorer import calls
+
+    try:
+        _awaited(loaded.setup() if loaded.setup else None)
+    except BaseException as error:  # noqa: BLE001 - whatever a user's code does
+        _send(channel, _failed(error, loaded.file))
+        return
+    _send(channel, _ready(loaded))
     me, said = os.getpid(), _Said()
-    while (message := _receive(channel)) is not None:
+    while (message := _receive(channel)) is not None and "id" in message:
         try:
-            reply = function(message["question"], message["completions"], message["data"])
-            if inspect.isawaitable(
-                reply
-            ):  # of a function that does not look async: a decorated one
-                reply = _await(reply)
-            answer: dict[str, Any] = {"reply": plain(reply)}
+            replies = loaded.call([calls.Request.of(each) for each in message["requests"]])
+            # Of a function that does not look async, a decorated one, an answer is to be awaited.
+            answers = [_normal(lambda r=r: _awaited(r), loaded.file, said) for r in replies]
+            answer: dict[str, Any] = {"answers": answers}
         except BaseException as error:  # noqa: BLE001 - SystemExit too: this process goes on
-            answer = explain(error, file)
+            answer = calls.explain(error, loaded.file)
             said.once(answer["error"])
         if os.getpid() != me:  # a fork that user code let run on
             os._exit(0)
         _send(channel, {"id": message["id"], **answer})
+    if loaded.close:
+        _awaited(loaded.close())
 
 
-def _await(reply: Any) -> Any:
+def _normal(reply: Any, file: str, said: _Said) -> dict[str, Any]:
+    """One answer, or the error in it."""
+    from sppo.scorer import calls
+
+    try:
+        return {"reply": calls.answer(reply())}
+    except BaseException as error:  # noqa: BLE001 - of a user's objects when they are made numbers of
+        told = calls.explain(error, file)
+        said.once(told["error"])
+        return told
+
+
+def _awaited(reply: Any) -> Any:
+    if not inspect.isawaitable(reply):
+        return reply
     import asyncio
 
     async def wait() -> Any:
@@ -171,11 +158,10 @@ class _Said:
 
 
 class _Concurrent:
-    """Serves an async function: groups are awaited beside each other."""
+    """Serves an async scorer: its calls are awaited beside each other."""
 
-    def __init__(self, function: Callable[..., Any], file: str) -> None:
-        self._function = function
-        self._file = file
+    def __init__(self, loaded: Any) -> None:
+        self._loaded = loaded
         self._tasks: dict[int, Any] = {}
         self._said = _Said()
 
@@ -184,31 +170,49 @@ class _Concurrent:
         import asyncio
 
         reader, writer = await asyncio.open_connection(sock=channel)
+        try:
+            await _maybe(self._loaded.setup() if self._loaded.setup else None)
+        except BaseException as error:  # noqa: BLE001 - whatever a user's code does
+            writer.write(_framed(_failed(error, self._loaded.file)))
+            await writer.drain()
+            return
+        writer.write(_framed(_ready(self._loaded)))
         while True:
             try:
                 size = int.from_bytes(await reader.readexactly(LENGTH), "big")
                 message = json.loads(await reader.readexactly(size))
             except (asyncio.IncompleteReadError, ConnectionError):
                 return
-            if "cancel" in message:
+            if "id" in message:
+                self._tasks[message["id"]] = asyncio.create_task(self._answer(message, writer))
+            elif "cancel" in message:
                 task = self._tasks.get(message["cancel"])
                 if task is not None:
                     task.cancel()
             else:
-                self._tasks[message["id"]] = asyncio.create_task(self._answer(message, writer))
+                await _maybe(self._loaded.close() if self._loaded.close else None)
+                return
 
     async def _answer(self, message: dict[str, Any], writer: Any) -> None:
+        from sppo.scorer import calls
+
         writer.write(_framed({"id": message["id"], "begun": True}))
+        file = self._loaded.file
         try:
-            reply = await self._function(
-                message["question"], message["completions"], message["data"]
-            )
-            answer: dict[str, Any] = {"reply": plain(reply)}
+            requests = [calls.Request.of(each) for each in message["requests"]]
+            replies = await self._loaded.call(requests)
+            answer: dict[str, Any] = {
+                "answers": [_normal(lambda r=r: r, file, self._said) for r in replies]
+            }
         except BaseException as error:  # noqa: BLE001 - SystemExit too: this process goes on
-            answer = explain(error, self._file)
+            answer = calls.explain(error, file)
             self._said.once(answer["error"])
         del self._tasks[message["id"]]
         writer.write(_framed({"id": message["id"], **answer}))
+
+
+async def _maybe(reply: Any) -> Any:
+    return await reply if inspect.isawaitable(reply) else reply
 
 
 def _framed(message: Mapping[str, Any]) -> bytes:

@@ -41,6 +41,7 @@ RESUME_MAY_CHANGE = {
     "scorer.cpus",
     "scorer.gpus",
     "scorer.host",
+    "scorer.options",
     "scorer.replicas",
     "scorer.timeout_s",
     "optimizer.max_skipped",
@@ -105,3 +106,24 @@ def test_roles_may_differ_in_the_same_but_the_number_format_and_in_their_own_aff
 
 def test_what_is_secret_is_said_by_its_type() -> None:
     assert set(config.SECRETS) == {"broker.password", "scorer.token"}
+
+
+def test_a_key_within_a_table_belongs_to_the_tables_setting() -> None:
+    names = ["scorer.options.parts.weight", "scorer.options", "task.params.max_terms", "seed"]
+    assert list(map(config.setting, names)) == [
+        "scorer.options", "scorer.options", "task.params", "seed",
+    ]  # fmt: skip
+
+
+def test_options_of_a_scorer_hold_what_toml_holds_and_may_differ() -> None:
+    overrides = ["scorer.options.model=x", "scorer.options.parts=[{name='math', weight=0.5}]"]
+    overrides += ["scorer.options.link.scale=2"]
+    loaded = config.load("quickstart", overrides)
+    options = {"model": "x", "parts": [{"name": "math", "weight": 0.5}], "link": {"scale": 2}}
+    assert loaded.scorer.options == options
+    assert config.from_json(config.to_json(loaded)) == loaded
+    assert config.identity(loaded) == config.identity(config.load("quickstart"))
+    shown = config.origins("quickstart", overrides)["scorer.options"]
+    assert shown == (options, "--set scorer.options.link.scale")
+    with pytest.raises(ConfigError, match=r"scorer\.options.*parts\[0\]\.at must be text"):
+        config.load("quickstart", ["scorer.options.parts=[{at=2026-01-01}]"])

@@ -191,3 +191,68 @@ async def loads_once_for_all(
     await _Model.loading
     await asyncio.sleep(0.1 * len(completions))
     return [1.0] * len(completions)
+
+
+def of_everything(request: Any) -> list[float]:
+    """Sees what a request holds."""
+    assert request.messages == (("system", "be brief"), ("user", request.question))
+    assert list(request.versions) == ["e:1"] * len(request.completions)
+    pairs = zip(request.finish_reasons, request.lengths, strict=True)
+    return [float(length) if reason == "stop" else 0.0 for reason, length in pairs]
+
+
+def partly(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> Any:
+    """Compares neighbours alone."""
+    k = len(completions)
+    return [
+        [0.5 if i == j else 0.75 if j == i + 1 else 0.25 if i == j + 1 else None for j in range(k)]
+        for i in range(k)
+    ]
+
+
+class Ranker:
+    """With options, and a record of what is asked of it."""
+
+    def __init__(self, *, log: str, factor: float = 1.0) -> None:
+        self._log = Path(log)
+        self._factor = factor
+
+    def setup(self) -> None:
+        self._log.write_text("setup\n")
+
+    def score(self, request: Any) -> Any:
+        rewards = [self._factor * len(text) for text in request.completions]
+        return {"rewards": rewards, "details": [{"uid": request.uid}] * len(rewards)}
+
+    def close(self) -> None:
+        with self._log.open("a") as file:
+            file.write("close\n")
+
+
+class Batched:
+    """Answers with the size of its batch."""
+
+    batch = 4
+
+    def score(self, requests: list[Any]) -> list[list[float]]:
+        if any("bad" in request.completions for request in requests):
+            raise ValueError("bad")
+        return [[float(len(requests))] * len(request.completions) for request in requests]
+
+
+class AsyncBatched(Batched):
+    async def setup(self) -> None:
+        self.ready = asyncio.get_running_loop()
+
+    async def score(self, requests: list[Any]) -> list[list[float]]:  # type: ignore[override]
+        assert self.ready is asyncio.get_running_loop()
+        await asyncio.sleep(0.01)
+        return super().score(requests)
+
+
+async def never_works(
+    question: str, completions: Sequence[str], data: Mapping[str, Any]
+) -> list[float]:
+    if "hang" in completions:
+        await asyncio.sleep(3600)
+    raise RuntimeError("no")

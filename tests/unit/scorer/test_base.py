@@ -6,6 +6,7 @@ import asyncio
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sppo.config import ObjectiveConfig
@@ -47,7 +48,9 @@ BAD_PREFERENCES = {
         "preferences[0][1] = 0.6, preferences[1][0] = 0.6: expected a sum",
     ),
     "outside": ([[0.5, 1.2], [-0.2, 0.5]], "expected probabilities within [0, 1]"),
-    "not a number": ([[0.5, float("nan")], [0.5, 0.5]], "expected finite numbers"),
+    "compared from one side": ([[0.5, float("nan")], [0.5, 0.5]], "or NaN (null in JSON) in both"),
+    "infinite": ([[0.5, float("inf")], [0.5, 0.5]], "expected finite numbers"),
+    "nobody met": ([[0.5, None], [None, 0.5]], "preferences: no two completions were compared"),
     "diagonal": ([[1.0, 0.5], [0.5, 0.0]], "1/2 on the diagonal"),
     "not square": ([[0.5, 0.5]], "shape [1, 2]"),
     "ragged": ([[0.5, 0.5], [0.5]], "expected numbers"),
@@ -133,7 +136,6 @@ def test_a_bad_answer_names_the_scorer_and_the_group(function: str) -> None:
 
 
 def test_tensors_and_arrays_are_numbers() -> None:
-    import numpy as np
     import torch
 
     for made in (
@@ -142,3 +144,53 @@ def test_tensors_and_arrays_are_numbers() -> None:
         [np.float32(1), torch.tensor(1)],
     ):
         assert rewards(base.checked("mine", request("a", "b"), made)) == [1.0, 1.0]
+
+
+NAN = float("nan")
+
+
+def test_what_was_not_compared_is_nan_and_the_diagonal_needs_no_number() -> None:
+    asked = request("a", "b", "c", "d")
+    rows = [[NAN] * 4 for _ in range(4)]
+    for i, j in ((0, 1), (1, 2)):  # the last meets nobody
+        rows[i][j], rows[j][i] = 0.75, 0.25
+    found = base.checked("judge", asked, rows).preferences
+    assert found is not None
+    expected = [
+        [0.5, 0.75, NAN, NAN],
+        [0.25, 0.5, 0.75, NAN],
+        [NAN, 0.25, 0.5, NAN],
+        [NAN] * 3 + [0.5],
+    ]
+    np.testing.assert_array_equal(found, np.array(expected, np.float32))
+
+
+def test_a_group_in_two_halves_is_refused() -> None:
+    rows = [[0.5, 0.5, NAN, NAN], [0.5, 0.5, NAN, NAN], [NAN, NAN, 0.5, 0.5], [NAN, NAN, 0.5, 0.5]]
+    with pytest.raises(ScorerError, match="no chain of comparisons leads from completion 0"):
+        base.checked("judge", request("a", "b", "c", "d"), rows)
+
+
+def test_details_come_with_the_scores_one_for_each_completion() -> None:
+    details = [{"why": "right", "p": float("nan")}, {"why": "wrong"}]
+    scores = base.checked("judge", request("a", "b"), {"rewards": [0.0, 0.0], "details": details})
+    assert rewards(scores) == [0.0, 0.0]
+    assert scores.details == [{"why": "right", "p": None}, {"why": "wrong"}]
+    with pytest.raises(ScorerError, match="expected 2 details, got 1"):
+        base.checked("judge", request("a", "b"), {"rewards": REWARD, "details": [{}]})
+
+
+def test_options_of_ours_are_checked_here_and_no_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(base.SCORERS, "ranker", "tests.unit.scorer.functions:Ranker")
+    base.check_options("ranker", {"log": "x"})
+    with pytest.raises(
+        ConfigError,
+        match=r"^scorer\.options\.lgo: no such option of ranker; did you mean log\?$",
+    ):
+        base.InlineScorer("ranker", options={"lgo": "x"})
+    with pytest.raises(ConfigError, match=r"scorer\.options\.log: ranker needs it"):
+        base.check_options("ranker", {})
+    with pytest.raises(ConfigError, match=r"scorer\.options\.x: no such option of last-number"):
+        base.check_options("last-number", {"x": 1})

@@ -260,3 +260,39 @@ def test_the_calls_beside_one_that_loads_a_model_lose_no_attempt() -> None:
     # Then only that one fails
     assert isinstance(replies.pop(1), ScorerError)
     assert replies == [[1.0]] * 6 + [[1.0, 1.0]]
+
+
+def test_a_request_is_seen_whole_by_a_function_of_one_parameter() -> None:
+    asked = ScoreRequest(
+        uid="train-7",
+        question="q",
+        completions=["a", "b"],
+        data={},
+        messages=(("system", "be brief"), ("user", "q")),
+        finish_reasons=["stop", "length"],
+        lengths=[3, 9],
+        versions=["e:1", "e:1"],
+    )
+    assert score("of_everything", asked) == [[3.0, 0.0]]
+
+
+def test_a_batch_that_fails_costs_the_group_that_fails_alone() -> None:
+    replies = score("Batched", request("a"), request("bad"), request("b"), request("c"))
+    assert isinstance(replies.pop(1), ScorerError)
+    assert replies == [[1.0]] * 3  # each by itself
+
+
+def test_an_async_scorer_that_only_fails_has_its_time_to_load_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "LOAD_S", 0.3)
+
+    async def later(used: Pool) -> None:
+        (process,) = used._processes
+        assert process.answered == 0
+        assert used._limit_s(process) == pytest.approx(0.5)
+        process.first_at = time.monotonic() - 1
+        assert used._limit_s(process) == 0.2
+
+    (error,) = score("never_works", request("a"), timeout_s=0.2, then=later)
+    assert isinstance(error, ScorerError)

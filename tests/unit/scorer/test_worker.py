@@ -1,38 +1,46 @@
-"""What a scorer's process makes of a reply, and of an error."""
+"""The process of a scorer, spoken to as its parent does."""
 
 from __future__ import annotations
 
-import pytest
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
 
-from sppo.scorer.worker import explain, plain
+from sppo.scorer import worker
 
-
-class Scalar:
-    """As an array without dimensions."""
-
-    def tolist(self) -> float:
-        return 2.5
-
-
-def test_numbers_of_any_kind_become_floats() -> None:
-    assert plain([1, True, Scalar()]) == [1.0, 1.0, 2.5]
-    assert plain([[0.5, 1], [0, 0.5]]) == [[0.5, 1.0], [0.0, 0.5]]
+REQUEST = {"uid": "u", "question": "q", "completions": ["a", "bc"], "data": {}}
 
 
-@pytest.mark.parametrize("reply", [["1"], [None], [10**400], 3, None])
-def test_what_is_no_number_is_refused(reply: object) -> None:
-    with pytest.raises((TypeError, ValueError)):
-        plain(reply)
+def talk(target: str, *messages: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the process says to the greeting and to each message."""
+    ours, theirs = socket.socketpair()
+    process = subprocess.Popen(
+        [sys.executable, "-P", worker.__file__, str(theirs.fileno()), str(os.getpid())],
+        pass_fds=[theirs.fileno()],
+    )
+    theirs.close()
+    hello = {"name": target, "target": target, "options": {}, "path": sys.path}
+    with ours, ours.makefile("rb") as file:
+        found = []
+        for message in (hello, *messages):
+            worker._send(ours, message)
+            size = int.from_bytes(file.read(worker.LENGTH), "big")
+            found.append(json.loads(file.read(size)))
+    assert process.wait(10) == 0
+    return found
 
 
-def test_an_error_is_one_line_and_says_whether_it_would_come_again() -> None:
-    def told(error: Exception) -> dict[str, object]:
-        try:
-            raise error
-        except Exception as raised:  # noqa: BLE001 - any
-            return explain(raised, __file__)
+def test_it_answers_each_request_of_a_message_until_the_other_side_closes() -> None:
+    target = "tests.unit.scorer.functions:Batched"
+    ready, answer = talk(target, {"id": 3, "requests": [REQUEST, REQUEST]})
+    assert ready == {"ready": True, "concurrent": False, "batch": 4, "closes": False}
+    assert answer == {"id": 3, "answers": [{"reply": [2.0, 2.0]}] * 2}
 
-    bug = told(NameError("two\nlines"))
-    assert str(bug["error"]).startswith("NameError: two lines (test_worker.py, line ")
-    assert bug["final"]
-    assert not told(RuntimeError("busy"))["final"]
+
+def test_what_cannot_be_imported_is_said_at_once() -> None:
+    (said,) = talk("no_such_module:score")
+    assert said["where"] == "import"
+    assert "ModuleNotFoundError" in said["error"]
