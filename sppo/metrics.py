@@ -26,6 +26,10 @@ METRICS: Mapping[str, str] = {
     "target_mean": "mean A (`centered`: score minus its group's mean)",
     "no_signal_share": "share of groups whose rewards are all equal or whose preferences all 1/2; "
     "1 for one completion",
+    "compared_share": "share of the pairs of completions that the scorer compared; null for one "
+    "that gives rewards",
+    "unmet": "completions that it compared with none of their group: not trained; null for one "
+    "that gives rewards",
     "measured_share": "share of the trained completions that went through the model, which those "
     "of groups without a "
     "gradient do not, but for a sample; residuals, weights and ratios are over these",

@@ -115,8 +115,8 @@ class Group:
     rewards: NDArray[np.float32] | None = None
     """[K] scalar rewards; None if the scorer compared instead."""
     preferences: NDArray[np.float32] | None = None
-    """[K, K] probability that the row's completion is preferred to the column's; None if the scorer
-    gave rewards.
+    """[K, K] probability that the row's completion is preferred to the column's, NaN where the two
+    were not compared; None if the scorer gave rewards.
     """
 
     @property
@@ -128,8 +128,16 @@ class Group:
     def has_signal(self) -> bool:
         """Whether the scorer told any two completions apart."""
         if self.preferences is not None:
-            return bool((self.preferences != 0.5).any())
+            known = self.preferences[~np.isnan(self.preferences)]
+            return bool((known != 0.5).any())
         return self.rewards is not None and bool((self.rewards != self.rewards[0]).any())
+
+    @property
+    def unmet(self) -> int:
+        """Completions that the scorer compared with none of the others, though it compares."""
+        if self.preferences is None or len(self.preferences) < 2:
+            return 0
+        return int((np.isnan(self.preferences).sum(1) == len(self.preferences) - 1).sum())
 
     def only(self, at: Sequence[int]) -> Group:
         """With the completions at these positions, in order, and their scores."""

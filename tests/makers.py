@@ -78,12 +78,19 @@ def big_group(uid: str, *, nbytes: int, version: Version = V0) -> Group:
 
 
 def random_groups(
-    rng: np.random.Generator, count: int, *, vocabulary: int, version: Version = V0
+    rng: np.random.Generator,
+    count: int,
+    *,
+    vocabulary: int,
+    version: Version = V0,
+    size: int | None = None,
 ) -> list[Group]:
-    """Groups of unequal sizes with prompts and completions of unequal lengths."""
+    """Groups of unequal sizes (or all of `size`) with prompts and completions of unequal
+    lengths.
+    """
     groups = []
     for g in range(count):
-        k = int(rng.integers(2, 5))
+        k = size or int(rng.integers(2, 5))
         completions = []
         for _ in range(k):
             length = int(rng.integers(1, 6))

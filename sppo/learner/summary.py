@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,6 +100,7 @@ def _of_groups(groups: Sequence[Group], version: Version) -> dict[str, Any]:
     stale = [version.n - min(v.n for v in g.versions()) for g in groups if _same_epoch(g, version)]
     return {
         "no_signal_share": sum(not g.has_signal for g in groups) / len(groups),
+        **_of_comparisons(groups),
         "staleness_mean": sum(stale) / len(stale) if stale else None,
         "staleness_max": max(stale) if stale else None,
         "foreign_epoch_groups": len(groups) - len(stale),
@@ -106,6 +108,19 @@ def _of_groups(groups: Sequence[Group], version: Version) -> dict[str, Any]:
         "generated_length_mean": sum(len(c.token_ids) for c in completions) / len(completions),
         "truncated_share": sum(c.finish_reason == "length" for c in completions) / len(completions),
         "tickets": [g.uid for g in groups],
+    }
+
+
+def _of_comparisons(groups: Sequence[Group]) -> dict[str, Any]:
+    """How much of what could be compared was; None of a scorer that gives rewards."""
+    matrices_KK = [g.preferences for g in groups if g.preferences is not None]
+    if not matrices_KK:
+        return {"compared_share": None, "unmet": None}
+    pairs = sum(k * (k - 1) for k in map(len, matrices_KK))
+    missing = sum(int(np.isnan(matrix_KK).sum()) for matrix_KK in matrices_KK)
+    return {
+        "compared_share": 1 - missing / pairs if pairs else None,
+        "unmet": sum(g.unmet for g in groups),
     }
 
 

@@ -133,13 +133,21 @@ def _scores(
     rewards: NDArray[np.float32], preferences: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
     """([K], None) or (None, [K, K])."""
-    if not (np.isfinite(rewards).all() and np.isfinite(preferences).all()):
+    if not np.isfinite(rewards).all() or np.isinf(preferences).any():
         raise BadFrame("a reward or preference is not finite")
     if (rewards.size, preferences.size) == (k, 0):
         return rewards, None
     if (rewards.size, preferences.size) == (0, k * k):
-        return None, preferences.reshape(k, k)
+        return None, _matrix(preferences.reshape(k, k))
     raise BadFrame(f"{rewards.size} rewards and {preferences.size} preferences for {k} completions")
+
+
+def _matrix(preferences: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[K, K] of which NaN stands on both sides of the diagonal, and not on it."""
+    missing = np.isnan(preferences)
+    if missing.any() and ((missing != missing.T).any() or missing.diagonal().any()):
+        raise BadFrame("a preference is there one way round alone")
+    return preferences
 
 
 def _arrays(sizes: Any, body: memoryview) -> dict[str, NDArray[Any]]:

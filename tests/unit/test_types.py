@@ -35,6 +35,16 @@ def test_a_group_has_signal_where_the_scorer_told_two_completions_apart() -> Non
     assert dataclasses.replace(group, rewards=None, preferences=prefers).has_signal
 
 
+def test_pairs_that_were_not_compared_tell_nothing_and_who_met_nobody_is_counted() -> None:
+    nan = float("nan")
+    even = np.array([[0.5, 0.5, nan], [0.5, 0.5, nan], [nan, nan, 0.5]], np.float32)
+    group = dataclasses.replace(makers.group(size=3), rewards=None, preferences=even)
+    assert not group.has_signal
+    assert group.unmet == 1
+    assert makers.group().unmet == 0
+    assert group.only([2]).unmet == 0
+
+
 def test_a_group_counts_its_tokens_and_names_its_versions() -> None:
     group = makers.group()
     assert group.tokens == sum(len(c.token_ids) for c in group.completions)

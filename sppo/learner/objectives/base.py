@@ -43,7 +43,7 @@ class Scored:
     """Scalar rewards; None if the scorer compared."""
     preferences: tuple[Tensor, ...] | None
     """[K, K] for each group: the probability that the row's completion is preferred to the
-    column's; None if the scorer gave rewards.
+    column's, NaN where the two were not compared; None if the scorer gave rewards.
     """
     group_offsets: Tensor
     """[G + 1] offsets of the groups in N."""
@@ -95,6 +95,7 @@ class ObjectiveBatch:
     """What `Objective.select` fixed beforehand."""
     rewards_N: Tensor | None
     preferences: tuple[Tensor, ...] | None
+    """As in `Scored`."""
     finished_N: Tensor
     completions: int
     """Trained completions of the whole mini-batch, all micro-batches and ranks: the normaliser."""

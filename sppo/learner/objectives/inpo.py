@@ -10,7 +10,8 @@ Source: arXiv 2407.00617, eq. 10, where our η is their 1/η, our κ their τ/η
 the last iteration (`objective.anchor = "iteration"`). It needs no partition: the difference drops
 it. With the reference renewed every `objective.reference_every` steps the regularised games are
 solved one after another, each about the solution of the last: COMAL (arXiv 2410.23223, `nash_loss`
-of its code). Pairs of the whole group, or best against worst with `objective.select`.
+of its code). Pairs of the whole group, or best against worst with `objective.select`; only pairs
+that the scorer compared.
 
 Fixed point of soft labels against a fixed opponent: π ∝ π_ref^κ π_a^(1 − κ) exp(η P(y ≻ ·)).
 """
@@ -56,7 +57,9 @@ class Inpo:
     def select(self, scored: Scored) -> Selection:
         """Every pair, or best and worst. Groups that have none stay out."""
         settings, read = self._settings, scores.read(self._settings, scored)
-        keep_E = select_completions(settings.select, read.scores(), read.group_ids_E)
+        keep_E = select_completions(
+            settings.select, read.scores(), read.group_ids_E, read.preferences
+        )
         keep_N = whole_groups(read.spread(keep_E), scored.group_offsets.cpu())
         signal_G = read.signal()
         pulled = settings.kappa or terms.present(settings)
@@ -68,11 +71,10 @@ class Inpo:
         """The squares of all pairs, and the terms."""
         settings, kept = self._settings, batch.kept()
         correction = correct(settings, kept)
-        i_P, j_P, group_P = all_pairs(kept.group_offsets)
+        i_P, j_P, group_P, target_P = self._pairs(kept)
         gap_N = segment_sum(correction.weighted(self._gaps(kept)), kept.cu_seqlens)
         if settings.length_normalize:
             gap_N = gap_N / correction.counted(kept).clamp(min=1)
-        target_P = self._labels(scores.read(settings, kept), kept, i_P, j_P)
         residual_P = gap_N[i_P] - gap_N[j_P] - settings.eta * target_P
         weight_P = correction.weight_N[i_P] * correction.weight_N[j_P]
         pairs_G = torch.bincount(group_P, minlength=len(kept.group_offsets) - 1)
@@ -103,9 +105,16 @@ class Inpo:
         assert kept.reference_T is not None
         return kept.logprob_T - kappa * kept.reference_T - (1 - kappa) * anchor_T
 
-    def _labels(self, read: Read, kept: ObjectiveBatch, i_P: Tensor, j_P: Tensor) -> Tensor:
-        """z [P] on the device of the batch."""
-        i_P, j_P = i_P.cpu(), j_P.cpu()
+    def _pairs(self, kept: ObjectiveBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(first [P], second [P], group [P], z [P]) of the pairs that were compared."""
+        i_P, j_P, group_P = all_pairs(kept.group_offsets)
+        target_P = self._labels(scores.read(self._settings, kept), i_P.cpu(), j_P.cpu())
+        target_P = target_P.to(kept.logprob_T)
+        met_P = ~target_P.isnan()
+        return i_P[met_P], j_P[met_P], group_P[met_P], target_P[met_P]
+
+    def _labels(self, read: Read, i_P: Tensor, j_P: Tensor) -> Tensor:
+        """z [P] on the CPU, NaN for a pair that was not compared."""
         if read.rewards_E is not None:
             ahead_P = read.rewards_E[i_P] - read.rewards_E[j_P]
         else:
@@ -113,8 +122,8 @@ class Inpo:
             upper = [_upper(matrix_KK) for matrix_KK in read.preferences]
             ahead_P = torch.cat(upper) - 0.5
         if self._settings.label != "pair":
-            ahead_P = torch.sign(ahead_P) / 2
-        return ahead_P.to(kept.logprob_T)
+            ahead_P = torch.where(ahead_P.isnan(), ahead_P, torch.sign(ahead_P) / 2)
+        return ahead_P
 
 
 def _upper(matrix_KK: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sppo.config import ObjectiveConfig
-from sppo.learner.objectives.targets import bradley_terry, compute_scores
+from sppo.learner.objectives.targets import bradley_terry, compute_scores, unmet
 
 
 class Given(Protocol):
@@ -48,11 +48,13 @@ class Read:
     """
 
     eligible_N: Tensor
-    """False for empty completions, and for cut ones where they are masked."""
+    """False for empty completions, for cut ones where they are masked, and for those that met
+    none of the others.
+    """
     group_ids_E: Tensor
     rewards_E: Tensor | None
     preferences: tuple[Tensor, ...] | None
-    """[K, K] for each group that has an eligible completion."""
+    """[K, K] for each group that has an eligible completion, NaN where two were not compared."""
     groups: int
 
     def scores(self, weights_E: Tensor | None = None) -> Tensor:
@@ -75,7 +77,8 @@ class Read:
         found_G = torch.zeros(self.groups, dtype=torch.bool)
         for i, g in enumerate(sorted(set(self.group_ids_E.tolist()))):
             if self.preferences is not None:
-                found_G[g] = bool((self.preferences[i] != 0.5).any())
+                known = self.preferences[i][~self.preferences[i].isnan()]
+                found_G[g] = bool((known != 0.5).any())
             elif self.rewards_E is not None:
                 rewards_K = self.rewards_E[self.group_ids_E == g]
                 found_G[g] = bool((rewards_K != rewards_K[0]).any())
@@ -92,7 +95,7 @@ def read(settings: ObjectiveConfig, given: Given) -> Read:
     rewards_E, preferences = None, None
     if given.preferences is not None:
         matrices = [matrix_KK.cpu() for matrix_KK in given.preferences]
-        preferences = tuple(_comparisons(settings, matrices, eligible_N, finished_N, sizes_G))
+        preferences, eligible_N = _comparisons(settings, matrices, eligible_N, finished_N, sizes_G)
     elif given.rewards_N is not None:
         rewards_N = given.rewards_N.cpu()
         if settings.truncated == "zero":
@@ -118,17 +121,22 @@ def _comparisons(
     eligible_N: Tensor,
     finished_N: Tensor,
     sizes_G: Tensor,
-) -> list[Tensor]:
-    """[K, K] of each group's eligible completions. A cut one scored 0 loses to every finished one
-    and draws with its like.
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """[K, K] of each group's completions that take part, and which of all these are [N]: the
+    eligible ones but for those that met no other.
+
+    A cut one scored 0 loses to every finished one that it met and draws with its like.
     """
-    found = []
+    found, there = [], []
     parts = (torch.split(values_N, sizes_G.tolist()) for values_N in (eligible_N, finished_N))
     for matrix_KK, eligible_K, finished_K in zip(matrices, *parts, strict=True):
         if settings.truncated == "zero":
             ahead_KK = (1 + finished_K.to(matrix_KK)[:, None] - finished_K.to(matrix_KK)) / 2
-            both_KK = finished_K[:, None] & finished_K
-            matrix_KK = torch.where(both_KK, matrix_KK, ahead_KK)
-        if eligible_K.any():
-            found.append(matrix_KK[eligible_K][:, eligible_K])
-    return found
+            stands_KK = (finished_K[:, None] & finished_K) | matrix_KK.isnan()
+            matrix_KK = torch.where(stands_KK, matrix_KK, ahead_KK)
+        at = eligible_K.nonzero()[:, 0]
+        at = at[~unmet(matrix_KK[at][:, at])]
+        if len(at):
+            found.append(matrix_KK[at][:, at])
+        there.append(torch.zeros_like(eligible_K).index_fill(0, at, True))
+    return tuple(found), torch.cat(there) if there else eligible_N

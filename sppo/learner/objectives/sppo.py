@@ -54,7 +54,10 @@ class Sppo:
     def select(self, scored: Scored) -> Selection:
         """Select completions, and fix targets unless they depend on weights."""
         settings, read = self._settings, scores.read(self._settings, scored)
-        keep_E = targets.select_completions(settings.select, read.scores(), read.group_ids_E)
+        compared = read.preferences if settings.label == "pair" else None
+        keep_E = targets.select_completions(
+            settings.select, read.scores(), read.group_ids_E, compared
+        )
         keep_N = read.spread(keep_E)
         signal_G = read.signal()
         if settings.select == "best_worst":

@@ -72,7 +72,7 @@ def win_rates(
     preferences: Sequence[Tensor], group_ids_N: Tensor, weights_N: Tensor | None = None
 ) -> Tensor:
     """P̂_i = Σ_j w̃_j P_ij over the group, itself included: the estimate of P(y_i ≻ π_a). Paper,
-    section 4.
+    section 4. NaN stands for a pair that was not compared, see `_met_rates`.
 
     Raises ValueError unless there is one [K, K] matrix for each group, in the order in which the
     groups appear.
@@ -88,8 +88,32 @@ def win_rates(
             raise ValueError(
                 f"preferences: shape {tuple(matrix_KK.shape)} for a group of {len(members)}"
             )
-        rates_N[members] = matrix_KK @ normalized_N[members]
+        weight_K = normalized_N[members]
+        partial = bool(matrix_KK.isnan().any())
+        rates_N[members] = _met_rates(matrix_KK, weight_K) if partial else matrix_KK @ weight_K
     return rates_N
+
+
+def _met_rates(matrix_KK: Tensor, weight_K: Tensor) -> Tensor:
+    """P̂_i = w̃_i/2 + (1 − w̃_i) Σ_j w̃_j P_ij / Σ_j w̃_j over the opponents j that i met: each keeps
+    its own share of the group, and those it met stand for all others.
+
+    Where all these have weight 0 they count alike. NaN for one that met nobody.
+    """
+    met_KK = ~matrix_KK.isnan()
+    met_KK.fill_diagonal_(False)
+    share_KK = met_KK * weight_K
+    share_KK = torch.where(share_KK.sum(1, keepdim=True) > 0, share_KK, met_KK.to(weight_K.dtype))
+    share_KK = share_KK / share_KK.sum(1, keepdim=True)
+    others_K = (share_KK * matrix_KK.nan_to_num()).sum(1)
+    return weight_K / 2 + (1 - weight_K) * others_K
+
+
+def unmet(matrix_KK: Tensor) -> Tensor:
+    """[K] True for those that met nobody while there were others to meet."""
+    missing_KK = matrix_KK.isnan()
+    alone_KK = missing_KK.clone().fill_diagonal_(True)
+    return missing_KK.any(1) & alone_KK.all(1)
 
 
 def compute_scores(
@@ -184,17 +208,25 @@ def compute_targets(
 # selection and labels -----------------------------------------------------------------------------
 
 
-def select_all(scores_K: Tensor) -> Tensor:
+def select_all(scores_K: Tensor, matrix_KK: Tensor | None) -> Tensor:
     """Every completion."""
     return torch.ones_like(scores_K, dtype=torch.bool)
 
 
-def select_best_worst(scores_K: Tensor) -> Tensor:
+def select_best_worst(scores_K: Tensor, matrix_KK: Tensor | None) -> Tensor:
     """The first best and the first worst completion, as uclaml's trainer has it: one and the same
     where all are equal, and then the group has no signal.
+
+    Where a matrix is given and these two did not meet, the first pair of those that did whose
+    scores lie furthest apart.
     """
+    best, worst = first_best(scores_K), first_best(-scores_K)
+    if matrix_KK is not None and matrix_KK[best, worst].isnan():
+        ahead_KK = scores_K[:, None] - scores_K
+        ahead_KK = ahead_KK.masked_fill(matrix_KK.isnan(), -torch.inf)
+        best, worst = divmod(first_best(ahead_KK.flatten()), len(scores_K))
     kept_K = torch.zeros_like(scores_K, dtype=torch.bool)
-    kept_K[[first_best(scores_K), first_best(-scores_K)]] = True
+    kept_K[[best, worst]] = True
     return kept_K
 
 
@@ -203,18 +235,26 @@ def first_best(scores_K: Tensor) -> int:
     return int((scores_K == scores_K.max()).nonzero()[0])
 
 
-SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+SELECTIONS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
     "all": select_all,
     "best_worst": select_best_worst,
 }
 
 
-def select_completions(mode: str, scores_N: Tensor, group_ids_N: Tensor) -> Tensor:
-    """[N] True for the completions that are trained. Raises ValueError for an unknown mode."""
+def select_completions(
+    mode: str,
+    scores_N: Tensor,
+    group_ids_N: Tensor,
+    preferences: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """[N] True for the completions that are trained. With `preferences`, best and worst are two
+    that were compared. Raises ValueError for an unknown mode.
+    """
     _known("select", mode, SELECTIONS)
     kept_N = torch.zeros_like(scores_N, dtype=torch.bool)
-    for members in _members(group_ids_N):
-        kept_N[members] = SELECTIONS[mode](scores_N[members])
+    for g, members in enumerate(_members(group_ids_N)):
+        matrix_KK = preferences[g] if preferences is not None else None
+        kept_N[members] = SELECTIONS[mode](scores_N[members], matrix_KK)
     return kept_N
 
 

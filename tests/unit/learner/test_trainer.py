@@ -16,10 +16,12 @@ from sppo.learner.objectives import Objective, ObjectiveBatch, Scored, Selection
 from sppo.learner.objectives.base import Need, Scope, Stats
 from sppo.learner.optim import Optimizer
 from sppo.learner.trainer import Trainer
+from sppo.transport import codec
 from sppo.types import Group, Version
 from tests import makers
 from tests.unit.learner import teams
 from tests.unit.learner.tiny import (
+    compared,
     moved,
     on_policy,
     one_by_one,
@@ -341,3 +343,54 @@ def test_log_probs_are_at_the_objectives_temperature_and_mismatch_at_the_samplin
     assert record["mismatch"] is None
     assert record["log_rho_token_std"] > 0.01
     assert record["entropy"] > take(path, groups)[1]["entropy"]
+
+
+def partly_compared(groups: list[Group]) -> list[Group]:
+    """As they come over the wire: each completion compared with the next, and in the first group
+    the last one with nobody.
+    """
+    made = []
+    for g, group in enumerate(compared(groups)):
+        table = group.preferences
+        assert table is not None
+        k = len(table)
+        met = np.eye(k, dtype=bool)
+        for i in range(k - 1 - (g == 0)):
+            met[i, i + 1] = met[i + 1, i] = True
+        partial = replace(group, preferences=np.where(met, table, np.nan).astype(np.float32))
+        made.append(codec.decode_group(codec.encode_group(partial)))
+    return made
+
+
+@pytest.mark.parametrize("changes", [{}, {"target": "softmean"}, {"name": "inpo"}])
+def test_partly_compared_groups_are_trained_alike_by_one_rank_and_by_two(
+    path: str, changes: dict[str, Any]
+) -> None:
+    # Given groups of four of which the first has one that met nobody
+    rng = np.random.default_rng(5)
+    groups = partly_compared(makers.random_groups(rng, 4, size=4, vocabulary=61))
+    config = settings(groups_per_step=4, **changes)
+
+    def train(ranks: int) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+        models = [policy(path) for _ in range(ranks)]
+
+        def work(team: teams.ThreadTeam) -> list[dict[str, Any]]:
+            return teams.train(config, models[team.rank], team, groups, makers.V0)
+
+        records = teams.together(ranks, work)[0]
+        return records, {k: p.detach() for k, p in models[0].master.items()}
+
+    (whole, alone), (parts, _) = train(1), train(2)
+    # Then it is counted, nothing of the step is NaN, and two ranks find what one does
+    assert whole[0]["unmet"] == parts[0]["unmet"] == 1
+    assert whole[0]["compared_share"] == pytest.approx((2 + 3 * 3) / (4 * 6))
+    assert json.loads(json.dumps(whole[0], allow_nan=False)) == whole[0]
+    for name in ("loss", "residual_std", "target_mean", "weight_mean", "entropy"):
+        assert parts[0][name] == pytest.approx(whole[0][name], rel=1e-4, abs=1e-6), name
+    # and the group trains as if that one had never been sampled
+    first = groups[0].only([0, 1, 2])
+    assert [len(g.completions) for g in (groups[0], first)] == [4, 3]
+    groups = [first, *groups[1:]]
+    same, without = train(1)
+    assert same[0]["loss"] == whole[0]["loss"]
+    assert all(torch.equal(without[name], weight) for name, weight in alone.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import msgpack
 import numpy as np
@@ -90,6 +91,37 @@ def test_a_header_that_lies_is_a_bad_frame(change: dict[str, object]) -> None:
 def test_a_log_prob_that_is_not_finite_is_a_bad_frame() -> None:
     group = makers.group()
     group.completions[0].behavior_logprobs[0] = np.nan
+    with pytest.raises(BadFrame, match="not finite"):
+        codec.decode_group(codec.encode_group(group))
+
+
+NAN = float("nan")
+
+
+def test_pairs_that_were_not_compared_come_back_to_the_bit() -> None:
+    table = [[0.5, NAN, 0.25], [NAN, 0.5, 1.0], [0.75, 0.0, 0.5]]
+    group = makers.group(size=3, preferences=table)
+    found = codec.decode_group(codec.encode_group(group))
+    assert found.preferences is not None
+    assert group.preferences is not None
+    assert found.preferences.tobytes() == group.preferences.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ([[0.5, NAN], [0.5, 0.5]], "one way round alone"),
+        ([[NAN, 0.5], [0.5, 0.5]], "one way round alone"),
+        ([[0.5, np.inf], [0.0, 0.5]], "not finite"),
+    ],
+)
+def test_a_matrix_that_no_scorer_gives_is_a_bad_frame(table: list[list[float]], said: str) -> None:
+    with pytest.raises(BadFrame, match=said):
+        codec.decode_group(codec.encode_group(makers.group(preferences=table)))
+
+
+def test_a_reward_that_is_not_a_number_is_a_bad_frame() -> None:
+    group = replace(makers.group(), rewards=np.array([NAN, 0.0], np.float32))
     with pytest.raises(BadFrame, match="not finite"):
         codec.decode_group(codec.encode_group(group))
 

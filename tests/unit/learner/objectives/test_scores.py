@@ -80,3 +80,42 @@ def test_scores_that_are_all_equal_tell_nothing() -> None:
     halves = (torch.full((2, 2), 0.5), torch.full((3, 3), 0.5))
     ties = replace(given(compared=True), preferences=halves)
     assert scores.read(makers.settings(), ties).signal().tolist() == [False, False]
+
+
+NAN = math.nan
+
+
+def chain(*, finished: list[bool], **changes: str) -> scores.Read:
+    """What is read of four completions, each compared with the next."""
+    matrix = torch.full((4, 4), NAN).fill_diagonal_(0.5)
+    for i, p in enumerate((0.9, 0.8, 0.7)):
+        matrix[i, i + 1], matrix[i + 1, i] = p, 1 - p
+    group = Scored(
+        rewards_N=None,
+        preferences=(matrix,),
+        group_offsets=torch.tensor([0, 4]),
+        length_N=torch.tensor([3, 3, 3, 3]),
+        finished_N=torch.tensor(finished),
+    )
+    return scores.read(makers.settings(**changes), group)
+
+
+def test_one_whose_only_opponents_are_masked_takes_no_part() -> None:
+    found = chain(finished=[True, False, True, True], truncated="mask")
+    assert found.eligible_N.tolist() == [False, False, True, True]
+    assert found.preferences is not None
+    assert found.preferences[0].flatten().tolist() == pytest.approx([0.5, 0.7, 0.3, 0.5])
+
+
+def test_scored_0_loses_to_those_that_it_met() -> None:
+    found = chain(finished=[True, False, False, True], truncated="zero")
+    assert found.eligible_N.all()
+    assert found.scores().tolist() == pytest.approx(
+        [1 / 8 + 3 / 4, 1 / 8 + 3 / 4 * 1 / 4, 1 / 8 + 3 / 4 * 1 / 4, 1 / 8 + 3 / 4]
+    )
+
+
+def test_what_was_not_compared_tells_nothing() -> None:
+    even = torch.tensor([[0.5, 0.5, NAN], [0.5, 0.5, 0.5], [NAN, 0.5, 0.5]])
+    ties = replace(given(compared=True), preferences=(torch.full((2, 2), 0.5), even))
+    assert scores.read(makers.settings(), ties).signal().tolist() == [False, False]
