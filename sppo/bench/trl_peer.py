@@ -25,6 +25,7 @@ from sppo.config import RunConfig, cpu_threads
 from sppo.metrics import JsonLines
 from sppo.scorer.base import SCORERS
 from sppo.tasks import questions
+from sppo.tasks.order import Order
 from sppo.tasks.questions import Question, Questions
 
 TRAINED_TOGETHER = 16
@@ -128,8 +129,8 @@ def rows(config: RunConfig, found: Questions) -> list[dict[str, Any]]:
     """The questions of the run's first pass in its order, as conversations."""
     return [
         # As JSON: the data of two questions need not have the same columns.
-        {"prompt": _conversation(found.train[i]), "data": json.dumps(dict(found.train[i].data))}
-        for i in found.training_order(config.seed, 0)
+        {"prompt": _conversation(question), "data": json.dumps(dict(question.data))}
+        for question in map(Order(found, config.seed).question, range(len(found.train)))
     ]
 
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from sppo.config.fields import FREE, Count, Name, Positive, Settings, Table, plain_table
-from sppo.limits import MAX_COMPLETIONS, MAX_FRAME
+from sppo.config.fields import FREE, Name, Positive, Scale, Settings, Table, plain_table
+from sppo.limits import MAX_COMPLETIONS, MAX_FRAME, MAX_INT
 
 
 class ModelConfig(Settings):
@@ -21,30 +27,104 @@ class ModelConfig(Settings):
     """Number format of the exported weights; `base` is that of the model the run began with."""
 
 
+class TaskSource(Settings):
+    """One entry of a `task.name` that is a list."""
+
+    name: Name
+    weight: Scale = 1.0
+    """Its share of the prompts, beside the weights of the others."""
+    params: Table = Field(default_factory=dict)
+
+
+def _sources(value: Any) -> Any:
+    """Text, or a tuple of sources. Raises ValueError."""
+    if isinstance(value, str) and value.strip():
+        return value
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError("must be text, or a list of tables with name and weight")
+    return tuple(_source(entry) for entry in value)
+
+
+def _source(entry: Any) -> TaskSource:
+    try:
+        return TaskSource.model_validate({"name": entry} if isinstance(entry, str) else entry)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"])) or "an entry"
+        said = wrong["msg"].removeprefix("Value error, ")
+        raise ValueError(
+            f"{where}: {said}; an entry is a table with name, and weight and params if need be"
+        ) from None
+
+
+def _held_out(value: Any) -> Any:
+    """A number, or a source. Raises ValueError."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)  # from the environment
+    if isinstance(value, str) and value.strip():
+        return value
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_INT:
+        raise ValueError("must be a number of prompts, 0 or more, or a source as task.name is one")
+    return value
+
+
 class TaskConfig(Settings):
-    name: Name = "reasoning-gym:chain_sum"
-    """`reasoning-gym:<dataset>`, or `jsonl:<file>` with `question` and `answer` on each line."""
+    name: Annotated[str | tuple[TaskSource, ...], BeforeValidator(_sources)] = (
+        "reasoning-gym:chain_sum"
+    )
+    """`hf:<dataset or folder>[:<subset>][:<split>]`, `parquet:<file>`, `jsonl:<file>`,
+    `csv:<file>`, `reasoning-gym:<dataset>`, or a list of them: tables with `name` and `weight`,
+    the share of each among the prompts. docs/data.md.
+    """
     params: Table = Field(default_factory=dict)
     """Arguments of the reasoning-gym dataset, such as `min_terms`."""
     prompt: Name = "{question}"
-    """User message; fields in braces are the entry's columns, and the fields of its `metadata`. A
-    `question` that is a list of chat messages keeps them; the prompt is then made from its last
-    message.
+    """User message; fields in braces are the row's columns, and the fields of its `metadata`."""
+    messages: str = ""
+    """In place of `task.prompt`: the column that holds the prompt as a list of chat messages."""
+    system: str = ""
+    """System message of every prompt; a row with one of its own keeps that."""
+    few_shot: str = ""
+    """JSON file with a list of chat messages, user's and assistant's in turn, that stand before
+    each prompt.
+    """
+    chat_template_kwargs: Table = Field(default_factory=dict)
+    """Given to the model's chat template, such as `enable_thinking`."""
+    answer: Name = "answer"
+    """Column that a scorer gets as `answer`; dots lead into objects: `reward_model.ground_truth`.
     """
 
-    @field_validator("params", mode="before")
+    @field_validator("params", "chat_template_kwargs", mode="before")
     @classmethod
     def _plain(cls, value: Any) -> Any:
         return plain_table(value)
 
     pool: Positive = 6000
     """Entries drawn from a procedural dataset before repeated prompts are dropped."""
-    held_out: Count = 200
-    """Distinct prompts held out for evaluation, chosen by a hash of the question (of the whole
-    prompt, where `task.prompt` names other columns of a file); 0 for no evaluation.
+    held_out: Annotated[int | str, BeforeValidator(_held_out)] = 200
+    """Distinct prompts held out for evaluation, chosen by a hash of what the prompt asks, 0 for no
+    evaluation; or a source of its own, written as `task.name` is: all its prompts.
     """
     max_prompt_tokens: Positive = 1024
-    """A longer prompt is refused before anything starts."""
+    """Longest prompt."""
+    too_long: Literal["drop", "error"] = "drop"
+    """What becomes of a longer prompt: it is left out and counted, or nothing starts."""
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> TaskConfig:
+        if self.messages and self.prompt != "{question}":
+            raise ValueError(
+                f"prompt = {self.prompt!r} and messages = {self.messages!r}: each says what the "
+                "prompt is; set prompt = '{question}', or messages = ''"
+            )
+        if self.params and not isinstance(self.name, str):
+            raise ValueError(f"params = {self.params}: name is a list; put params into its entries")
+        return self
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether prompts are held out."""
+        return self.held_out != 0
 
 
 class SamplingConfig(Settings):

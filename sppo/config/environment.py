@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.sources import EnvSettingsSource
@@ -34,6 +35,8 @@ class _FromEnvironment(RunConfig, BaseSettings):
 class _Environment(EnvSettingsSource):
     def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
         """Sections, tables and lists from JSON that says each thing once. Raises ConfigError."""
+        if _may_be_text(field.annotation) and not value.lstrip().startswith("["):
+            return value
         try:
             found = strict_json.loads(value)
         except ValueError as error:
@@ -54,6 +57,11 @@ class _Environment(EnvSettingsSource):
                     f"{key} (from {ENVIRONMENT}): no such setting{nearest_setting(key)}"
                 )
         return found
+
+
+def _may_be_text(kind: Any) -> bool:
+    """Whether a setting is text or something else."""
+    return get_origin(kind) in (Union, UnionType) and str in get_args(kind)
 
 
 def read() -> dict[str, Any]:

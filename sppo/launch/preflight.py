@@ -69,20 +69,15 @@ def check(config: RunConfig, tell: Tell, *, alone: bool = False) -> Questions:
     _check_broker(config)
     path = models.resolve(config.model)
     with nullcontext() if alone else _engine_check(config, path):
-        _check_parts(config, path, found, tell, alone)
-    return found
+        return _check_parts(config, path, found, tell, alone)
 
 
 def _check_rows(config: RunConfig) -> Questions:
     """All that can be said of the data without a model. Raises ConfigError with the row."""
     from sppo.scorer import rules
-    from sppo.tasks import check, questions
+    from sppo.tasks import questions
 
-    found = questions.load(config.task, config.seed)
-    rule = "" if config.scorer.url else config.scorer.name
-    rules.check_answers(rule, (*found.train, *found.held_out))
-    check.rows(found)
-    return found
+    return questions.load(config.task, config.seed, rules.readable(config.scorer))
 
 
 def _check_options(config: RunConfig) -> None:
@@ -123,7 +118,10 @@ def _check_broker(config: RunConfig) -> None:
         raise ConfigError(str(error)) from error
 
 
-def _check_parts(config: RunConfig, path: str, found: Questions, tell: Tell, alone: bool) -> None:
+def _check_parts(
+    config: RunConfig, path: str, found: Questions, tell: Tell, alone: bool
+) -> Questions:
+    """All that needs the model; returns the questions whose prompts it can take."""
     from sppo import models
     from sppo.launch import model_check
     from sppo.scorer import base
@@ -137,7 +135,7 @@ def _check_parts(config: RunConfig, path: str, found: Questions, tell: Tell, alo
         compared = check_scorer(config, found, tell)
         if compared is not None and config.objective.name not in READS:
             _check_scores(config, compared)
-    check.prompts(config, found, tokenizer)
+    return check.prompts(config, found, tokenizer)
 
 
 def _engines_elsewhere(config: RunConfig) -> bool:

@@ -31,7 +31,8 @@ from sppo.learner.schedule import Schedule
 from sppo.learner.skips import Skips
 from sppo.learner.spool import Spool
 from sppo.learner.stops import Stopped, Stops
-from sppo.tasks import fingerprint, questions
+from sppo.scorer import rules
+from sppo.tasks import check, fingerprint, questions
 from sppo.tasks.tickets import TicketFactory
 from sppo.transport.broker import Broker
 from sppo.weights.protocol import WeightSender
@@ -108,9 +109,10 @@ def _assemble(
     if lineage.resume():
         records.event("resume", step=lineage.n)
     records.keep_until(lineage.n)
-    found = questions.load(config.task, config.seed)
-    fingerprint.refuse_changes(run_dir, found)  # the file may have changed since `up`
     tokenizer = models.load_tokenizer(models.resolve(config.model))
+    found = questions.load(config.task, config.seed, rules.readable(config.scorer))
+    found = check.prompts(config, found, tokenizer)
+    fingerprint.refuse_changes(run_dir, found)  # the file may have changed since `up`
     queue = GroupQueue(
         broker, TicketFactory(config, found, tokenizer), lineage.ledger, Spool(run_dir),
         limits=config.broker,

@@ -26,7 +26,7 @@ class Evaluation:
     def __init__(
         self, config: RunConfig, queue: GroupQueue, fleet: Fleet, records: Records, stops: Stops
     ) -> None:
-        self._asked = config.task.held_out > 0
+        self._asked = config.task.evaluates
         self._timeout_s = config.learner.batch_timeout_s
         self._queue = queue
         self._fleet = fleet

@@ -10,13 +10,12 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from sppo.errors import ConfigError
+from sppo.config import ScorerConfig
 from sppo.scorer.numbers import box, number, stated
-from sppo.tasks.questions import Question
 from sppo.tasks.rows import kind
 
 
@@ -99,20 +98,26 @@ def _verifier(dataset: str) -> Any:
     return reasoning_gym.get_score_answer_fn(dataset)
 
 
-def check_answers(scorer: str, questions: Iterable[Question]) -> None:
-    """Raises ConfigError with the first row whose answer this rule cannot read; other scorers read
-    what they like.
+def readable(scorer: ScorerConfig) -> Callable[[Mapping[str, Any]], None] | None:
+    """What raises ValueError for a row whose answer the run's rule cannot read; None for other
+    scorers, which read what they like.
     """
-    if scorer not in _READERS:
-        return
-    for question in questions:
+    reader = None if scorer.url else _READERS.get(scorer.name)
+    if reader is None:
+        return None
+
+    def read(data: Mapping[str, Any]) -> None:
+        if "answer" not in data:
+            raise ValueError(
+                f"scorer.name = {scorer.name!r} needs an answer, and there is no column 'answer' "
+                f"(task.answer names another); there are {', '.join(data)}"
+            )
         try:
-            _READERS[scorer](question.data)
-        except (KeyError, ValueError) as error:
-            raise ConfigError(
-                f"{question.where}: scorer.name = {scorer!r}: {error}; mend the row, or name "
-                f"another scorer"
-            ) from error
+            reader(data)
+        except ValueError as error:
+            raise ValueError(f"scorer.name = {scorer.name!r}: {error}") from error
+
+    return read
 
 
 def _number(data: Mapping[str, Any]) -> Fraction:

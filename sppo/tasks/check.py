@@ -1,83 +1,147 @@
-"""Every prompt of a task tried before anything starts: put through the codec, rendered, tokenised
-and measured.
+"""Every prompt of a task tried before anything starts: rendered, tokenised and measured.
 
 60,000 prompts take seconds: templates are rendered and tokenised in batches.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from sppo.config import RunConfig
-from sppo.errors import BadFrame, ConfigError
+from sppo.errors import ConfigError
+from sppo.tasks.order import Order
 from sppo.tasks.prompts import render, tokenize
-from sppo.tasks.questions import Question, Questions
-from sppo.transport import codec
-from sppo.types import SamplingParams, Ticket
+from sppo.tasks.question import LeftOut, Question, Questions
+from sppo.tasks.rows import Tally
 
 BATCH = 2000
-_JSON = json.JSONEncoder(allow_nan=False)
-MAX_TICKET = 16 * 2**20
-"""Bytes of one ticket: a prompt and its row."""
 
 
-def rows(questions: Questions) -> None:
-    """Raises ConfigError with the first row whose columns a run could not use."""
-    for question in (*questions.train, *questions.held_out):
-        _check_travel(question)
+def prompts(config: RunConfig, questions: Questions, tokenizer: Any) -> Questions:
+    """The questions whose prompts the model can take; those that are too long, or that its chat
+    template refuses, are counted among what is left out.
 
-
-def prompts(config: RunConfig, questions: Questions, tokenizer: Any) -> None:
-    """Raises ConfigError with the first row whose prompt a run could not use."""
-    at_most = config.task.max_prompt_tokens if _tokens_are_characters(tokenizer) else 0
-    every = iter((*questions.train, *questions.held_out))
-    while batch := list(islice(every, BATCH)):
-        rendered = zip(batch, _render(batch, tokenizer), strict=True)
-        unsure = [
-            (q, text) for q, text in rendered if not (0 < len(text) <= at_most and text.isascii())
-        ]
-        _check_lengths(unsure, tokenizer, config.task.max_prompt_tokens)
-
-
-def _render(questions: Sequence[Question], tokenizer: Any) -> list[str]:
-    try:
-        return render(tokenizer, [q.messages for q in questions])
-    except Exception:
-        # Whatever a model's template does; the row that it refuses is found by asking one by one.
-        for question in questions:
-            _try_template(question, tokenizer)
-        raise
-
-
-def _try_template(question: Question, tokenizer: Any) -> None:
-    try:
-        render(tokenizer, [question.messages])
-    except Exception as error:
-        # Most raise jinja2.TemplateError with words of their own.
-        roles = ", ".join(role for role, _ in question.messages)
-        raise ConfigError(
-            f"{question.where}: the model's chat template refuses the prompt (messages: {roles}): "
-            f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def _check_lengths(prompts: Sequence[tuple[Question, str]], tokenizer: Any, limit: int) -> None:
-    for (question, _), ids in zip(
-        prompts, tokenize(tokenizer, [text for _, text in prompts]), strict=True
+    Raises ConfigError where none is left on a side, where the template refuses most of them, and
+    for the first that is too long if `task.too_long` says so.
+    """
+    check_options(config.task.chat_template_kwargs, tokenizer)
+    sieve = _Sieve(config, tokenizer)
+    train = sieve.keep(questions.train)
+    held_out = sieve.keep(questions.held_out)
+    sieve.tally.check()
+    for side, before, after in (
+        ("to train", questions.train, train),
+        ("held out", questions.held_out, held_out),
     ):
-        if len(ids) > limit:
+        if before and not after:
             raise ConfigError(
-                f"task.max_prompt_tokens = {limit}: {question.where}: a prompt of {len(ids)} "
-                f"tokens begins "
-                f"{question.text[:60]!r}; raise the limit or shorten the prompts"
+                f"task.max_prompt_tokens = {config.task.max_prompt_tokens}: no prompt {side} is "
+                f"that short; the shortest has {sieve.shortest} tokens; raise it"
             )
-        if not ids:
+    left_out = LeftOut(bad=sieve.tally.bad, first_bad=sieve.tally.first, too_long=sieve.too_long)
+    found = replace(
+        questions, train=train, held_out=held_out, left_out=questions.left_out + left_out
+    )
+    Order(found, config.seed)
+    return found
+
+
+def check_options(options: Mapping[str, Any], tokenizer: Any) -> None:
+    """Raises ConfigError for an option that the chat template does not read, or that is ours."""
+    if not options:
+        return
+    ours = {*inspect.signature(tokenizer.apply_chat_template).parameters, "messages"}
+    for name, value in options.items():
+        setting = f"task.chat_template_kwargs.{name} = {value!r}"
+        if name in ours:
+            raise ConfigError(f"{setting}: is no option of a template; leave it out")
+        if name not in str(tokenizer.chat_template):
             raise ConfigError(
-                f"{question.where}: the model's chat template makes a prompt of no tokens of it"
+                f"{setting}: the model's chat template does not read {name}; leave it out"
             )
+
+
+class _Sieve:
+    """Lets questions through, and counts the others."""
+
+    def __init__(self, config: RunConfig, tokenizer: Any) -> None:
+        self._task = config.task
+        self._tokenizer = tokenizer
+        self._certain = config.task.max_prompt_tokens if _tokens_are_characters(tokenizer) else 0
+        self.tally = Tally(setting="the model's chat template")
+        self.too_long = 0
+        self.shortest = 0
+        """Tokens of the shortest prompt that is too long; 0 before there is one."""
+
+    def keep(self, questions: Iterable[Question]) -> tuple[Question, ...]:
+        """Those that can be asked, in their order."""
+        every, kept = iter(questions), list[Question]()
+        while batch := list(islice(every, BATCH)):
+            self.tally.rows += len(batch)
+            rendered = self._render(batch)
+            lengths = self._lengths([text for _, text in rendered])
+            kept += [
+                question
+                for (question, _), length in zip(rendered, lengths, strict=True)
+                if self._fits(question, length)
+            ]
+        return tuple(kept)
+
+    def _render(self, questions: Sequence[Question]) -> list[tuple[Question, str]]:
+        """Those that the template takes, with their texts."""
+        options = self._task.chat_template_kwargs
+        try:
+            texts = render(self._tokenizer, [q.messages for q in questions], options)
+            return list(zip(questions, texts, strict=True))
+        except Exception as error:  # noqa: BLE001 - whatever a model's template does
+            # What it refuses is found by asking one by one.
+            if len(questions) > 1:
+                return [pair for question in questions for pair in self._render([question])]
+            # Most raise jinja2.TemplateError with words of their own.
+            [question] = questions
+            roles = ", ".join(role for role, _ in question.messages)
+            self.tally.leave_out(
+                question.where,
+                f"the model's chat template refuses the prompt (messages: {roles}): "
+                f"{type(error).__name__}: {error}",
+            )
+            return []
+
+    def _lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text; for a short one that needs no counting its characters, which are
+        no fewer.
+        """
+        sure = [0 < len(text) <= self._certain and text.isascii() for text in texts]
+        counted = iter(
+            tokenize(
+                self._tokenizer, [t for t, is_sure in zip(texts, sure, strict=True) if not is_sure]
+            )
+        )
+        return [
+            len(text) if is_sure else len(next(counted))
+            for text, is_sure in zip(texts, sure, strict=True)
+        ]
+
+    def _fits(self, question: Question, length: int) -> bool:
+        limit = self._task.max_prompt_tokens
+        if not length:
+            self.tally.leave_out(
+                question.where, "the model's chat template makes a prompt of no tokens of it"
+            )
+        elif length > limit:
+            if self._task.too_long == "error":
+                raise ConfigError(
+                    f"task.max_prompt_tokens = {limit}: {question.where}: a prompt of {length} "
+                    f"tokens begins {question.text[:60]!r}; raise the limit, or leave such prompts "
+                    "out: task.too_long = 'drop'"
+                )
+            self.too_long += 1
+            self.shortest = min(self.shortest or length, length)
+        return 0 < length <= limit
 
 
 def _tokens_are_characters(tokenizer: Any) -> bool:
@@ -94,33 +158,3 @@ def _tokens_are_characters(tokenizer: Any) -> bool:
         return False
     splits = str(backend.pre_tokenizer)
     return "Metaspace" not in splits and "add_prefix_space=True" not in splits
-
-
-def _check_travel(question: Question) -> None:
-    """What the broker carries to a generator must be what was read, and so must the body of a
-    scorer's request.
-    """
-    ticket = Ticket(
-        uid="train-000000000",
-        stream="train",
-        prompt_ids=(),  # token ids always can
-        question=question.text,
-        scorer_data=question.data,
-        sampling=SamplingParams(completions=1, temperature=1.0, max_tokens=1, seed=0),
-        min_version=0,
-        messages=question.messages,
-    )
-    try:
-        packed = codec.pack_ticket(ticket)
-        same = codec.unpack_ticket(packed) == ticket
-        _JSON.encode(question.data)
-    except (ValueError, OverflowError, TypeError, RecursionError, BadFrame) as error:
-        raise ConfigError(f"{question.where}: cannot be sent to a scorer: {error}") from error
-    if not same:
-        raise ConfigError(f"{question.where}: does not come back from the broker as it was sent")
-    if len(packed) > MAX_TICKET:
-        raise ConfigError(
-            f"{question.where}: {len(packed):,} bytes with all its columns, and {MAX_TICKET:,} is "
-            f"the most; "
-            "leave out columns that the scorer does not need"
-        )

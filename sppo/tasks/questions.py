@@ -1,85 +1,41 @@
-"""Distinct prompts, split once into training and held-out by a hash.
+"""Distinct prompts, split once into training and held-out.
 
 Procedural datasets repeat questions, and their seeds overlap (entry i of seed s is entry i + 1 of
-seed s − 1), so two seeds do not make a split. The hash does: a prompt is on the same side in every
+seed s − 1), so two seeds do not make a split. A hash does: a prompt is on the same side in every
 run, whatever the seed.
 
-Distinct is the whole prompt. The hash is of the question alone, so that another wording around it
-does not move questions from one side to the other; but where `task.prompt` names other columns of a
-file, rows with the same question are different tasks (a passage and what is asked about it), and
-the hash is of the whole prompt. A question of reasoning-gym is always whole.
+Distinct is the whole prompt. The hash is of what the row asks, so that another wording around it
+does not move questions from one side to the other: of the column that `task.prompt` names, of
+`task.messages`, or of the whole user message where several columns make it (a passage and what is
+asked about it). A question of reasoning-gym is always its `question`.
+
+A held-out source of its own is held out whole, and its prompts are left out of the training side.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import random
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sppo.config import TaskConfig
 from sppo.errors import ConfigError
-from sppo.tasks.prompts import Message, PromptMaker
-from sppo.tasks.rows import Row, read
+from sppo.tasks import sources, travel
+from sppo.tasks.chat import Message
+from sppo.tasks.order import Order
+from sppo.tasks.prompts import PromptMaker
+from sppo.tasks.question import LeftOut, Question, Questions
+from sppo.tasks.rows import Row, Tally, Unusable, column
+from sppo.tasks.sources import Source
+
+__all__ = ["HELD_OUT_SHARE", "Question", "Questions", "is_held_out", "load", "split"]
 
 HELD_OUT_SHARE = 5  # one question in five may be held out
+ANSWER = "answer"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """One prompt before the chat template."""
-
-    source: str
-    """What the split hashes."""
-    text: str
-    """The last user message: what a scorer gets as the question."""
-    data: Mapping[str, Any]
-    """For the scorer: every column of the row."""
-    earlier: tuple[Message, ...] = ()
-    """Messages before it."""
-    where: str = ""
-    """Its row, for messages."""
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        """The whole prompt as (role, content)."""
-        return (*self.earlier, ("user", self.text))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Questions:
-    """The two sides of the split; no prompt stands on both."""
-
-    train: tuple[Question, ...]
-    held_out: tuple[Question, ...]
-    rows: int = 0
-    """Rows of the source."""
-    duplicates: int = 0
-    """Rows left out because an earlier one has the same prompt."""
-    contradictions: int = 0
-    """Duplicates whose answer is another one."""
-
-    def training_order(self, seed: int, number: int) -> list[int]:
-        """Positions in `train` for pass `number`: every question once, in an order of that pass."""
-        order = list(range(len(self.train)))
-        random.Random(f"{seed}:{number}").shuffle(order)
-        return order
-
-    def describe(self) -> str:
-        """What became of the rows, for the terminal."""
-        parts = [f"{len(self.train)} prompts to train", f"{len(self.held_out)} held out"]
-        if self.duplicates:
-            other = (
-                f", {self.contradictions} of them with another answer"
-                if self.contradictions
-                else ""
-            )
-            parts.append(f"{self.duplicates} left out as duplicates of earlier rows{other}")
-        if spare := self.rows - self.duplicates - len(self.train) - len(self.held_out):
-            parts.append(f"{spare} on the held-out side beyond task.held_out, unused")
-        return f"{self.rows} rows: {'; '.join(parts)}"
+Readable = Callable[[Mapping[str, Any]], object]
+"""Raises ValueError for the columns of a row of which a scorer could make nothing."""
 
 
 def is_held_out(text: str) -> bool:
@@ -87,34 +43,29 @@ def is_held_out(text: str) -> bool:
     return int(hashlib.sha256(text.encode()).hexdigest(), 16) % HELD_OUT_SHARE == 0
 
 
-def load(config: TaskConfig, seed: int) -> Questions:
-    """The questions of a task. Raises ConfigError for an unknown task, a bad file or too few
-    questions.
+def load(config: TaskConfig, seed: int, readable: Readable | None = None) -> Questions:
+    """The questions of a task, of which the scorer's `readable` can read the answer.
+
+    Raises ConfigError for an unknown task, a bad file, rows of which most cannot be used, or too
+    few questions.
     """
-    maker = PromptMaker(config)
-    whole = config.name.startswith("reasoning-gym:") or maker.asks_only_the_question
-    rows = read(config)
-    distinct: dict[tuple[Message, ...], Question] = {}
-    contradictions = 0
-    for row in rows:
-        messages = maker.messages(row)
-        first = distinct.setdefault(messages, _question(row, messages, by_question=whole))
-        contradictions += first.data is not row.columns and first.data.get(
-            "answer"
-        ) != row.columns.get("answer")
-    sides = split(distinct.values(), held_out=config.held_out, seed=seed, name=config.name)
-    return Questions(
-        train=sides.train,
-        held_out=sides.held_out,
-        rows=len(rows),
-        duplicates=len(rows) - len(distinct),
-        contradictions=contradictions,
-    )
+    reader = _Reader(config, readable)
+    given = sources.training(config)
+    for number, source in enumerate(given):
+        reader.read(source, number)
+    if (own := sources.held_out(config)) is None:
+        sides = split(reader.distinct.values(), held_out=int(config.held_out))
+        found = replace(sides, left_out=reader.left_out)
+    else:
+        found = _apart(reader.distinct.values(), config, own, readable, reader.left_out)
+    found = replace(found, weights=tuple(source.weight for source in given))
+    Order(found, seed)
+    return found
 
 
-def split(questions: Iterable[Question], *, held_out: int, seed: int, name: str) -> Questions:
-    """Split distinct questions by the hash of their text. Raises ConfigError if either side is too
-    small.
+def split(questions: Iterable[Question], *, held_out: int) -> Questions:
+    """Split distinct questions by the hash of what they ask. Raises ConfigError if either side is
+    too small.
     """
     sides: dict[bool, list[Question]] = {True: [], False: []}
     for question in questions:
@@ -123,26 +74,104 @@ def split(questions: Iterable[Question], *, held_out: int, seed: int, name: str)
         sides = {True: [], False: [*sides[False], *sides[True]]}
     if len(sides[True]) < held_out or not sides[False]:
         raise ConfigError(
-            f"task.held_out = {held_out}: {name} has {len(sides[True])} distinct prompts on the "
-            f"held-out side "
-            f"and {len(sides[False])} for training; lower it, or raise task.pool"
+            f"task.held_out = {held_out}: there are {len(sides[True])} distinct prompts on the "
+            f"held-out side and {len(sides[False])} for training; lower it, name a source of its "
+            "own, or raise task.pool"
         )
     # The held-out choice must not depend on the run's seed: accuracies of two seeds are compared.
-    chosen = sorted(sides[True], key=lambda q: hashlib.sha256(q.source.encode()).digest())[
-        :held_out
-    ]
-    return Questions(train=tuple(sides[False]), held_out=tuple(chosen))
-
-
-def _question(row: Row, messages: tuple[Message, ...], *, by_question: bool) -> Question:
-    asked = row.columns["question"] if by_question else messages
-    if not by_question and len(messages) == 1:
-        asked = messages[0][1]
-    source = asked if isinstance(asked, str) else json.dumps(asked, ensure_ascii=False)
-    return Question(
-        source=source,
-        text=messages[-1][1],
-        data=row.columns,
-        earlier=messages[:-1],
-        where=row.where,
+    chosen = sorted(sides[True], key=lambda q: hashlib.sha256(q.source.encode()).digest())
+    return Questions(
+        train=tuple(sides[False]),
+        held_out=tuple(chosen[:held_out]),
+        spare=len(chosen) - held_out,
     )
+
+
+class _Reader:
+    """Distinct questions of sources, and the count of rows that are left out."""
+
+    def __init__(self, config: TaskConfig, readable: Readable | None) -> None:
+        self._config = config
+        self._readable = readable
+        self._maker = PromptMaker(config)
+        self.distinct: dict[tuple[Message, ...], Question] = {}
+        self.left_out = LeftOut()
+
+    def read(self, source: Source, number: int) -> None:
+        """Add a source. Raises ConfigError if most of its rows cannot be used."""
+        rows, tally = sources.read(source, pool=self._config.pool)
+        duplicates = contradictions = 0
+        for row in rows:
+            try:
+                question = self._question(row, source, number)
+            except Unusable as error:
+                tally.leave_out(row.where, error)
+                continue
+            first = self.distinct.setdefault(question.messages, question)
+            duplicates += first is not question
+            contradictions += first.data.get(ANSWER) != question.data.get(ANSWER)
+        tally.check()
+        self.left_out += _left_out(tally, duplicates, contradictions)
+
+    def _question(self, row: Row, source: Source, number: int) -> Question:
+        prompt = self._maker.prompt(row, procedural=source.kind == "reasoning-gym")
+        question = Question(
+            source=prompt.source,
+            text=prompt.messages[-1][1],
+            data=self._data(row.columns),
+            earlier=prompt.messages[:-1],
+            where=row.where,
+            origin=number,
+        )
+        if self._readable is not None:
+            try:
+                self._readable(question.data)
+            except ValueError as error:
+                raise Unusable(str(error)) from error
+        travel.check(question)
+        return question
+
+    def _data(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the scorer gets: the columns as they are, and the answer under its name."""
+        name = self._config.answer
+        if name == ANSWER:
+            return columns
+        return {**columns, ANSWER: column(columns, name, "task.answer")}
+
+
+def _left_out(tally: Tally, duplicates: int, contradictions: int) -> LeftOut:
+    return LeftOut(
+        rows=tally.rows,
+        bad=tally.bad,
+        first_bad=tally.first,
+        duplicates=duplicates,
+        contradictions=contradictions,
+    )
+
+
+def _apart(
+    questions: Iterable[Question],
+    config: TaskConfig,
+    own: Source,
+    readable: Readable | None,
+    left_out: LeftOut,
+) -> Questions:
+    """All of the held-out source, and the training questions that it does not hold."""
+    reader = _Reader(config, readable)
+    reader.read(own, 0)
+    held_out = tuple(reader.distinct.values())
+    known = {_folded(q) for q in held_out}
+    given = list(questions)
+    train = tuple(q for q in given if _folded(q) not in known)
+    if not train:
+        raise ConfigError(
+            f"{own.setting}: holds every prompt of task.name, so that none is left to train; name "
+            "another source, or a number"
+        )
+    counts = replace(left_out + reader.left_out, overlap=len(given) - len(train))
+    return Questions(train=train, held_out=held_out, left_out=counts)
+
+
+def _folded(question: Question) -> tuple[tuple[str, str], ...]:
+    """A prompt whatever its spaces and capitals."""
+    return tuple((role, " ".join(text.split()).casefold()) for role, text in question.messages)

@@ -1,30 +1,24 @@
-"""Rows of a task as the source has them: a file of JSON lines, or a reasoning-gym dataset.
+"""Rows of a task as a source has them, and what becomes of those that cannot be used.
 
 A row's columns reach the scorer as they are, so each must be something that MessagePack and JSON
-both carry: what is not is refused here, by row and column.
+both carry. A row that is not is left out and counted; the first is told with its place and column.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from sppo import strict_json
-from sppo.config import TaskConfig, utf8
 from sppo.errors import ConfigError
 
 MAX_DEPTH = 100
 """Lists and objects inside one another in a column."""
-_COMPRESSED = {b"\x1f\x8b": "compressed with gzip; unpack it",
-    b"PK\x03\x04": "a zip archive; unpack it",
-               b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it",
-               b"BZh": "compressed with bzip2; unpack it",
-               b"PAR1": "a Parquet file; write it as JSON lines"}  # fmt: skip
+
+
+class Unusable(ValueError):  # noqa: N818 - says what a row is, not that a run fails
+    """Why one row cannot be used, without its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,26 +30,56 @@ class Row:
     columns: Mapping[str, Any]
 
 
-def read(config: TaskConfig) -> list[Row]:
-    """Every row of the task. Raises ConfigError for an unknown task, or with the row that cannot be
-    used.
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """The rows of one source that are left out, and why the first of them is."""
+
+    setting: str
+    """The source, for messages: `task.name = 'jsonl:train.jsonl'`."""
+    rows: int = 0
+    """Rows of the source."""
+    bad: int = 0
+    first: str = ""
+
+    def leave_out(self, where: str, why: object) -> None:
+        """Count a row that cannot be used."""
+        self.bad += 1
+        self.first = self.first or f"{where}: {why}"
+
+    def check(self) -> None:
+        """Raises ConfigError where there is no row, or most rows cannot be used: then not a row is
+        wrong, but what is expected of them.
+        """
+        if not self.rows:
+            raise ConfigError(f"{self.setting}: holds no rows")
+        if self.bad * 2 > self.rows:
+            share = "none" if self.bad == self.rows else f"only {self.rows - self.bad}"
+            raise ConfigError(
+                f"{self.setting}: {share} of {self.rows} rows can be used; the first that cannot, "
+                f"{self.first}"
+            )
+
+
+def check_columns(columns: Mapping[str, Any]) -> None:
+    """Raises Unusable naming the column that cannot travel to a scorer."""
+    for column, value in columns.items():
+        if wrong := _unfit(column) or _unfit(value):
+            raise Unusable(f"column {column!r}: {wrong}")
+
+
+def column(columns: Mapping[str, Any], path: str, setting: str) -> Any:
+    """The value at `path`: a column, or `column.field.field` within objects.
+
+    Raises Unusable naming the setting, and the columns that there are.
     """
-    kind, _, name = config.name.partition(":")
-    if kind == "reasoning-gym" and name:
-        rows = _reasoning_gym(name, config)
-    elif kind == "jsonl" and name:
-        rows = list(_jsonl(Path(name)))
-        if not rows:
-            raise ConfigError(f"task.name = {config.name!r}: the file holds no rows")
-    else:
-        raise ConfigError(
-            f"task.name = {config.name!r}: write it as reasoning-gym:<dataset> or jsonl:<file>"
-        )
-    for row in rows:
-        for column, value in row.columns.items():
-            if wrong := _unfit(column) or _unfit(value):
-                raise ConfigError(f"{row.where}: column {column!r}: {wrong}")
-    return rows
+    if path in columns:
+        return columns[path]
+    found: Any = columns
+    for part in path.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            raise Unusable(f"no column {path!r} ({setting}); there are {', '.join(columns)}")
+        found = found[part]
+    return found
 
 
 def kind(value: Any) -> str:
@@ -98,57 +122,3 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _jsonl(path: Path) -> Iterator[Row]:
-    if path.is_dir():
-        raise ConfigError(f"task.name = 'jsonl:{path}': is a folder; name a file of JSON lines")
-    if not path.is_file():
-        raise ConfigError(
-            f"task.name = 'jsonl:{path}': no such file; it is to hold {{\"question\": ..., "
-            f'"answer": ...}} on each line'
-        )
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"task.name = 'jsonl:{path}' cannot be read: {error.strerror}") from error
-    for magic, what in _COMPRESSED.items():
-        if data.startswith(magic):
-            raise ConfigError(f"task.name = 'jsonl:{path}': the file is {what}")
-    for number, line in enumerate(utf8(data, str(path)).split("\n"), start=1):
-        if not line.isspace() and line:
-            yield Row(where=f"{path}:{number}", columns=_columns(f"{path}:{number}", line))
-
-
-def _columns(where: str, line: str) -> dict[str, Any]:
-    try:
-        entry = strict_json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{where}: not JSON at column {error.colno}: {error.msg}; a line is one object"
-        ) from error
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    if not isinstance(entry, dict):
-        raise ConfigError(f"{where}: {kind(entry)}; a line is one object with question and answer")
-    if missing := [name for name in ("question", "answer") if name not in entry]:
-        raise ConfigError(
-            f"{where}: no {' and no '.join(missing)}; needs the fields question and answer"
-        )
-    return entry
-
-
-def _reasoning_gym(name: str, config: TaskConfig) -> list[Row]:
-    if importlib.util.find_spec("reasoning_gym") is None:
-        raise ConfigError(f"task.name = {config.name!r} needs the package reasoning-gym")
-    import reasoning_gym
-
-    try:
-        dataset = reasoning_gym.create_dataset(name, size=config.pool, seed=7, **config.params)
-    except ValueError as error:
-        raise ConfigError(f"task.name = {config.name!r}: {error}") from error
-    except (TypeError, AssertionError) as error:
-        raise ConfigError(f"task.params = {config.params}: {error}") from error
-    # Through JSON: tuples and the like become plain types.
-    plain = (json.loads(json.dumps(entry, default=str)) for entry in dataset)
-    return [Row(where=f"{name}, entry {i}", columns=entry) for i, entry in enumerate(plain)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from sppo.config import RunConfig
+from sppo.tasks.order import Order
 from sppo.tasks.prompts import encode
 from sppo.tasks.questions import Question, Questions
 from sppo.types import SamplingParams, Ticket, TicketStream
@@ -24,17 +25,18 @@ class TicketFactory:
         self._config = config
         self._questions = questions
         self._tokenizer = tokenizer
-        self._order: tuple[int, list[int]] = (-1, [])
+        self._order = Order(questions, config.seed)
+        self._options = config.task.chat_template_kwargs
         self._held_out_ids: list[list[int]] = []
 
     def training(self, index: int, min_version: int) -> Ticket:
         """The ticket of training index `index`."""
         sampling = self._config.sampling
-        question = self._training_question(index)
+        question = self._order.question(index)
         return _ticket(
             uid=training_uid(index),
             question=question,
-            ids=encode(self._tokenizer, [question.messages])[0],
+            ids=encode(self._tokenizer, [question.messages], self._options)[0],
             sampling=SamplingParams(
                 completions=sampling.completions,
                 temperature=sampling.temperature,
@@ -54,7 +56,9 @@ class TicketFactory:
         )
         if not self._held_out_ids:
             self._held_out_ids = encode(
-                self._tokenizer, [q.messages for q in self._questions.held_out]
+                self._tokenizer,
+                [q.messages for q in self._questions.held_out],
+                self._options,
             )
         return [
             _ticket(
@@ -69,12 +73,6 @@ class TicketFactory:
                 zip(self._questions.held_out, self._held_out_ids, strict=True)
             )
         ]
-
-    def _training_question(self, index: int) -> Question:
-        number, position = divmod(index, len(self._questions.train))
-        if self._order[0] != number:
-            self._order = (number, self._questions.training_order(self._config.seed, number))
-        return self._questions.train[self._order[1][position]]
 
 
 def _ticket(

@@ -17,6 +17,7 @@ import pytest
 from sppo import config
 from sppo.metrics import METRICS
 from sppo.tasks import questions
+from sppo.tasks.order import Order
 from tests.integration.conftest import processes_below
 
 CLI = str(Path(sys.executable).with_name("sppo-cli"))
@@ -190,8 +191,8 @@ def test_no_held_out_question_was_trained(story: dict[str, Any]) -> None:
     # The tickets of this run are those of its configuration by index; see also tests/unit/tasks.
     run = config.load(str(story["run_dir"] / "config.toml"))
     loaded = questions.load(run.task, run.seed)
-    order = loaded.training_order(run.seed, 0)
-    trained = {loaded.train[order[i]].text for i in range(20)}
+    order = Order(loaded, run.seed)
+    trained = {order.question(i).text for i in range(20)}
     assert not trained & {q.text for q in loaded.held_out}
 
 

@@ -11,6 +11,7 @@ from sppo.bench import loop, trl_peer
 from sppo.bench.loop import Plan
 from sppo.errors import ConfigError
 from sppo.tasks import questions
+from sppo.tasks.order import Order
 from tests.unit.bench.test_loop import CONFIG
 
 
@@ -39,11 +40,11 @@ def test_trl_computes_in_the_runs_format_over_float32_weights(compute: str, auto
 def test_trl_gets_the_same_questions_in_the_same_order_and_the_same_rule() -> None:
     found = questions.load(CONFIG.task, CONFIG.seed)
     rows = trl_peer.rows(CONFIG, found)
-    order = found.training_order(CONFIG.seed, 0)
+    order = Order(found, CONFIG.seed)
     assert [r["prompt"][0]["content"] for r in rows[:20]] == [
-        found.train[i].text for i in order[:20]
+        order.question(i).text for i in range(20)
     ]
-    answer = found.train[order[0]].data["answer"]
+    answer = order.question(0).data["answer"]
     said = [[{"role": "assistant", "content": text}] for text in (f"It is {answer}.", f"{answer}1")]
     rewards = trl_peer.reward(CONFIG)(
         [rows[0]["prompt"]] * 2, said, data=[rows[0]["data"]] * 2, answer=None

@@ -40,12 +40,12 @@ GOOD = [json.dumps({"question": f"{i} + 1?", "answer": str(i + 1)}) for i in ran
         ('{"question": "big?", "answer": "1", "n": 1000000000000000000000000}', "q.jsonl:9"),
     ],
 )
-def test_a_bad_row_is_told_before_a_model_is_looked_for(
+def test_rows_of_which_most_are_bad_are_told_before_a_model_is_looked_for(
     row: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(models, "resolve", lambda _: pytest.fail("the model was looked for"))
     with pytest.raises(ConfigError, match=words):
-        preflight.check(with_rows(tmp_path, *GOOD, row), print)
+        preflight.check(with_rows(tmp_path, *GOOD, *[row] * 9), print)
 
 
 def test_a_broker_that_is_not_there_is_told_before_a_model_is_looked_for(

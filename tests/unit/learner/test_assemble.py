@@ -197,6 +197,8 @@ def test_the_presets_of_published_runs_train(
     if preset == "math-7b":
         small |= {
             "scorer.name": f"{__name__}:even",
+            "task.messages": "",
+            "task.answer": "answer",
             "task.held_out": 4,
             "learner.groups_per_step": 16,
         }

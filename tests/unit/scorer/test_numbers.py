@@ -7,10 +7,9 @@ from fractions import Fraction
 
 import pytest
 
-from sppo.errors import ConfigError
+from sppo.config import ScorerConfig
 from sppo.scorer.numbers import box, number, stated
-from sppo.scorer.rules import boxed_answer, check_answers, closest_number, exact_match, last_number
-from sppo.tasks.questions import Question
+from sppo.scorer.rules import boxed_answer, closest_number, exact_match, last_number, readable
 
 RIGHT = [
     ("She needs 5 more apples.", "5"), ("He ran 5 times.", "5"), ("13 - 77 is -64.", "-64"),
@@ -168,18 +167,22 @@ def test_a_number_is_the_whole_text_or_none() -> None:
     assert number("7" * 201) is None
 
 
-def test_a_row_whose_answer_a_rule_cannot_read_is_named_before_the_run() -> None:
-    rows = [
-        Question(source=str(i), text=str(i), data={"answer": answer}, where=f"q.jsonl:{i}")
-        for i, answer in enumerate(("5", "2 or 3", None), start=1)
-    ]
+def test_an_answer_that_a_rule_cannot_read_is_told_with_the_rule() -> None:
+    read = readable(ScorerConfig(name="last-number"))
+    assert read is not None
+    read({"answer": "5"})
+    with pytest.raises(ValueError, match=r"'last-number': the answer '2 or 3' holds no number"):
+        read({"answer": "2 or 3"})
     with pytest.raises(
-        ConfigError,
-        match=r"q\.jsonl:2: scorer\.name = 'last-number': the answer '2 or 3' holds no number",
+        ValueError, match=r"'last-number' needs an answer, .*task\.answer.*; there are question, y"
     ):
-        check_answers("last-number", rows)
-    with pytest.raises(
-        ConfigError, match=r"q\.jsonl:3: scorer\.name = 'exact-match': the answer is null"
-    ):
-        check_answers("exact-match", rows)
-    check_answers("mine:score", rows)
+        read({"question": "q", "y": 1})
+    text = readable(ScorerConfig(name="exact-match"))
+    assert text is not None
+    with pytest.raises(ValueError, match=r"'exact-match': the answer is null"):
+        text({"answer": None})
+
+
+def test_a_scorer_that_is_no_rule_reads_what_it_likes() -> None:
+    assert readable(ScorerConfig(name="mine:score")) is None
+    assert readable(ScorerConfig(name="last-number", url="http://127.0.0.1:1")) is None

@@ -28,9 +28,8 @@ def questions(*texts: str, **changes: Any) -> Questions:
     return Questions(train=tuple(rows), held_out=())
 
 
-def run_check(found: Questions, tokenizer: Any = None, **task: Any) -> None:
-    check.rows(found)
-    check.prompts(makers.run_config(task=task), found, tokenizer or makers.WordTokenizer())
+def run_check(found: Questions, tokenizer: Any = None, **task: Any) -> Questions:
+    return check.prompts(makers.run_config(task=task), found, tokenizer or makers.WordTokenizer())
 
 
 @pytest.fixture
@@ -39,23 +38,43 @@ def tokenizer(tmp_path: Path) -> Any:
     return models.load_tokenizer(str(tmp_path))
 
 
-def test_a_prompt_over_the_limit_is_refused_with_setting_row_and_length() -> None:
+def test_a_prompt_over_the_limit_is_left_out_and_counted() -> None:
+    found = run_check(questions("abc", "abcd", "ab"), max_prompt_tokens=3)
+    assert [q.text for q in found.train] == ["abc", "ab"]
+    assert found.describe().endswith("; 1 left out as longer than task.max_prompt_tokens")
+
+
+def test_a_prompt_over_the_limit_is_refused_with_row_and_length_where_that_is_asked() -> None:
     with pytest.raises(
         ConfigError, match=r"task\.max_prompt_tokens = 3: q\.jsonl:2: a prompt of 4 tokens"
     ):
-        run_check(questions("abc", "abcd"), max_prompt_tokens=3)
+        run_check(questions("abc", "abcd"), max_prompt_tokens=3, too_long="error")
 
 
-def test_the_row_that_the_chat_template_refuses_is_named(tokenizer: Any) -> None:
+def test_a_side_with_no_short_prompt_is_refused_with_the_length_that_would_do() -> None:
+    with pytest.raises(ConfigError, match=r"no prompt to train .* has 5 tokens; raise it"):
+        run_check(questions("abcdef", "abcde"), max_prompt_tokens=3)
+    sides = Questions(train=questions("a").train, held_out=questions("abcd").train)
+    with pytest.raises(ConfigError, match="no prompt held out is that short"):
+        run_check(sides, max_prompt_tokens=3)
+
+
+def test_rows_that_the_chat_template_refuses_are_left_out_and_the_first_is_told(
+    tokenizer: Any,
+) -> None:
     tokenizer.chat_template = (
         "{% for m in messages %}{% if 'w3' in m['content'] %}{{ raise_exception('no w3') }}{% "
         "endif %}"
         "{{ m['content'] }}{% endfor %}"
     )
-    with pytest.raises(
-        ConfigError, match=r"q\.jsonl:2: the model's chat template refuses .*user.*no w3"
-    ):
-        run_check(questions("w1", "w2 w3", "w4"), tokenizer)
+    found = run_check(questions("w1", "w2 w3", "w4"), tokenizer)
+    assert [q.text for q in found.train] == ["w1", "w4"]
+    assert found.left_out.bad == 1
+    assert found.left_out.first_bad.startswith(
+        "q.jsonl:2: the model's chat template refuses the prompt (messages: user): "
+    )
+    with pytest.raises(ConfigError, match=r"none of 1 rows .*q\.jsonl:1: .*refuses .*no w3"):
+        run_check(questions("w2 w3"), tokenizer)
 
 
 def test_a_template_that_leaves_nothing_is_named(tokenizer: Any) -> None:
@@ -64,23 +83,30 @@ def test_a_template_that_leaves_nothing_is_named(tokenizer: Any) -> None:
         run_check(questions("w1"), tokenizer)
 
 
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (2**64, "cannot be sent"),
-        (float("nan"), "q.jsonl:1"),
-        ((1, 2), "does not come back"),
-        ("\ud800", "cannot be sent"),
-    ],
-)
-def test_a_column_that_the_codec_would_not_carry_is_named(value: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        run_check(questions("abc", data={"answer": value}))
+def test_options_reach_the_chat_template_and_are_refused_where_it_does_not_read_them(
+    tokenizer: Any,
+) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if not thinking %} w1{% endif %}"
+    )
+    limit = {"max_prompt_tokens": 1, "held_out": 0}
+    kept = run_check(questions("w5"), tokenizer, chat_template_kwargs={"thinking": True}, **limit)
+    assert len(kept.train) == 1
+    with pytest.raises(ConfigError, match="the shortest has 2 tokens"):
+        run_check(questions("w5"), tokenizer, **limit)
+    with pytest.raises(ConfigError, match=r"kwargs\.thinkin_ = True: .*does not read thinkin_"):
+        run_check(questions("w5"), tokenizer, chat_template_kwargs={"thinkin_": True})
+    with pytest.raises(ConfigError, match=r"kwargs\.tokenize = True: is no option of a template"):
+        run_check(questions("w5"), tokenizer, chat_template_kwargs={"tokenize": True})
 
 
-def test_a_row_that_is_too_large_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"q\.jsonl:1: 17,0.* bytes with all its columns"):
-        run_check(questions("abc", data={"answer": "x" * 17_000_000}))
+def test_a_source_that_has_only_long_prompts_is_named() -> None:
+    rows = [
+        Question(source=t, text=t, data={}, where="q", origin=i)
+        for i, t in enumerate(("a", "abcd"))
+    ]
+    with pytest.raises(ConfigError, match=r"task\.name\[1\]: none of its prompts is left"):
+        run_check(Questions(train=tuple(rows), held_out=(), weights=(1, 1)), max_prompt_tokens=3)
 
 
 def test_ids_made_in_batches_are_those_of_the_chat_template_and_of_the_tickets(
@@ -90,7 +116,7 @@ def test_ids_made_in_batches_are_those_of_the_chat_template_and_of_the_tickets(
         "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}w7"
     )
     found = questions("w1 w2", "w3", "w4 w5 w6")
-    ids = encode(tokenizer, [q.messages for q in found.train])
+    ids = encode(tokenizer, [q.messages for q in found.train], {})
     alone = [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": q.text}], add_generation_prompt=True, return_dict=False

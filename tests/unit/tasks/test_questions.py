@@ -126,12 +126,12 @@ def test_rows_with_one_question_and_other_contexts_are_other_prompts(tmp_path: P
         for side in (loaded.train, loaded.held_out)
     )
     # And what is left out is counted
-    assert (loaded.rows, loaded.duplicates, loaded.contradictions) == (301, 1, 0)
+    left_out = loaded.left_out
+    assert (left_out.rows, left_out.duplicates, left_out.contradictions) == (301, 1, 0)
     spare = 300 - len(loaded.train) - 20
     assert loaded.describe() == (
-        f"301 rows: {len(loaded.train)} prompts to train; 20 held out; 1 left out as duplicates of "
-        f"earlier rows; "
-        f"{spare} on the held-out side beyond task.held_out, unused"
+        f"301 rows: {len(loaded.train)} prompts to train; 20 held out; {spare} on the held-out "
+        "side beyond task.held_out, unused; 1 left out as duplicates of earlier rows"
     )
 
 
@@ -158,11 +158,106 @@ def test_every_column_reaches_the_scorer_as_it_is(tmp_path: Path, metadata: Any)
     assert loaded.train[0].data == row
 
 
-def test_a_list_of_chat_messages_is_the_prompt(tmp_path: Path) -> None:
+def test_a_list_of_chat_messages_is_the_prompt_where_its_column_is_named(tmp_path: Path) -> None:
     chat = [{"role": "system", "content": "You add."}, {"role": "user", "content": "1+1?"}]
     name = file_of(tmp_path, [{"question": chat, "answer": "2"}])
-    loaded = questions.load(
-        config.TaskConfig(name=name, prompt="{question} Briefly.", held_out=0), seed=0
-    ).train[0]
-    assert loaded.messages == (("system", "You add."), ("user", "1+1? Briefly."))
-    assert (loaded.text, loaded.data["question"]) == ("1+1? Briefly.", chat)
+    loaded = load(name, messages="question").train[0]
+    assert loaded.messages == (("system", "You add."), ("user", "1+1?"))
+    assert (loaded.text, loaded.data["question"]) == ("1+1?", chat)
+    with pytest.raises(ConfigError, match=r"question is a list, .*task\.messages = 'question'"):
+        load(name)
+
+
+def load(name: Any, readable: questions.Readable | None = None, **task: Any) -> questions.Questions:
+    given = {"name": name, "held_out": 0} | task
+    return questions.load(config.TaskConfig(**given), seed=0, readable=readable)
+
+
+def rows_of(*texts: str) -> list[dict[str, Any]]:
+    return [{"question": text, "answer": text} for text in texts]
+
+
+def test_a_judge_needs_no_answer(tmp_path: Path) -> None:
+    loaded = load(file_of(tmp_path, [{"prompt": "p", "x": 1}]), prompt="{prompt}")
+    assert loaded.train[0].data == {"prompt": "p", "x": 1}
+
+
+def test_the_answer_has_a_column_of_its_choice_beside_the_others(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "other", "reward_model": {"ground_truth": "4"}}
+    loaded = load(file_of(tmp_path, [row]), answer="reward_model.ground_truth")
+    assert loaded.train[0].data == row | {"answer": "4"}
+    with pytest.raises(ConfigError, match=r"no column 'solution' \(task\.answer\); there are"):
+        load(file_of(tmp_path, [row]), answer="solution")
+
+
+def test_single_bad_rows_are_left_out_and_the_first_is_told(tmp_path: Path) -> None:
+    rows = [*rows_of(*"abcdef"), {"answer": "no question"}, {"question": ["x"], "answer": 2**70}]
+    loaded = load(file_of(tmp_path, rows))
+    assert sorted(q.text for q in loaded.train) == list("abcdef")
+    file = tmp_path / "q.jsonl"
+    assert loaded.left_out.bad == 2
+    # Columns that cannot travel are found before prompts are made.
+    assert loaded.describe().endswith(
+        f"2 left out that cannot be used, the first: {file}:8: column 'answer': the integer "
+        f"{2**70} is beyond 64 bits; write it as text"
+    )
+
+
+def test_where_most_rows_are_bad_the_setting_is(tmp_path: Path) -> None:
+    rows = [{"instruction": "i", "output": "o"}] * 3
+    with pytest.raises(
+        ConfigError,
+        match=r"^task\.name = 'jsonl:.*': none of 3 rows can be used; .*q\.jsonl:1: task\.prompt = "
+        r"'\{question\}': no column 'question'; there are instruction, output$",
+    ):
+        load(file_of(tmp_path, rows))
+
+
+def test_a_row_whose_answer_the_scorer_cannot_read_is_a_bad_row(tmp_path: Path) -> None:
+    def even(data: Any) -> None:
+        if int(data["answer"]) % 2:
+            raise ValueError("odd")
+
+    name = file_of(tmp_path, rows_of("0", "1", "2"))
+    loaded = load(name, even)
+    assert sorted(q.text for q in loaded.train) == ["0", "2"]
+    assert loaded.left_out.first_bad.endswith("q.jsonl:2: odd")
+
+
+def test_a_held_out_source_is_held_out_whole_and_never_trained(tmp_path: Path) -> None:
+    # Given a test file of which two prompts stand in the training file too, one in other capitals
+    (tmp_path / "test").mkdir()
+    test = file_of(tmp_path / "test", rows_of("x", "y", "What  is b?", "x"))
+    name = file_of(tmp_path, rows_of("a", "what is B?", "c", "y"))
+    # When it is the held-out side
+    loaded = load(name, held_out=test)
+    # Then it is that alone, and the overlap is left out of the other side and told
+    assert [q.text for q in loaded.held_out] == ["x", "y", "What  is b?"]
+    assert [q.text for q in loaded.train] == ["a", "c"]
+    assert loaded.describe() == (
+        "8 rows: 2 prompts to train; 3 held out; 1 left out as duplicates of earlier rows; "
+        "2 left out of training as they are held out"
+    )
+    with pytest.raises(ConfigError, match=r"task\.held_out = .*none is left to train"):
+        load(name, held_out=name)
+
+
+def test_a_mixture_keeps_where_each_question_is_from(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    a, b = file_of(tmp_path, rows_of("1", "2")), file_of(tmp_path / "b", rows_of("2", "3"))
+    loaded = load([{"name": a, "weight": 3}, b])
+    assert {(q.text, q.origin) for q in loaded.train} == {("1", 0), ("2", 0), ("3", 1)}
+    assert loaded.weights == (3.0, 1.0)
+    assert loaded.left_out.duplicates == 1
+    with pytest.raises(ConfigError, match=r"task\.name\[1\]: none of its prompts is left"):
+        load([a, a])
+    with pytest.raises(ConfigError, match=r"task\.name\[1\]\.name = 'nope': write it as hf:"):
+        load([a, "nope"])
+
+
+def test_prompts_with_the_same_question_and_other_systems_of_their_own_are_distinct(
+    tmp_path: Path,
+) -> None:
+    user = {"role": "user", "content": "u"}
+    rows = [{"chat": [{"role": "system", "content": s}, user]} for s in ("a", "b")]
+    assert len(load(file_of(tmp_path, rows), messages="chat").train) == 2

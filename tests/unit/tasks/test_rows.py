@@ -1,106 +1,78 @@
-"""Reading a task's rows: what a file may hold, and the row and column of what it may not."""
+"""Rows and the tally of those that cannot be used."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sppo.config import TaskConfig
 from sppo.errors import ConfigError
-from sppo.tasks import rows
+from sppo.tasks.rows import Tally, Unusable, check_columns, column
 
 
-def read(folder: Path, data: bytes) -> list[rows.Row]:
-    path = folder / "q.jsonl"
-    path.write_bytes(data)
-    return rows.read(TaskConfig(name=f"jsonl:{path}"))
+def tally(rows: int, bad: int) -> Tally:
+    found = Tally(setting="task.name = 'jsonl:q.jsonl'", rows=rows)
+    for i in range(bad):
+        found.leave_out(f"q.jsonl:{i + 1}", "no answer")
+    return found
 
 
-def test_line_ends_marks_and_blank_lines_are_no_part_of_a_row(tmp_path: Path) -> None:
-    found = read(
-        tmp_path,
-        b'\xef\xbb\xbf{"question": "a", "answer": 1}\r\n\r\n  \n{"question": "b", "answer": 2}',
-    )
-    assert [(row.where.rpartition(":")[2], row.columns) for row in found] == [
-        ("1", {"question": "a", "answer": 1}),
-        ("4", {"question": "b", "answer": 2}),
-    ]
-
-
-def test_only_a_line_feed_ends_a_row(tmp_path: Path) -> None:
-    text = '{"question": "a\u2028b\u0085c", "answer": "\\u0000"}\n'
-    assert read(tmp_path, text.encode())[0].columns == {
-        "question": "a\u2028b\u0085c",
-        "answer": "\x00",
-    }
-
-
-def test_numbers_at_the_edge_of_64_bits_are_carried(tmp_path: Path) -> None:
-    found = read(
-        tmp_path, f'{{"question": "q", "answer": [{2**64 - 1}, {-(2**63)}, 1e308]}}'.encode()
-    )
-    assert found[0].columns["answer"] == [2**64 - 1, -(2**63), 1e308]
-
-
-GOOD = b'{"question": "a", "answer": 1}\n'
+def test_numbers_at_the_edge_of_64_bits_are_carried() -> None:
+    check_columns({"answer": [2**64 - 1, -(2**63), 1e308, None, {"x": True}], "é": "é"})
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("value", "words"),
     [
-        (
-            GOOD + b'{"question": "a", "answer": 18446744073709551616}',
-            r":2: column 'answer': .*64 bits.*as text",
-        ),
-        (
-            GOOD + b'{"question": "a", "answer": 1, "x": [{"y": -9223372036854775809}]}',
-            r":2: column 'x': .*64 bits",
-        ),
-        (b'{"question": "a", "answer": ' + b"9" * 5000 + b"}", r":1: .*4300 digits"),
-        (b'{"question": "a", "answer": NaN}', r":1: NaN is no JSON number"),
-        (b'{"question": "a", "answer": -Infinity}', r":1: -Infinity is no JSON number"),
-        (b'{"question": "a", "answer": 1e999}', r":1: the number 1e999 is too large"),
-        (
-            b'{"question": "a\\ud800", "answer": 1}',
-            r":1: column 'question': half of a surrogate pair",
-        ),
-        (
-            b'{"question": "a", "answer": {"\\udfff": 1}}',
-            r":1: column 'answer': half of a surrogate pair",
-        ),
-        (
-            b'{"question": "a", "answer": ' + b"[" * 101 + b"]" * 101 + b"}",
-            r":1: column 'answer': nested more than 100",
-        ),
-        (
-            b'{"question": "a", "answer": ' + b"[" * 10**5 + b"]" * 10**5 + b"}",
-            r":1: nested too deeply",
-        ),
-        (
-            b'{"question": "a", "question": "b", "answer": 1}',
-            r":1: the key 'question' stands twice",
-        ),
-        (GOOD + b'{"question": "\xe9", "answer": 1}', r":2: not UTF-8: byte 0xe9"),
-        ('{"question": "a", "answer": 1}'.encode("utf-16"), r":1: not UTF-8"),
-        (GOOD + GOOD.strip() + b" garbage", r":2: not JSON at column 32: Extra data"),
-        (GOOD.replace(b"\n", b"\r") * 2, r":1: not JSON"),
-        (b"[" + GOOD.strip() + b"]", r":1: a list; a line is one object"),
-        (b'{\n"question": "a",\n"answer": 1}', r":1: not JSON.*a line is one object"),
-        (b'"text"', r":1: text; a line is one object"),
-        (b'{"question": "a"}', r":1: no answer"),
-        (b"\n \n", "holds no rows"),
-        (b"\x1f\x8b\x08\x00", "compressed with gzip"),
-        (b"PAR1\x15\x04", "a Parquet file"),
+        (2**64, r"column 'answer': .*64 bits.*as text"),
+        ([{"y": -(2**63) - 1}], r"64 bits"),
+        ("a\ud800", "half of a surrogate pair"),
+        ({"\udfff": 1}, "half of a surrogate pair"),
+        (float("inf"), "inf is no JSON number"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_its_row(
-    tmp_path: Path, data: bytes, words: str
-) -> None:
-    with pytest.raises(ConfigError, match=words):
-        read(tmp_path, data)
+def test_a_value_that_cannot_travel_is_named_with_its_column(value: Any, words: str) -> None:
+    with pytest.raises(Unusable, match=words):
+        check_columns({"question": "q", "answer": value})
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a folder"):
-        rows.read(TaskConfig(name=f"jsonl:{tmp_path}"))
+def test_values_may_be_nested_a_hundred_deep_and_no_deeper() -> None:
+    deep: list[Any] = []
+    for _ in range(99):
+        deep = [deep]
+    check_columns({"answer": deep})
+    with pytest.raises(Unusable, match="nested more than 100"):
+        check_columns({"answer": [deep]})
+
+
+def test_dots_lead_into_objects_unless_a_column_is_called_so() -> None:
+    columns = {"reward_model": {"ground_truth": "4"}, "a.b": "5", "a": {"b": "6"}}
+    assert column(columns, "reward_model.ground_truth", "task.answer") == "4"
+    assert column(columns, "a.b", "task.answer") == "5"
+
+
+@pytest.mark.parametrize("path", ["solution", "reward_model.style", "question.x"])
+def test_a_column_that_is_missing_is_named_with_those_that_are_there(path: str) -> None:
+    with pytest.raises(
+        Unusable, match=rf"no column '{path}' \(task\.answer\); there are question, reward_model"
+    ):
+        column({"question": "q", "reward_model": {"ground_truth": "4"}}, path, "task.answer")
+
+
+def test_a_few_bad_rows_are_counted_and_the_first_is_kept() -> None:
+    found = tally(rows=10, bad=5)
+    found.check()
+    assert (found.bad, found.first) == (5, "q.jsonl:1: no answer")
+
+
+@pytest.mark.parametrize(
+    ("rows", "bad", "words"),
+    [
+        (10, 6, r"only 4 of 10 rows can be used; the first that cannot, q\.jsonl:1: no answer"),
+        (3, 3, "none of 3 rows"),
+        (0, 0, "holds no rows"),
+    ],
+)
+def test_most_rows_bad_is_an_error_of_the_setting(rows: int, bad: int, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^task\.name = 'jsonl:q\.jsonl': .*{words}"):
+        tally(rows, bad).check()
