@@ -7,6 +7,7 @@ Sources in rising order: the TOML file or preset, the environment (`SPPO_OPTIMIZ
 from sppo.config.broker import BrokerConfig, is_loopback
 from sppo.config.data import ModelConfig, SamplingConfig, TaskConfig
 from sppo.config.dump import identity, to_json, to_toml, with_secrets
+from sppo.config.judge import JudgeConfig
 from sppo.config.learner import LearnerConfig, OptimizerConfig
 from sppo.config.load import from_json, load, origins
 from sppo.config.names import RESUME_MAY_CHANGE, ROLES_MAY_DIFFER, SECRETS, setting
@@ -31,6 +32,7 @@ __all__ = [
     "BrokerConfig",
     "EvalConfig",
     "GeneratorConfig",
+    "JudgeConfig",
     "LaunchConfig",
     "LearnerConfig",
     "ModelConfig",

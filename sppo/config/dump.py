@@ -15,7 +15,9 @@ from sppo.config.run import RunConfig
 
 def to_json(config: RunConfig) -> str:
     """The configuration without its secrets, which travel beside it (`with_secrets`)."""
-    return config.model_dump_json(exclude={"broker": {"password"}, "scorer": {"token"}})
+    return config.model_dump_json(
+        exclude={"broker": {"password"}, "scorer": {"token": True, "judge": {"api_key"}}}
+    )
 
 
 def to_toml(config: RunConfig) -> str:
@@ -25,12 +27,18 @@ def to_toml(config: RunConfig) -> str:
     values = config.model_dump(mode="json")
     values["broker"].pop("password")
     values["scorer"].pop("token")
+    values["scorer"]["judge"].pop("api_key")
     return tomli_w.dumps(values)
 
 
-def with_secrets(config: RunConfig, *, broker: BrokerConfig, scorer_token: str) -> RunConfig:
-    """The configuration with the broker that was started and the scorer's token filled in."""
-    scorer = config.scorer.model_copy(update={"token": SecretStr(scorer_token)})
+def with_secrets(
+    config: RunConfig, *, broker: BrokerConfig, scorer_token: str, judge_key: str = ""
+) -> RunConfig:
+    """The configuration with the broker that was started, the scorer's token and the judge's key
+    filled in.
+    """
+    judge = config.scorer.judge.model_copy(update={"api_key": SecretStr(judge_key)})
+    scorer = config.scorer.model_copy(update={"token": SecretStr(scorer_token), "judge": judge})
     return config.model_copy(update={"broker": broker, "scorer": scorer})
 
 

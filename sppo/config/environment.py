@@ -52,7 +52,8 @@ class _Environment(EnvSettingsSource):
         if field_name in sections() and isinstance(found, dict):
             renamed.refuse([(ENVIRONMENT, {field_name: found})])
             # The source itself would match a key whatever its case.
-            for key in {f"{field_name}.{name}" for name in found} - set(keys()):
+            known = set(keys()) | {key.rpartition(".")[0] for key in keys()}
+            for key in {f"{field_name}.{name}" for name in found} - known:
                 raise ConfigError(
                     f"{key} (from {ENVIRONMENT}): no such setting{nearest_setting(key)}"
                 )

@@ -90,7 +90,7 @@ def _explain(error: Any, source: str, layers: Sequence[tuple[str, dict[str, Any]
         origin = origins[-1] if origins else source
         return f"{where} (from {origin}): no such setting{nearest_setting(where)}"
     message = error["msg"].removeprefix("Value error, ")
-    credentials = where in ("broker.url", "scorer.url") and any(
+    credentials = where in ("broker.url", "scorer.url", "scorer.judge.url") and any(
         c in str(error["input"]) for c in "@?"
     )
     hidden = isinstance(error["input"], dict) or not where or where in SECRETS or credentials

@@ -18,13 +18,17 @@ OTHER_VARIABLES = ("SPPO_CACHE", "SPPO_CRASH_POINT", "SPPO_CHAOS_DIR")
 
 def fields() -> dict[str, FieldInfo]:
     """Every setting as section.setting."""
+    return _fields(RunConfig)
+
+
+def _fields(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
     found: dict[str, FieldInfo] = {}
-    for section, field in RunConfig.model_fields.items():
-        model = field.annotation
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            found |= {f"{section}.{name}": f for name, f in model.model_fields.items()}
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found |= _fields(inner, f"{prefix}{name}.")
         else:
-            found[section] = field
+            found[prefix + name] = field
     return found
 
 

@@ -21,6 +21,7 @@ from sppo.config.fields import (
     Threads,
     deep_table,
 )
+from sppo.config.judge import JudgeConfig
 
 
 class GeneratorConfig(Settings):
@@ -82,6 +83,8 @@ class ScorerConfig(Settings):
     """Deadline of one group's scoring; importing your module, and what its first call loads, do not
     count.
     """
+
+    judge: JudgeConfig = JudgeConfig()
 
     @field_validator("options", mode="before")
     @classmethod

@@ -19,7 +19,7 @@ class Role:
 
     def run(
         self, role: str, name: str, run_key: str, config: str, broker: dict[str, Any],
-        scorer_token: str, run_dir: str,
+        scorer_token: str, judge_key: str, run_dir: str,
         working_dir: str, again: bool,
     ) -> dict[str, Any]:  # fmt: skip
         from sppo.launch import roles
@@ -38,6 +38,7 @@ class Role:
             settings.from_json(config),
             broker=settings.BrokerConfig(**broker),
             scorer_token=scorer_token,
+            judge_key=judge_key,
         )
         try:
             if role == "learner":

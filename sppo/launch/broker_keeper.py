@@ -53,7 +53,9 @@ class BrokerKeeper:
                 own = settings.model_copy(update={"outage_s": CLIENT_PATIENCE_S})
             token = config.scorer.token.get_secret_value() or secrets.token_hex(32)
             broker = connect(own, run_key)
-            yield with_secrets(config, broker=settings, scorer_token=token), broker
+            key = config.scorer.judge.api_key.get_secret_value()
+            settled = with_secrets(config, broker=settings, scorer_token=token, judge_key=key)
+            yield settled, broker
             broker.close()
         finally:
             if self._server is not None:

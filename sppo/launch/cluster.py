@@ -121,6 +121,7 @@ class Cluster:
             settings.to_json(config),
             broker,
             config.scorer.token.get_secret_value(),
+            config.scorer.judge.api_key.get_secret_value(),
             str(self._run_dir),
             os.getcwd(),
             again,
