@@ -12,6 +12,7 @@
     ├── ParityError            exit code 6: engine and learner disagree on log-probs
     └── ScorerError            exit code 7: no score for a group; the learner's: for many in a row
         ├── ScorerRefused      the same would happen again: the group's ticket is given up
+        ├── ScorerSpent        no group will be scored any more: the run ends, with a checkpoint
         └── ScorerBusy         the scorer has no time for the group now
 
 A message for a user names the setting, the value and the mend. Errors cross process boundaries (Ray
@@ -81,6 +82,12 @@ class ScorerError(SppoError):
 
 class ScorerRefused(ScorerError):  # noqa: N818 - what happened
     """A scorer failed in a way that trying again would not change; the ticket is given up."""
+
+
+class ScorerSpent(ScorerError):  # noqa: N818 - what happened
+    """A scorer will score nothing more, by a limit that was set for it or as its key is refused;
+    the run saves a checkpoint and ends.
+    """
 
 
 class ScorerBusy(ScorerError):  # noqa: N818 - what happened

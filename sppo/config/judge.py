@@ -54,8 +54,8 @@ class JudgeConfig(Settings):
     max_concurrency: Annotated[Processes, FREE] = 16
     """Calls of one scorer service at a time."""
     timeout_s: Annotated[Seconds, FREE] = 60.0
-    """Deadline of one call. A group waits for all of its calls, and as long as the judge says that it
-    is busy: `scorer.timeout_s` is not its deadline.
+    """Deadline of one call. A group waits for all of its calls, and as long as the judge says that
+    it is busy: `scorer.timeout_s` is not its deadline.
     """
     cache: Annotated[str, FREE] = ""
     """SQLite file with the judge's answers, by content, and what was spent. Empty: `judge.sqlite3`

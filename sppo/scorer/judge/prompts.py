@@ -1,4 +1,5 @@
-"""What a judge is asked: a rubric, a text with places in braces, inside a template of chat messages.
+"""What a judge is asked: a rubric, which is a text with places in braces, inside a template of chat
+messages.
 
 `{question}`, `{first}` and `{second}`, or `{completion}`, are ours; any other word in braces is a
 column of the row. `{{word}}` is written as `{word}`. What is put in is not looked at again.

@@ -1,9 +1,9 @@
 """What a judge's answer says: the probability that the first answer is better, or a rating.
 
-A verdict is A, B, or C for a tie. Where the endpoint gives log-probs, the probabilities are those of
-the token in which the verdict stands, over all that mean the same (`A`, ` A`, `**A`), made to add up
-to 1; a tie counts half. Of a rating that is one digit it is the mean over the ten digits. NaN: the
-answer cannot be read.
+A verdict is A, B, or C for a tie. Where the endpoint gives log-probs, the probabilities are those
+of the token in which the verdict stands, over all that mean the same (`A`, ` A`, `**A`), made to
+add up to 1; a tie counts half. Of a rating that is one digit it is the mean over the ten digits.
+NaN: the answer cannot be read.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ verdicts have so much of its probability.
 _WORTH = {"A": 1.0, "B": 0.0, "C": 0.5, "TIE": 0.5}
 _AROUND = " \t\r\n*_`'\"()[]{}<>.:,;#▁Ġ"
 
-_LETTER = r"(?P<said>[ABC]|[Tt]ie|TIE)"
+_LETTER = r"(?P<said>[ABC]|[Tt]ie|TIE)\b(?!')"
+_NO_ARTICLE = r"(?!\s+(?!because|since|is|as|wins|over|by)[a-z])"
+_NAMED = r"(?i:verdict|winner|choice|decision|(?:better|best|preferred|final)(?: one)?)"
+_MARKS = r"[\s*_`'\"(\[:=]*"
+_KIND = r"(?i:answer|response|option)"
 _FORMS = tuple(
     re.compile(pattern)
     for pattern in (
         rf"\[\[\s*{_LETTER}\s*\]\]",
-        rf"(?i:verdict|winner|choice|decision|(?:better|best|preferred|final)(?: (?:answer|response|"
-        rf"one|choice|verdict))?)\s*(?i:is|:|=)*[\s*_`'\"(:]*(?i:answer |response |option )?"
-        rf"[*_`'\"(\[]*{_LETTER}\b(?!')",
-        rf"\b(?i:answer|response|option)\s+{_LETTER}\s+(?:is|was)\s+(?:\w+ )?(?:better|best|"
-        rf"preferred|superior)\b",
-        rf"(?:^|\n)\W*{_LETTER}(?:\W*(?:$|\n)|[.:,;)\]*-]|\s+(?:is|wins|because|since)\b)",
+        rf"(?:{_NAMED}|{_KIND}\s*(?::|is)){_MARKS}(?:is\b|{_KIND}\b|{_MARKS})*{_LETTER}{_NO_ARTICLE}",
+        rf"\b{_KIND}\s+{_LETTER}\s+(?:is|was)\s+(?:\w+ )?(?:better|best|preferred|superior)\b",
+        rf"(?:^|\n)\W*(?:{_KIND}\s+)?{_LETTER}(?:\W*(?:$|\n)|[.:,;)\]*-]|\s+(?:is|wins|because|since)\b)",
     )
 )
 _NUMBER = re.compile(r"(?<![\w.,-])-?\d+(?:\.\d+)?(?![\w%]|[.,]\d)")
@@ -51,7 +52,7 @@ def preference(text: str, tokens: Sequence[Token]) -> float:
     """Probability that the first answer is better."""
     found = _verdict(text)
     token = _at(tokens, found[1]) if found else tokens[0] if tokens else None
-    if token is not None:
+    if token is not None and (found or not _named(token.text)):
         mass = {"A": 0.0, "B": 0.0, "C": 0.0, "TIE": 0.0}
         for variant, logprob in token.top.items():
             if (name := _named(variant)) in mass:
@@ -76,7 +77,7 @@ def rating(text: str, tokens: Sequence[Token]) -> float:
         return math.nan
     token = _at(tokens, start) if len(said) == 1 else None
     if token is not None:
-        mass = {digit: 0.0 for digit in "0123456789"}
+        mass = dict.fromkeys("0123456789", 0.0)
         for variant, logprob in token.top.items():
             if (name := variant.strip(_AROUND)) in mass:
                 mass[name] += math.exp(logprob)
@@ -101,9 +102,7 @@ def _blank(text: str) -> str:
 
 def _without_scale(text: str) -> str:
     """`7/10` and `7 out of 10` as 7."""
-    return re.sub(
-        r"(\d)(\s*(?:/|out of|of)\s*\d+)", lambda m: m[1] + " " * len(m[2]), text
-    )
+    return re.sub(r"(\d)([\s,]*(?:/|out of|of)\s*\d+)", lambda m: m[1] + " " * len(m[2]), text)
 
 
 def _at(tokens: Sequence[Token], place: int) -> Token | None:
