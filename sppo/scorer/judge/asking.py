@@ -96,7 +96,7 @@ class Asker:
     def _question(self, messages: Messages) -> dict[str, Any]:
         """All that the answer depends on."""
         settings = self._settings
-        wanted = ("url", "model", "mode", "temperature", "max_tokens", "logprobs")
+        wanted = ("model", "mode", "temperature", "max_tokens", "logprobs")
         return {"messages": messages} | {name: getattr(settings, name) for name in wanted}
 
     async def _reply(self, messages: Messages) -> Reply:
@@ -123,8 +123,9 @@ class Asker:
         """Ask for fewer log-probs from now on. Raises ScorerRefused if that is none and they are
         required.
         """
+        known = not set(forms) & set(self._forms)  # by another call beside this one
         self._forms = [form for form in self._forms if form not in forms]
-        if self._forms != [0]:
+        if known or self._forms != [0]:
             return
         said = f"scorer.judge.url = {self._settings.url!r} gives no log-probs ({why})"
         if self._settings.logprobs == "required":

@@ -11,7 +11,7 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -110,21 +110,19 @@ class LlmJudge:
         assert self._store is not None
         return self._store.spent()
 
-    async def first_wins(self, request: ScoreRequest, first: str, second: str) -> Verdict:
-        """Probability that `first`, shown first, is the better one. Twice the same text is a tie,
-        and costs nothing. Raises ScorerError.
+    async def first_wins(self, request: ScoreRequest, first: str, second: str) -> Answer:
+        """Probability that `first`, shown first, is the better one, or why it cannot be had.
+
+        Raises ScorerRefused and ScorerSpent.
         """
-        if first == second:
-            return Verdict(value=0.5, words="the same text")
-        return await self._ask(request, first=first, second=second)
+        return (await self._all(request, [{"first": first, "second": second}]))[0]
 
     # ----------------------------------------------------------------------------------------------
     async def _compare(self, request: ScoreRequest) -> dict[str, Any]:
         texts, k = request.completions, len(request.completions)
         asked = self._pairs(k, request.uid)
-        answers = dict(zip(asked, await self._all(
-            [self.first_wins(request, texts[i], texts[j]) for i, j in asked]
-        ), strict=True))  # fmt: skip
+        shown = [{"first": texts[i], "second": texts[j]} for i, j in asked]
+        answers = dict(zip(asked, self._read(await self._all(request, shown)), strict=True))
         said = {pair: _value(answer) for pair, answer in answers.items()}
         matrix_KK = comparisons.matrix(k, said)
         return {
@@ -150,47 +148,56 @@ class LlmJudge:
                 f"scorer.judge.reference_column = {column!r}: the row has no text there; it has "
                 f"{', '.join(sorted(request.data)) or 'nothing'}"
             )
-        orders = [False, True] if self.settings.both_orders else [False]
-        asked = [(text, flip) for text in request.completions for flip in orders]
-        answers = await self._all(
-            [
-                self.first_wins(request, *((reference, text) if flip else (text, reference)))
-                for text, flip in asked
-            ]
-        )
-        rewards, details, n = list[float](), list[Mapping[str, Any]](), len(orders)
+        shown, n = list[dict[str, str]](), 1 + self.settings.both_orders
+        for text in request.completions:
+            orders = ({"first": text, "second": reference}, {"first": reference, "second": text})
+            shown += orders[:n]
+        answers = self._read(await self._all(request, shown))
+        rewards, details = list[float](), list[Mapping[str, Any]]()
         for at in range(0, len(answers), n):
             values = [_value(answer) for answer in answers[at : at + n]]
             rewards.append(comparisons.mean_of_orders(values[0], values[1] if n == 2 else math.nan))
             details.append({"said": [_words(answer) for answer in answers[at : at + n]]})
-        return {"rewards": self._finite(rewards, answers), "details": details}
+        return {"rewards": _finite(rewards, answers), "details": details}
 
     async def _rate(self, request: ScoreRequest) -> dict[str, Any]:
-        answers = await self._all(
-            [self._ask(request, completion=text) for text in request.completions]
-        )
-        rewards = self._finite([_value(answer) for answer in answers], answers)
+        shown = [{"completion": text} for text in request.completions]
+        answers = self._read(await self._all(request, shown))
+        rewards = _finite([_value(answer) for answer in answers], answers)
         return {"rewards": rewards, "details": [{"said": _words(answer)} for answer in answers]}
 
-    async def _all(self, asked: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
-        """Every answer. Raises ScorerSpent, ScorerRefused or another error that one of them raised
-        once all have ended, so that no answer is paid for in vain; ScorerError if there is none.
+    async def _all(self, request: ScoreRequest, shown: Sequence[Mapping[str, str]]) -> list[Answer]:
+        """An answer about each; what is asked twice is asked once.
+
+        Raises ScorerSpent, ScorerRefused or another error that one of them raised once all have
+        ended, so that no answer is paid for in vain.
         """
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        raised = [each for each in found if isinstance(each, BaseException)]
-        errors = [each for each in raised if type(each) is ScorerError]
-        if others := [each for each in raised if type(each) is not ScorerError]:
+        names = [tuple(sorted(texts.items())) for texts in shown]
+        once = dict(zip(names, shown, strict=True))
+        found = await asyncio.gather(
+            *(self._ask(request, **texts) for texts in once.values()), return_exceptions=True
+        )
+        others = [e for e in found if isinstance(e, BaseException) and type(e) is not ScorerError]
+        if others:
             raise next((e for e in others if isinstance(e, ScorerSpent)), others[0])
-        answers = [each for each in found if isinstance(each, Verdict | ScorerError)]
+        by_name = dict(zip(once, found, strict=True))
+        return [each for name in names if isinstance(each := by_name[name], Verdict | ScorerError)]
+
+    def _read(self, answers: list[Answer]) -> list[Answer]:
+        """The same. Raises ScorerError if none of them can be read."""
         if answers and all(math.isnan(_value(answer)) for answer in answers):
-            if errors:
+            if errors := [each for each in answers if isinstance(each, ScorerError)]:
                 raise errors[-1]
             raise ScorerError(unreadable(self.settings, len(answers), _words(answers[-1])))
         return answers
 
     async def _ask(self, request: ScoreRequest, **texts: str) -> Verdict:
-        """The mean of `samples` answers that can be read."""
+        """The mean of `samples` answers that can be read. Twice the same text is a tie, and costs
+        nothing.
+        """
         assert self._asker is not None
+        if "first" in texts and texts["first"] == texts["second"]:
+            return Verdict(value=0.5, words="the same text")
         messages = self._prompts.messages(request, **texts)
         verdicts = await asyncio.gather(
             *(self._asker.ask(messages, sample) for sample in range(self.settings.samples))
@@ -198,18 +205,6 @@ class LlmJudge:
         values = [each.value for each in verdicts if not math.isnan(each.value)]
         mean = sum(values) / len(values) if values else math.nan
         return Verdict(value=mean, words=" | ".join(each.words for each in verdicts))
-
-    def _finite(self, rewards: list[float], answers: Sequence[Answer]) -> list[float]:
-        """Rewards as they are. Raises ScorerError if one could not be had: there is no training
-        without it.
-        """
-        if any(math.isnan(reward) for reward in rewards):
-            lost = [answer for answer in answers if math.isnan(_value(answer))]
-            raise ScorerError(
-                f"{len(lost)} of {len(answers)} answers of the judge cannot be read; the last was "
-                f"{_words(lost[-1])!r}"
-            )
-        return rewards
 
     def _say(self) -> None:
         """Now and then, to the log of the role."""
@@ -233,6 +228,19 @@ def _settings(options: Mapping[str, Any]) -> JudgeConfig:
         first = error.errors()[0]
         name = ".".join(["scorer.judge", *(str(part) for part in first["loc"])])
         raise ConfigError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _finite(rewards: list[float], answers: Sequence[Answer]) -> list[float]:
+    """Rewards as they are. Raises ScorerError if one could not be had: there is no training
+    without it.
+    """
+    if any(math.isnan(reward) for reward in rewards):
+        lost = [answer for answer in answers if math.isnan(_value(answer))]
+        raise ScorerError(
+            f"{len(lost)} of {len(answers)} answers of the judge cannot be read; the last was "
+            f"{_words(lost[-1])!r}"
+        )
+    return rewards
 
 
 def _value(answer: Answer) -> float:

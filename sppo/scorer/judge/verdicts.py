@@ -23,18 +23,18 @@ _AROUND = " \t\r\n*_`'\"()[]{}<>.:,;#▁Ġ"
 _LETTER = r"(?P<said>[ABC]|[Tt]ie|TIE)\b(?!')"
 _NO_ARTICLE = r"(?!\s+(?!because|since|is|as|wins|over|by)[a-z])"
 _NAMED = r"(?i:verdict|winner|choice|decision|(?:better|best|preferred|final)(?: one)?)"
-_MARKS = r"[\s*_`'\"(\[:=]*"
+_MARKS = r"[\s*_`'\"(\[:=]{0,20}"
 _KIND = r"(?i:answer|response|option)"
 _FORMS = tuple(
     re.compile(pattern)
     for pattern in (
         rf"\[\[\s*{_LETTER}\s*\]\]",
-        rf"(?:{_NAMED}|{_KIND}\s*(?::|is)){_MARKS}(?:is\b|{_KIND}\b|{_MARKS})*{_LETTER}{_NO_ARTICLE}",
+        rf"(?:{_NAMED}|{_KIND}\s*(?::|is)){_MARKS}(?:(?:is|{_KIND})\b{_MARKS}){{0,2}}{_LETTER}{_NO_ARTICLE}",
         rf"\b{_KIND}\s+{_LETTER}\s+(?:is|was)\s+(?:\w+ )?(?:better|best|preferred|superior)\b",
-        rf"(?:^|\n)\W*(?:{_KIND}\s+)?{_LETTER}(?:\W*(?:$|\n)|[.:,;)\]*-]|\s+(?:is|wins|because|since)\b)",
+        rf"(?:^|\n)\W{{0,20}}(?:{_KIND}\s+)?{_LETTER}(?:\W{{0,20}}(?:$|\n)|[.:,;)\]*-]|\s+(?:is|wins|because|since)\b)",
     )
 )
-_NUMBER = re.compile(r"(?<![\w.,-])-?\d+(?:\.\d+)?(?![\w%]|[.,]\d)")
+_NUMBER = re.compile(r"(?<![\w.,/-])-?\d+(?:\.\d+)?(?![\w%]|[.,]\d)")
 _IN_BRACKETS = re.compile(r"\[\[\s*(-?\d+(?:\.\d+)?)\s*\]\]")
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
@@ -118,4 +118,4 @@ def _at(tokens: Sequence[Token], place: int) -> Token | None:
 def _named(variant: str) -> str:
     """The verdict that a token is, if it is one."""
     bare = variant.strip(_AROUND)
-    return bare if bare in ("A", "B", "C") else bare.upper() if len(bare) == 3 else ""
+    return bare if bare in ("A", "B", "C") else "TIE" if bare.upper() == "TIE" else ""

@@ -42,6 +42,13 @@ RESUME_MAY_CHANGE = {
     "scorer.gpus",
     "scorer.host",
     "scorer.options",
+    "scorer.judge.cache",
+    "scorer.judge.max_calls",
+    "scorer.judge.max_concurrency",
+    "scorer.judge.max_cost",
+    "scorer.judge.prices",
+    "scorer.judge.timeout_s",
+    "scorer.judge.url",
     "scorer.replicas",
     "scorer.timeout_s",
     "optimizer.max_skipped",
@@ -105,7 +112,7 @@ def test_roles_may_differ_in_the_same_but_the_number_format_and_in_their_own_aff
 
 
 def test_what_is_secret_is_said_by_its_type() -> None:
-    assert set(config.SECRETS) == {"broker.password", "scorer.token"}
+    assert set(config.SECRETS) == {"broker.password", "scorer.token", "scorer.judge.api_key"}
 
 
 def test_a_key_within_a_table_belongs_to_the_tables_setting() -> None:
