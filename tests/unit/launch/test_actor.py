@@ -25,7 +25,8 @@ seen = {}
 def work(role, name, run, run_key):
     print("at work", flush=True)
     seen.update(role=role, name=name, key=run_key, user=run.broker.username,
-                password=run.broker.password.get_secret_value(), mark=os.environ[marks.VARIABLE])
+                password=run.broker.password.get_secret_value(), mark=os.environ[marks.VARIABLE],
+                judge=run.scorer.judge.api_key.get_secret_value())
     if how == "ours":
         raise errors.ConfigError("mend it")
     if how == "other":
@@ -36,7 +37,7 @@ given = config.load("quickstart", environment=False)
 broker = {"url": "unix:///s", "username": "scorer", "password": "secret"}
 try:
     seen["outcome"] = Role().run("scorer", "scorer-0", "key", config.to_json(given), broker,
-                                 "token", str(run_dir), "/x", False)
+                                 "token", "a key", str(run_dir), "/x", False)
 except Exception as error:
     seen["error"] = f"{type(error).__name__}: {error}"
 seen["path"] = sys.path[0]
@@ -56,6 +57,7 @@ def test_a_role_gets_its_settings_and_secrets_and_its_errors_travel(
     seen = json.loads((tmp_path / "seen").read_text())
     assert (seen["role"], seen["name"], seen["key"]) == ("scorer", "scorer-0", "key")
     assert (seen["user"], seen["password"]) == ("scorer", "secret")
+    assert seen["judge"] == "a key"
     assert seen["mark"] == f"{tmp_path}:scorer-0"
     assert seen["path"] == "/x"
     assert seen.get("error") == error
