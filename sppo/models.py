@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from sppo import hub_cache
 from sppo.config import ModelConfig
 from sppo.errors import ConfigError
 
@@ -56,6 +57,21 @@ def resolve(config: ModelConfig) -> str:
             )
         return config.name
     return _from_hub(config)
+
+
+def absent(name: str) -> str:
+    """What of a model is not on this disk, and the mend; empty if something of it is there.
+
+    Looks, and loads nothing.
+    """
+    if name == PACKAGED:
+        there = importlib.util.find_spec(_PACKAGE) is not None
+        return "" if there else f"the package {_PACKAGE}: install the extra `cpu`"
+    if Path(name).is_dir() or hub_cache.keeps("models", name):
+        return ""
+    if hub_cache.is_path(name):
+        return f"no folder {name}; put it there, or name another"
+    return f"the model {name}: it will be fetched from the hub, or before by hf download {name}"
 
 
 def load_tokenizer(path: str) -> Any:

@@ -35,7 +35,7 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
         f"run directory     {run_dir}",
         f"model             "
         f"{config.model.name}{'@' + config.model.revision if config.model.revision else ''}",
-        f"task              {config.task.name}, {config.task.held_out} questions held out",
+        f"task              {_task(config)}",
         f"devices           {place}"
         + (f"; {gpus:g} GPUs in all" if learner.device != "cpu" else ""),
         f"learner           {learner.ranks} rank(s) on one machine, "
@@ -64,7 +64,30 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
     ]
     if scorer.mode == "inline":
         lines.append("scorer            runs beside each generator, on its machine")
-    return lines
+    return lines + [f"not on this disk  {what}" for what in _absent(config)]
+
+
+def _task(config: RunConfig) -> str:
+    held_out = config.task.held_out
+    names = (
+        [config.task.name]
+        if isinstance(config.task.name, str)
+        else [f"{source.weight:g} × {source.name}" for source in config.task.name]
+    )
+    aside = f"{held_out} questions" if isinstance(held_out, int) else f"all of {held_out}"
+    return f"{' + '.join(names)}, {aside} held out"
+
+
+def _absent(config: RunConfig) -> list[str]:
+    """What a run would have to fetch, or does not find."""
+    from sppo import models
+    from sppo.tasks import sources
+
+    own = sources.held_out(config.task)
+    found = [sources.absent(s) for s in [*sources.training(config.task), *([own] if own else [])]]
+    scorer = config.scorer.options.get("model", "")
+    named = [config.model.name, *([scorer] if isinstance(scorer, str) and scorer else [])]
+    return list(dict.fromkeys(filter(None, [*map(models.absent, named), *found])))
 
 
 def _own_scorers(config: RunConfig) -> int:

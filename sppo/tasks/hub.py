@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sppo import hub_cache
 from sppo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,11 +46,14 @@ def load(place: str, setting: str) -> pa.Table:
 def absent(place: str) -> str:
     """What of a data set is not on this disk, and the mend; empty if something of it is there."""
     name, _, _ = parts(place)
-    if Path(name).is_dir() or _cached(name):
+    if Path(name).is_dir() or hub_cache.keeps("datasets", name) or _built(name):
         return ""
-    if _is_path(name) or "/" not in name:
+    if hub_cache.is_path(name):
         return f"no folder {name}; put it there, or name another"
-    return f"the data set {name} is not on this disk: it will be fetched from the hub"
+    return (
+        f"the data set {name}: it will be fetched from the hub, or before by hf download {name} "
+        "--repo-type dataset"
+    )
 
 
 def parts(place: str) -> tuple[str, str, str]:
@@ -62,24 +66,12 @@ def parts(place: str) -> tuple[str, str, str]:
     return name, rest[0] if len(rest) == 2 else "", rest[-1] if rest else ""
 
 
-def _is_path(name: str) -> bool:
-    """Whether a name can be a folder's alone: data sets are called `name` or `owner/name`."""
-    return name.startswith((".", "/", "~")) or name.count("/") > 1
-
-
-def _cached(name: str) -> bool:
-    """Whether `datasets` or the hub's own tools have kept something of a data set."""
-    home = os.environ.get("HF_HOME") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "huggingface"
-    )
-    built = Path(os.environ.get("HF_DATASETS_CACHE") or os.path.join(home, "datasets"))
-    files = Path(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub"))
-    if (files / f"datasets--{name.replace('/', '--')}" / "snapshots").is_dir():
-        return True
-    # `datasets` writes openai/MyData as openai___my_data.
-    return built.is_dir() and any(
-        entry.name.lower().replace("_", "") == name.lower().replace("/", "").replace("_", "")
-        for entry in built.iterdir()
+def _built(name: str) -> bool:
+    """Whether `datasets` has built something of a data set: openai/MyData as openai___my_data."""
+    folder = Path(os.environ.get("HF_DATASETS_CACHE") or hub_cache.home() / "datasets")
+    wanted = name.lower().replace("/", "").replace("_", "")
+    return folder.is_dir() and any(
+        entry.name.lower().replace("_", "") == wanted for entry in folder.iterdir()
     )
 
 
@@ -99,10 +91,9 @@ def _from_folder(name: str, subset: str) -> Any:
 def _from_hub(name: str, subset: str) -> Any:
     import datasets
 
-    if _is_path(name):
-        raise _Failed(f"no folder {name}")
-    if "/" not in name:
-        raise _Failed(f"no folder {name}; a data set of the hub is written owner/{name}")
+    if hub_cache.is_path(name):
+        whose = "" if "/" in name else f"; a data set of the hub is written owner/{name}"
+        raise _Failed(f"no folder {name}{whose}")
     if not _offline() and _hub_answers():
         with _explained(name):
             return datasets.load_dataset(name, subset or None)

@@ -94,7 +94,7 @@ def test_files_that_the_hubs_tools_have_fetched_serve_offline(cache: Path) -> No
 def test_what_datasets_has_built_is_known_to_be_there(tmp_path: Path) -> None:
     (tmp_path / "built" / "owner___some_set").mkdir(parents=True)
     assert hub.absent("owner/SomeSet") == ""
-    assert "owner/other is not on this disk" in hub.absent("owner/other:test")
+    assert "hf download owner/other --repo-type dataset" in hub.absent("owner/other:test")
     assert hub.absent("./folder") == "no folder ./folder; put it there, or name another"
 
 
