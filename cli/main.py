@@ -78,8 +78,8 @@ def up(
     config: Annotated[
         str,
         typer.Argument(
-            help="A TOML file, or a preset: quickstart, quickstart-preferences, math-7b, cluster, "
-            "paper."
+            help="A TOML file, or a preset: quickstart, quickstart-preferences, gsm8k, math, "
+            "ultrafeedback, paper, math-7b, cluster."
         ),
     ] = "",
     preset: Annotated[str, typer.Option("--preset", help="The same as the argument.")] = "",
