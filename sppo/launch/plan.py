@@ -64,7 +64,10 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
     ]
     if scorer.mode == "inline":
         lines.append("scorer            runs beside each generator, on its machine")
-    return lines + [f"not on this disk  {what}" for what in _absent(config)]
+    lines += [f"not on this disk  {what}" for what in _absent(config)]
+    if scorer.name == "llm-judge" and not scorer.url and (missing := scorer.judge.lacks()):
+        lines.append(f"still to be set   {missing}")
+    return lines
 
 
 def _task(config: RunConfig) -> str:

@@ -35,6 +35,7 @@ def test_the_plan_says_what_is_not_on_this_disk_and_the_mend(
     lines = plan.describe(config.load("ultrafeedback"), Path("runs/x"))
     told = [line for line in lines if line.startswith("not on this disk")]
     assert len(told) == 2
+    assert lines[-1].endswith("scorer.judge.url and scorer.judge.model")
     assert told[0].endswith("hf download Qwen/Qwen2.5-1.5B-Instruct")
     assert told[1].endswith("hf download trl-lib/ultrafeedback-prompt --repo-type dataset")
     # What is there is not told
