@@ -7,6 +7,7 @@ HF_HUB_OFFLINE is set, it is taken from this machine's caches, if it is there.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -85,7 +86,22 @@ def _from_folder(name: str, subset: str) -> Any:
         with _explained(name):
             return datasets.load_from_disk(name)
     with _explained(name):
-        return datasets.load_dataset(name, subset or None)
+        return datasets.load_dataset(name, subset or None, cache_dir=_cache_of(name))
+
+
+def _cache_of(folder: str) -> str:
+    """A cache for what `datasets` builds of a folder, for the files as they are now.
+
+    Its own cache tells folders with a README.md apart by the folder's name and the card alone:
+    other files under the same name would come as those that were built first.
+    """
+    import datasets
+
+    seen = hashlib.sha256(str(Path(folder).resolve()).encode())
+    for file in sorted(Path(folder).rglob("*")):
+        about = file.stat()
+        seen.update(f"{file} {about.st_size} {about.st_mtime_ns}".encode())
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "folders" / seen.hexdigest()[:16])
 
 
 def _from_hub(name: str, subset: str) -> Any:
@@ -101,10 +117,10 @@ def _from_hub(name: str, subset: str) -> Any:
         with _kept_offline(), _explained(name):
             return datasets.load_dataset(name, subset or None)
     except _Failed as error:
+        if folder := _files_of(name):
+            return _from_folder(folder, subset)
         if not isinstance(error.__cause__, ConnectionError):
             raise
-    if folder := _files_of(name):
-        return _from_folder(folder, subset)
     why = "HF_HUB_OFFLINE is set" if _offline() else f"{_endpoint()} does not answer"
     raise _Failed(
         f"the data set is not on this disk, and {why}; fetch it where there is a network (hf "

@@ -77,6 +77,17 @@ def test_a_repository_is_read_by_subset_and_split(tmp_path: Path) -> None:
     assert load(f"{place}:plain:train") == [{"question": "plain train"}]
 
 
+def test_a_folder_that_has_changed_and_one_of_the_same_name_are_read_as_they_are(
+    tmp_path: Path,
+) -> None:
+    for parent in ("a", "b"):
+        folder = repository(tmp_path / parent / "repo")
+        for text in (parent, f"{parent} changed"):
+            rows = datasets.Dataset.from_dict({"question": [text]})
+            rows.to_parquet(str(folder / "main" / "train.parquet"))
+            assert load(f"{folder}:main:train") == [{"question": text}]
+
+
 def test_rows_of_several_kinds_in_one_column_come_as_they_are(tmp_path: Path) -> None:
     rows = [{"question": "q", "n": 1}, {"question": ["x"], "n": {"a": None}}]
     (tmp_path / "mixed").mkdir()
