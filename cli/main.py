@@ -19,7 +19,7 @@ from sppo import __version__
 from sppo.errors import ConfigError, SppoError
 from sppo.launch import terminal
 
-from . import bench, config_commands, reports, role_commands
+from . import bench, config_commands, eval_commands, reports, role_commands
 
 if TYPE_CHECKING:
     from sppo.config import RunConfig
@@ -320,6 +320,7 @@ def down(run_dir: RunDir = Path("runs/quickstart")) -> None:
 
 
 role_commands.register(app)
+eval_commands.register(app)
 
 
 def begin() -> None:

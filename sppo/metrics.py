@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +81,10 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Add one record."""
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """Add records."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write("".join(json.dumps(record) + "\n" for record in records))
             file.flush()
             os.fsync(file.fileno())
 
@@ -94,9 +94,13 @@ class JsonLines:
 
     def keep_until(self, step: int) -> None:
         """Drop records of later steps: they belong to a line of training that was given up."""
+        self.keep(lambda record: record["step"] <= step)
+
+    def keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Drop the other records."""
         if not self.path.exists():
             return
-        kept = [r for r in self.read() if r["step"] <= step]
+        kept = [r for r in self.read() if wanted(r)]
         scratch = self.path.with_suffix(".partial")
         scratch.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
         scratch.replace(self.path)

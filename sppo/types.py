@@ -118,6 +118,8 @@ class Group:
     """[K, K] probability that the row's completion is preferred to the column's, NaN where the two
     were not compared; None if the scorer gave rewards.
     """
+    details: tuple[Mapping[str, Any], ...] | None = None
+    """[K] what the scorer said of each completion, for samples."""
 
     @property
     def tokens(self) -> int:
@@ -149,6 +151,7 @@ class Group:
             completions=tuple(self.completions[i] for i in chosen),
             rewards=None if self.rewards is None else self.rewards[chosen],
             preferences=None if self.preferences is None else self.preferences[chosen][:, chosen],
+            details=None if self.details is None else tuple(self.details[i] for i in chosen),
         )
 
     def versions(self) -> set[Version]:

@@ -26,6 +26,7 @@ from sppo.generators.presence import Presence
 from sppo.metrics import BusyClock
 from sppo.scorer.base import InlineScorer, Scorer, check_kind
 from sppo.scorer.client import HttpScorer
+from sppo.scorer.details import bounded
 from sppo.scorer.pool import LOAD_S
 from sppo.transport.broker import HEARTBEAT_S, GeneratorSide, PushResult, Registry
 from sppo.types import Completion, Group, Lease, ScoreRequest, Scores
@@ -181,6 +182,7 @@ class Generator:
             completions=tuple(completions),
             rewards=scores.rewards,
             preferences=scores.preferences,
+            details=bounded(scores.details),
             generator=self._name,
         )
 

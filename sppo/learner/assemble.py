@@ -27,6 +27,7 @@ from sppo.learner.queue import GroupQueue
 from sppo.learner.ranks import Ranks, Solo
 from sppo.learner.records import Records
 from sppo.learner.refusals import DeadLetters, Refusals
+from sppo.learner.samples import Samples
 from sppo.learner.schedule import Schedule
 from sppo.learner.skips import Skips
 from sppo.learner.spool import Spool
@@ -113,8 +114,11 @@ def _assemble(
     found = questions.load(config.task, config.seed, rules.readable(config.scorer))
     found = check.prompts(config, found, tokenizer)
     fingerprint.refuse_changes(run_dir, found)  # the file may have changed since `up`
+    tickets = TicketFactory(config, found, tokenizer)
+    samples = Samples(config, run_dir, tokenizer, tickets)
+    samples.resume(lineage.n, [record["step"] for record in lineage.evaluations])
     queue = GroupQueue(
-        broker, TicketFactory(config, found, tokenizer), lineage.ledger, Spool(run_dir),
+        broker, tickets, lineage.ledger, Spool(run_dir),
         limits=config.broker,
         vocabulary=own.policy.vocabulary,
         max_reward=config.objective.max_reward,
@@ -135,9 +139,10 @@ def _assemble(
         batches=Batches(config, lineage, queue, fleet, records, stops),
         skips=Skips(config.optimizer.max_skipped),
         fleet=fleet,
-        evaluation=Evaluation(config, queue, fleet, records, stops),
+        evaluation=Evaluation(config, queue, fleet, records, samples, stops),
         parity=Parity(config, own, trainer.mismatch, records),
         records=records,
+        samples=samples,
         stops=stops,
     )
     return learner, own

@@ -12,6 +12,7 @@ from sppo.learner.fleet import Fleet
 from sppo.learner.lineage import Lineage
 from sppo.learner.queue import GroupQueue
 from sppo.learner.records import Records
+from sppo.learner.samples import Samples
 from sppo.learner.stops import Stops
 from sppo.types import Group
 
@@ -24,13 +25,15 @@ class Evaluation:
     """Asks and records."""
 
     def __init__(
-        self, config: RunConfig, queue: GroupQueue, fleet: Fleet, records: Records, stops: Stops
-    ) -> None:
+        self, config: RunConfig, queue: GroupQueue, fleet: Fleet, records: Records,
+        samples: Samples, stops: Stops,
+    ) -> None:  # fmt: skip
         self._asked = config.task.evaluates
         self._timeout_s = config.learner.batch_timeout_s
         self._queue = queue
         self._fleet = fleet
         self._records = records
+        self._samples = samples
         self._stops = stops
 
     def run(self, lineage: Lineage) -> None:
@@ -43,7 +46,9 @@ class Evaluation:
             self._records.phase("evaluating")
             n = lineage.published.n
             uids = self._queue.held_out.start(f"{lineage.version.epoch[:8]}-{n}", n)
-            record = self._record(n, uids, self._await(lineage))
+            groups = self._await(lineage)
+            record = self._record(n, uids, groups)
+            self._samples.of_evaluation(n, groups)
         lineage.evaluations.append(record)
         self._records.event("eval", record=record)
         log.info(

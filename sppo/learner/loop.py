@@ -22,6 +22,7 @@ from sppo.learner.lineage import Lineage
 from sppo.learner.parity import Parity
 from sppo.learner.queue import GroupQueue
 from sppo.learner.records import Records
+from sppo.learner.samples import Samples
 from sppo.learner.schedule import Schedule
 from sppo.learner.skips import Skips
 from sppo.learner.stops import Stops
@@ -43,6 +44,7 @@ class Learner:
     evaluation: Evaluation
     parity: Parity
     records: Records
+    samples: Samples
     stops: Stops
 
     def run(self) -> None:
@@ -88,6 +90,7 @@ class Learner:
         self.queue.use([group for group in groups if group.uid not in lost])
         self.queue.bury(lost)
         lineage.advance(steps[-1]["step"])
+        self.samples.of_steps(steps, groups)
         if self.schedule.renews_reference(before, lineage.n):
             lineage.renew_reference()
         with self.records.batch(steps, lineage, self.parity.probe):

@@ -74,6 +74,12 @@ class TicketFactory:
             )
         ]
 
+    def messages(self, uid: str) -> tuple[tuple[str, str], ...]:
+        """The whole prompt of a ticket that was made here, as (role, content)."""
+        if uid.startswith("train-"):
+            return self._order.question(training_index(uid)).messages
+        return self._questions.held_out[int(uid.rpartition("-")[2])].messages
+
 
 def _ticket(
     *,

@@ -60,6 +60,8 @@ def encode_group(group: Group) -> bytes:
         "finish": [c.finish_reason for c in group.completions],
         "spans": [[[str(s.version), s.start, s.end] for s in c.spans] for c in group.completions],
     }
+    if group.details is not None:
+        header["details"] = [dict(each) for each in group.details]
     body = msgpack.packb(header)
     buffers = [
         np.ascontiguousarray(arrays[name], dtype=dtype).data for name, dtype in _DTYPES.items()
@@ -126,6 +128,7 @@ def _build(header: Mapping[str, Any], body: memoryview) -> Group:
         rewards=rewards,
         preferences=preferences,
         generator=_text(header["generator"]),
+        details=_details(header.get("details"), len(lengths)),
     )
 
 
@@ -148,6 +151,14 @@ def _matrix(preferences: NDArray[np.float32]) -> NDArray[np.float32]:
     if missing.any() and ((missing != missing.T).any() or missing.diagonal().any()):
         raise BadFrame("a preference is there one way round alone")
     return preferences
+
+
+def _details(value: Any, k: int) -> tuple[dict[str, Any], ...] | None:
+    if value is None:
+        return None
+    if type(value) is not list or len(value) != k or any(type(each) is not dict for each in value):
+        raise BadFrame("details are not one map for each completion")
+    return tuple(value)
 
 
 def _arrays(sizes: Any, body: memoryview) -> dict[str, NDArray[Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sppo import config
+from sppo import config, samples
 from sppo.metrics import METRICS
 from sppo.tasks import questions
 from sppo.tasks.order import Order
@@ -153,6 +153,22 @@ def test_every_step_is_measured(story: dict[str, Any]) -> None:
         assert set(record) == set(METRICS)
         assert record["tokens"] > 0
         assert 0 < record["effective_sample_size"] <= 1
+
+
+def test_groups_of_every_step_are_kept_and_can_be_read(story: dict[str, Any]) -> None:
+    kept = samples.read(story["run_dir"])
+    tickets = {r["step"]: r["tickets"] for r in records(story["run_dir"])}
+    train = [s for s in kept if s["stream"] == "train"]
+    assert {s["step"] for s in train} == set(tickets)
+    assert all(s["uid"] in tickets[s["step"]] for s in train)
+    assert len({(s["step"], s["uid"]) for s in kept}) == len(kept)  # the resume left none twice
+    assert {s["step"] for s in kept if s["stream"] == "eval"} == {0, 5}
+    for sample in kept:
+        assert sample["messages"][-1]["role"] == "user"
+        assert len(sample["completions"]) == len(sample["lengths"]) == len(sample["rewards"])
+    asked = [CLI, "samples", str(story["run_dir"]), "--step=-1", "--sort=best"]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    assert "── step 5  train  train-" in shown
 
 
 def test_parity_was_checked_and_printed(story: dict[str, Any]) -> None:

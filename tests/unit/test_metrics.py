@@ -20,6 +20,9 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
     assert [r["step"] for r in read_lines(file.path)] == [1, 2, 3]
     file.keep_until(2)
     assert [r["step"] for r in file.read()] == [1, 2]
+    file.append({"step": 3}, {"step": 4})
+    file.keep(lambda record: record["step"] % 2 == 0)
+    assert [r["step"] for r in file.read()] == [2, 4]
 
 
 def test_overlapping_work_counts_once() -> None:

@@ -43,6 +43,14 @@ def test_the_same_index_always_makes_the_same_ticket(
     assert training_index(training_uid(7)) == 7
 
 
+def test_a_uid_leads_back_to_the_whole_prompt(
+    quickstart: config.RunConfig, split: questions.Questions
+) -> None:
+    factory = TicketFactory(quickstart, split, WordTokenizer())
+    for ticket in (factory.training(9000, 0), *factory.evaluation("ab-3", 3)[7:9]):
+        assert factory.messages(ticket.uid) == ticket.messages
+
+
 def test_a_uid_names_its_index() -> None:
     assert training_index(training_uid(123456)) == 123456
 

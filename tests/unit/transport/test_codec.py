@@ -43,6 +43,15 @@ def test_preferences_survive_the_wire() -> None:
     assert decoded.rewards is None
 
 
+def test_what_the_scorer_said_survives_the_wire() -> None:
+    group = replace(makers.group(size=2), details=({"verdict": "A", "p": 0.25}, {}))
+    assert codec.decode_group(codec.encode_group(group)).details == group.details
+    assert codec.decode_group(codec.encode_group(makers.group())).details is None
+    short = replace(group, details=({},))
+    with pytest.raises(BadFrame, match="details are not one map for each completion"):
+        codec.decode_group(codec.encode_group(short))
+
+
 def test_a_ticket_survives_the_wire() -> None:
     ticket = makers.ticket()
     assert codec.unpack_ticket(codec.pack_ticket(ticket)) == ticket
