@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 LEVEL_95 = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -114,10 +115,10 @@ def length_controlled(
     spread = d_N.std()
     x_N2 = np.stack([np.ones_like(d_N), np.tanh(d_N / spread) if spread > 0 else 0 * d_N], axis=1)
 
-    def loss(w_2: object) -> tuple[float, object]:
+    def loss(w_2: Any) -> tuple[float, Any]:
         z_N = x_N2 @ w_2
-        value = np.logaddexp(0, z_N).sum() - p_N @ z_N + (w_2 @ w_2) / (2 * SLOPE_SD**2)  # type: ignore[operator]
-        return float(value), x_N2.T @ (expit(z_N) - p_N) + w_2 / SLOPE_SD**2  # type: ignore[operator]
+        value = np.logaddexp(0, z_N).sum() - p_N @ z_N + w_2 @ w_2 / (2 * SLOPE_SD**2)
+        return float(value), x_N2.T @ (expit(z_N) - p_N) + w_2 / SLOPE_SD**2
 
     found = minimize(loss, np.zeros(2), jac=True, method="BFGS")
     q_N = expit(x_N2 @ found.x)

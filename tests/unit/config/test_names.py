@@ -29,6 +29,7 @@ RESUME_MAY_CHANGE = {
     "learner.batch_timeout_s",
     "learner.cpus",
     "learner.keep_checkpoints",
+    "learner.keep_samples",
     "learner.kernels",
     "learner.micro_batch_tokens",
     "learner.parity_threshold",

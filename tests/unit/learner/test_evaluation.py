@@ -49,6 +49,13 @@ class Queue:
         return "nothing is ready"
 
 
+class Samples:
+    """Keeps nothing."""
+
+    def of_evaluation(self, step: int, groups: list[Group]) -> None:
+        pass
+
+
 class Nobody:
     """No generator ever comes."""
 
@@ -60,7 +67,8 @@ def evaluation(queue: Any, folder: Path, **changes: Any) -> tuple[Evaluation, Me
     settings = makers.run_config(**{"task": {"held_out": 3}} | changes)
     broker, fleet = MemoryBroker(), Nobody()
     told = records(settings, broker, folder)
-    return Evaluation(settings, queue, fleet, told, stops(broker)), broker  # type: ignore[arg-type]
+    asked: Any = (settings, queue, fleet, told, Samples(), stops(broker))
+    return Evaluation(*asked), broker
 
 
 def test_its_record_is_of_the_published_version_and_it_is_not_asked_twice(tmp_path: Path) -> None:

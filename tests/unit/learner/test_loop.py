@@ -49,7 +49,7 @@ class World:
         self.learner = Learner(
             schedule=Schedule.of(config), lineage=self.line, trainer=world, queue=world,
             batches=world, skips=Skips(3), fleet=world, evaluation=world, parity=world,
-            records=self.records, stops=stops(self.broker),
+            records=self.records, samples=world, stops=stops(self.broker),
         )  # fmt: skip
 
     def note(self, what: str) -> None:
@@ -87,6 +87,10 @@ class World:
     def waiting(self) -> list[Group]:
         return []
 
+    # samples
+    def of_steps(self, steps: Any, groups: list[Group]) -> None:
+        self.note("keep samples")
+
     # fleet
     def await_members(self) -> None:
         self.note("await members")
@@ -117,8 +121,8 @@ def test_a_batch_is_used_before_it_is_published_and_recorded_before_it_is_saved(
 ) -> None:
     world = World(tmp_path, monkeypatch)
     world.learner.batch()
-    taken = ["step", "step", "learner.step.taken", "use", "publish 2", "record", "record"]
-    after = ["learner.recorded", "judge", "admit"]
+    taken = ["step", "step", "learner.step.taken", "use", "keep samples"]
+    after = ["publish 2", "record", "record", "learner.recorded", "judge", "admit"]
     assert world.done == [*taken, *after, "save", "settle"]
 
 
@@ -144,7 +148,7 @@ def test_a_stop_in_the_sync_leaves_the_steps_used_and_recorded(
     monkeypatch.setattr(world, "publish", stop)
     with pytest.raises(Stopped):
         world.learner.batch()
-    assert world.done[2:] == ["learner.step.taken", "use", "record", "record"]
+    assert world.done[2:] == ["learner.step.taken", "use", "keep samples", "record", "record"]
     assert world.line.n == 2
 
 
