@@ -100,9 +100,9 @@ def length_controlled(
     The idea of AlpacaEval 2 (Dubois et al., 2024) without its term for the difficulty of a
     question: a logistic regression P(win) = σ(a + b · tanh(d / s)) with d the difference of lengths
     and s its standard deviation, fitted to the preferences by cross-entropy with a normal prior of
-    standard deviation `SLOPE_SD` on a and b, which keeps both finite where one side always wins. The
-    figure is σ(a). The interval is that of a by the curvature at the optimum. NaN is left out; None
-    without any.
+    standard deviation `SLOPE_SD` on a and b, which keeps both finite where one side always wins.
+    The figure is σ(a). The interval is that of a by the curvature at the optimum. NaN is left out;
+    None without any.
     """
     import numpy as np
     from scipy.optimize import minimize
