@@ -56,7 +56,7 @@ def sign_test(wins: int, losses: int) -> float:
     """
     n, most = wins + losses, max(wins, losses)
     tail = sum(math.comb(n, i) for i in range(most, n + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, 2 * tail / (1 << n))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
