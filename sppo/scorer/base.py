@@ -198,7 +198,7 @@ class InlineScorer:
         Raises ConfigError for a name that is none, or options that a scorer of ours has not.
         """
         check_options(name, options or {})
-        self._name = name
+        self.name = name
         self._output = output
         self._timeout_s = timeout_s
         found = SCORERS.get(name, name)
@@ -214,7 +214,7 @@ class InlineScorer:
         begin within `turn_s`; ConfigError if a scorer cannot be imported or set up; RoleDiedError
         once every thread is kept by a rule that does not return.
         """
-        where = f"scorer {self._name}, group {request.uid}"
+        where = f"scorer {self.name}, group {request.uid}"
         try:
             one = self._threads
             reply: Any = (
@@ -222,7 +222,7 @@ class InlineScorer:
             )
         except ScorerError as error:
             raise type(error)(f"{where}: {error}") from error
-        return checked(self._name, request, reply)
+        return checked(self.name, request, reply)
 
     def warm(self) -> None:
         """Begin to import a scorer that runs in processes."""

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from sppo.errors import ConfigError, ScorerError, ScorerRefused
-from sppo.scorer import service as service_module
+from sppo.scorer import app as service_app
 from sppo.scorer.client import HttpScorer
 from sppo.scorer.service import Service
 from sppo.types import Scores
@@ -37,7 +37,7 @@ def ask(url: str, token: str, *completions: str) -> Scores:
 
 def test_the_service_scores_what_the_rule_scores(service: Service) -> None:
     assert rewards(ask(service.url, "sesame", "-3", "4")) == [1.0, 0.0]
-    health = httpx.get(f"{service.url}/health", headers={"Authorization": "Bearer sesame"}).json()
+    health = httpx.get(f"{service.url}/healthz", headers={"Authorization": "Bearer sesame"}).json()
     assert (health["scorer"], health["scored"]) == ("last-number", 1)
 
 
@@ -58,7 +58,7 @@ def test_the_service_refuses_strangers(service: Service) -> None:
         ConfigError, match="SPPO_SCORER__TOKEN"
     ):  # ends the role: no group is to blame
         ask(service.url, "guess", "-3")
-    assert httpx.get(f"{service.url}/health").status_code == 401
+    assert httpx.get(f"{service.url}/healthz").status_code == 401
 
 
 def test_the_service_describes_itself(service: Service) -> None:
@@ -106,7 +106,7 @@ def test_a_service_whose_rule_never_returns_shows_no_progress(slow_rule: str) ->
         with pytest.raises(ScorerError, match=r"no answer within scorer\.timeout_s = 0\.2"):
             ask(running.url, "", "a")
         assert not running.answers()
-        health = httpx.get(f"{running.url}/health")
+        health = httpx.get(f"{running.url}/healthz")
         assert (health.status_code, "do not return" in health.text) == (503, True)
     finally:
         running.stop()
@@ -124,13 +124,13 @@ def test_a_service_of_a_function_that_cannot_be_imported_has_a_fault() -> None:
 
 
 def test_a_service_with_enough_in_hand_says_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "QUEUE", 0)
+    monkeypatch.setattr(service_app, "QUEUE", 0)
     running = Service("last-number", token="")
     running.start()
     try:
         body = {"uid": "u", "question": "", "completions": ["1"], "data": {"answer": "1"}}
         reply = httpx.post(f"{running.url}/score", json=body)
-        assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
+        assert (reply.status_code, reply.headers["Retry-After"]) == (429, "1")
     finally:
         running.stop()
 

@@ -1,0 +1,33 @@
+"""What a service counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from sppo.metrics import BusyClock
+from sppo.scorer.meter import BUCKETS_S, Meter
+
+
+def test_groups_are_counted_and_timed() -> None:
+    meter = Meter(BusyClock())
+    with meter.group():
+        assert meter.in_hand == 1
+        meter.count("scored")
+    meter.count("refused")
+    with pytest.raises(ZeroDivisionError), meter.group():
+        raise ZeroDivisionError
+    meter.count("later")
+    assert (meter.in_hand, meter.answered) == (0, 3)
+    assert meter.health("mine") | {"busy_s": 0, "ready_s": 0} == {
+        "scorer": "mine", "scored": 1, "in_hand": 0, "busy_s": 0, "ready_s": 0,
+    }  # fmt: skip
+    lines = meter.text().splitlines()
+    assert 'sppo_scorer_groups_total{outcome="refused"} 1' in lines
+    assert "sppo_scorer_in_hand 0" in lines
+    assert 'sppo_scorer_group_seconds_bucket{le="0.005"} 2' in lines
+    assert 'sppo_scorer_group_seconds_bucket{le="+Inf"} 2' in lines
+    assert "sppo_scorer_group_seconds_count 2" in lines
+    buckets = [line for line in lines if "_bucket{" in line]
+    assert len(buckets) == len(BUCKETS_S) + 1
+    types = [line.split()[2:] for line in lines if line.startswith("# TYPE")]
+    assert ["sppo_scorer_group_seconds", "histogram"] in types
