@@ -56,8 +56,8 @@ class GeneratorConfig(Settings):
 class ScorerConfig(Settings):
     name: Name = "last-number"
     """`last-number`, `closest-number` (compares), `exact-match`, `boxed-answer`, `reasoning-gym`,
-    or your own function or class as `package.module:name` (`async` or not), which runs in processes
-    of its own.
+    `reward-model`, `pairwise-model` (compares), or your own function or class as
+    `package.module:name` (`async` or not), which runs in processes of its own.
     """
     options: Annotated[DeepTable, FREE] = Field(default_factory=dict)
     """Of a scorer that is a class: what it is made with, such as the model that it loads."""

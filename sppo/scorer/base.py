@@ -41,6 +41,8 @@ SCORERS: dict[str, Rule | str] = {
     "closest-number": closest_number,
     "boxed-answer": boxed_answer,
     "reasoning-gym": reasoning_gym_score,
+    "reward-model": "sppo.scorer.reward_model:RewardModel",
+    "pairwise-model": "sppo.scorer.pairwise_model:PairwiseModel",
 }
 """Ours by name: a rule, which runs on threads, or the import string of a class, which runs as a
 user's would.
