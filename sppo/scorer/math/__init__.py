@@ -1,0 +1,1 @@
+"""The `math` scorer: whether a completion's answer equals the reference as mathematics."""

@@ -1,0 +1,123 @@
+"""Verdicts of math-verify, each with a deadline that nothing outlives.
+
+math-verify computes in a process of its own that is forked when it is first needed. One that is
+late is killed, in whatever it is, and the next verdict has a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+
+MEMORY = 2 << 30
+"""Bytes of address space beyond what the process has when it is forked."""
+MOST = 1 << 16
+_PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """Asks math-verify, and waits no longer than `deadline_s`.
+
+    child = Child(deadline_s=1.0)
+    child.equal("x^2", "x*x")      # True, False, or None: no verdict in time
+    child.close()
+    """
+
+    def __init__(self, *, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self._pid = 0
+        self._channel: socket.socket | None = None
+
+    @staticmethod
+    def load() -> None:
+        """Import math-verify here, so that a fork has it."""
+        import math_verify  # noqa: F401
+
+        logging.getLogger("math_verify").setLevel(logging.ERROR)
+
+    def equal(self, reference: str, answer: str) -> bool | None:
+        """Whether math-verify finds them equal; None if it did not say so in time, or died of
+        it.
+        """
+        body = json.dumps([reference, answer]).encode()
+        if len(body) > MOST:
+            return None
+        if self._channel is None:
+            self._start()
+        assert self._channel is not None
+        try:
+            self._channel.send(body)
+            ready, _, _ = select.select([self._channel], [], [], self._deadline_s)
+            said = self._channel.recv(1) if ready else b""
+        except ConnectionError:
+            said = b""
+        if said not in (b"0", b"1"):
+            self.close()
+            return None
+        return said == b"1"
+
+    def close(self) -> None:
+        """Kill the process. May be repeated."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+
+    def _start(self) -> None:
+        self.load()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                ours.close()
+                _serve(theirs, parent)
+            finally:
+                os._exit(0)
+        theirs.close()
+        self._channel = ours
+
+
+def _serve(channel: socket.socket, parent: int) -> None:
+    """In the child: answer until the other side closes."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        signal.signal(signum, signal.SIG_DFL)
+    with open("/proc/self/statm", encoding="ascii") as file:
+        used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = used + MEMORY if hard == resource.RLIM_INFINITY else min(hard, used + MEMORY)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    while body := channel.recv(MOST):
+        reference, answer = json.loads(body)
+        channel.send(b"1" if _verdict(reference, answer) else b"0")
+
+
+def _verdict(reference: str, answer: str) -> bool:
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    config = [LatexExtractionConfig()]
+    try:
+        read = [
+            parse(f"${text}$", config, fallback_mode="no_fallback", parsing_timeout=None)
+            for text in (reference, answer)
+        ]
+        if not all(read):
+            return False
+        return bool(verify(*read, float_rounding=15, timeout_seconds=None))
+    except (Exception, RecursionError):  # noqa: BLE001 - whatever it does with what a model wrote
+        return False
