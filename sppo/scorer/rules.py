@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 from sppo.config import ScorerConfig
+from sppo.scorer.math.extract import reference_of
 from sppo.scorer.numbers import box, number, stated
 from sppo.tasks.rows import kind
 
@@ -103,17 +104,18 @@ def readable(scorer: ScorerConfig) -> Callable[[Mapping[str, Any]], None] | None
     scorers, which read what they like.
     """
     reader = None if scorer.url else _READERS.get(scorer.name)
+    column = scorer.options.get("answer", "answer")
     if reader is None:
         return None
 
     def read(data: Mapping[str, Any]) -> None:
-        if "answer" not in data:
+        if column not in data:
             raise ValueError(
-                f"scorer.name = {scorer.name!r} needs an answer, and there is no column 'answer' "
-                f"(task.answer names another); there are {', '.join(data)}"
+                f"scorer.name = {scorer.name!r} needs an answer, and there is no column "
+                f"{column!r} (task.answer names another); there are {', '.join(data)}"
             )
         try:
-            reader(data)
+            reader({**data, "answer": data[column]})
         except ValueError as error:
             raise ValueError(f"scorer.name = {scorer.name!r}: {error}") from error
 
@@ -138,7 +140,13 @@ def _text(data: Mapping[str, Any]) -> str:
     return str(answer)
 
 
+def _reference(data: Mapping[str, Any]) -> str:
+    """The answer that the `math` scorer compares with. Raises ValueError."""
+    return reference_of(_text(data))
+
+
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
+    "math": _reference,
     "exact-match": _text,
     "boxed-answer": _text,
     "last-number": _number,

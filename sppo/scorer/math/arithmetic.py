@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -80,13 +81,19 @@ def factorial(value: Value) -> Value:
         raise Unreadable("a factorial of no whole number")
     if value > MOST_FACTORIAL:
         raise TooLarge
-    return Fraction(int(context.fac(int(value)))) if value < 25 else _factorial(int(value))
+    return Fraction(math.factorial(int(value)))
 
 
 def binomial(n: Value, k: Value) -> Value:
-    if any(not isinstance(x, Fraction) or x.denominator != 1 or x < 0 for x in (n, k)) or k > n:
-        raise Unreadable("a binomial of no whole numbers")
-    return divide(factorial(n), multiply(factorial(k), factorial(n - k)))
+    """Of any n, by its product; k is a whole number."""
+    if not isinstance(n, Fraction) or not isinstance(k, Fraction) or k.denominator != 1 or k < 0:
+        raise Unreadable("a binomial of no whole number")
+    if k > MOST_FACTORIAL:
+        raise TooLarge
+    product = Fraction(1)
+    for i in range(int(k)):
+        product = small(product * (n - i) / (i + 1))
+    return product
 
 
 def absolute(value: Value) -> Value:
@@ -123,13 +130,6 @@ _NAMES = {
 
 def _exact(a: Value, b: Value) -> bool:
     return isinstance(a, Fraction) and isinstance(b, Fraction)
-
-
-def _factorial(n: int) -> Fraction:
-    product = 1
-    for i in range(2, n + 1):
-        product *= i
-    return Fraction(product)
 
 
 def _root(value: Fraction, degree: int) -> Fraction | None:

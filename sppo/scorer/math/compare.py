@@ -173,14 +173,9 @@ class _Comparison:
             return names[0] and self.same(a[-1], found, depth - 1)
         if all(names):
             return squeezed(a[0]) == squeezed(b[0]) and self.same(a[-1], b[-1], depth - 1)
-        if len(a) == 2 and len(b) == 2 and self._sides(a, b):
+        if len(a) == 2 and len(b) == 2 and _same_sides(a, b):
             return True
         return self._asked(gold, found)
-
-    def _sides(self, a: Sequence[str], b: Sequence[str]) -> bool:
-        """Whether both equations say the same with sides swapped or all brought to one side."""
-        x, y = (f"({side[0]})-({side[1]})" for side in (a, b))
-        return equal(x, y) is True or equal(x, f"-({y})") is True
 
     def _expressions(self, gold: str, found: str) -> bool:
         gold, found = shapes.without_unit(gold), shapes.without_unit(found)
@@ -200,3 +195,9 @@ def _same_quantity(a: Quantity, b: Quantity) -> bool:
         return a.value == b.value
     percent, plain = (a, b) if a.percent else (b, a)
     return plain.value in (percent.value, percent.value / Fraction(100))
+
+
+def _same_sides(a: Sequence[str], b: Sequence[str]) -> bool:
+    """Whether two equations say the same with sides swapped, or all brought to one side."""
+    x, y = (f"({side[0]})-({side[1]})" for side in (a, b))
+    return equal(x, y) is True or equal(x, f"-({y})") is True

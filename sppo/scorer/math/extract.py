@@ -32,7 +32,7 @@ _JOINT = re.compile(
     r"|\\text\s*\{\s*(?:and|or|,)\s*\}){0,12}",
 )
 _FILLER = re.compile(
-    r"[\s:*,]*(?:(?:simply|just|therefore|thus|then|hence|indeed|exactly|equal to|given by)\b"
+    r"^[\s:*,]*(?:(?:simply|just|therefore|thus|then|hence|indeed|exactly|equal to|given by)\b"
     r"[\s:*,]*)*",
     re.IGNORECASE,
 )
@@ -148,7 +148,7 @@ def _said(text: str) -> str:
     if "\\" in text:
         return text
     text = _CLAUSE.split(text, maxsplit=1)[0]
-    text = text[_FILLER.match(text).end() :]  # type: ignore[union-attr] - it matches nothing too
+    text = _FILLER.sub("", text, count=1)
     if _PROSE.search(text) and not _VAGUE.search(text) and (value := stated(text)) is not None:
         return str(value) if quantity(tidy(text)) is None else text
     return text

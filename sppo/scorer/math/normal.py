@@ -40,13 +40,14 @@ _SYNONYMS = (
     (re.compile(r"\\(?:vert|lvert|rvert)(?![A-Za-z])|\\mid(?![A-Za-z])"), "|"),
     (re.compile(r"(?<![A-Za-z\\])infinity(?![A-Za-z])"), r"\\infty"),
     (re.compile(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![A-Za-z])"), r"^\\circ "),
+    (re.compile(r"\\\{\s*\\\}"), r"\\emptyset "),
     (re.compile(r"\{\s*,\s*\}"), ","),
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\\(?:#|&)"), " "),
     (re.compile(r"\s*\^\s*"), "^"),
 )
 _LETTERS = {"m": "meters", "g": "grams", "s": "seconds", "h": "hours", "l": "liters", "L": "liters"}
-_FRAC = re.compile(r"\\frac\s*(?:(\d)\s*(\d)|(\d)\s*(?=\{)|(\{[^{}]*\})\s*(\d))(?!\d*\})")
+_FRAC = re.compile(r"\\frac\s*(?:(\d)\s*(\d)|(\d)\s*(?=\{)|(\{[^{}]*\})\s*(\d))")
 _SQRT = re.compile(r"\\sqrt\s*(\d|[A-Za-z](?![A-Za-z]))")
 
 

@@ -62,7 +62,8 @@ def quantity(text: str) -> Quantity | None:
     """The number that a tidy text is; None if it is not exactly one."""
     if "=" in text:
         return None
-    bare = _PERCENT.sub("", _REPEATING.sub(_repeated, text))
+    text = _REPEATING.sub(_repeated, text)
+    bare = _PERCENT.sub("", text)
     percent = bare != text
     degrees = _DEGREES.sub("", bare)
     unit = "°" if degrees != bare else ""

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sppo.errors import ConfigError
 from sppo.scorer.math.child import Child
 from sppo.scorer.math.compare import same
 from sppo.scorer.math.extract import answer_of, reference_of
@@ -25,11 +24,11 @@ class Math:
     """
 
     def __init__(self, *, answer: str = "answer", deadline_s: float = 1.0) -> None:
-        """`answer` is the column with the reference, `deadline_s` the longest that math-verify may
-        take for one verdict. Raises ConfigError.
+        """`answer` is the column with the reference, `deadline_s` the seconds that math-verify
+        may compute for one verdict. Raises ValueError.
         """
         if not 0 < deadline_s <= 60:
-            raise ConfigError(
+            raise ValueError(
                 f"scorer.options.deadline_s = {deadline_s:g}: expected seconds above 0, at most 60"
             )
         self._column = answer

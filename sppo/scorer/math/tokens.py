@@ -37,7 +37,8 @@ def tokens(text: str) -> list[str]:
             raise Unreadable(text[at : at + 20])
         at = token.end()
         word = token[token.lastgroup or 0].replace("**", "^")
-        if token.lastgroup == "number" and found and found[-1][-1:].isdigit():
+        beside = found[-1:] and found[-1][-1:].isdigit() and found[-2:-1] not in (["_"], ["^"])
+        if token.lastgroup == "number" and beside:
             raise Unreadable("two numbers beside each other")
         found.append("|" if token.lastgroup == "brace" and word == "|" else word)
         if token.lastgroup == "brace" and word != "|":

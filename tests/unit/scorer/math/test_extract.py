@@ -1,0 +1,54 @@
+"""Where an answer stands."""
+
+from __future__ import annotations
+
+import pytest
+
+from sppo.scorer.math.extract import answer_of, reference_of
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("48/2 = <<48/2=24>>24\n#### 72", "72"),
+        (r"Thus $x = \boxed{\frac{1}{2}}$.", r"\frac{1}{2}"),
+        (r"So $\boxed 12$.", "12"),
+        (" 42 ", "42"),
+        (r"The roots are $\boxed{1}$ and $\boxed{2}$.", "1, 2"),
+    ],
+)
+def test_the_reference_of_a_row(text: str, answer: str) -> None:
+    assert reference_of(text) == answer
+
+
+@pytest.mark.parametrize("text", ["", "  ", "The solution:\n#### ", r"\boxed{", r"\boxed{}"])
+def test_a_row_without_a_reference_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="holds no answer"):
+        reference_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"First \boxed{3}, then \boxed{4}.", "4"),
+        (r"Either $\boxed{3}$ or $\boxed{4}$.", "3, 4"),
+        (r"\boxed{42}. Check: \boxed{4", "42"),
+        (r"It is \boxed{42", None),
+        (r"$\boxed 12$", None),
+        (r"$\boxed 7$", "7"),
+        ("I add.\n#### 12", "12"),
+        ("<answer> x = 2 </answer>", "x = 2"),
+        ("The answer is $\\frac{1}{2}$. I used $3$ steps.", r"\frac{1}{2}"),
+        ("The answer is therefore 35.", "35"),
+        ("The answer is 42 dollars, since 40 are left.", "42 dollars"),
+        ("Is the answer 5? No, the answer is 6.", "6"),
+        ("**Answer:** B", "B"),
+        ("The answers are $2$ and $3$.", "2, 3"),
+        ("The final answer is: 18\n\nI hope it helps.", "18"),
+        ("We get $a = 1$.\nHence $x^2+1$.", "x^2+1"),
+        ("She has 12 apples.", "12"),
+        ("I do not know.\nSorry.", None),
+    ],
+)
+def test_the_answer_of_a_completion(text: str, answer: str | None) -> None:
+    assert answer_of(text) == answer
