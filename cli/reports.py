@@ -25,7 +25,7 @@ def print_run(folder: Path, summary: dict[str, Any], again: Sequence[str]) -> No
             if "peak_memory_mb" in summary
             else ""
         ),
-        f"held-out greedy accuracy  {_accuracy(summary)}",
+        _held_out(summary),
         f"busy                      {busy}",
         *_time(summary.get("time")),
         f"tickets                   {tickets['issued']} issued, {tickets['trained']} trained, "
@@ -58,6 +58,19 @@ def _command(again: Sequence[str], folder: Path, steps: int = 0) -> str:
             f"--set=learner.steps={steps}"
         ]
     return shlex.join(words)
+
+
+def _held_out(summary: dict[str, Any]) -> str:
+    """The win rate where the scorer compared, the accuracy elsewhere."""
+    found = summary.get("win_rate")
+    if not found:
+        return f"held-out greedy accuracy  {_accuracy(summary)}"
+    low, high = found["interval"]
+    when = "" if found["step"] == summary["steps"] else f" after step {found['step']}"
+    return (
+        f"wins against the base     {_percent(found['win_rate'])} [{_percent(low)}, "
+        f"{_percent(high)}]{when} ({found['n']} questions, sign test p = {found['p']:.2g})"
+    )
 
 
 def _accuracy(summary: dict[str, Any]) -> str:

@@ -71,6 +71,10 @@ METRICS: Mapping[str, str] = {
     "of a batch",
     "step_s": "seconds of forward, backward and update",
     "sync_s": "seconds of the weight sync that followed",
+    "held_out": "held-out accuracy of the newest evaluation before this step was over, or the win "
+    "rate against the base model where the scorer compares; null without one",
+    "held_out_low": "lower end of its 95 % interval",
+    "held_out_high": "upper end",
     "tickets": "uids of the tickets used, for audits",
 }
 

@@ -52,6 +52,16 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A completion that is there already."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    """Special tokens left out."""
+    finish_reason: Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
     """Permission to produce one group."""
 
@@ -69,6 +79,12 @@ class Ticket:
     """Oldest `n` that may begin sampling this ticket."""
     messages: tuple[tuple[str, str], ...] = ()
     """The whole prompt as (role, content), for the scorer."""
+    paired: bool = False
+    """Evaluations: the scorer gets the answer and `against`, or the answer twice, so that one that
+    compares has something to compare.
+    """
+    against: Answer | None = None
+    """The base model's answer, once it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

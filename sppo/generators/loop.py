@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from sppo.errors import ScorerError, ScorerRefused
 from sppo.faults import point
 from sppo.generators.engine import Engine
 from sppo.generators.in_hand import IDLE_S, InHand
+from sppo.generators.opponents import opponents
 from sppo.generators.presence import Presence
 from sppo.metrics import BusyClock
 from sppo.scorer.base import InlineScorer, Scorer, check_kind
@@ -29,7 +31,7 @@ from sppo.scorer.client import HttpScorer
 from sppo.scorer.details import bounded
 from sppo.scorer.pool import LOAD_S
 from sppo.transport.broker import HEARTBEAT_S, GeneratorSide, PushResult, Registry
-from sppo.types import Completion, Group, Lease, ScoreRequest, Scores
+from sppo.types import Completion, Group, Lease, ScoreRequest, Scores, Ticket
 from sppo.weights.receiver import WeightReceiver
 
 log = logging.getLogger(__name__)
@@ -160,31 +162,24 @@ class Generator:
         ticket = lease.ticket
         completions = await self._sample(lease)
         point("generator.sampled")
-        request = ScoreRequest(
-            uid=ticket.uid,
-            question=ticket.question,
-            completions=[c.text for c in completions],
-            data=ticket.scorer_data,
-            messages=ticket.messages,
-            finish_reasons=[c.finish_reason for c in completions],
-            lengths=[len(c.token_ids) for c in completions],
-            versions=[str(c.spans[-1].version) for c in completions if c.spans],
-        )
-        scores = await self._scorer.score(request)
+        beside = opponents(ticket, completions)
+        scores = await self._scorer.score(_request(ticket, [*completions, *beside]))
         point("generator.scored")
         if ticket.stream == "train":
             self._check_kind(scores, ticket.uid)
-        return Group(
+        group = Group(
             gid=f"{ticket.uid}.{self._name}.{lease.attempt}.{secrets.token_hex(4)}",
             uid=ticket.uid,
             stream=ticket.stream,
             prompt_ids=np.asarray(ticket.prompt_ids, np.int32),
-            completions=tuple(completions),
+            completions=(*completions, *beside),
             rewards=scores.rewards,
             preferences=scores.preferences,
             details=bounded(scores.details),
             generator=self._name,
         )
+        # A reward is of one answer, whoever stood beside it.
+        return group if scores.rewards is None else group.only(range(len(completions)))
 
     def _check_kind(self, scores: Scores, uid: str) -> None:
         """One scorer, one kind of score: a batch of both could not be trained. Raises
@@ -218,6 +213,19 @@ class Generator:
         while await asyncio.to_thread(self._broker.leases.push, group) is PushResult.FULL:
             await asyncio.sleep(FULL_WAIT_S)
         point("generator.pushed")
+
+
+def _request(ticket: Ticket, completions: Sequence[Completion]) -> ScoreRequest:
+    return ScoreRequest(
+        uid=ticket.uid,
+        question=ticket.question,
+        completions=[c.text for c in completions],
+        data=ticket.scorer_data,
+        messages=ticket.messages,
+        finish_reasons=[c.finish_reason for c in completions],
+        lengths=[len(c.token_ids) for c in completions],
+        versions=[str(c.spans[-1].version) for c in completions if c.spans],
+    )
 
 
 def make_scorer(config: RunConfig, registry: Registry) -> Scorer:

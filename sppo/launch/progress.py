@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from sppo.evaluation import records
 from sppo.launch.words import SHOWN, Words
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ class Progress:
         self._phase = "starting"
         self._step = 0
         self._last: dict[str, Any] = {}
-        self._accuracy: float | None = None
-        self._accuracy_before: float | None = None
+        self._held_out: dict[str, Any] = {}
+        """The record of the newest evaluation."""
         self._step_ends: deque[float] = deque(maxlen=RATE_WINDOW + 1)
         self._tokens: deque[tuple[float, int]] = deque(maxlen=15)
 
@@ -102,14 +103,8 @@ class Progress:
             self.note(f"parity: mean |engine - learner| log-prob {event['mismatch']:.2g} nats "
                       f"(threshold {event['threshold']:g}, {event['compute']})")  # fmt: skip
         elif kind == "eval":
-            record = event["record"]
-            self._accuracy = record["accuracy"]
-            if self._accuracy_before is None:
-                self._accuracy_before = record["accuracy"]
-            self.note(
-                f"held-out accuracy after step {record['step']}: {record['accuracy']:.3f} of "
-                f"{record['n']}"
-            )
+            self._held_out = event["record"]
+            self.note(records.describe(event["record"]))
         elif kind == "step":
             self._take_step(event["record"])
         elif kind in SHOWN:
@@ -143,7 +138,8 @@ class Progress:
             "step": self._step,
             "steps": self._steps,
             "reward_mean": self._last.get("reward_mean"),
-            "held_out_accuracy": self._accuracy,
+            "held_out_accuracy": self._held_out.get("accuracy"),
+            "held_out_win_rate": self._held_out.get("win_rate"),
             "staleness_mean": self._last.get("staleness_mean"),
             "mismatch": self._last.get("mismatch"),
             "tokens_per_s": self._token_rate(),
@@ -165,7 +161,7 @@ class Progress:
             f"reward {reward:.3f}"
             if reward is not None
             else "",  # a scorer that compares gives none
-            f"held-out {self._accuracy:.3f}" if self._accuracy is not None else "",
+            records.short(self._held_out),
             f"staleness {stale:.1f}" if stale is not None else "",
             f"{self._token_rate():.0f} tokens/s",
             f"{_clock(left)} left" if (left := self._seconds_left()) is not None else "",

@@ -13,6 +13,7 @@ from sppo import compute, families, locks, models
 from sppo.config import RunConfig, is_loopback, to_json
 from sppo.errors import ConfigError, RoleDiedError
 from sppo.learner import objectives, rank, ranks
+from sppo.learner.base_answers import BaseAnswers
 from sppo.learner.batches import Batches
 from sppo.learner.evaluation import Evaluation
 from sppo.learner.fleet import Fleet
@@ -116,6 +117,7 @@ def _assemble(
     fingerprint.refuse_changes(run_dir, found)  # the file may have changed since `up`
     tickets = TicketFactory(config, found, tokenizer)
     samples = Samples(config, run_dir, tokenizer, tickets)
+    base = BaseAnswers(run_dir, tokenizer)
     samples.resume(lineage.n, [record["step"] for record in lineage.evaluations])
     queue = GroupQueue(
         broker, tickets, lineage.ledger, Spool(run_dir),
@@ -139,7 +141,7 @@ def _assemble(
         batches=Batches(config, lineage, queue, fleet, records, stops),
         skips=Skips(config.optimizer.max_skipped),
         fleet=fleet,
-        evaluation=Evaluation(config, queue, fleet, records, samples, stops),
+        evaluation=Evaluation(config, queue, fleet, records, samples, base, stops),
         parity=Parity(config, own, trainer.mismatch, records),
         records=records,
         samples=samples,

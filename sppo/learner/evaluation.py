@@ -1,4 +1,9 @@
-"""Held-out questions, answered greedily at the published weights: no sync happens meanwhile."""
+"""Held-out questions, answered greedily at the published weights: no sync happens meanwhile.
+
+A scorer that gives rewards says how many answers are right. One that compares has nobody to compare
+a single answer with: it is asked how often the answer wins against the base model's, which the
+evaluation at step 0 has kept.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,8 @@ from typing import Any
 
 from sppo.config import RunConfig
 from sppo.errors import ScorerError, SppoError
+from sppo.evaluation.records import describe, of_groups
+from sppo.learner.base_answers import BaseAnswers
 from sppo.learner.fleet import Fleet
 from sppo.learner.lineage import Lineage
 from sppo.learner.queue import GroupQueue
@@ -26,7 +33,7 @@ class Evaluation:
 
     def __init__(
         self, config: RunConfig, queue: GroupQueue, fleet: Fleet, records: Records,
-        samples: Samples, stops: Stops,
+        samples: Samples, base: BaseAnswers, stops: Stops,
     ) -> None:  # fmt: skip
         self._asked = config.task.evaluates
         self._timeout_s = config.learner.batch_timeout_s
@@ -34,6 +41,7 @@ class Evaluation:
         self._fleet = fleet
         self._records = records
         self._samples = samples
+        self._base = base
         self._stops = stops
 
     def run(self, lineage: Lineage) -> None:
@@ -45,16 +53,20 @@ class Evaluation:
         with self._records.usage.on("evaluate"):
             self._records.phase("evaluating")
             n = lineage.published.n
-            uids = self._queue.held_out.start(f"{lineage.version.epoch[:8]}-{n}", n)
+            first = not lineage.evaluations and n == 0
+            compares = not first and lineage.evaluations[0].get("win_rate") is not None
+            uids = self._queue.held_out.start(
+                f"{lineage.version.epoch[:8]}-{n}", n, paired=first,
+                against=self._base.read() if compares else None,
+            )  # fmt: skip
             groups = self._await(lineage)
             record = self._record(n, uids, groups)
+            if first and record["win_rate"] is not None:
+                self._base.keep(groups)
             self._samples.of_evaluation(n, groups)
         lineage.evaluations.append(record)
         self._records.event("eval", record=record)
-        log.info(
-            "evaluation at step %d: accuracy %.3f of %d",
-            record["step"], record["accuracy"], record["n"],
-        )  # fmt: skip
+        log.info("evaluation: %s", describe(record))
         self._records.phase("training")
 
     def _await(self, lineage: Lineage) -> list[Group]:
@@ -77,11 +89,7 @@ class Evaluation:
                 f"every ticket of the evaluation of step {n} was given up; the last, "
                 f"{self._queue.dead.last}"
             )
-        rewards = [float(g.rewards[0]) for g in groups if g.rewards is not None]
-        return {
-            "step": n,
-            "accuracy": sum(r >= 1.0 for r in rewards) / len(rewards),
-            "reward_mean": sum(rewards) / len(rewards),
-            "n": len(rewards),
-            "dead": len(uids) - len(rewards),
-        }
+        record = of_groups(n, groups, dead=len(uids) - len(groups))
+        if record is None:
+            raise ScorerError(f"the scorer compared no answer of the evaluation of step {n}")
+        return record

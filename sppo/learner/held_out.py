@@ -4,12 +4,12 @@ on, settled at once.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from sppo.learner.frames import Frames
 from sppo.tasks.tickets import TicketFactory
 from sppo.transport.broker import Tickets
-from sppo.types import Group, QueueEntry, Ticket
+from sppo.types import Answer, Group, QueueEntry, Ticket
 
 
 class HeldOut:
@@ -22,9 +22,15 @@ class HeldOut:
         self._tickets: dict[str, Ticket] = {}
         self._groups: dict[str, Group] = {}
 
-    def start(self, name: str, n: int) -> list[str]:
-        """Issue the held-out questions for version `n`; returns their uids."""
-        self._tickets = {t.uid: t for t in self._factory.evaluation(name, n)}
+    def start(
+        self, name: str, n: int, *, paired: bool = False,
+        against: Mapping[int, Answer] | None = None,
+    ) -> list[str]:  # fmt: skip
+        """Issue the held-out questions for version `n`, see `TicketFactory.evaluation`; returns
+        their uids.
+        """
+        issued = self._factory.evaluation(name, n, paired=paired, against=against)
+        self._tickets = {t.uid: t for t in issued}
         self._groups = {}
         self._broker.issue(list(self._tickets.values()))
         return list(self._tickets)

@@ -6,7 +6,7 @@ Metrics go to RUN/metrics.jsonl; everything goes to the broker, where the superv
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ class Records:
                         "epoch": lineage.version.epoch,
                         "wall_s": lineage.age_s,
                         "mismatch_probe": probe,
+                        **_held_out(lineage.evaluations),
                     }
                 )
 
@@ -118,6 +119,7 @@ class Records:
                 "after": evaluations[-1]["accuracy"] if evaluations else None,
                 "n": evaluations[-1]["n"] if evaluations else 0,
             },
+            "win_rate": _win_rate(evaluations),
             "evaluations": evaluations,
             "busy": {role: round(share, 3) for role, share in busy.items()},
             "time": time,
@@ -135,3 +137,19 @@ class Records:
                 "max_s": round(life["sync_max_s"], 3),
             },
         }
+
+
+def _held_out(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """The newest evaluation's figure, for the metrics of a step."""
+    newest = evaluations[-1] if evaluations else {}
+    value = newest.get("accuracy") if newest.get("win_rate") is None else newest["win_rate"]
+    low, high = newest.get("interval") or (None, None)
+    return {"held_out": value, "held_out_low": low, "held_out_high": high}
+
+
+def _win_rate(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Against the base model, by the newest evaluation; None where the scorer gives rewards."""
+    newest = evaluations[-1] if evaluations else {}
+    if newest.get("win_rate") is None:
+        return None
+    return {name: newest[name] for name in ("win_rate", "interval", "p", "n", "step")}

@@ -8,7 +8,8 @@ A scorer takes one prompt's completions and returns a number for each, or how th
 
 A comparison is P with P[i][j] the probability that completion i is preferred to j: within [0, 1],
 P[i][j] + P[j][i] = 1 and so P[i][i] = 1/2; cycles are legal; NaN for both where i and j were not
-compared. An evaluation has one completion, for which a comparison too returns one number.
+compared. An evaluation has two completions, the newest answer and the base model's; from the second
+on a scorer that gives rewards gets the newest alone.
 `scorer.name` is a name of `SCORERS` or an import string `package.module:name`.
 """
 

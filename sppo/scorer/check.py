@@ -56,7 +56,7 @@ async def _check(
     try:
         if refusal := await _refusal(scorer, found.train, config.sampling.completions):
             raise ConfigError(f"{name}: {refusal}{_last_words(printed, refusal)}")
-        if refusal := await _refusal(scorer, found.held_out, 1):
+        if refusal := await _refusal(scorer, found.held_out, 2 if scorer.compared else 1):
             mend = with_mend if config.sampling.completions > 1 else ""
             raise ConfigError(
                 f"{name}, for an evaluation: {refusal}{_last_words(printed, refusal)}{mend}"

@@ -7,13 +7,14 @@ checkpoint can issue again whatever that checkpoint does not cover.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sppo.config import RunConfig
 from sppo.tasks.order import Order
 from sppo.tasks.prompts import encode
 from sppo.tasks.questions import Question, Questions
-from sppo.types import SamplingParams, Ticket, TicketStream
+from sppo.types import Answer, SamplingParams, Ticket, TicketStream
 
 SEED_STRIDE = 1_000_003
 
@@ -47,9 +48,12 @@ class TicketFactory:
             stream="train",
         )
 
-    def evaluation(self, name: str, n: int) -> list[Ticket]:
+    def evaluation(
+        self, name: str, n: int, *, paired: bool = False,
+        against: Mapping[int, Answer] | None = None,
+    ) -> list[Ticket]:  # fmt: skip
         """One greedy ticket for each held-out question, none of which may be begun by weights older
-        than `n`.
+        than `n`. With answers `against` by the question's number: for those questions alone.
         """
         sampling = SamplingParams(
             completions=1, temperature=0.0, max_tokens=self._config.sampling.max_tokens, seed=0
@@ -68,17 +72,20 @@ class TicketFactory:
                 sampling=sampling,
                 min_version=n,
                 stream="eval",
+                paired=paired or against is not None,
+                against=None if against is None else against[i],
             )
             for i, (question, ids) in enumerate(
                 zip(self._questions.held_out, self._held_out_ids, strict=True)
             )
+            if against is None or i in against
         ]
 
     def messages(self, uid: str) -> tuple[tuple[str, str], ...]:
         """The whole prompt of a ticket that was made here, as (role, content)."""
         if uid.startswith("train-"):
             return self._order.question(training_index(uid)).messages
-        return self._questions.held_out[int(uid.rpartition("-")[2])].messages
+        return self._questions.held_out[held_out_number(uid)].messages
 
 
 def _ticket(
@@ -89,6 +96,8 @@ def _ticket(
     sampling: SamplingParams,
     min_version: int,
     stream: TicketStream,
+    paired: bool = False,
+    against: Answer | None = None,
 ) -> Ticket:
     return Ticket(
         uid=uid,
@@ -99,6 +108,8 @@ def _ticket(
         messages=question.messages,
         sampling=sampling,
         min_version=min_version,
+        paired=paired,
+        against=against,
     )
 
 
@@ -110,3 +121,8 @@ def training_uid(index: int) -> str:
 def training_index(uid: str) -> int:
     """Inverse of `training_uid`."""
     return int(uid.removeprefix("train-"))
+
+
+def held_out_number(uid: str) -> int:
+    """The number of the held-out question that an evaluation ticket asks."""
+    return int(uid.rpartition("-")[2])

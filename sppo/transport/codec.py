@@ -26,7 +26,16 @@ from numpy.typing import NDArray
 
 from sppo.errors import BadFrame
 from sppo.limits import MAX_COMPLETIONS, MAX_FRAME
-from sppo.types import Completion, Group, SamplingParams, Ticket, TicketStream, Version, VersionSpan
+from sppo.types import (
+    Answer,
+    Completion,
+    Group,
+    SamplingParams,
+    Ticket,
+    TicketStream,
+    Version,
+    VersionSpan,
+)
 
 MAGIC = b"SPG1"
 _PREFIX = struct.Struct("<4sIQ")
@@ -223,6 +232,8 @@ def pack_ticket(ticket: Ticket) -> bytes:
             "seed": ticket.sampling.seed,
             "min_version": ticket.min_version,
             "messages": ticket.messages,
+            "paired": ticket.paired,
+            "against": None if ticket.against is None else _pack_answer(ticket.against),
         }
     )
 
@@ -245,9 +256,27 @@ def unpack_ticket(data: bytes) -> Ticket:
             ),
             min_version=int(fields["min_version"]),
             messages=tuple((_text(role), _text(words)) for role, words in fields["messages"]),
+            paired=bool(fields.get("paired")),
+            against=_answer(fields["against"]) if fields.get("against") else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadFrame(f"malformed ticket: {error}") from error
+
+
+def _pack_answer(answer: Answer) -> dict[str, Any]:
+    return {
+        "tokens": np.asarray(answer.token_ids, "<i4").tobytes(),
+        "text": answer.text,
+        "finish": answer.finish_reason,
+    }
+
+
+def _answer(fields: Mapping[str, Any]) -> Answer:
+    return Answer(
+        token_ids=tuple(np.frombuffer(fields["tokens"], "<i4").tolist()),
+        text=_text(fields["text"]),
+        finish_reason=_finish(fields["finish"]),
+    )
 
 
 def pack(message: Mapping[str, Any]) -> bytes:

@@ -17,7 +17,7 @@ from sppo.generators.loop import Generator
 from sppo.scorer.base import InlineScorer
 from sppo.transport import codec
 from sppo.transport.memory import MemoryBroker
-from sppo.types import Group, SamplingParams, ScoreRequest, Scores, Version
+from sppo.types import Answer, Group, SamplingParams, ScoreRequest, Scores, Version
 from sppo.weights.gloo import GlooSender
 from sppo.weights.publisher import WeightPublisher
 from tests import makers
@@ -135,6 +135,33 @@ def test_an_evaluation_completion_is_of_one_version(broker: MemoryBroker) -> Non
     running.stop()
     assert all(len(g.completions[0].spans) == 1 for g in made)
     assert {v.n for g in made for v in g.versions()} <= {0, 1}
+
+
+def test_an_evaluation_by_comparison_has_the_answer_and_its_opponent(broker: MemoryBroker) -> None:
+    running = Running(broker, FakeEngine(), InlineScorer(f"{__name__}:judge"))
+    running.publish(0)
+    one = SamplingParams(completions=1, temperature=0.0, max_tokens=3, seed=3)
+    base = Answer(token_ids=(7,) * 40, text="x" * 40, finish_reason="length")
+    broker.tickets.issue([makers.ticket("eval-a-0", sampling=one, paired=True)])
+    broker.tickets.issue([makers.ticket("eval-a-1", sampling=one, paired=True, against=base)])
+    first, second = sorted(groups(broker, 2), key=lambda g: g.uid)
+    running.stop()
+    assert first.preferences is not None
+    assert first.preferences.tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    assert second.preferences is not None
+    assert second.preferences.tolist() == [[0.5, 0.0], [1.0, 0.5]]  # the longer is preferred
+    assert second.completions[1].token_ids.tolist() == [7] * 40
+
+
+def test_an_evaluation_by_rewards_has_the_answer_alone(broker: MemoryBroker) -> None:
+    running = Running(broker, FakeEngine())
+    running.publish(0)
+    one = SamplingParams(completions=1, temperature=0.0, max_tokens=3, seed=3)
+    broker.tickets.issue([makers.ticket("eval-a-0", sampling=one, paired=True)])
+    (group,) = groups(broker, 1)
+    running.stop()
+    assert group.rewards is not None
+    assert len(group.completions) == len(group.rewards) == 1
 
 
 def test_a_scorer_that_refuses_makes_a_dead_letter_with_its_reason_and_work_goes_on(

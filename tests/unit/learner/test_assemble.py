@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sppo import config
+from sppo import config, samples
 from sppo.config import RunConfig
 from sppo.errors import SppoError, WeightSyncError
 from sppo.generators.fake import VOCABULARY, FakeEngine
@@ -30,10 +30,8 @@ from tests import makers
 
 
 def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[Any]:
-    """Prefers the larger sum of tokens."""
-    if len(completions) == 1:
-        return [1.0]
-    values = [int(c) for c in completions]
+    """Prefers the larger sum of tokens: the engine writes a number, the tokenizer words."""
+    values = [sum(int(word.strip("w")) for word in c.split()) for c in completions]
     return [[0.5 if a == b else float(a > b) for b in values] for a in values]
 
 
@@ -241,6 +239,32 @@ def test_a_run_ended_between_two_snapshots_publishes_its_last_weights(
     assert outcome["evaluations"][-1]["step"] == steps
     exported = load_file(tmp_path / "export" / "model.safetensors")
     assert all(torch.equal(w, exported[k].to(w.dtype)) for k, w in second.engine.weights.items())
+
+
+def test_a_judge_is_asked_who_wins_against_the_base_model_and_so_after_a_resume(
+    model: str, task: str, tmp_path: Path
+) -> None:
+    # Given a run by a judge, which is stopped and resumed
+    settings = configuration(model, task, target="half", eval_every=2)
+    Life(settings, tmp_path).run(stop_after=1)
+    base = (tmp_path / "base_answers.json").read_text()
+    outcome = Life(settings, tmp_path).run()
+    # Then each evaluation is a win rate against the answers that were kept at step 0
+    assert (tmp_path / "base_answers.json").read_text() == base
+    assert len(json.loads(base)) == 4
+    found = outcome["evaluations"]
+    assert found[0]["step"] == 0
+    assert found[-1]["step"] == 6
+    assert found[0]["win_rate"] == 0.5  # against itself
+    assert all(0 <= record["win_rate"] <= 1 for record in found)
+    assert outcome["win_rate"]["n"] == 4
+    assert outcome["held_out_accuracy"] == {"before": None, "after": None, "n": 4}
+    lines = records(tmp_path)
+    assert lines[0]["held_out"] == 0.5
+    assert all(line["held_out_low"] <= line["held_out"] <= line["held_out_high"] for line in lines)
+    kept = [s for s in samples.read(tmp_path) if s["stream"] == "eval"]
+    assert kept
+    assert all(s["lengths"][0] == s["lengths"][1] for s in kept)  # this engine's never change
 
 
 def test_without_held_out_questions_nothing_is_evaluated(

@@ -14,7 +14,7 @@ from tests import makers
 
 
 class Factory:
-    def evaluation(self, name: str, n: int) -> list[Ticket]:
+    def evaluation(self, name: str, n: int, **_: Any) -> list[Ticket]:
         return [makers.ticket(f"eval-{name}-{i}", min_version=n) for i in range(3)]
 
 

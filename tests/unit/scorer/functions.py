@@ -41,6 +41,11 @@ def never_single(
     return [[0.5] * len(completions) for _ in completions]
 
 
+def never_alone(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    lengths = [len(text) for text in completions]
+    return [n / (max(lengths) - min(lengths)) for n in lengths]
+
+
 def refuses(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
     raise RuntimeError("out of\nopinions")
 

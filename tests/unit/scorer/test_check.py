@@ -54,6 +54,10 @@ def test_a_function_is_called_as_training_and_evaluation_would_and_no_more(tmp_p
     assert len(log.read_text().splitlines()) == 1
 
 
+def test_one_that_compares_is_asked_to_compare_two_for_an_evaluation() -> None:
+    check(":never_single")
+
+
 def test_one_that_takes_its_time_is_said_to_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sppo.scorer.check.SLOW_S", 0.0)
     assert check(":by_length") == [
@@ -82,7 +86,7 @@ REFUSED = {
     ),
     ":texts": "is not a number",
     ":in_one_order": r"expected a sum of 1.*a judge that depends on the order is asked in both",
-    ":never_single": (
+    ":never_alone": (
         r"for an evaluation: .*return one number for a single completion, or set task\.held_out = "
         "0$"
     ),

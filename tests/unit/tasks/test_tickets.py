@@ -6,7 +6,8 @@ import pytest
 
 from sppo import config
 from sppo.tasks import questions
-from sppo.tasks.tickets import TicketFactory, training_index, training_uid
+from sppo.tasks.tickets import TicketFactory, held_out_number, training_index, training_uid
+from sppo.types import Answer
 from tests.makers import WordTokenizer
 
 
@@ -66,3 +67,18 @@ def test_an_evaluation_asks_each_held_out_question_once_and_greedily(
         assert ticket.stream == "eval"
         assert (ticket.sampling.completions, ticket.sampling.temperature) == (1, 0.0)
         assert ticket.min_version == 5
+        assert (ticket.paired, ticket.against) == (False, None)
+
+
+def test_an_evaluation_against_known_answers_asks_those_questions_alone(
+    quickstart: config.RunConfig, split: questions.Questions
+) -> None:
+    factory = TicketFactory(quickstart, split, WordTokenizer())
+    answer = Answer(token_ids=(1,), text="4", finish_reason="stop")
+    tickets = factory.evaluation("7", 7, against={3: answer, 9: answer})
+    assert [held_out_number(t.uid) for t in tickets] == [3, 9]
+    assert [t.question for t in tickets] == [split.held_out[i].text for i in (3, 9)]
+    assert all(t.paired and t.against == answer for t in tickets)
+    first = factory.evaluation("0", 0, paired=True)
+    assert len(first) == len(split.held_out)
+    assert all(t.paired and t.against is None for t in first)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sppo.errors import BadFrame
 from sppo.transport import codec
-from sppo.types import Group
+from sppo.types import Answer, Group
 from tests import makers
 
 
@@ -53,8 +53,13 @@ def test_what_the_scorer_said_survives_the_wire() -> None:
 
 
 def test_a_ticket_survives_the_wire() -> None:
-    ticket = makers.ticket()
-    assert codec.unpack_ticket(codec.pack_ticket(ticket)) == ticket
+    answer = Answer(token_ids=(5, 6), text="five six", finish_reason="length")
+    for ticket in (
+        makers.ticket(),
+        makers.ticket("eval-0", paired=True),
+        makers.ticket("eval-0", paired=True, against=answer),
+    ):
+        assert codec.unpack_ticket(codec.pack_ticket(ticket)) == ticket
 
 
 def test_every_single_byte_flip_is_a_bad_frame() -> None:
