@@ -4,6 +4,7 @@ run.
 RUN/config.toml       the resolved configuration, without secrets
 RUN/metrics.jsonl     one line per optimizer step (names: sppo/metrics.py)
 RUN/samples.jsonl     prompts, completions and scores of a few groups of each step (sppo/samples.py)
+RUN/base_answers.json what evaluations compare with, where the scorer compares
 RUN/events.jsonl      phases, evaluations, weight syncs, restarts: what happened when
 RUN/logs/             one file per role; up.log for the checks and the supervisor
 RUN/checkpoints/      whole checkpoints (sppo/learner/checkpoint.py)

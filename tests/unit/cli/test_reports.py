@@ -60,6 +60,17 @@ def test_one_that_was_measured_at_its_end_says_no_more(capsys: pytest.CaptureFix
     assert "held-out greedy accuracy  not measured" in text
 
 
+def test_a_run_by_comparisons_says_how_often_it_wins(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"win_rate": 0.612, "interval": [0.543, 0.677], "p": 0.0016, "n": 200, "step": 40}
+    lines = shown(capsys, "r", ["up", "q"], win_rate=found)
+    assert (
+        "wins against the base     61.2% [54.3%, 67.7%] (200 questions, sign test p = 0.0016)"
+        in lines
+    )
+    text = "\n".join(shown(capsys, "r", ["up", "q"], win_rate=found | {"step": 20}))
+    assert "67.7%] after step 20 (200" in text
+
+
 def test_where_the_time_went_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     time = {"step": 8.04, "wait": 1.9, "train": 5.1, "sync": 0.6, "probe": 0.0, "rest": 0.44}
     lines = shown(capsys, "r", ["up", "q"], time=time)
