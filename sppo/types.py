@@ -228,6 +228,8 @@ class Member:
     """Generators: attempts at groups that a scorer or the engine refused."""
     refusal: str = ""
     """Generators: uid and reason of the newest of them."""
+    spent: str = ""
+    """Generators: why the scorer will score nothing more; empty as long as it does."""
     progress: int = 0
     """Moves as long as the role gets on with its work, or could: one that stands still has hung."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from sppo.config.fields import (
     FREE,
@@ -22,6 +22,8 @@ from sppo.config.fields import (
     deep_table,
 )
 from sppo.config.judge import JudgeConfig
+
+JUDGE = "llm-judge"
 
 
 class GeneratorConfig(Settings):
@@ -56,8 +58,8 @@ class GeneratorConfig(Settings):
 class ScorerConfig(Settings):
     name: Name = "last-number"
     """`last-number`, `closest-number` (compares), `exact-match`, `boxed-answer`, `reasoning-gym`,
-    `reward-model`, `pairwise-model` (compares), or your own function or class as
-    `package.module:name` (`async` or not), which runs in processes of its own.
+    `reward-model`, `pairwise-model` (compares), `llm-judge` (with `scorer.judge`), or your own
+    function or class as `package.module:name` (`async` or not), which runs in processes of its own.
     """
     options: Annotated[DeepTable, FREE] = Field(default_factory=dict)
     """Of a scorer that is a class: what it is made with, such as the model that it loads."""
@@ -85,6 +87,29 @@ class ScorerConfig(Settings):
     """
 
     judge: JudgeConfig = JudgeConfig()
+
+    @property
+    def class_options(self) -> dict[str, Any]:
+        """What the scorer's class is made with: for `llm-judge` [scorer.judge], its key too."""
+        if self.name != JUDGE:
+            return dict(self.options)
+        judge = self.judge.model_dump(mode="json", exclude={"api_key"})
+        return judge | {"api_key": self.judge.api_key.get_secret_value()}
+
+    @property
+    def keeps_time(self) -> bool:
+        """Whether a scorer of ours has deadlines of its own, and `timeout_s` is not for a group."""
+        return self.name == JUDGE and not self.url
+
+    @model_validator(mode="after")
+    def _judge_is_whole(self) -> ScorerConfig:
+        if self.name != JUDGE or self.url:
+            return self
+        if lacks := self.judge.lacks():
+            raise ValueError(f"name = {JUDGE!r} needs {lacks}")
+        for key in self.options:
+            raise ValueError(f"options.{key}: the settings of {JUDGE} are scorer.judge.<setting>")
+        return self
 
     @field_validator("options", mode="before")
     @classmethod

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import Sequence
 
 import numpy as np
 
 from sppo.config import RunConfig
-from sppo.errors import ScorerError, ScorerRefused
+from sppo.errors import ScorerError, ScorerRefused, ScorerSpent
 from sppo.faults import point
 from sppo.generators.engine import Engine
 from sppo.generators.in_hand import IDLE_S, InHand
@@ -142,6 +143,11 @@ class Generator:
             with self._presence.clock.work():
                 group = await self._sample_and_score(lease)
                 await self._push(group)
+        except ScorerSpent as spent:  # its ticket goes back when the run ends, for the next life
+            self._in_hand.close()
+            self._presence.spent = str(spent)
+            log.warning("nothing more is sampled: %s", spent)
+            return
         except (ScorerError, ValueError) as error:  # ValueError: the engine refused this prompt
             attempt, final = f"{self._name}.{lease.attempt}", isinstance(error, ScorerRefused)
             dead = await asyncio.to_thread(
@@ -234,7 +240,9 @@ def make_scorer(config: RunConfig, registry: Registry) -> Scorer:
     """
     if config.scorer.mode == "inline":
         settings = config.scorer
-        return InlineScorer(settings.name, options=settings.options, timeout_s=settings.timeout_s)
+        return InlineScorer(
+            settings.name, options=settings.class_options, timeout_s=settings.timeout_s
+        )
 
     def urls() -> list[str]:
         if config.scorer.url:
@@ -242,5 +250,7 @@ def make_scorer(config: RunConfig, registry: Registry) -> Scorer:
         return [m.address for m in registry.members() if m.role == "scorer"]
 
     own_s = 0.0 if config.scorer.url else config.scorer.timeout_s + LOAD_S
+    if config.scorer.keeps_time:
+        own_s = math.inf
     token = config.scorer.token.get_secret_value()
     return HttpScorer(urls, token=token, timeout_s=config.scorer.timeout_s, own_s=own_s)

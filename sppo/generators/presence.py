@@ -32,6 +32,8 @@ class Presence:
         self.clock = BusyClock()
         self.tokens = 0
         """Sampled in this life."""
+        self.spent = ""
+        """Why the scorer scores nothing more."""
         self.answers = 0
         """Of the engine to the question whether it can step."""
 
@@ -67,6 +69,7 @@ class Presence:
             tokens=self.tokens,
             refusals=self._refusals,
             refusal=self._refusal,
+            spent=self.spent[:LONGEST_WORDS],
             progress=self.answers,
         )
         await asyncio.to_thread(self._registry.heartbeat, member, HEARTBEAT_TTL_S)

@@ -44,7 +44,8 @@ def thorough(config: RunConfig, folder: Path, tell: Tell, *, role: str, accept: 
     def checks() -> bool:
         from sppo.tasks import fingerprint
 
-        found = check(config, tell, alone=role == "learner")
+        settled = run_dirs.with_cache(folder, config)
+        found = check(settled, tell, alone=role == "learner")
         tell(found.describe())
         trained = run_dirs.has_progress(folder)
         return fingerprint.settle(folder, found, trained=trained, accept=accept)
@@ -85,7 +86,7 @@ def _check_options(config: RunConfig) -> None:
     from sppo.scorer import base
 
     if not config.scorer.url:
-        base.check_options(config.scorer.name, config.scorer.options)
+        base.check_options(config.scorer.name, config.scorer.class_options)
 
 
 def _check_objective(config: RunConfig) -> None:

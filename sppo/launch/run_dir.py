@@ -17,6 +17,7 @@ RUN/run_id            names this run's keys in the broker
 RUN/pids/             the process of each role, for ending one that hangs
 RUN/spool/            groups beyond the broker's budget, until a checkpoint covers them
 RUN/quarantine/       groups that were refused, for whoever wants to know why
+RUN/judge.sqlite3     what a judge has answered, and what that took
 """
 
 from __future__ import annotations
@@ -87,6 +88,16 @@ def check(run_dir: Path, config: RunConfig) -> None:
         f"--run-dir {run_dir} belongs to another configuration: {shown}; "
         "choose another directory, or put the settings back to resume"
     )
+
+
+def with_cache(run_dir: Path, config: RunConfig) -> RunConfig:
+    """The configuration with a file of this directory for a judge's answers, if none is named."""
+    judge = config.scorer.judge
+    if judge.cache:
+        return config
+    judge = judge.model_copy(update={"cache": str(run_dir.resolve() / "judge.sqlite3")})
+    scorer = config.scorer.model_copy(update={"judge": judge})
+    return config.model_copy(update={"scorer": scorer})
 
 
 def check_checkpoint(run_dir: Path) -> None:

@@ -18,6 +18,7 @@ from sppo import compute, stop
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, RoleDiedError, SppoError
 from sppo.launch import reach, verdicts
+from sppo.launch import run_dir as run_dirs
 from sppo.launch.broker_keeper import POLL_S, BrokerKeeper
 from sppo.launch.cluster import Cluster
 from sppo.launch.journal import Journal
@@ -46,6 +47,7 @@ def run(config: RunConfig, run_dir: Path, run_key: str, progress: Progress) -> d
     running.
     """
     run_dir = run_dir.resolve()
+    config = run_dirs.with_cache(run_dir, config)
     asked: list[str] = []
     reporter = Reporter(run_dir, progress)
     restarts = Restarts(config.launch.max_restarts)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sppo import compute, families, locks, models
 from sppo.config import RunConfig, is_loopback, to_json
-from sppo.errors import ConfigError, RoleDiedError
+from sppo.errors import ConfigError, RoleDiedError, ScorerSpent
 from sppo.learner import objectives, rank, ranks
 from sppo.learner.base_answers import BaseAnswers
 from sppo.learner.batches import Batches
@@ -47,7 +47,8 @@ def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
     """Train until `learner.steps` or until the run asks to stop; returns the outcome for the
     summary.
 
-    Raises SppoError with what went wrong. A checkpoint is written before a requested stop.
+    Raises SppoError with what went wrong. A checkpoint is written before a requested stop, and when
+    the scorer is spent.
     """
     config = compute.here(config)
     with _locked(run_dir), Pulse(broker.registry) as pulse:
@@ -79,6 +80,9 @@ def _live(
         except Stopped:
             stopped = True
             log.info("asked to stop at step %d", learner.lineage.n)
+        except ScorerSpent:
+            _finish(config, learner, own, run_dir, stopped=True)
+            raise
         return _finish(config, learner, own, run_dir, stopped=stopped)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sppo.errors import ScorerError
+from sppo.errors import ScorerError, ScorerSpent
 from sppo.types import DeadLetter, Member
 
 IN_A_ROW = 16
@@ -78,8 +78,13 @@ class Refusals:
         """Refusals of each life of a generator."""
 
     def hear(self, members: Iterable[Member]) -> None:
-        """Tell the newest reason of each generator that has refused more than before."""
+        """Tell the newest reason of each generator that has refused more than before.
+
+        Raises ScorerSpent where one says that nothing more will be scored.
+        """
         for member in members:
+            if member.spent:
+                raise ScorerSpent(member.spent)
             more = member.refusals - self._counts.get(member.life, 0)
             if more > 0:
                 self._counts[member.life] = member.refusals

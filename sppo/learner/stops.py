@@ -29,7 +29,7 @@ class Stops:
 
     def check(self) -> None:
         """Show that the learner lives, hear what generators refuse. Raises Stopped if asked to
-        stop.
+        stop, ScorerSpent where nothing more will be scored.
         """
         self._pulse.beat()
         self._refusals.hear(self._broker.members())

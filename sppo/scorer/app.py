@@ -8,7 +8,8 @@ that one can be written in any language.
     GET  /metrics  the same and more, for Prometheus
 
 A group that cannot be scored is answered 422 with {"detail": "why", "again": true}; without `again`
-its ticket is given up, as it is for every other 4xx. 429 means later, after the seconds of
+its ticket is given up, as it is for every other 4xx. 402 ends the run, with a checkpoint: nothing
+more will be scored. 429 means later, after the seconds of
 `Retry-After`: it comes when `QUEUE` requests are in hand or a group's turn has not come in
 `scorer.timeout_s`. /healthz answers 503 when a rule does not return. With a token, requests carry
 `Authorization: Bearer <token>`.
@@ -28,7 +29,14 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field, model_validator
 
-from sppo.errors import ConfigError, RoleDiedError, ScorerBusy, ScorerError, ScorerRefused
+from sppo.errors import (
+    ConfigError,
+    RoleDiedError,
+    ScorerBusy,
+    ScorerError,
+    ScorerRefused,
+    ScorerSpent,
+)
 from sppo.faults import point
 from sppo.limits import MAX_COMPLETIONS
 from sppo.scorer.base import InlineScorer
@@ -118,6 +126,7 @@ _STRANGER: dict[int | str, dict[str, Any]] = {401: {"content": _REFUSAL, "descri
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     **_STRANGER,
     400: {"model": Refusal, "description": "The body is no JSON"},
+    402: {"model": Refusal, "description": "The scorer will score nothing more"},
     413: {"model": Refusal, "description": f"More than {LONGEST_BODY >> 20} MiB"},
     422: {"model": Refusal, "description": "The group cannot be scored"},
     429: {
@@ -180,6 +189,8 @@ async def _score(
         return "scored", Ascii(_reply(scores))
     except ScorerBusy as error:
         return "later", _later(str(error))
+    except ScorerSpent as error:
+        return "refused", Ascii({"detail": str(error)}, 402)
     except (ScorerRefused, ConfigError, RoleDiedError) as error:
         return "refused", Ascii({"detail": str(error)}, 422)
     except ScorerError as error:

@@ -45,6 +45,7 @@ SCORERS: dict[str, Rule | str] = {
     "reward-model": "sppo.scorer.reward_model:RewardModel",
     "pairwise-model": "sppo.scorer.pairwise_model:PairwiseModel",
     "math": "sppo.scorer.math.scorer:Math",
+    "llm-judge": "sppo.scorer.judge.scorer:LlmJudge",
 }
 """Ours by name: a rule, which runs on threads, or the import string of a class, which runs as a
 user's would.

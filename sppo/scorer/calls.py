@@ -74,6 +74,10 @@ class Loaded:
     batch: int
     file: str
     """Of the user's module, for messages."""
+    keeps_time: bool = False
+    """Whether an async scorer has deadlines of its own: a group in hand is late only once the whole
+    process has hung.
+    """
     setup: Callable[[], Any] | None = None
     close: Callable[[], Any] | None = None
 
@@ -116,6 +120,7 @@ def load(name: str, target: str, options: Mapping[str, Any]) -> Loaded:
         concurrent=_is_async(score),
         batch=batch,
         file=file,
+        keeps_time=getattr(made, "keeps_time", False) is True and _is_async(score),
         setup=getattr(made, "setup", None),
         close=getattr(made, "close", None),
     )
@@ -341,9 +346,14 @@ def to_json(value: Any, where: str) -> Any:
 
 
 def explain(error: BaseException, file: str) -> dict[str, Any]:
-    """The error in one line, with the line of the user's `file` where it came up. `final` says that
-    it would come again for any completions.
+    """The error in one line, with the line of the user's `file` where it came up; one of ours says
+    all itself. `final` says that it would come again for any completions, `spent` that nothing more
+    will be scored.
     """
+    if type(error).__module__ == "sppo.errors":
+        kind = type(error).__name__
+        told = {"final": kind == "ScorerRefused", "spent": kind == "ScorerSpent"}
+        return {"error": " ".join(str(error).split())[: 2 * LONGEST_WORDS], **told}
     told = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_WORDS]
     here = os.path.dirname(__file__)
     ours = {os.path.join(here, name) for name in ("calls.py", "worker.py")}

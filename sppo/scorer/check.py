@@ -36,7 +36,7 @@ def check_scorer(config: RunConfig, found: Questions, tell: Callable[[str], None
     """
     settings = config.scorer
     if not settings.url:
-        check_options(settings.name, settings.options)
+        check_options(settings.name, settings.class_options)
         if config.launch.ray_address and settings.gpus:
             return None  # where it will run there is a GPU, here there may be none
     with tempfile.TemporaryFile() as printed:
@@ -85,7 +85,7 @@ class _Asked:
         else:
             self._inline = InlineScorer(
                 settings.name,
-                options=settings.options,
+                options=settings.class_options,
                 timeout_s=settings.timeout_s,
                 output=output,
             )

@@ -15,6 +15,7 @@ import email.utils
 import itertools
 import json
 import logging
+import math
 import ssl
 import time
 import zlib
@@ -24,7 +25,7 @@ from typing import Any
 
 import httpx
 
-from sppo.errors import ConfigError, ScorerError, ScorerRefused
+from sppo.errors import ConfigError, ScorerError, ScorerRefused, ScorerSpent
 from sppo.scorer.base import checked
 from sppo.scorer.calls import to_json
 from sppo.types import ScoreRequest, Scores
@@ -70,7 +71,8 @@ class HttpScorer:
     go.
 
     `own_s` is how many seconds more a service of ours has: it keeps the deadline itself, and a
-    group may have to wait in its queue, or for a model to load.
+    group may have to wait in its queue, or for a model to load; without end where its scorer keeps
+    time by itself.
     """
 
     def __init__(
@@ -94,7 +96,8 @@ class HttpScorer:
         Raises ScorerError when a service does not score the group, ScorerRefused where it never
         would, ConfigError when it refuses the token.
         """
-        left_s, patience_s, failures = self._limit_s, PATIENCE * self._timeout_s, list[_Failed]()
+        left_s, failures = self._limit_s, list[_Failed]()
+        patience_s = PATIENCE * self._timeout_s if math.isfinite(left_s) else math.inf
         while True:
             url = await self._service(request)
             lane = self._alone if len(failures) == TRIES - 1 else contextlib.nullcontext()
@@ -241,6 +244,8 @@ def _judge(
     said = f"{url} answered {status}: {_words(body)}"
     if status in (401, 403):  # no fault of the group: this role has the wrong token
         raise ConfigError(f"the scorer service at {url} refuses the token; set SPPO_SCORER__TOKEN")
+    if status == 402:
+        raise ScorerSpent(_words(body))
     if status in (429, 503):
         raise _Later(said, _wait_s(headers))
     if status >= 500 or status == 408:

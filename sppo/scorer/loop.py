@@ -26,7 +26,7 @@ def run(config: RunConfig, registry: Registry, name: str, leave: threading.Event
     settings = config.scorer
     service = Service(
         settings.name,
-        options=settings.options,
+        options=settings.class_options,
         token=settings.token.get_secret_value(),
         host=settings.host,
         timeout_s=settings.timeout_s,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sppo.errors import ConfigError, ScorerError, ScorerRefused
+from sppo.errors import ConfigError, ScorerError, ScorerRefused, ScorerSpent
 from sppo.scorer import worker
 from sppo.scorer.batches import Batches, Call, Message
 from sppo.scorer.child import Child
@@ -171,7 +171,7 @@ class ScorerProcess:
         if "reply" in answer:
             return answer["reply"]
         kind = ScorerRefused if answer.get("final") else ScorerError
-        raise kind(str(answer.get("error")))
+        raise (ScorerSpent if answer.get("spent") else kind)(str(answer.get("error")))
 
     def _hand_over(self) -> None:
         """Send what may be sent."""
@@ -215,6 +215,9 @@ class ScorerProcess:
                 answer = await _message(reader)
                 if "begun" in answer:
                     _begin(self.batches.sent[answer["id"]].calls)
+                    continue
+                if "alive" in answer:
+                    _begin(call for call in self.batches.all() if call.begun_at is not None)
                     continue
                 if message := self.batches.back(answer["id"]):
                     self._answered(message, answer)

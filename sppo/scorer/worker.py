@@ -12,6 +12,7 @@ behind its length in four bytes:
     from here  {"ready": true, "concurrent": false, "batch": 1, "closes": false}        once, or
                {"error": "...", "where": "..."}
                {"id": 1, "begun": true}                                                 async only
+               {"alive": true}  every ALIVE_S while something is in hand, if the scorer keeps time
                {"id": 1, "answers": [{"reply": [...]}]}  one for each request, each perhaps an error
                {"id": 1, "error": "...", "final": false}                                of the call
 
@@ -32,6 +33,7 @@ from collections.abc import Mapping
 from typing import Any
 
 LENGTH = 4
+ALIVE_S = 0.25
 _PR_SET_PDEATHSIG = 1
 
 
@@ -163,6 +165,7 @@ class _Concurrent:
     def __init__(self, loaded: Any) -> None:
         self._loaded = loaded
         self._tasks: dict[int, Any] = {}
+        self._ticking: Any = None
         self._said = _Said()
 
     async def serve(self, channel: socket.socket) -> None:
@@ -177,6 +180,8 @@ class _Concurrent:
             await writer.drain()
             return
         writer.write(_framed(_ready(self._loaded)))
+        if self._loaded.keeps_time:
+            self._ticking = asyncio.create_task(self._tick(writer))
         while True:
             try:
                 size = int.from_bytes(await reader.readexactly(LENGTH), "big")
@@ -192,6 +197,15 @@ class _Concurrent:
             else:
                 await _maybe(self._loaded.close() if self._loaded.close else None)
                 return
+
+    async def _tick(self, writer: Any) -> None:
+        """Say that calls in hand get on."""
+        import asyncio
+
+        while True:
+            await asyncio.sleep(ALIVE_S)
+            if self._tasks:
+                writer.write(_framed({"alive": True}))
 
     async def _answer(self, message: dict[str, Any], writer: Any) -> None:
         from sppo.scorer import calls

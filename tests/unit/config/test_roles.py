@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sppo.config import GeneratorConfig, ScorerConfig
+from sppo.config import GeneratorConfig, JudgeConfig, ScorerConfig
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,21 @@ def test_a_scorers_address_ends_without_a_slash() -> None:
 def test_an_engine_has_a_share_of_a_gpu(share: float) -> None:
     with pytest.raises(ValueError, match="gpu_memory_utilization"):
         GeneratorConfig(gpu_memory_utilization=share)
+
+
+def test_a_judge_is_made_with_its_own_section_and_nothing_else() -> None:
+    with pytest.raises(ValueError, match=r"needs scorer\.judge\.url and scorer\.judge\.model"):
+        ScorerConfig(name="llm-judge")
+    judge = {"url": "http://h", "model": "m", "api_key": "k", "prices": [1, 2]}
+    made = ScorerConfig.model_validate({"name": "llm-judge", "judge": judge})
+    assert made.keeps_time
+    assert made.class_options == JudgeConfig.model_validate(judge).model_dump(mode="json") | {
+        "api_key": "k"
+    }
+    with pytest.raises(ValueError, match=r"options\.model: .* are scorer\.judge\.<setting>"):
+        ScorerConfig.model_validate({"name": "llm-judge", "judge": judge, "options": {"model": 1}})
+
+
+def test_other_scorers_are_made_with_their_options() -> None:
+    mine = ScorerConfig(name="my:Own", options={"a": 1})
+    assert (mine.class_options, mine.keeps_time) == ({"a": 1}, False)

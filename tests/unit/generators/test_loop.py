@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sppo.errors import ScorerError
+from sppo.errors import ScorerError, ScorerSpent
 from sppo.generators.fake import FakeEngine
 from sppo.generators.loop import Generator
 from sppo.scorer.base import InlineScorer
@@ -185,6 +185,26 @@ def test_a_scorer_that_refuses_makes_a_dead_letter_with_its_reason_and_work_goes
     letter = broker.tickets.dead_letters()[0]
     assert letter.uid == "train-000000001"
     assert "not this one" in letter.reason
+
+
+def test_a_spent_scorer_is_told_of_and_the_tickets_are_kept_for_the_next_life(
+    broker: MemoryBroker,
+) -> None:
+    class Spent:
+        async def score(self, request: ScoreRequest) -> Scores:
+            raise ScorerSpent("12 calls were made, the limit")
+
+        async def close(self) -> None:
+            """Nothing to release."""
+
+    running = Running(broker, FakeEngine(), Spent())
+    running.publish(0)
+    broker.tickets.issue([makers.ticket(f"train-{i:09d}") for i in range(6)])
+    wait(lambda: any(m.spent == "12 calls were made, the limit" for m in broker.registry.members()))
+    assert broker.depths()["dead"] == 0
+    running.stop()
+    assert running.error is None
+    assert broker.depths()["todo"] == 6
 
 
 def test_preferences_that_contradict_themselves_are_tried_again_then_a_dead_letter(

@@ -93,3 +93,14 @@ def test_other_data_begins_anew_under_other_keys(tmp_path: Path) -> None:
     run = config.load("quickstart")
     assert run_dirs.claim(tmp_path, run) == key
     assert run_dirs.claim(tmp_path, run, anew=True) != key
+
+
+def test_what_a_judge_answers_is_kept_in_the_directory_unless_a_file_is_named(
+    tmp_path: Path,
+) -> None:
+    run = config.load("quickstart")
+    found = run_dirs.with_cache(tmp_path, run)
+    assert found.scorer.judge.cache == str(tmp_path.resolve() / "judge.sqlite3")
+    assert found.model_copy(update={"scorer": run.scorer}) == run
+    named = config.load("quickstart", ["scorer.judge.cache=mine"])
+    assert run_dirs.with_cache(tmp_path, named) is named

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from sppo import config, samples
 from sppo.config import RunConfig
-from sppo.errors import SppoError, WeightSyncError
+from sppo.errors import ScorerSpent, SppoError, WeightSyncError
 from sppo.generators.fake import VOCABULARY, FakeEngine
 from sppo.generators.loop import Generator
 from sppo.learner import assemble
@@ -43,6 +43,17 @@ def even(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> 
 def huge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
     """Finite rewards of which no float32 holds the square."""
     return [3e19 * i for i, _ in enumerate(completions)]
+
+
+CALLS = [0]
+
+
+def limited(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[Any]:
+    """Scores six groups of training and no more."""
+    CALLS[0] += len(completions) > 1
+    if CALLS[0] > 6:
+        raise ScorerSpent("six are enough")
+    return judge(question, completions, data)
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +309,23 @@ def test_a_stop_while_no_generator_is_alive_loses_no_record(
     # Then the step that was taken is saved and recorded
     assert outcome["steps"] == 1
     assert [line["step"] for line in records(tmp_path)] == [1]
+
+
+def test_a_spent_scorer_ends_the_run_with_a_checkpoint_from_which_it_goes_on(
+    model: str, task: str, tmp_path: Path
+) -> None:
+    # Given a scorer that scores six groups, and a run that wants twelve
+    settings = configuration(model, task, target="half", checkpoint_every=100)
+    scorer = settings.scorer.model_copy(update={"name": f"{__name__}:limited"})
+    # When it ends
+    with pytest.raises(ScorerSpent, match="six are enough"):
+        Life(settings.model_copy(update={"scorer": scorer}), tmp_path).run()
+    # Then its steps are saved, and a run with another limit goes on from them
+    taken = len(records(tmp_path))
+    assert 0 < taken <= 3
+    assert [p.name for p in (tmp_path / "checkpoints").glob(f"step-{taken:06d}-*")]
+    assert Life(settings, tmp_path).run()["steps"] == 6
+    assert [line["step"] for line in records(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_no_group_is_trained_that_is_older_than_the_limit_and_each_ticket_is_trained_once(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sppo.errors import ScorerError
+from sppo.errors import ScorerError, ScorerSpent
 from sppo.learner.refusals import IN_A_ROW, DeadLetters, Refusals
 from sppo.types import DeadLetter, Member
 
@@ -93,3 +93,9 @@ def test_refusals_are_told_with_the_newest_reason_and_counted_over_generators() 
             "count": 1,
         },
     ]
+
+
+def test_a_generator_whose_scorer_is_spent_ends_the_run_with_its_reason() -> None:
+    spent = Member(name="generator-0", role="generator", life="a", spent="the limit is reached")
+    with pytest.raises(ScorerSpent, match="the limit is reached"):
+        Refusals(Heard()).hear([spent])

@@ -261,3 +261,21 @@ async def never_works(
     if "hang" in completions:
         await asyncio.sleep(3600)
     raise RuntimeError("no")
+
+
+class KeepsTime:
+    """Longer than its limit, with deadlines of its own; one that blocks has hung all the same."""
+
+    keeps_time = True
+
+    async def score(self, request: Any) -> list[float]:
+        if "block" in request.completions:
+            time.sleep(60)
+        await asyncio.sleep(1.0)
+        return [1.0] * len(request.completions)
+
+
+def spent(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    from sppo.errors import ScorerRefused, ScorerSpent
+
+    raise (ScorerSpent if "spent" in completions else ScorerRefused)("words of ours")

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sppo.errors import ConfigError, ScorerError, ScorerRefused
+from sppo.errors import ConfigError, ScorerError, ScorerRefused, ScorerSpent
 from sppo.scorer import client
 from sppo.scorer.client import HttpScorer
 from sppo.types import ScoreRequest, Scores
@@ -261,6 +261,13 @@ def test_patience_with_a_busy_service_ends_and_is_told() -> None:
 def test_a_refused_token_ends_the_role() -> None:
     found, _, _ = ask(says(reply(b"", "401 No")))
     assert isinstance(found, ConfigError)
+
+
+def test_a_service_that_will_score_nothing_more_says_402() -> None:
+    found, _, bodies = ask(says(reply(b'{"detail": "the limit is reached"}', "402 Payment")))
+    assert isinstance(found, ScorerSpent)
+    assert "the limit is reached" in str(found)
+    assert len(bodies) == 1
 
 
 def test_a_group_that_kills_its_service_is_found_among_those_that_were_in_hand(

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sppo.errors import ConfigError, ScorerBusy, ScorerError, ScorerRefused
+from sppo.errors import ConfigError, ScorerBusy, ScorerError, ScorerRefused, ScorerSpent
 from sppo.scorer import pool, worker
 from sppo.scorer.pool import Pool
 from sppo.types import ScoreRequest
@@ -296,3 +296,17 @@ def test_an_async_scorer_that_only_fails_has_its_time_to_load_once(
 
     (error,) = score("never_works", request("a"), timeout_s=0.2, then=later)
     assert isinstance(error, ScorerError)
+
+
+def test_a_scorer_that_keeps_time_is_late_only_once_its_process_has_hung() -> None:
+    async def hang(used: Pool) -> None:
+        with pytest.raises(ScorerError, match=r"no answer within scorer\.timeout_s = 0\.5"):
+            await used.score(request("block"))
+
+    assert score("KeepsTime", request("a"), timeout_s=0.5, then=hang) == [[1.0]]
+
+
+def test_errors_of_ours_keep_their_kind_and_words() -> None:
+    spent, refused = score("spent", request("spent"), request("x"))
+    assert (type(spent), str(spent)) == (ScorerSpent, "words of ours")
+    assert (type(refused), str(refused)) == (ScorerRefused, "words of ours")

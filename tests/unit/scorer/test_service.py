@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from sppo.errors import ConfigError, ScorerError, ScorerRefused
+from sppo.errors import ConfigError, ScorerError, ScorerRefused, ScorerSpent
 from sppo.scorer import app as service_app
 from sppo.scorer.client import HttpScorer
 from sppo.scorer.service import Service
@@ -149,5 +149,15 @@ def test_many_groups_at_once_are_scored_by_a_users_function_behind_http() -> Non
     try:
         assert [rewards(s) for s in asyncio.run(many())] == [[float(i % 7)] for i in range(150)]
         assert running.scored == 150
+    finally:
+        running.stop()
+
+
+def test_a_spent_scorer_behind_http_is_spent() -> None:
+    running = Service(f"{MINE}:spent", token="")
+    running.start()
+    try:
+        with pytest.raises(ScorerSpent, match="words of ours"):
+            ask(running.url, "", "spent")
     finally:
         running.stop()
