@@ -352,8 +352,8 @@ def explain(error: BaseException, file: str) -> dict[str, Any]:
     """
     if type(error).__module__ == "sppo.errors":
         kind = type(error).__name__
-        told = {"final": kind == "ScorerRefused", "spent": kind == "ScorerSpent"}
-        return {"error": " ".join(str(error).split())[: 2 * LONGEST_WORDS], **told}
+        said = " ".join(str(error).split())[: 2 * LONGEST_WORDS]
+        return {"error": said, "final": kind == "ScorerRefused", "spent": kind == "ScorerSpent"}
     told = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_WORDS]
     here = os.path.dirname(__file__)
     ours = {os.path.join(here, name) for name in ("calls.py", "worker.py")}

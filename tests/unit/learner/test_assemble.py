@@ -24,8 +24,9 @@ from sppo.generators.fake import VOCABULARY, FakeEngine
 from sppo.generators.loop import Generator
 from sppo.learner import assemble
 from sppo.metrics import METRICS
-from sppo.scorer.base import InlineScorer
+from sppo.scorer.base import InlineScorer, Scorer, checked
 from sppo.transport.memory import MemoryBroker
+from sppo.types import ScoreRequest, Scores
 from tests import makers
 
 
@@ -45,15 +46,21 @@ def huge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> 
     return [3e19 * i for i, _ in enumerate(completions)]
 
 
-CALLS = [0]
+class Limited:
+    """Scores so many groups of training and no more."""
 
+    def __init__(self, groups: int) -> None:
+        self._left = groups
 
-def limited(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[Any]:
-    """Scores six groups of training and no more."""
-    CALLS[0] += len(completions) > 1
-    if CALLS[0] > 6:
-        raise ScorerSpent("six are enough")
-    return judge(question, completions, data)
+    async def score(self, request: ScoreRequest) -> Scores:
+        self._left -= len(request.completions) > 1
+        if self._left < 0:
+            raise ScorerSpent("that is enough")
+        reply = judge(request.question, request.completions, request.data)
+        return checked("judge", request, reply)
+
+    async def close(self) -> None:
+        """Nothing to release."""
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +99,10 @@ def configuration(model: str, task: str, *, eval_every: int = 3, **learner: Any)
 class Life:
     """A learner and one generator on threads, until the learner is done or asked to stop."""
 
-    def __init__(self, settings: RunConfig, run_dir: Path) -> None:
+    def __init__(self, settings: RunConfig, run_dir: Path, scorer: Scorer | None = None) -> None:
         self.broker, self.engine, self.run_dir = MemoryBroker(), FakeEngine(), run_dir
-        generator = Generator(
-            settings, self.broker, self.engine, InlineScorer(settings.scorer.name), "generator-0"
-        )
+        scorer = scorer or InlineScorer(settings.scorer.name)
+        generator = Generator(settings, self.broker, self.engine, scorer, "generator-0")
         self._thread = threading.Thread(target=self._generate, args=(generator,), daemon=True)
         self._settings = settings
 
@@ -316,15 +322,14 @@ def test_a_spent_scorer_ends_the_run_with_a_checkpoint_from_which_it_goes_on(
 ) -> None:
     # Given a scorer that scores six groups, and a run that wants twelve
     settings = configuration(model, task, target="half", checkpoint_every=100)
-    scorer = settings.scorer.model_copy(update={"name": f"{__name__}:limited"})
     # When it ends
-    with pytest.raises(ScorerSpent, match="six are enough"):
-        Life(settings.model_copy(update={"scorer": scorer}), tmp_path).run()
+    with pytest.raises(ScorerSpent, match="that is enough"):
+        Life(settings, tmp_path, Limited(6)).run()
     # Then its steps are saved, and a run with another limit goes on from them
     taken = len(records(tmp_path))
     assert 0 < taken <= 3
     assert [p.name for p in (tmp_path / "checkpoints").glob(f"step-{taken:06d}-*")]
-    assert Life(settings, tmp_path).run()["steps"] == 6
+    assert Life(settings, tmp_path, Limited(99)).run()["steps"] == 6
     assert [line["step"] for line in records(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
