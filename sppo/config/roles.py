@@ -102,12 +102,8 @@ class ScorerConfig(Settings):
         return self.name == JUDGE and not self.url
 
     @model_validator(mode="after")
-    def _judge_is_whole(self) -> ScorerConfig:
-        if self.name != JUDGE or self.url:
-            return self
-        if lacks := self.judge.lacks():
-            raise ValueError(f"name = {JUDGE!r} needs {lacks}")
-        for key in self.options:
+    def _judge_has_one_place(self) -> ScorerConfig:
+        for key in self.options if self.name == JUDGE else ():
             raise ValueError(f"options.{key}: the settings of {JUDGE} are scorer.judge.<setting>")
         return self
 
