@@ -46,6 +46,7 @@ SCORERS: dict[str, Rule | str] = {
     "pairwise-model": "sppo.scorer.pairwise_model:PairwiseModel",
     "math": "sppo.scorer.math.scorer:Math",
     "llm-judge": "sppo.scorer.judge.scorer:LlmJudge",
+    "compose": "sppo.scorer.compose:Compose",
 }
 """Ours by name: a rule, which runs on threads, or the import string of a class, which runs as a
 user's would.

@@ -113,13 +113,16 @@ async def _refusal(scorer: _Asked, questions: Sequence[Question], completions: i
     """
     first, started = "", time.monotonic()
     for question in questions[:PROBES]:
+        texts = made_up(question, completions)
         request = ScoreRequest(
             uid="probe",
             question=question.text,
-            completions=made_up(question, completions),
+            completions=texts,
             data=question.data,
             messages=question.messages,
             finish_reasons=["stop"] * completions,
+            lengths=[len(text.split()) for text in texts],
+            versions=["probe:0"] * completions,
         )
         try:
             await scorer.score(request)

@@ -180,10 +180,15 @@ def test_details_come_with_the_scores_one_for_each_completion() -> None:
         base.checked("judge", request("a", "b"), {"rewards": REWARD, "details": [{}]})
 
 
+class Ranker:
+    def __init__(self, *, log: str) -> None:
+        self.log = log
+
+
 def test_options_of_ours_are_checked_here_and_no_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(base.SCORERS, "ranker", "tests.unit.scorer.functions:Ranker")
+    monkeypatch.setitem(base.SCORERS, "ranker", f"{__name__}:Ranker")
     base.check_options("ranker", {"log": "x"})
     with pytest.raises(
         ConfigError,
