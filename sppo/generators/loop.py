@@ -169,7 +169,11 @@ class Generator:
         completions = await self._sample(lease)
         point("generator.sampled")
         beside = opponents(ticket, completions)
-        scores = await self._scorer.score(_request(ticket, [*completions, *beside]))
+        self._presence.scoring += 1
+        try:
+            scores = await self._scorer.score(_request(ticket, [*completions, *beside]))
+        finally:
+            self._presence.scoring -= 1
         point("generator.scored")
         if ticket.stream == "train":
             self._check_kind(scores, ticket.uid)
