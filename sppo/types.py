@@ -224,8 +224,6 @@ class Member:
     """Seconds since the role was ready."""
     tokens: int = 0
     """Generators: completion tokens sampled."""
-    scoring: int = 0
-    """Generators: groups that wait for their scores."""
     refusals: int = 0
     """Generators: attempts at groups that a scorer or the engine refused."""
     refusal: str = ""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from sppo.types import Completion, SamplingParams
+from sppo.config import RunConfig
+from sppo.types import Completion, SamplingParams, Version
 from sppo.weights.protocol import WeightTarget
 
 
@@ -26,8 +27,28 @@ class Engine(WeightTarget, Protocol):
     ) -> list[Completion]:
         """K completions with behaviour log-probs, version spans and text."""
 
+    async def label(self, version: Version) -> None:
+        """The weights that it was started with are of this version: for sampling without a
+        learner.
+        """
+
     async def ping(self) -> None:
         """Returns while the engine can step; one that has hung never answers."""
 
     async def close(self) -> None:
         """End the engine and its processes."""
+
+
+def make(config: RunConfig, path: str) -> Any:
+    """The engine that the configuration names for the model in this folder, on this process's
+    device; `learner.device` and `weights.transport` are decided (`compute.placed`).
+    """
+    on_cpu = config.learner.device == "cpu"
+    transport = config.weights.transport
+    if config.generator.engine == "transformers":
+        from sppo.generators.transformers_engine import TransformersEngine
+
+        return TransformersEngine(config, path, transport=transport, on_cpu=on_cpu)
+    from sppo.generators.vllm_engine import VllmEngine
+
+    return VllmEngine(config, path, transport=transport, on_cpu=on_cpu)

@@ -61,6 +61,10 @@ class FakeEngine:
             text=str(int(tokens.sum())),
         )
 
+    async def label(self, version: Version) -> None:
+        """Without a transfer."""
+        self.version = version
+
     async def ping(self) -> None:
         """Always there."""
 

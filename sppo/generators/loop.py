@@ -169,11 +169,7 @@ class Generator:
         completions = await self._sample(lease)
         point("generator.sampled")
         beside = opponents(ticket, completions)
-        self._presence.scoring += 1
-        try:
-            scores = await self._scorer.score(_request(ticket, [*completions, *beside]))
-        finally:
-            self._presence.scoring -= 1
+        scores = await self._scorer.score(_request(ticket, [*completions, *beside]))
         point("generator.scored")
         if ticket.stream == "train":
             self._check_kind(scores, ticket.uid)

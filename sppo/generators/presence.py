@@ -34,8 +34,6 @@ class Presence:
         """Sampled in this life."""
         self.spent = ""
         """Why the scorer scores nothing more."""
-        self.scoring = 0
-        """Groups that wait for their scores."""
         self.answers = 0
         """Of the engine to the question whether it can step."""
 
@@ -69,7 +67,6 @@ class Presence:
             busy_s=self.clock.busy_s,
             ready_s=self.clock.ready_s,
             tokens=self.tokens,
-            scoring=self.scoring,
             refusals=self._refusals,
             refusal=self._refusal,
             spent=self.spent[:LONGEST_WORDS],

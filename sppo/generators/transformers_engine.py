@@ -167,6 +167,11 @@ class TransformersEngine:
         if accepted is None:
             raise RuntimeError("the thread that steps the model has ended")
 
+    async def label(self, version: Version) -> None:
+        """See `Engine.label`."""
+        assert self._flights is not None
+        self._flights.begin(version)
+
     async def ping(self) -> None:
         """See `Engine.ping`: answered by the thread that steps the model, between two steps."""
         hold = _Hold(self._manager)

@@ -113,6 +113,10 @@ class VllmEngine:
         """
         _check(await self._engine.collective_rpc("sppo_fetch", args=(update,)))
         await self._engine.collective_rpc("sppo_load", args=(update,))
+        await self.label(version)
+
+    async def label(self, version: Version) -> None:
+        """See `Engine.label`."""
         await self._engine.update_weight_version(str(version))
         self._version = str(version)
 

@@ -176,6 +176,7 @@ def own_name(role: str) -> str:
 
 async def _generate(name: str, config: RunConfig, broker: Broker, leave: threading.Event) -> None:
     from sppo import families, models
+    from sppo.generators import engine
     from sppo.generators.loop import Generator, make_scorer
 
     path = models.resolve(config.model)
@@ -184,7 +185,7 @@ async def _generate(name: str, config: RunConfig, broker: Broker, leave: threadi
         on_cpu=config.learner.device == "cpu", number_format=config.compute,
     )  # fmt: skip
     generator = Generator(
-        config, broker, _engine(config, path), make_scorer(config, broker.registry), name
+        config, broker, engine.make(config, path), make_scorer(config, broker.registry), name
     )
 
     async def watch() -> None:
@@ -197,19 +198,6 @@ async def _generate(name: str, config: RunConfig, broker: Broker, leave: threadi
         await generator.run()
     finally:
         watching.cancel()
-
-
-def _engine(config: RunConfig, path: str) -> Any:
-    """The engine that the configuration names, on this process's device."""
-    on_cpu = config.learner.device == "cpu"
-    transport = config.weights.transport
-    if config.generator.engine == "transformers":
-        from sppo.generators.transformers_engine import TransformersEngine
-
-        return TransformersEngine(config, path, transport=transport, on_cpu=on_cpu)
-    from sppo.generators.vllm_engine import VllmEngine
-
-    return VllmEngine(config, path, transport=transport, on_cpu=on_cpu)
 
 
 def _on_stop_signals() -> threading.Event:

@@ -15,9 +15,6 @@ from sppo.learner.stops import Stops
 from sppo.types import Group
 
 WAIT_S = 0.5
-PATIENCE_S = 20.0
-"""A longer wait for the scorer is told, at most once in `TELL_S`."""
-TELL_S = 120.0
 
 
 class Batches:
@@ -39,7 +36,6 @@ class Batches:
         self._fleet = fleet
         self._records = records
         self._stops = stops
-        self._told_at = -TELL_S
 
     def admit(self) -> None:
         """Tickets for the batch in use and the next ones."""
@@ -50,8 +46,7 @@ class Batches:
         """The oldest groups; the same until they are used. Raises SppoError when nothing arrives
         for `learner.batch_timeout_s`, Stopped when the run asks to stop.
         """
-        begun = time.monotonic()
-        deadline = begun + self._timeout_s
+        deadline = time.monotonic() + self._timeout_s
         while (groups := self._ready()) is None:
             self._stops.check()
             if self._queue.receive(WAIT_S) or self._fleet.meet_newcomers(self._lineage):
@@ -63,21 +58,7 @@ class Batches:
                 )
             else:
                 self.admit()  # dead letters make room
-                self._tell(begun)
         return groups
-
-    def _tell(self, begun: float) -> None:
-        """Say for whom this wait is, where it is the scorer."""
-        now = time.monotonic()
-        if now - begun < PATIENCE_S or now - self._told_at < TELL_S:
-            return
-        if scoring := self._fleet.scoring():
-            self._told_at = now
-            self._records.warn(
-                "waits",
-                f"step {self._lineage.version.n} has waited for {now - begun:.0f} s; groups that "
-                f"wait for the scorer: {scoring}",
-            )
 
     def _ready(self) -> list[Group] | None:
         """The oldest groups, if there are enough; those too old to be trained are made again."""

@@ -121,11 +121,6 @@ class Fleet:
         names = [m.name for m in self._broker.members() if m.role == "generator"]
         return ", ".join(names) or "none"
 
-    def scoring(self) -> str:
-        """How many groups of each live generator wait for their scores; empty if none does."""
-        waiting = [f"{m.scoring} of {m.name}" for m in self._broker.members() if m.scoring]
-        return ", ".join(waiting)
-
     def close(self) -> None:
         """Leave the group in which weights travel."""
         self._publisher.close()

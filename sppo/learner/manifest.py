@@ -49,9 +49,8 @@ def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
     found = folders(root)
     if not found:
         return None
-    damage = _damage(found[-1])
-    if damage:
-        raise ConfigError(f"{damage}; {_way_on(found)}")
+    if wrong := damage(found[-1]):
+        raise ConfigError(f"{wrong}; {_way_on(found)}")
     return found[-1], json.loads((found[-1] / STATE).read_text(encoding="utf-8"))
 
 
@@ -59,7 +58,7 @@ def _way_on(found: list[Path]) -> str:
     damaged = [found[-1]]
     whole = None
     for folder in reversed(found[:-1]):
-        if not _damage(folder):
+        if not damage(folder):
             whole = folder
             break
         damaged.append(folder)
@@ -75,7 +74,7 @@ def _way_on(found: list[Path]) -> str:
     )
 
 
-def _damage(folder: Path) -> str:
+def damage(folder: Path) -> str:
     """What is wrong with a checkpoint; empty if nothing is."""
     try:
         state = json.loads((folder / STATE).read_bytes())

@@ -21,7 +21,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 import httpx
 
@@ -43,8 +43,6 @@ IDLE_S = 2.0
 """How long an unused connection is kept: less than a service does, so that it is not closed while
 we write to it.
 """
-KNOWN_S = 0.25
-"""How long the list of services is taken for what it was."""
 _GZIP_OR_DEFLATE = 47
 
 
@@ -87,11 +85,9 @@ class HttpScorer:
         self._alone = asyncio.Lock()
         self._token = token
         self._tls = ssl.create_default_context()
-        self._known: tuple[float, Sequence[str]] = (-KNOWN_S, ())
-        """When the services were asked for, and what they were."""
-        self._idle: list[httpx.AsyncHTTPTransport] = []
+        self._idle: list[httpx.AsyncClient] = []
         """One for each request that was in hand at a time: a pool of many connections is slow to
-        choose from. Transports, not clients, which do for each request much that is not wanted.
+        choose from.
         """
 
     async def score(self, request: ScoreRequest) -> Scores:
@@ -146,38 +142,31 @@ class HttpScorer:
 
     async def close(self) -> None:
         """Close connections."""
-        for connection in self._idle:
-            await connection.aclose()
+        for client in self._idle:
+            await client.aclose()
         self._idle.clear()
 
     @asynccontextmanager
-    async def _send(self, request: httpx.Request) -> AsyncIterator[httpx.Response]:
+    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
         # trust_env off: a proxy meant for the outside must not see requests to our own services.
-        connection = self._idle.pop() if self._idle else httpx.AsyncHTTPTransport(
-            verify=self._tls, trust_env=False,
-            limits=httpx.Limits(max_connections=1, keepalive_expiry=IDLE_S),
+        client = self._idle.pop() if self._idle else httpx.AsyncClient(
+            headers=_headers(self._token), timeout=httpx.Timeout(None, connect=min(self._timeout_s,
+            CONNECT_S)),
+            trust_env=False, verify=self._tls, limits=httpx.Limits(keepalive_expiry=IDLE_S),
         )  # fmt: skip
         try:
-            reply = await connection.handle_async_request(request)
-            try:
-                yield reply
-            finally:
-                await reply.aclose()
+            yield client
         finally:
-            self._idle.append(connection)
+            self._idle.append(client)
 
     async def _service(self, request: ScoreRequest) -> str:
         """The next service in turn, once there is one."""
         waits = False
-        at, urls = self._known
-        if time.monotonic() - at < KNOWN_S:
-            return urls[next(self._turn) % len(urls)]
         while not (urls := await asyncio.to_thread(self._urls)):
             if not waits:
                 log.warning("group %s waits: no scorer service is alive", request.uid)
             waits = True
             await asyncio.sleep(RETRY_S)
-        self._known = (time.monotonic(), urls)
         return urls[next(self._turn) % len(urls)]
 
     async def _ask(self, url: str, request: ScoreRequest, limit_s: float) -> Scores:
@@ -209,12 +198,18 @@ class HttpScorer:
         return _judge(url, request, status, headers, body)
 
     async def _post(self, url: str, request: ScoreRequest) -> tuple[int, httpx.Headers, bytes]:
-        connect_s = min(self._timeout_s, CONNECT_S)
-        asked = httpx.Request(
-            "POST", url, content=_content(request), headers=_headers(self._token),
-            extensions={"timeout": {"connect": connect_s}},
-        )  # fmt: skip
-        async with self._send(asked) as reply:
+        try:
+            body = to_json(_body(request), "the group")
+            content = json.dumps(body, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            raise ScorerRefused(
+                f"group {request.uid} cannot be written as JSON: {error}"
+            ) from error
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        async with (
+            self._client() as client,
+            client.stream("POST", url, content=content, headers=headers) as reply,
+        ):
             packed = reply.headers.get("Content-Encoding", "identity").lower()
             if packed not in ("identity", "", "gzip", "deflate"):
                 raise ScorerError(
@@ -222,7 +217,7 @@ class HttpScorer:
                 )
             answer = bytearray()
             unpack = zlib.decompressobj(_GZIP_OR_DEFLATE) if packed in ("gzip", "deflate") else None
-            async for part in cast(httpx.AsyncByteStream, reply.stream):
+            async for part in reply.aiter_raw():
                 answer += unpack.decompress(part, LONGEST_REPLY + 1) if unpack else part
                 if len(answer) > LONGEST_REPLY:
                     raise ScorerError(
@@ -277,21 +272,8 @@ def _body(request: ScoreRequest) -> dict[str, object]:
     }
 
 
-def _content(request: ScoreRequest) -> bytes:
-    """The request as JSON. Raises ScorerRefused where it has no such form."""
-    body = _body(request)
-    try:
-        try:
-            return json.dumps(body, allow_nan=False).encode()
-        except ValueError:  # a number that is not finite
-            return json.dumps(to_json(body, "the group"), allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise ScorerRefused(f"group {request.uid} cannot be written as JSON: {error}") from error
-
-
 def _headers(token: str) -> dict[str, str]:
-    found = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-    return {**found, "Authorization": f"Bearer {token}"} if token else found
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _wait_s(headers: httpx.Headers) -> float:

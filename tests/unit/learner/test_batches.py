@@ -57,9 +57,6 @@ class Setting:
     def names(self) -> str:
         return "none"
 
-    def scoring(self) -> str:
-        return "14 of generator-0"
-
 
 def test_tickets_are_for_the_published_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -156,14 +153,3 @@ def test_filling_up_ends_at_its_factor_in_whole_mini_batches(
     monkeypatch.setattr(there, "batch", lambda count: asked.append(count) or [dull] * count)
     assert len(there.batches.next()) == 6
     assert asked == [4, 6]
-
-
-def test_a_long_wait_for_the_scorer_is_told_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
-    there = Setting(tmp_path, monkeypatch)
-    there.batches_in = [None, None, [makers.group(), makers.group()]]
-    there.batches.next()
-    told = [e["text"] for e in events(there.broker) if e["kind"] == "warning"]
-    assert told == ["step 0 has waited for 0 s; groups that wait for the scorer: 14 of generator-0"]
