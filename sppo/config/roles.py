@@ -58,8 +58,9 @@ class GeneratorConfig(Settings):
 class ScorerConfig(Settings):
     name: Name = "last-number"
     """`last-number`, `closest-number` (compares), `exact-match`, `boxed-answer`, `reasoning-gym`,
-    `reward-model`, `pairwise-model` (compares), `llm-judge` (with `scorer.judge`), or your own
-    function or class as `package.module:name` (`async` or not), which runs in processes of its own.
+    `math`, `reward-model`, `pairwise-model` (compares), `llm-judge` (with `scorer.judge`),
+    `compose` (a sum of others), or your own function or class as `package.module:name` (`async` or
+    not), which runs in processes of its own.
     """
     options: Annotated[DeepTable, FREE] = Field(default_factory=dict)
     """Of a scorer that is a class: what it is made with, such as the model that it loads."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sppo.errors import ConfigError
+from sppo.errors import ConfigError, ScorerRefused
 from sppo.scorer import base, calls
 from sppo.scorer.calls import OptionError, Request
 
@@ -66,6 +66,11 @@ class Compose:
         if self._loaded is None:
             self._loaded = [_load(part) for part in self._parts]
         return self._wait if any(part.concurrent for part in self._loaded) else self._now
+
+    @property
+    def keeps_time(self) -> bool:
+        """Whether one of the parts has deadlines of its own."""
+        return any(part.keeps_time for part in self._loaded or ())
 
     async def setup(self) -> None:
         """Have every part load what it needs."""
@@ -135,17 +140,17 @@ class Compose:
         return total
 
     def _check_preferences(self, kinds: Sequence[str]) -> None:
-        """Raises NotImplementedError for what cannot be summed, whatever the completions."""
+        """Raises ScorerRefused for what cannot be summed, whatever the completions."""
         if len(set(kinds)) > 1:
             said = ", ".join(f"{p.name} gives {k}" for p, k in zip(self._parts, kinds, strict=True))
-            raise NotImplementedError(f"scorer.options.parts: {said}; these have no sum")
+            raise ScorerRefused(f"scorer.options.parts: {said}; these have no sum")
         total = math.fsum(part.weight for part in self._parts)
         if abs(total - 1) > TOLERANCE:
-            raise NotImplementedError(
+            raise ScorerRefused(
                 f"scorer.options.parts: the weights of scorers that compare sum to 1, not {total:g}"
             )
         if self._format or self._length_penalty:
-            raise NotImplementedError(
+            raise ScorerRefused(
                 "scorer.options: format and length_penalty are rewards, and the parts compare"
             )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sppo.errors import ConfigError
+from sppo.errors import ConfigError, ScorerRefused
 from sppo.scorer import base, calls
 from sppo.scorer.compose import Compose
 
@@ -60,6 +60,20 @@ def test_the_format_is_rewarded_and_length_costs() -> None:
     assert [each["format"] for each in found["details"]] == [False, True]
 
 
+class Patient:
+    keeps_time = True
+
+    async def score(self, request: Any) -> list[float]:
+        return by_length(request)
+
+
+def test_a_part_that_keeps_time_lets_the_sum_keep_it() -> None:
+    options = {"parts": [{"name": f"{MINE}:Patient"}, {"name": "last-number"}]}
+    assert calls.load("compose", "sppo.scorer.compose:Compose", options).keeps_time
+    options = {"parts": [{"name": f"{MINE}:awaited"}]}
+    assert not calls.load("compose", "sppo.scorer.compose:Compose", options).keeps_time
+
+
 def test_an_async_part_makes_the_sum_async() -> None:
     parts = [{"name": f"{MINE}:awaited"}, {"name": "last-number"}]
     assert asyncio.iscoroutinefunction(Compose(parts=parts).score)
@@ -83,13 +97,13 @@ def test_preferences_have_no_rewards_added(
     parts: list[float], options: dict[str, Any], words: str
 ) -> None:
     compare = [{"name": "closest-number", "weight": weight} for weight in parts]
-    with pytest.raises(NotImplementedError, match=words):
+    with pytest.raises(ScorerRefused, match=words):
         ask(*compare, **options)
 
 
 def test_rewards_and_preferences_have_no_sum() -> None:
     with pytest.raises(
-        NotImplementedError, match="last-number gives rewards, closest-number gives preferences"
+        ScorerRefused, match="last-number gives rewards, closest-number gives preferences"
     ):
         ask({"name": "last-number"}, {"name": "closest-number"})
 
