@@ -19,7 +19,7 @@ from sppo import __version__
 from sppo.errors import ConfigError, SppoError
 from sppo.launch import terminal
 
-from . import bench, config_commands, eval_commands, reports, role_commands
+from . import bench, bench_judge, config_commands, eval_commands, reports, role_commands
 
 if TYPE_CHECKING:
     from sppo.config import RunConfig
@@ -38,6 +38,10 @@ app = typer.Typer(
     "7 a scorer that scores nothing.",
 )
 
+bench.app.command(
+    epilog="Example: sppo-cli bench judge labelled.jsonl --set "
+    "scorer.judge.url=http://127.0.0.1:8000 --set scorer.judge.model=..."
+)(bench_judge.judge)
 app.add_typer(bench.app, name="bench")
 app.add_typer(config_commands.app, name="config")
 

@@ -33,11 +33,11 @@ class JudgeConfig(Settings):
     """
     compare: PairMode = "all"
     """Which pairs of a group are asked about: each; each completion with the next `opponents`;
-    each with `opponents` drawn at random; each with an answer of the row, `reference_column`.
+    each with `opponents` drawn at random; each with an answer of the row, `reference`.
     """
-    opponents: Annotated[int, Field(gt=0, le=1024)] = 2
+    opponents: Annotated[int, Field(gt=0, le=1024)] = 1
     """Opponents of each completion for `compare` = "circular" and "anchors"."""
-    reference_column: str = "answer"
+    reference: str = "answer"
     """The column whose text is the opponent for `compare` = "reference"."""
     both_orders: bool = True
     """Ask about each pair in both orders: judges favour a position."""

@@ -141,11 +141,11 @@ class LlmJudge:
         return tuple((j, i) if (i + j) % 2 else (i, j) for i, j in pairs)
 
     async def _against_reference(self, request: ScoreRequest) -> dict[str, Any]:
-        column = self.settings.reference_column
+        column = self.settings.reference
         reference = request.data.get(column)
         if not isinstance(reference, str) or not reference.strip():
             raise ScorerRefused(
-                f"scorer.judge.reference_column = {column!r}: the row has no text there; it has "
+                f"scorer.judge.reference = {column!r}: the row has no text there; it has "
                 f"{', '.join(sorted(request.data)) or 'nothing'}"
             )
         shown, n = list[dict[str, str]](), 1 + self.settings.both_orders

@@ -35,7 +35,8 @@ def test_help_and_version() -> None:
     ["up", "learner", "generator", "scorer", "broker", "scale", "status", "down", "chaos",
      "config show", "config diff",
      "config "
-     "schema", "bench objective", "bench transport", "bench sync", "bench kernels", "bench loop"],
+     "schema", "bench objective", "bench transport", "bench sync", "bench kernels", "bench loop",
+     "bench judge"],
 )  # fmt: skip
 def test_every_command_shows_an_example(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -169,10 +169,10 @@ def test_against_a_reference_each_gets_the_probability_to_beat_it() -> None:
         reply = await judge.score(group("a", "bbbb", "cc", gold="xx"))
         assert reply["rewards"] == [0.0, 1.0, 0.5]
         assert (await judge.score(group("bbb", gold="xx")))["rewards"] == [1.0]
-        with pytest.raises(ScorerRefused, match=r"reference_column = 'gold': .*it has answer"):
+        with pytest.raises(ScorerRefused, match=r"reference = 'gold': .*it has answer"):
             await judge.score(group("a", "b", answer="x"))
 
-    fake = judged(judges(longer), test, compare="reference", reference_column="gold")
+    fake = judged(judges(longer), test, compare="reference", reference="gold")
     assert len(fake.bodies) == 2 * 3 + 2
 
 
