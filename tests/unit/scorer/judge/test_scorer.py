@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -197,14 +198,17 @@ def test_ratings_are_rewards_and_one_that_cannot_be_read_refuses_the_group() -> 
 
 
 def test_the_mean_of_several_samples_is_taken() -> None:
+    asked: Counter[str] = Counter()
+
+    def rate(body: Any) -> str:  # 1, 2, 3 for each answer
+        asked[prompt(body)] += 1
+        return str(asked[prompt(body)])
+
     async def test(judge: LlmJudge, _: Fake) -> None:
         reply = await judge.score(group("2", "3"))
         assert reply["rewards"] == [pytest.approx(2.0)] * 2
 
-    replies = [chat(text) for text in ("1", "2", "3") * 2]
-    fake = judged(
-        says(*replies), test, mode="rating", samples=3, temperature=1.0, max_concurrency=1
-    )
+    fake = judged(judges(rate), test, mode="rating", samples=3, temperature=1.0)
     assert len(fake.bodies) == 6
 
 
