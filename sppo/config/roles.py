@@ -91,16 +91,35 @@ class ScorerConfig(Settings):
 
     @property
     def class_options(self) -> dict[str, Any]:
-        """What the scorer's class is made with: for `llm-judge` [scorer.judge], its key too."""
-        if self.name != JUDGE:
-            return dict(self.options)
+        """What the scorer's class is made with: for `llm-judge`, also as a part of `compose`,
+        [scorer.judge] with its key.
+        """
         judge = self.judge.model_dump(mode="json", exclude={"api_key"})
-        return judge | {"api_key": self.judge.api_key.get_secret_value()}
+        judge["api_key"] = self.judge.api_key.get_secret_value()
+        if self.name == JUDGE:
+            return judge
+        if not self._judges:
+            return dict(self.options)
+        parts = [
+            {**part, "options": judge} if part in self._judges else part
+            for part in self.options["parts"]
+        ]
+        return {**self.options, "parts": parts}
+
+    @property
+    def _judges(self) -> list[Any]:
+        """Parts of `compose` that are judges."""
+        parts = self.options.get("parts") if self.name == "compose" else None
+        return [
+            part
+            for part in (parts if isinstance(parts, list) else [])
+            if isinstance(part, dict) and part.get("name") == JUDGE
+        ]
 
     @property
     def keeps_time(self) -> bool:
         """Whether a scorer of ours has deadlines of its own, and `timeout_s` is not for a group."""
-        return self.name == JUDGE and not self.url
+        return (self.name == JUDGE or bool(self._judges)) and not self.url
 
     @model_validator(mode="after")
     def _judge_has_one_place(self) -> ScorerConfig:

@@ -45,3 +45,16 @@ def test_a_judge_is_made_with_its_own_section_and_nothing_else() -> None:
 def test_other_scorers_are_made_with_their_options() -> None:
     mine = ScorerConfig(name="my:Own", options={"a": 1})
     assert (mine.class_options, mine.keeps_time) == ({"a": 1}, False)
+
+
+def test_a_judge_among_the_parts_of_a_sum_has_its_section_too() -> None:
+    parts = [{"name": "exact-match"}, {"name": "llm-judge", "weight": 0.5}]
+    judge = {"url": "http://h", "model": "m", "mode": "rating"}
+    made = ScorerConfig.model_validate(
+        {"name": "compose", "judge": judge, "options": {"parts": parts}}
+    )
+    first, second = made.class_options["parts"]
+    assert first == parts[0]
+    assert (second["weight"], second["options"]["url"]) == (0.5, "http://h")
+    assert made.keeps_time
+    assert made.options == {"parts": parts}

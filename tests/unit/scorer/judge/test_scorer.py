@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sppo.errors import ConfigError, ScorerError, ScorerRefused, ScorerSpent
+from sppo.scorer import calls
 from sppo.scorer.base import checked
 from sppo.scorer.judge import patience
 from sppo.scorer.judge.scorer import LlmJudge
@@ -262,3 +263,21 @@ def test_a_judge_that_cannot_be_is_refused_before_anything_is_asked(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         LlmJudge(**options)
+
+
+def test_a_judge_is_a_part_of_a_sum_and_keeps_its_time() -> None:
+    async def go() -> None:
+        async with serve(judges(lambda _: "7")) as fake:
+            options = {"url": fake.url, "model": "m", "mode": "rating"}
+            parts = [{"name": "llm-judge", "weight": 0.1, "options": options}]
+            target = "sppo.scorer.compose:Compose"
+            made = calls.load("compose", target, {"parts": [*parts, {"name": "exact-match"}]})
+            assert made.keeps_time
+            assert made.setup
+            assert made.close
+            await made.setup()
+            (reply,) = await made.call([group("a", "b", answer="b")])  # type: ignore[list-item]
+            await made.close()
+            assert reply["rewards"] == [pytest.approx(0.7), pytest.approx(1.7)]
+
+    asyncio.run(go())
