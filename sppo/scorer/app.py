@@ -174,7 +174,7 @@ def build(scorer: InlineScorer, meter: Meter, token: str, *, timeout_s: float) -
     @app.get("/metrics", dependencies=known, responses=_STRANGER, response_class=PlainTextResponse)
     async def metrics() -> str:
         """What it has done, as Prometheus reads it."""
-        return meter.text()
+        return meter.text(scorer.counters)
 
     return app
 

@@ -243,6 +243,11 @@ class InlineScorer:
         return self._threads.stuck if self._threads is not None else 0
 
     @property
+    def counters(self) -> dict[str, float]:
+        """What a scorer in processes counts itself."""
+        return self._processes.counters() if self._processes else {}
+
+    @property
     def fault(self) -> SppoError | None:
         """Why this process can score no more, or None."""
         if self._threads is not None:

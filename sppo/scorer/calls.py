@@ -5,9 +5,9 @@ that it wants, and its answer as plain numbers.
     def score(request)                          one: everything, see `Request`
     class Ranker: ...                           an object made with the options of [scorer.options]
 
-Each may be async. A class may have `setup`, `close` and `batch`: with `batch` above 1 its `score`
-takes a list of requests and returns a list of answers. Standard library only: a scorer's process
-begins with this module and the user's.
+Each may be async. A class may have `setup`, `close`, `counters` and `batch`: with `batch` above 1
+its `score` takes a list of requests and returns a list of answers. Standard library only: a
+scorer's process begins with this module and the user's.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ class Loaded:
     """Whether an async scorer has deadlines of its own: a group in hand is late only once the whole
     process has hung.
     """
+    counters: Callable[[], Mapping[str, float]] | None = None
+    """What the scorer counts itself since it was made, by name."""
     setup: Callable[[], Any] | None = None
     close: Callable[[], Any] | None = None
 
@@ -121,6 +123,7 @@ def load(name: str, target: str, options: Mapping[str, Any]) -> Loaded:
         batch=batch,
         file=file,
         keeps_time=getattr(made, "keeps_time", False) is True and _is_async(score),
+        counters=getattr(made, "counters", None),
         setup=getattr(made, "setup", None),
         close=getattr(made, "close", None),
     )

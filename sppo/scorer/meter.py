@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from sppo.metrics import BusyClock
@@ -60,8 +60,8 @@ class Meter:
             "ready_s": self._clock.ready_s,
         }
 
-    def text(self) -> str:
-        """In the text format of Prometheus, version 0.0.4."""
+    def text(self, own: Mapping[str, float] | None = None) -> str:
+        """In the text format of Prometheus, version 0.0.4; with what the scorer counts itself."""
         lines = _head("groups_total", "counter", "Groups by what became of them.")
         lines += [
             f'sppo_scorer_groups_total{{outcome="{name}"}} {n}' for name, n in self.groups.items()
@@ -75,6 +75,11 @@ class Meter:
         lines += _head(
             "group_seconds", "histogram", "Seconds from a group's arrival to its answer."
         )
+        if own:
+            lines[:0] = _head("own_total", "counter", "What the scorer counts itself.") + [
+                f'sppo_scorer_own_total{{name="{_label(name)}"}} {n:.15g}'
+                for name, n in own.items()
+            ]
         total = 0
         for end, n in zip([*map(str, BUCKETS_S), "+Inf"], self._buckets, strict=True):
             total += n
@@ -82,6 +87,10 @@ class Meter:
         lines.append(f"sppo_scorer_group_seconds_sum {self._seconds:.6f}")
         lines.append(f"sppo_scorer_group_seconds_count {total}")
         return "\n".join([*lines, ""])
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
 
 
 def _head(name: str, kind: str, what: str) -> list[str]:

@@ -20,7 +20,7 @@ import asyncio
 import logging
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 
 from sppo.errors import ConfigError, ScorerBusy, ScorerError, SppoError
@@ -60,6 +60,8 @@ class Pool:
         self._output = output
         self._loop = asyncio.get_running_loop()
         self._processes: list[ScorerProcess] = []
+        self._counted: Counter[str] = Counter()
+        """By processes that have ended."""
         self._waiting: deque[asyncio.Future[ScorerProcess]] = deque()
         self._starting: asyncio.Task[None] | None = None
         self._first_call_s: float | None = None
@@ -82,6 +84,13 @@ class Pool:
         """Begin to import the function before the first group comes."""
         if not self._processes and self._starting is None:
             self._starting = self._loop.create_task(self._add())
+
+    def counters(self) -> dict[str, float]:
+        """What the scorer counts itself, over all processes."""
+        total = Counter(self._counted)
+        for process in self._processes:
+            total.update(process.counters)  # type: ignore[arg-type]
+        return dict(total)
 
     async def score(self, request: ScoreRequest, turn_s: float | None = None) -> Any:
         """What the scorer returns, see `calls.answer`.
@@ -176,6 +185,8 @@ class Pool:
 
     def _dispatch(self) -> None:
         """Give those who wait what is free; have another process started where that helps."""
+        for gone in (p for p in self._processes if p.child.ended):
+            self._counted.update(gone.counters)
         self._processes = [p for p in self._processes if not p.child.ended]
         while self._waiting:
             free = min(

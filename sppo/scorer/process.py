@@ -86,6 +86,8 @@ class ScorerProcess:
         self.answered = 0
         self.first_at: float | None = None
         """When it was first called."""
+        self.counters: dict[str, float] = {}
+        """What the scorer said last of what it counts."""
         self.busy_s = 0.0
         """Seconds spent in calls, over all of them."""
 
@@ -219,6 +221,7 @@ class ScorerProcess:
                 if "alive" in answer:
                     _begin(call for call in self.batches.all() if call.begun_at is not None)
                     continue
+                self.counters = answer.get("counters", self.counters)
                 if message := self.batches.back(answer["id"]):
                     self._answered(message, answer)
                 self._hand_over()

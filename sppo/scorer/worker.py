@@ -15,6 +15,7 @@ behind its length in four bytes:
                {"alive": true}  every ALIVE_S while something is in hand, if the scorer keeps time
                {"id": 1, "answers": [{"reply": [...]}]}  one for each request, each perhaps an error
                {"id": 1, "error": "...", "final": false}                                of the call
+               and with either {"counters": {"calls": 3}} of a scorer that counts
 
 What the scorer prints goes where this process prints: to the log of the role. `final` says that
 the error would come again for any completions. `where` is `import`, `options` or `setup`.
@@ -78,6 +79,10 @@ def _ready(loaded: Any) -> dict[str, Any]:
     }
 
 
+def _counted(loaded: Any) -> dict[str, Any]:
+    return {"counters": dict(loaded.counters())} if loaded.counters else {}
+
+
 def _failed(error: BaseException, file: str) -> dict[str, Any]:
     """What is said of a `setup` that failed: an error of ours says all itself."""
     from sppo.scorer import calls
@@ -119,7 +124,7 @@ def _serve(channel: socket.socket, loaded: Any) -> None:
             said.once(answer["error"])
         if os.getpid() != me:  # a fork that user code let run on
             os._exit(0)
-        _send(channel, {"id": message["id"], **answer})
+        _send(channel, {"id": message["id"], **answer, **_counted(loaded)})
     if loaded.close:
         _awaited(loaded.close())
 
@@ -222,7 +227,7 @@ class _Concurrent:
             answer = calls.explain(error, file)
             self._said.once(answer["error"])
         del self._tasks[message["id"]]
-        writer.write(_framed({"id": message["id"], **answer}))
+        writer.write(_framed({"id": message["id"], **answer, **_counted(self._loaded)}))
 
 
 async def _maybe(reply: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sppo.config import JudgeConfig
@@ -169,8 +169,3 @@ def unreadable(settings: JudgeConfig, answers: int, words: str) -> str:
         f"scorer.judge.model = {settings.model!r}: none of {answers} answers says {wanted}; the "
         f"last was {words!r}. Ask for it in scorer.judge.rubric, or take another model"
     )
-
-
-def counted(counts: Counts) -> dict[str, int]:
-    """For records and metrics."""
-    return asdict(counts)

@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,7 +25,7 @@ from sppo.scorer.judge.asking import Asker, Counts, unreadable
 from sppo.scorer.judge.endpoint import Endpoint
 from sppo.scorer.judge.patience import Patient
 from sppo.scorer.judge.prompts import Prompts
-from sppo.scorer.judge.store import Spent, Store, Verdict
+from sppo.scorer.judge.store import Store, Verdict
 from sppo.types import ScoreRequest
 
 Answer = Verdict | ScorerError
@@ -104,11 +105,9 @@ class LlmJudge:
         assert self._asker is not None
         return self._asker.counts
 
-    @property
-    def spent(self) -> Spent:
-        """What all processes with this cache have."""
-        assert self._store is not None
-        return self._store.spent()
+    def counters(self) -> dict[str, int]:
+        """The same, for the service's /metrics."""
+        return asdict(self.counts)
 
     async def first_wins(self, request: ScoreRequest, first: str, second: str) -> Answer:
         """Probability that `first`, shown first, is the better one, or why it cannot be had.

@@ -279,3 +279,19 @@ def spent(question: str, completions: Sequence[str], data: Mapping[str, Any]) ->
     from sppo.errors import ScorerRefused, ScorerSpent
 
     raise (ScorerSpent if "spent" in completions else ScorerRefused)("words of ours")
+
+
+class Counts:
+    """Counts its calls, and dies when it is told to."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def counters(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+    def score(self, request: Any) -> list[float]:
+        if "die" in request.completions:
+            os._exit(1)
+        self.calls += 1
+        return [1.0] * len(request.completions)

@@ -31,3 +31,10 @@ def test_groups_are_counted_and_timed() -> None:
     assert len(buckets) == len(BUCKETS_S) + 1
     types = [line.split()[2:] for line in lines if line.startswith("# TYPE")]
     assert ["sppo_scorer_group_seconds", "histogram"] in types
+
+
+def test_what_a_scorer_counts_itself_is_there_too() -> None:
+    lines = Meter(BusyClock()).text({"calls": 1234567.0, 'a"b': 2}).splitlines()
+    assert 'sppo_scorer_own_total{name="calls"} 1234567' in lines
+    assert 'sppo_scorer_own_total{name="a\\"b"} 2' in lines
+    assert "# TYPE sppo_scorer_own_total counter" in lines

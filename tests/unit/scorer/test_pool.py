@@ -310,3 +310,14 @@ def test_errors_of_ours_keep_their_kind_and_words() -> None:
     spent, refused = score("spent", request("spent"), request("x"))
     assert (type(spent), str(spent)) == (ScorerSpent, "words of ours")
     assert (type(refused), str(refused)) == (ScorerRefused, "words of ours")
+
+
+def test_what_a_scorer_counts_outlives_its_processes() -> None:
+    async def die_and_go_on(used: Pool) -> None:
+        assert used.counters() == {"calls": 2}
+        with pytest.raises(ScorerError, match="ended with exit code 1"):
+            await used.score(request("die"))
+        await used.score(request("c"))
+        assert used.counters() == {"calls": 3}
+
+    score("Counts", request("a"), request("b"), then=die_and_go_on)
