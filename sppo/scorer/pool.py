@@ -89,7 +89,7 @@ class Pool:
         """What the scorer counts itself, over all processes."""
         total = Counter(self._counted)
         for process in self._processes:
-            total.update(process.counters)  # type: ignore[arg-type]
+            total.update(process.counters)
         return dict(total)
 
     async def score(self, request: ScoreRequest, turn_s: float | None = None) -> Any:
