@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
 import threading
 from collections.abc import Mapping
@@ -93,7 +94,7 @@ class Store:
         if not rows:
             return None
         value, words = rows[0]
-        return Verdict(value=float("nan") if value is None else value, words=words)
+        return Verdict(value=value, words=words)
 
     def reserve(self) -> None:
         """Count one call that is about to be made. Raises ScorerSpent where a limit is reached."""
@@ -118,11 +119,14 @@ class Store:
         self._do([("UPDATE spent SET calls = calls - 1", ())])
 
     def keep(self, key: bytes, verdict: Verdict, *, prompt_tokens: int, answer_tokens: int) -> None:
-        """What a call has brought, and what it has used. Raises ScorerError."""
-        value = None if verdict.value != verdict.value else verdict.value
+        """What a call has brought, and what it has used. An answer that cannot be read is asked for
+        again: the judge may be mended. Raises ScorerError.
+        """
+        row = (key, verdict.value, verdict.words)
+        answer = ("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row)
         self._do(
             [
-                ("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, value, verdict.words)),
+                *([] if math.isnan(verdict.value) else [answer]),
                 (
                     "UPDATE spent SET prompt_tokens = prompt_tokens + ?, "
                     "answer_tokens = answer_tokens + ?",

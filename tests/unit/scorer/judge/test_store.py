@@ -25,9 +25,7 @@ def test_answers_and_spending_outlive_a_process(tmp_path: Path) -> None:
         store.close()
     store = Store(name)
     assert store.find(b"one") == ANSWER
-    found = store.find(b"none")
-    assert found is not None
-    assert math.isnan(found.value)
+    assert store.find(b"none") is None  # it could not be read
     assert (store.spent().calls, store.spent().prompt_tokens, store.spent().answer_tokens) == (
         2, 200, 4,
     )  # fmt: skip
