@@ -146,8 +146,14 @@ def based(text: str) -> tuple[str, int] | None:
 
 
 def sides(text: str) -> list[str]:
-    """What stands between signs of equality."""
-    return [part.strip() for part in _SIDES.split(text)]
+    """What stands between signs of equality; those below a sum or in other braces are none."""
+    parts, start, depth = [], 0, 0
+    for i, c in enumerate(text):
+        depth += (c in _OPEN) - (c in _CLOSE)
+        if c == "=" and depth <= 0 and _SIDES.match(text, i):
+            parts.append(text[start:i].strip())
+            start = i + 1
+    return [*parts, text[start:].strip()]
 
 
 def is_name(text: str) -> bool:

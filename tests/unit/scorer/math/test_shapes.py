@@ -40,5 +40,6 @@ def test_units_and_sides() -> None:
     assert shapes.without_unit("2m") == "2m"
     assert shapes.without_letter("5 m", "m") == "5"
     assert shapes.sides("a = b = 3") == ["a", "b", "3"]
+    assert shapes.sides(r"\sum_{k=1}^{3} k") == [r"\sum_{k=1}^{3} k"]
     assert shapes.is_name("f(x)")
     assert not shapes.is_name("2x")
