@@ -11,6 +11,7 @@ from sppo import config
 from sppo.config import RunConfig
 from sppo.scorer import rules
 from sppo.tasks import questions
+from sppo.tasks.order import Order
 from sppo.tasks.question import Questions
 from tests import published
 
@@ -51,3 +52,11 @@ def test_ultrafeedback_is_messages_without_an_answer() -> None:
     _, found = load("ultrafeedback", "held_out=2")
     assert (len(found.train) + len(found.held_out) + found.spare, found.left_out.bad) == (12, 0)
     assert all(len(q.messages) == 1 and "answer" not in q.data for q in found.train)
+
+
+def test_paper_mixes_the_prompts_of_its_three_iterations_in_equal_shares() -> None:
+    run, found = load("paper")
+    assert [len([q for q in found.train if q.origin == i]) for i in range(3)] == [14, 13, 13]
+    order = Order(found, run.seed)
+    assert len({order.question(i).text for i in range(60)}) == 40
+    assert found.train[0].messages == (("user", found.train[0].data["prompt"]),)

@@ -1,0 +1,70 @@
+"""The preset `paper` whole, with the small settings of README.md: three iterations over forty
+prompts, five completions of each compared by a small model in PairRM's format.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from examples.scorers import tiny_models
+
+from tests.integration.conftest import REPOSITORY, processes_below
+from tests.integration.test_end_to_end import CLI, MINUTES, records
+
+ITERATION, PROMPTS = 5, 40
+GROUPS = PROMPTS // ITERATION
+SMALL = {
+    "task.name": "jsonl:examples/data/prompts.jsonl",
+    "sampling.max_tokens": 16,
+    "learner.groups_per_step": GROUPS,
+    "learner.steps": 3 * ITERATION,
+    "learner.micro_batch_tokens": 1024,
+    "objective.iteration_steps": ITERATION,
+    "optimizer.warmup_steps": 1,
+    "optimizer.lr": 1e-4,
+    "scorer.options.device": "cpu",
+    "scorer.gpus": 0,
+    # README has neither of these: the test's model writes nonsense, and Transformers starts sooner
+    "generator.engine": "transformers",
+    "compute": "float32",
+}
+
+pytestmark = pytest.mark.timeout(6 * MINUTES)
+
+
+def test_the_paper_runs_three_iterations(small_model: str, tmp_path: Path) -> None:
+    run_dir, ranker = tmp_path / "run", tmp_path / "pairrm"
+    # Given a ranker with random weights
+    ranker.mkdir()
+    torch.manual_seed(0)
+    tiny_models.MODELS["pairrm"](ranker)
+    settings = SMALL | {"model.name": small_model, "scorer.options.model": str(ranker)}
+    # When the preset is run
+    done = subprocess.run(
+        [CLI, "up", "paper", "--run-dir", str(run_dir),
+         *(f"--set={key}={value}" for key, value in settings.items())],
+        capture_output=True, text=True, cwd=REPOSITORY, check=False,
+    )  # fmt: skip
+    # Then each iteration asks each prompt once, five completions of it
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = records(run_dir)
+    assert [line["step"] for line in lines] == list(range(1, 3 * ITERATION + 1))
+    assert f"{PROMPTS} rows: {PROMPTS} prompts to train; 0 held out" in done.stdout + done.stderr
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    assert summary["tickets"] | {"issued": 0} == summary["tickets"] | {"issued": 0, "twice": 0}
+    assert (summary["finished"], summary["restarts"]) == (True, {})
+    assert summary["tickets"]["trained"] == 3 * PROMPTS
+    # by preferences: the best and the worst of each are trained
+    for line in lines:
+        assert line["reward_mean"] is None
+        assert round(line["tokens"] / line["length_mean"]) <= 2 * GROUPS
+    # against the policy that the iteration began with, at temperature 1: it moves away from it,
+    # and begins anew
+    begun = [line["step"] for line in lines if line["delta_std"] is None]
+    assert begun == [1, 1 + ITERATION, 1 + 2 * ITERATION]
+    assert all(line["delta_std"] > 0 for line in lines if line["step"] not in begun)
+    assert processes_below(run_dir) == []
