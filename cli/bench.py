@@ -52,7 +52,7 @@ def objective(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the objective's five statements on policies of twelve arms, by exact expectations, in
+    """Show the objective's six statements on policies of twelve arms, by exact expectations, in
     about 10 seconds.
 
     With --train: run `up quickstart` with each objective for the same number of steps, and print
@@ -65,7 +65,7 @@ def objective(
 
 
 def _laboratory(out: Path | None, seed: int, as_json: bool) -> None:
-    """The five statements, with plots of them in `out`."""
+    """The six statements, with plots of them in `out`."""
     if out is None:
         raise ConfigError("--out: name a folder for the plots")
     out.mkdir(parents=True, exist_ok=True)

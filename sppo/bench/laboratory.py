@@ -1,7 +1,7 @@
 """Policies small enough to enumerate, for the laboratory of `sppo.bench.objective`.
 
 Shape suffixes: A arms (completions of one token), N completions of enumerated groups, G groups, K
-completions of a group.
+completions of a group, P orders of them.
 
 An exact expectation is an enumeration whose importance weights hold the probabilities: with
 behaviour log-probs chosen so that ρ = N · density, the mean of w · residual² over N enumerated
@@ -10,13 +10,15 @@ completions is their expectation under that density.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from sppo.kernels import sppo_loss
+from sppo.learner.objectives.targets import win_rates
 
 ARMS = 12
 ETA = 2.0
@@ -160,6 +162,39 @@ def random_game(k: int, generator: torch.Generator) -> Tensor:
     """Random win probabilities, intransitive in general."""
     upper_KK = torch.rand(k, k, dtype=torch.float64, generator=generator).triu(1)
     return upper_KK + (1 - upper_KK.T).tril(-1) + torch.eye(k, dtype=torch.float64) / 2
+
+
+def partial_errors(
+    matrix_KK: Tensor, asked: Sequence[tuple[int, int]], weight_K: Tensor | None = None, *,
+    naive: bool = False,
+) -> Tensor:  # fmt: skip
+    """[P, K] how far win rates are from those of the whole matrix where only these positions are
+    compared, in each of the P = K! orders of the completions. `naive` takes the mean over itself
+    and those it met.
+    """
+    k = len(matrix_KK)
+    order_PK = torch.tensor(list(itertools.permutations(range(k))))
+    hidden_KK = ~torch.eye(k, dtype=torch.bool)
+    for i, j in asked:
+        hidden_KK[i, j] = hidden_KK[j, i] = False
+    tables = [
+        matrix_KK[order_K][:, order_K].masked_fill(hidden_KK, torch.nan) for order_K in order_PK
+    ]
+    if naive:
+        found_N = torch.cat([table_KK.nanmean(1) for table_KK in tables])
+    else:
+        ids_N = torch.arange(len(order_PK)).repeat_interleave(k)
+        weight_N = None if weight_K is None else weight_K[order_PK].flatten()
+        found_N = win_rates(tables, ids_N, weight_N)
+    whole_K = win_rates([matrix_KK], torch.zeros(k, dtype=torch.int64), weight_K)
+    return torch.zeros_like(found_N.view_as(order_PK)).scatter(
+        1, order_PK, found_N.view_as(order_PK) - whole_K[order_PK]
+    )
+
+
+def largest_mean(error_PK: Tensor) -> float:
+    """The largest bias of a completion."""
+    return float(error_PK.mean(0).abs().max())
 
 
 def nash(game_33: Tensor) -> Tensor:

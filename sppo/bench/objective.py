@@ -1,4 +1,4 @@
-"""The five statements of docs/objective.md on policies small enough to enumerate.
+"""The six statements of docs/objective.md on policies small enough to enumerate.
 
 Shape suffixes: A arms (completions of one token), N completions of enumerated groups, G groups.
 
@@ -14,8 +14,21 @@ from functools import partial
 import torch
 
 from sppo.bench.checks import Finding, at_most
-from sppo.bench.laboratory import ARMS, ETA, Lab, flat, gap, minimise, nash, random_game, rms
+from sppo.bench.laboratory import (
+    ARMS,
+    ETA,
+    Lab,
+    flat,
+    gap,
+    largest_mean,
+    minimise,
+    nash,
+    partial_errors,
+    random_game,
+    rms,
+)
 from sppo.learner.objectives.targets import compute_targets, win_rates
+from sppo.scorer.comparisons import Compare, pairs
 
 GROUP_SIZES = (2, 4, 8, 16, 32, 64)
 DELAYS = (0, 1, 4)
@@ -258,10 +271,58 @@ def duality_gap(seed: int) -> Finding:
     )
 
 
+# 6 ------------------------------------------------------------------------------------------------
+def partial_comparisons(seed: int) -> Finding:
+    """Win rates of one group of six by each strategy, in all 720 orders of its completions: the
+    mean over whom each meets is exact.
+    """
+    lab, k = Lab(seed), 6
+    arms_K = torch.randperm(ARMS, generator=lab.generator)[:k]
+    strength_K = 3 * lab.score_A[arms_K]
+    games = {
+        "cycles": random_game(k, lab.generator),
+        "one scale": torch.sigmoid(strength_K[:, None] - strength_K),
+    }
+    weight_K = lab.ratio_A[arms_K]
+    comparisons: dict[str, list[int]] = {}
+    bias: dict[str, list[float]] = {}
+    spread: dict[str, list[float]] = {}
+    within: dict[str, list[float]] = {}
+    plans: dict[Compare, range] = {"circular": range(1, 4), "anchors": range(1, k)}
+    for compare, opponents in plans.items():
+        for few in opponents:
+            asked = pairs(compare, k, opponents=few, uid=f"{seed}")
+            comparisons.setdefault(compare, []).append(len(asked))
+            for game, matrix_KK in games.items():
+                error_PK = partial_errors(matrix_KK, asked)
+                bias.setdefault(f"{compare}, {game}", []).append(largest_mean(error_PK))
+                spread.setdefault(f"{compare}, {game}", []).append(rms(error_PK))
+                apart_PK = error_PK - error_PK.mean(1, keepdim=True)
+                within.setdefault(f"{compare}, {game}", []).append(rms(apart_PK))
+            for name, error_PK in (
+                ("unequal weights", partial_errors(games["cycles"], asked, weight_K)),
+                ("1/2 averaged in", partial_errors(games["cycles"], asked, naive=True)),
+            ):
+                bias.setdefault(f"{compare}, {name}", []).append(largest_mean(error_PK))
+    worst = max(max(bias[f"{compare}, {game}"]) for compare in comparisons for game in games)
+    return Finding(
+        check=at_most("partial_comparisons", worst, 1e-12, "of the mean of a win rate"),
+        statement="Over some opponents a win rate has the mean of the whole matrix, whatever their "
+        "number; its variance grows.",
+        series={
+            "comparisons": comparisons,
+            "bias": bias,
+            "standard deviation": spread,
+            "standard deviation within the group": within,
+        },
+    )
+
+
 EXPERIMENTS: dict[str, Callable[[int], Finding]] = {
     "fixed_point": fixed_point,
     "baseline_on_policy": baseline_on_policy,
     "weighted_partition": weighted_partition,
     "on_policy_gradient": on_policy_gradient,
     "duality_gap": duality_gap,
+    "partial_comparisons": partial_comparisons,
 }

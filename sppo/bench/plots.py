@@ -83,12 +83,27 @@ def _gap(axes: Axes, series: Mapping[str, Any]) -> None:
     axes.legend(fontsize=8)
 
 
+def _partial(axes: Axes, series: Mapping[str, Any]) -> None:
+    for name, spread in series["standard deviation"].items():
+        compare, _, game = name.partition(", ")
+        color = "C0" if compare == "circular" else "C1"
+        marker = "o" if game == "cycles" else "s"
+        asked = series["comparisons"][compare]
+        within = series["standard deviation within the group"][name]
+        axes.plot(asked, spread, f"-{marker}", color=color, label=name)
+        axes.plot(asked, within, f":{marker}", color=color, label=f"{name}, less the group's mean")
+    axes.set_xlabel("comparisons of a group of six (15 are all)")
+    axes.set_ylabel("standard deviation of a win rate")
+    axes.legend(fontsize=7)
+
+
 PLOTS: dict[str, Callable[[Axes, Mapping[str, Any]], None]] = {
     "fixed_point": _fixed_point,
     "baseline_on_policy": _baseline,
     "weighted_partition": _partition,
     "on_policy_gradient": _gradient,
     "duality_gap": _gap,
+    "partial_comparisons": _partial,
 }
 
 

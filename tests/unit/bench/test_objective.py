@@ -76,5 +76,20 @@ def test_the_average_of_self_play_nears_the_nash_mixture(answer: dict[str, Any])
     )
 
 
+def test_fewer_comparisons_add_variance_and_no_bias_unless_a_half_is_averaged_in(
+    answer: dict[str, Any],
+) -> None:
+    found = series(answer, "partial_comparisons")
+    assert found["comparisons"] == {"circular": [6, 12, 15], "anchors": [5, 9, 12, 14, 15]}
+    for name, spread in found["standard deviation"].items():
+        assert spread == sorted(spread, reverse=True)
+        assert spread[-1] < 1e-12 < 0.01 < spread[-2]
+        assert max(found["bias"][name]) < 1e-12
+    for compare in found["comparisons"]:
+        naive = found["bias"][f"{compare}, 1/2 averaged in"]
+        assert naive[0] > 0.01
+        assert naive == sorted(naive, reverse=True)
+
+
 def test_a_value_that_is_not_a_number_is_never_within_its_bar() -> None:
     assert not at_most("x", float("nan"), 1.0, "nats").ok
