@@ -59,12 +59,13 @@ def reference_of(text: str) -> str:
     return found.strip()
 
 
-def answer_of(text: str) -> str | None:
+def answer_of(text: str, *, cut: bool = False) -> str | None:
     """The answer that a completion gives, as it is written; None where it gives none.
 
     In this order: its last closed box, or last boxes where only `and`, `or` and commas stand
     between them; what stands behind `####`; `<answer>`; the sentence that says "answer is"; the
-    mathematics that ends its last line, or else the last number.
+    mathematics that ends its last line, or else the last number. Of a text that was `cut` off, what
+    stands at its very end is no answer, nor is a last number.
     """
     found = _boxes(text)
     if found is not None:
@@ -73,13 +74,15 @@ def answer_of(text: str) -> str | None:
         return _last_bare(text)
     text = text[-TAIL:]
     if "####" in text:
-        return _sentence(text.rpartition("####")[2].strip().partition("\n")[0])
+        line, ended, _ = text.rpartition("####")[2].lstrip().partition("\n")
+        return None if cut and not ended else _sentence(line.rstrip())
     if tags := _TAG.findall(text):
         return _sentence(tags[-1].strip())
     said = [found.end() for found in _SAYS.finditer(text)]
     if said and (rest := text[said[-1] :].strip()):
-        return _sentence(_first_sentence(rest))
-    return _at_the_end(text)
+        first = _first_sentence(rest)
+        return None if cut and first == rest else _sentence(first)
+    return None if cut else _at_the_end(text)
 
 
 def _boxes(text: str) -> str | None:

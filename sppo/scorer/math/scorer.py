@@ -46,7 +46,11 @@ class Math:
         Raises ValueError where the row has no reference.
         """
         reference = self.reference(request.data)
-        details = [self._detail(reference, text) for text in request.completions]
+        reasons = request.finish_reasons or [""] * len(request.completions)
+        details = [
+            self._detail(reference, text, cut=reason == "length")
+            for text, reason in zip(request.completions, reasons, strict=True)
+        ]
         rewards: Sequence[float] = [float(detail.pop("right")) for detail in details]
         return {"rewards": rewards, "details": details}
 
@@ -66,8 +70,8 @@ class Math:
         """End the process of math-verify."""
         self._child.close()
 
-    def _detail(self, reference: str, completion: str) -> dict[str, Any]:
-        answer = answer_of(completion)
+    def _detail(self, reference: str, completion: str, *, cut: bool) -> dict[str, Any]:
+        answer = answer_of(completion, cut=cut)
         if answer is None:
             return {"right": False, "answer": None, "why": "no answer found"}
         right, late = self._remembered(reference, answer)

@@ -52,3 +52,20 @@ def test_a_row_without_a_reference_is_refused(text: str) -> None:
 )
 def test_the_answer_of_a_completion(text: str, answer: str | None) -> None:
     assert answer_of(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("So 3 barrels cost 1 + 1 = 2", None),  # a step on the way
+        ("It is $x = 12$", None),
+        ("The answer is 12", None),  # of 120, perhaps
+        ("#### 12", None),
+        ("The answer is 12. To check this, we", "12"),
+        ("#### 12\nTo check", "12"),
+        ("\\boxed{12} and then", "12"),
+        ("<answer>12</answer>", "12"),
+    ],
+)
+def test_the_end_of_a_completion_that_was_cut_is_no_answer(text: str, answer: str | None) -> None:
+    assert answer_of(text, cut=True) == answer
