@@ -33,6 +33,14 @@ def test_formats_of_gsm8k_and_math() -> None:
     assert rewards(0.5, "1/2") == [1]
 
 
+def test_a_step_at_which_a_completion_was_cut_is_no_answer() -> None:
+    request = ScoreRequest(
+        uid="1", question="", completions=["So it is 7", "So it is 7", "\\boxed{7} So"],
+        data={"answer": "7"}, finish_reasons=["stop", "length", "length"],
+    )  # fmt: skip
+    assert Math().score(request)["rewards"] == [1, 0, 1]
+
+
 def test_details_say_what_was_read() -> None:
     request = ScoreRequest(
         uid="1", question="", completions=["It is 7.", "Hm.\n?"], data={"x": "7"}
