@@ -36,11 +36,11 @@ def kept_for_us(log: Path, words: TextIO | None = None) -> Iterator[TextIO]:
     """Inside, all that this process and its children print goes to `log`; yields the terminal, for
     our own words: where `words` would go, else standard output.
     """
-    words = words or sys.stdout
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]
-    terminal = os.fdopen(os.dup(words.fileno()), "w", encoding=words.encoding, errors="replace")
+    number, encoding = (words.fileno(), words.encoding) if words else (1, sys.stdout.encoding)
+    terminal = os.fdopen(os.dup(number), "w", encoding=encoding, errors="replace")
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,12 @@ def test_no_interpreter_that_suits_is_said(clone: Clone) -> None:
     done = clone.make("PYTHON=no-such-python")
     assert done.returncode != 0
     assert "no Python 3.11 or 3.12 (no-such-python tried)" in done.stderr
+
+
+def test_a_wheel_holds_every_package() -> None:
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = set(settings["tool"]["setuptools"]["packages"]) - {"sppo_cli"}
+    folders = {
+        path.parent.relative_to(REPOSITORY) for path in (REPOSITORY / "sppo").rglob("__init__.py")
+    }
+    assert listed == {".".join(folder.parts) for folder in folders}

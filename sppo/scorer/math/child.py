@@ -9,7 +9,6 @@ CPU time, so that no reward depends on what else the machine does; what does not
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -21,12 +20,13 @@ import sys
 import time
 from functools import cache
 
+from sppo import stop
+
 MEMORY = 2 << 30
 """Bytes of address space beyond what the process has when it is forked."""
 MOST = 1 << 16
 PATIENCE = 10
 _LOOK_S = 0.05
-_PR_SET_PDEATHSIG = 1
 
 
 class Child:
@@ -120,7 +120,7 @@ def _cpu_s(pid: int) -> float:
 
 def _serve(channel: socket.socket, parent: int) -> None:
     """In the child: answer until the other side closes."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    stop.end_with_parent()
     if os.getppid() != parent:
         return
     with open("/proc/self/statm", encoding="ascii") as file:
