@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from enum import Enum
 from typing import Annotated, Any, Union, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -64,6 +65,20 @@ def deep_table(value: Any, where: str = "") -> Any:
     elif where:
         plain_table({where: value})
     return value
+
+
+def http_url(value: str, *, secret: str) -> str:
+    """An address without a slash at its end, or nothing. Raises ValueError for anything else;
+    `secret` says where credentials belong.
+    """
+    if value and not value.startswith(("http://", "https://")):
+        raise ValueError("must start with http:// or https://")
+    if "@" in value:
+        raise ValueError(f"carries credentials; give {secret}")
+    if value and not urlsplit(value).hostname:
+        raise ValueError("names no host")
+    urlsplit(value).port  # noqa: B018 - raises ValueError for one that is no number or too large
+    return value.rstrip("/")
 
 
 def _is_number(kind: Any) -> bool:

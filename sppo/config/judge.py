@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from sppo.config.fields import FREE, Coefficient, Count, Positive, Processes, Seconds, Settings
+from sppo.config.fields import (
+    FREE,
+    Coefficient,
+    Count,
+    Positive,
+    Processes,
+    Seconds,
+    Settings,
+    http_url,
+)
 
 PairMode = Literal["all", "circular", "anchors", "reference"]
 
@@ -71,14 +79,7 @@ class JudgeConfig(Settings):
     @field_validator("url")
     @classmethod
     def _http(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https://")
-        if "@" in value:
-            raise ValueError("carries credentials; give the key as SPPO_SCORER__JUDGE__API_KEY")
-        if value and not urlsplit(value).hostname:
-            raise ValueError("names no host")
-        urlsplit(value).port  # noqa: B018 - raises ValueError for one that is no number or too large
-        return value.rstrip("/")
+        return http_url(value, secret="the key as SPPO_SCORER__JUDGE__API_KEY")
 
     @model_validator(mode="after")
     def _fits(self) -> JudgeConfig:

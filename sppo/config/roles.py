@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -20,6 +19,7 @@ from sppo.config.fields import (
     Settings,
     Threads,
     deep_table,
+    http_url,
 )
 from sppo.config.judge import JudgeConfig
 
@@ -135,14 +135,7 @@ class ScorerConfig(Settings):
     @field_validator("url")
     @classmethod
     def _http(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https://")
-        if "@" in value:
-            raise ValueError("carries credentials; give the token as SPPO_SCORER__TOKEN")
-        if value and not urlsplit(value).hostname:
-            raise ValueError("names no host")
-        urlsplit(value).port  # noqa: B018 - raises ValueError for one that is no number or too large
-        return value.rstrip("/")
+        return http_url(value, secret="the token as SPPO_SCORER__TOKEN")
 
 
 class WeightsConfig(Settings):
