@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -40,6 +40,17 @@ with stop.kept_from_children():
 assert child.wait() == 0
 print(*seen)
 """
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_ignored() -> Iterator[None]:
+    """Also where these tests run behind `nohup`, or in the background of a script."""
+    ignored = [s for s in stop.SIGNALS if signal.getsignal(s) == signal.SIG_IGN]
+    for each in ignored:
+        signal.signal(each, signal.SIG_DFL)
+    yield
+    for each in ignored:
+        signal.signal(each, signal.SIG_IGN)
 
 
 def run(script: str, before: Callable[[], object] | None = None) -> list[str]:
