@@ -45,6 +45,7 @@ SCORERS: dict[str, Rule | str] = {
     "reward-model": "sppo.scorer.reward_model:RewardModel",
     "pairwise-model": "sppo.scorer.pairwise_model:PairwiseModel",
     "math": "sppo.scorer.math.scorer:Math",
+    "code": "sppo.scorer.code.scorer:Code",
     "llm-judge": "sppo.scorer.judge.scorer:LlmJudge",
     "compose": "sppo.scorer.compose:Compose",
 }

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 from sppo.config import ScorerConfig
+from sppo.scorer.code import cases
 from sppo.scorer.math.extract import reference_of
 from sppo.scorer.numbers import box, number, stated
 from sppo.tasks.rows import kind
@@ -103,7 +104,12 @@ def readable(scorer: ScorerConfig) -> Callable[[Mapping[str, Any]], None] | None
     """What raises ValueError for a row whose answer the run's rule cannot read; None for other
     scorers, which read what they like.
     """
-    reader = None if scorer.url else _READERS.get(scorer.name)
+    if scorer.url:
+        return None
+    if scorer.name == "code":
+        tests = str(scorer.options.get("tests", cases.COLUMN))
+        return lambda data: _told(scorer, lambda: cases.read(data, tests))
+    reader = _READERS.get(scorer.name)
     column = scorer.options.get("answer", "answer")
     if reader is None:
         return None
@@ -114,12 +120,17 @@ def readable(scorer: ScorerConfig) -> Callable[[Mapping[str, Any]], None] | None
                 f"scorer.name = {scorer.name!r} needs an answer, and there is no column "
                 f"{column!r} (task.answer names another); there are {', '.join(data)}"
             )
-        try:
-            reader({**data, "answer": data[column]})
-        except ValueError as error:
-            raise ValueError(f"scorer.name = {scorer.name!r}: {error}") from error
+        _told(scorer, lambda: reader({**data, "answer": data[column]}))
 
     return read
+
+
+def _told(scorer: ScorerConfig, read: Callable[[], object]) -> None:
+    """Read, and name the scorer that could not."""
+    try:
+        read()
+    except ValueError as error:
+        raise ValueError(f"scorer.name = {scorer.name!r}: {error}") from error
 
 
 def _number(data: Mapping[str, Any]) -> Fraction:
