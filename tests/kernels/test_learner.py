@@ -4,6 +4,7 @@ torch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,14 @@ from sppo.types import Version
 from tests import makers
 
 DEVICE = torch.get_default_device().type
+
+
+@pytest.fixture(autouse=True)
+def places_are_named() -> Iterator[None]:
+    """The learner names the device of what it makes: none is given by default."""
+    torch.set_default_device("cpu")
+    yield
+    torch.set_default_device(DEVICE)
 
 
 @pytest.mark.parametrize("target", ["centered", "softmean"])

@@ -213,10 +213,10 @@ def test_a_temperature_that_is_not_above_0_turns_its_token_to_nan() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU to wait for")
 def test_nothing_waits_for_the_gpu() -> None:
+    data = head(40, 64, 320, torch.bfloat16)
     for mode in ("default", "error"):  # once to compile
         torch.cuda.set_sync_debug_mode(mode)
         try:
-            data = head(40, 64, 320, torch.bfloat16)
             hidden_TH, weight_VH = (
                 data["hidden_TH"].requires_grad_(),
                 data["weight_VH"].requires_grad_(),

@@ -16,8 +16,9 @@ def logits_forward_kernel(
     logits, target, temperature, logprob_T, entropy_T, lse_T, vocabulary, stride, ignore_index,
     SOFTCAP: tl.constexpr, HAS_ENTROPY: tl.constexpr, K: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """One token, K × N columns at a time. Each of N lanes keeps its own maximum, Σ e and Σ e·(z −
-    maximum); they meet at the end.
+    """One token, K × N columns at a time. Each of N lanes keeps its own maximum, Σ e and Σ e·log e;
+    they meet at the end. The maximum is subtracted before the scale is applied: a product that is
+    rounded here and fused into a subtraction there would leave an error of the offset's size.
     """
     row = tl.program_id(0).to(tl.int64)
     y = tl.load(target + row)
@@ -40,14 +41,15 @@ def logits_forward_kernel(
             logits, start, vocabulary, top, total, weighted, scale, SOFTCAP, HAS_ENTROPY, True, 1, N
         )
     highest = tl.max(top, 0)
-    shift = top - highest
+    shift = (top - highest) * scale
     decay = tl.exp2(shift)
     whole = tl.where(keep, tl.sum(total * decay, 0), 1.0)
     nothing = highest <= LOWEST  # all logits −inf
     log_total = tl.where(keep & (nothing | ~known), float("nan"), tl.log2(whole))
-    picked, _ = _scaled(tl.load(logits + y, mask=known & keep, other=0.0), scale, SOFTCAP)
-    tl.store(logprob_T + row, tl.where(keep, ((picked - highest) - log_total) * LN2, 0.0))
-    tl.store(lse_T + row, tl.where(keep, (highest + log_total) * LN2, 0.0))
+    picked, _ = _capped(tl.load(logits + y, mask=known & keep, other=0.0), SOFTCAP)
+    logprob = ((picked - highest) * scale - log_total) * LN2
+    tl.store(logprob_T + row, tl.where(keep, logprob, 0.0))
+    tl.store(lse_T + row, tl.where(keep, (highest * scale + log_total) * LN2, 0.0))
     if HAS_ENTROPY:
         mean = tl.sum(decay * (weighted + total * shift), 0) / whole
         tl.store(entropy_T + row, tl.where(keep, (log_total - mean) * LN2, 0.0))
@@ -66,16 +68,17 @@ def _absorb(
         if MASKED
         else tl.load(logits + columns)
     )
-    z, _ = _scaled(raw, scale, SOFTCAP)
+    z, _ = _capped(raw, SOFTCAP)
     z = tl.maximum(z, LOWEST, propagate_nan=tl.PropagateNan.ALL)
     if MASKED:
         z = tl.where(columns < vocabulary, z, 2.0 * LOWEST)  # below every maximum: e = 0
     new_top = tl.maximum(top, tl.max(z, 0))
-    decay = tl.exp2(top - new_top)
-    z -= new_top[None, :]
+    shift = (top - new_top) * scale
+    decay = tl.exp2(shift)
+    z = (z - new_top[None, :]) * scale
     e = tl.exp2(z)
     if HAS_ENTROPY:
-        weighted = decay * (weighted + total * (top - new_top)) + tl.sum(e * z, 0)
+        weighted = decay * (weighted + total * shift) + tl.sum(e * z, 0)
     return new_top, total * decay + tl.sum(e, 0), weighted
 
 
@@ -95,7 +98,8 @@ def logits_gradient_kernel(
     keep = y != ignore_index
     inverse = 1.0 / tl.load(temperature + row)
     raw = tl.load(logits + row * stride + columns, mask=inside & keep, other=0.0)
-    z, slope = _scaled(raw, inverse * LOG2E, SOFTCAP)
+    z, slope = _capped(raw, SOFTCAP)
+    z *= inverse * LOG2E
     lse = tl.where(keep, tl.load(lse_T + row) * LOG2E, -LOWEST)  # p = 0 where ignored
     z = tl.maximum(z, LOWEST, propagate_nan=tl.PropagateNan.ALL) - lse
     grad = tl.where(keep, tl.load(grad_T + row) * inverse, 0.0)
@@ -117,8 +121,8 @@ def logits_gradient_kernel(
 
 
 @triton.jit
-def _scaled(raw, scale, SOFTCAP: tl.constexpr):
-    """Logits in units of log 2, and the slope of the soft cap."""
+def _capped(raw, SOFTCAP: tl.constexpr):
+    """Logits under the soft cap, and its slope."""
     z = raw.to(tl.float32)
     slope = 1.0
     if SOFTCAP is not None:
@@ -127,4 +131,4 @@ def _scaled(raw, scale, SOFTCAP: tl.constexpr):
         )  # tanh(z / SOFTCAP), to about 1e-7
         slope = 1.0 - z * z
         z *= SOFTCAP
-    return z * scale, slope
+    return z, slope
