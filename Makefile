@@ -28,7 +28,7 @@ faults: setup
 test-faults: setup
 	FAULTS=long $(BIN)/python -m pytest tests/faults
 
-# The unit tests mostly compute in one process, so the checkers run beside them.
+# Unit tests run in as many processes as there are cores, of one thread each; the checkers run beside them.
 check: setup
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line checkers test-unit
 
@@ -45,11 +45,11 @@ imports: setup
 	$(BIN)/lint-imports
 
 test-unit: setup
-	$(BIN)/python -m pytest tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --numprocesses=auto --maxprocesses=4
 
 # The Triton kernels without a GPU: right in the interpreter, and lean when compiled for three architectures.
 test-kernels: setup
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels --numprocesses=auto --maxprocesses=4
 	$(BIN)/python -m pytest tests/kernels
 
 setup: $(STAMP)

@@ -176,7 +176,8 @@ def _queued_s(pid: int) -> float:
     waited = 0
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            waited = max(waited, int((thread / "schedstat").read_text().split()[1]))
+            counted = (thread / "schedstat").read_text(encoding="utf-8")
+            waited = max(waited, int(counted.split()[1]))
     return waited / 1e9
 
 

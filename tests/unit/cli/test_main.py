@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -169,18 +169,24 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     assert all(word in error for word in words), error
 
 
+LIBRARIES = "import typer.rich_utils, rich.console, pydantic_settings"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["up", "quickstart", "--set", "optimizer.lr=0"]])
-def test_help_and_a_configuration_error_answer_within_0_7_s(
-    arguments: list[str], tmp_path: Path
+def test_help_and_a_configuration_error_cost_little_more_than_the_libraries(
+    arguments: list[str],
 ) -> None:
-    # The best of several: what is meant is the program, not what else the machine does.
-    assert min(seconds(arguments, tmp_path) for _ in range(8)) < 0.7
+    # 0.6 s where those libraries take 0.3 s. Processor time, and the least of several: what is
+    # meant is the program, not what else the machine does.
+    bare = min(seconds(sys.executable, "-c", LIBRARIES) for _ in range(4))
+    assert min(seconds(CLI, *arguments) for _ in range(4)) < 2.5 * bare
 
 
-def seconds(arguments: list[str], cwd: Path) -> float:
-    started = time.monotonic()
-    call(*arguments, cwd=cwd)
-    return time.monotonic() - started
+def seconds(*command: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, capture_output=True, timeout=60, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
 
 
 @pytest.mark.parametrize(
