@@ -8,7 +8,7 @@ from sppo.config.broker import BrokerConfig, is_loopback
 from sppo.config.data import ModelConfig, SamplingConfig, TaskConfig
 from sppo.config.dump import identity, to_json, to_toml, with_secrets
 from sppo.config.judge import JudgeConfig
-from sppo.config.learner import LearnerConfig, OptimizerConfig
+from sppo.config.learner import AdapterConfig, LearnerConfig, OptimizerConfig
 from sppo.config.load import from_json, load, origins
 from sppo.config.names import RESUME_MAY_CHANGE, ROLES_MAY_DIFFER, SECRETS, setting
 from sppo.config.objective import ObjectiveConfig
@@ -29,6 +29,7 @@ __all__ = [
     "RESUME_MAY_CHANGE",
     "ROLES_MAY_DIFFER",
     "SECRETS",
+    "AdapterConfig",
     "BrokerConfig",
     "EvalConfig",
     "GeneratorConfig",

@@ -1,16 +1,19 @@
-"""[optimizer] and [learner]: how a step is taken, and what the learner runs on."""
+"""[adapter], [optimizer] and [learner]: what is trained, how a step is taken, and what the learner
+runs on.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from sppo.config.fields import (
     FREE,
     PER_ROLE,
     Coefficient,
     Count,
+    Name,
     Positive,
     Processes,
     Scale,
@@ -18,6 +21,28 @@ from sppo.config.fields import (
     Settings,
     Threads,
 )
+
+
+def _layers(value: Any) -> Any:
+    """`all-linear`, or a tuple of names. Raises ValueError."""
+    if value == "all-linear":
+        return value
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError("must be 'all-linear', or a list of names such as ['q_proj', 'v_proj']")
+    return tuple(value)
+
+
+class AdapterConfig(Settings):
+    rank: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Rank of adapters (LoRA) that are trained in the place of the whole model, which stays as it
+    is, in `compute`; 0 trains the whole model. docs/operations.md.
+    """
+    alpha: Scale = 32.0
+    """What adapters add is multiplied by `alpha` / `rank`."""
+    layers: Annotated[str | tuple[Name, ...], BeforeValidator(_layers)] = "all-linear"
+    """Linear layers that get an adapter, by the ends of their names such as `q_proj`; `all-linear`:
+    all but the head.
+    """
 
 
 class OptimizerConfig(Settings):
@@ -44,6 +69,10 @@ class OptimizerConfig(Settings):
     """Weight decay: decoupled in AdamW, added to the gradient in RMSprop."""
     max_grad_norm: Scale = 1.0
     """Gradients are clipped to this global norm."""
+    offload: Annotated[bool, FREE] = False
+    """Keep the moments in host memory between steps: 8 bytes of a GPU's memory less for each
+    trained parameter (4 with `rmsprop`), for as many to and fro over PCIe in each step.
+    """
     max_skipped: Annotated[Positive, FREE] = 3
     """Optimizer steps in a row that may be skipped because they are not finite; then the run
     ends.

@@ -11,7 +11,7 @@ from sppo.config import checks
 from sppo.config.broker import BrokerConfig, is_loopback
 from sppo.config.data import ModelConfig, SamplingConfig, TaskConfig
 from sppo.config.fields import ON_RESUME, Settings
-from sppo.config.learner import LearnerConfig, OptimizerConfig
+from sppo.config.learner import AdapterConfig, LearnerConfig, OptimizerConfig
 from sppo.config.objective import ObjectiveConfig
 from sppo.config.roles import (
     EvalConfig,
@@ -42,6 +42,7 @@ class RunConfig(Settings):
     task: TaskConfig = TaskConfig()
     sampling: SamplingConfig = SamplingConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    adapter: AdapterConfig = AdapterConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     learner: LearnerConfig = LearnerConfig()
     generator: GeneratorConfig = GeneratorConfig()

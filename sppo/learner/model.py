@@ -1,7 +1,9 @@
 """The policy on the learner's side: float32 master weights, log-probs of completions, weights out.
 
-Snapshots are copies of the computing weights: the anchor of `objective.anchor = "iteration"`, the
-reference of a KL term, the weights of an evaluation until parity was measured at them.
+What is trained is the whole model, or adapters beside it (`sppo.learner.adapters`), which then are
+all that has master weights, is kept in snapshots and goes into checkpoints. Snapshots are copies of
+the computing weights: the anchor of `objective.anchor = "iteration"`, the reference of a KL term,
+the weights of an evaluation until parity was measured at them.
 
 Shape suffixes: T completion tokens of a micro-batch.
 """
@@ -25,7 +27,8 @@ from sppo.config import RunConfig
 from sppo.errors import ConfigError
 from sppo.families import Family
 from sppo.kernels import Backend, Head, linear_logprob, pick_backend
-from sppo.learner import masks
+from sppo.learner import adapters, masks
+from sppo.learner.adapters import Adapters
 from sppo.learner.batching import MicroBatch
 from sppo.learner.layers import decoder_layers, recompute
 from sppo.learner.ranks import Solo
@@ -80,12 +83,15 @@ class Policy:
 
     def __init__(
         self, path: str, *, device: str, logprobs: Logprobs, compute: torch.dtype,
-        recomputed: bool = False, on_forward: Callable[[], None] = lambda: None,
+        recomputed: bool = False, adapted: Adapters | None = None,
+        on_forward: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         """Load from a folder in Hugging Face format; `on_forward` is called after each micro-batch.
-        With `recomputed` its layers are computed again in the backward pass.
+        With `recomputed` its layers are computed again in the backward pass; with `adapted` these
+        adapters alone are trained.
 
-        Raises ConfigError for a model of a family that is not computed exactly (`sppo.families`).
+        Raises ConfigError for a model of a family that is not computed exactly (`sppo.families`),
+        and for adapters on layers that it has not.
         """
         from transformers import AutoModelForCausalLM
 
@@ -106,15 +112,21 @@ class Policy:
         self.base_dtype = stored_dtype(path)
         self._compute = compute
         self._snapshots: dict[Snapshot, dict[str, Tensor]] = {}
-        own = dict(self.module.named_parameters())
+        self._adapted = adapted is not None
+        if adapted:
+            adapters.inject(self.module, adapted, path)
+            for name, value in adapters.initial(self.module, adapted):
+                self.module.get_parameter(name).data.copy_(value)
+        self._own = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
         if compute is torch.float32:
-            self.master = own
+            self.master = self._own
         else:
             self.master = {
                 name: nn.Parameter(p.detach().to(torch.float32, copy=True))
-                for name, p in own.items()
+                for name, p in self._own.items()
             }
-            for name, parameter in own.items():
+            for name, parameter in self._own.items():
+                parameter.data = parameter.data.to(compute)
                 parameter.register_post_accumulate_grad_hook(self._collect(name))
 
     def _collect(self, name: str) -> Any:
@@ -151,21 +163,29 @@ class Policy:
     @torch.no_grad()
     def refresh(self) -> None:
         """Round the master weights into the computing ones, where these are others."""
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in self._own.items():
             if parameter is not self.master[name]:
                 parameter.copy_(self.master[name])
 
     def weights(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
-        """(name, computing weights) as the model's files name and lay them out, tied ones once:
-        what generators get.
+        """(name, computing weights) as the model's files name and lay them out, tied ones once and
+        adapters merged: what generators get.
         """
-        return names.as_stored(self.module, self.kept(snapshot))
+        return names.as_stored(self.module, self._merged(dict(self.kept(snapshot)), self._compute))
+
+    def _merged(
+        self, trained: dict[str, Tensor], dtype: torch.dtype
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The whole model in `dtype`, one weight at a time, with these values of what is
+        trained.
+        """
+        return adapters.merged(self.module, lambda n, p: trained.get(n, p).detach(), dtype)
 
     def kept(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
-        """(name, computing weights) by the model's own parameters, as `keep` reads them from a
-        file.
+        """(name, computing weights) of what is trained, by the model's own parameters, as `keep`
+        reads them from a file.
         """
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in self._own.items():
             yield name, parameter.detach() if snapshot is None else self._snapshots[snapshot][name]
 
     def masters(self) -> Iterator[tuple[str, Tensor]]:
@@ -207,26 +227,34 @@ class Policy:
 
     @contextmanager
     def _holding(self, weights: dict[str, Tensor]) -> Iterator[None]:
-        """Other weights in the model's place, of any dtype; its own stay untouched meanwhile."""
-        own = {name: parameter.data for name, parameter in self.module.named_parameters()}
-        for name, parameter in self.module.named_parameters():
+        """Other weights in the place of those that are trained; these stay untouched meanwhile."""
+        own = {name: parameter.data for name, parameter in self._own.items()}
+        for name, parameter in self._own.items():
             parameter.data = weights[name]
         try:
             yield
         finally:
-            for name, parameter in self.module.named_parameters():
+            for name, parameter in self._own.items():
                 parameter.data = own[name]
 
     def export(self, folder: Path, dtype: torch.dtype) -> None:
-        """Write the weights in `dtype` as a Hugging Face folder, but for its tokenizer."""
+        """Write the weights in `dtype` as a Hugging Face folder, but for its tokenizer; adapters
+        merged, and by themselves in its folder `adapter`. They are put together in host memory.
+        """
         from transformers import GenerationConfig
 
         self.module.generation_config = (
             GenerationConfig()
         )  # written, it may be refused; the model's own file follows
-        with self._holding({name: p.detach().to(dtype) for name, p in self.master.items()}):
-            self.module.save_pretrained(str(folder))
+        weights = {n: w.cpu() for n, w in self._merged(dict(self.masters()), dtype)}
+        state = self.module.state_dict()
+        buffers = {name: state[name] for name, _ in self.module.named_buffers() if name in state}
+        self.module.save_pretrained(str(folder), state_dict=weights | buffers)
+        self.module.config.dtype = dtype  # `save_pretrained` wrote that of the computing weights
+        self.module.config.save_pretrained(str(folder))
         models.copy_generation_config(self._path, folder)
+        if self._adapted:
+            adapters.save(self.module, self.masters(), folder / adapters.FOLDER, self._path)
 
 
 def export_dtype(config: RunConfig, policy: Any) -> str:

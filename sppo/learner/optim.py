@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sppo.config import OptimizerConfig, RunConfig
 from sppo.errors import ConfigError
+from sppo.learner import offload
 from sppo.learner.ranks import Ranks, Solo
 from sppo.learner.rows import fill, local, whole
 
@@ -105,7 +106,10 @@ class Optimizer:
         if not math.isfinite(norm):  # the same on every rank
             return self.skip(n, f"the gradient norm is {norm}", norm)
         self._begin(n)
-        self.inner.step()
+        if self._config.offload:
+            offload.step(self.inner)
+        else:
+            self.inner.step()
         self.inner.zero_grad(set_to_none=True)
         return Update(norm=norm, clipped=norm > self._config.max_grad_norm)
 
@@ -166,4 +170,8 @@ class Optimizer:
                 for key in self._kind.moments:
                     state[key] = torch.zeros_like(parameter)
                     fill(state[key], tensors.get_slice(f"{key}.{name}"), self._team)
-                self.inner.state[parameter] = state
+                self.inner.state[parameter] = self._kept(state)
+
+    def _kept(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The memory of one parameter where it is kept between steps."""
+        return offload.parked(state) if self._config.offload else state

@@ -11,6 +11,7 @@ import torch
 
 from sppo import compute, models
 from sppo.config import RunConfig, cpu_threads
+from sppo.learner.adapters import Adapters
 from sppo.learner.groups import Groups
 from sppo.learner.model import Logprobs, Policy, check_device
 from sppo.learner.optim import Optimizer
@@ -49,6 +50,7 @@ def _policy(
         "logprobs": Logprobs.of(config, device),
         "compute": compute.dtype(config),
         "recomputed": recomputed(config, device),
+        "adapted": Adapters.of(config),
         "on_forward": on_forward,
     }
     log.info("computing in %s", config.compute)

@@ -1,5 +1,5 @@
 """The policy in shards (FSDP2): every rank keeps its rows of each float32 master weight, gradient
-and moment.
+and moment, and of each frozen weight where adapters are trained.
 
 Whole weights exist in the computing dtype, for one decoder layer at a time and, from forward to
 backward, for the root (embedding, last norm, head). Every method is called by all ranks at the same
@@ -24,6 +24,8 @@ from torch.distributed.tensor import DTensor, Shard
 
 from sppo import families, models
 from sppo.errors import ConfigError
+from sppo.learner import adapters
+from sppo.learner.adapters import Adapters
 from sppo.learner.batching import MicroBatch
 from sppo.learner.layers import decoder_layers, recompute
 from sppo.learner.model import (
@@ -45,11 +47,13 @@ class ShardedPolicy:
 
     def __init__(
         self, path: str, team: Ranks, *, device: str, logprobs: Logprobs, compute: torch.dtype,
-        recomputed: bool = False, on_forward: Callable[[], None] = lambda: None,
+        recomputed: bool = False, adapted: Adapters | None = None,
+        on_forward: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         """Each rank reads its own rows of the weights; no rank holds the whole model.
 
-        Raises ConfigError for a model without a linear head or without a list of decoder layers.
+        Raises ConfigError for a model without a linear head or without a list of decoder layers,
+        and for adapters on layers that it has not.
         """
         self.device = device
         self._path = path
@@ -60,6 +64,10 @@ class ShardedPolicy:
         self.family = families.read(path)
         self._module = skeleton(families.read_config(path), self.family)
         check_head(self._module, path)
+        if adapted:
+            adapters.inject(self._module, adapted, path)
+            for p in self._module.parameters():
+                p.data = p.data if p.requires_grad else p.data.to(compute)
         self._scorer: Any = _Scorer(self._module, logprobs)
         dtypes = MixedPrecisionPolicy(
             param_dtype=None if compute is torch.float32 else compute, reduce_dtype=torch.float32,
@@ -78,10 +86,14 @@ class ShardedPolicy:
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sum
         _materialise(self._scorer, team, device)
-        self.master: dict[str, Any] = dict(self._module.named_parameters())
-        """The shards by Hugging Face's name, float32; tied ones once."""
+        parameters: dict[str, Any] = dict(self._module.named_parameters())
+        self.master = {name: p for name, p in parameters.items() if p.requires_grad}
+        """The shards of what is trained by Hugging Face's name, float32; tied ones once."""
         self._snapshots: dict[Snapshot, dict[str, Tensor]] = {}
-        self._read(sorted(Path(path).glob("*.safetensors")))
+        self._read(sorted(Path(path).glob("*.safetensors")), adapters.stored(parameters))
+        self._adapted = adapted is not None
+        for name, value in adapters.initial(self._module, adapted) if adapted else ():
+            fill(self.master[name], value, team)
 
     @property
     def vocabulary(self) -> int:
@@ -143,19 +155,25 @@ class ShardedPolicy:
         """See `Policy.drop`."""
         del self._snapshots[snapshot]
 
-    @torch.no_grad()
     def weights(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
-        """See `Policy.weights`; one whole weight at a time. Must be exhausted."""
-        for name, p in self.master.items():
-            shard = (
-                local(p).to(self._compute)
-                if snapshot is None
-                else self._snapshots[snapshot][name].to(self.device)
-            )
-            yield name, whole(_like(p, shard, self._team))
+        """See `Policy.weights`; one whole weight at a time, and named as in the files, or the model
+        was refused. Must be exhausted.
+        """
+        return adapters.merged(
+            self._module, lambda name, p: self._computing(name, p, snapshot), self._compute
+        )
 
-    kept = weights
-    """See `Policy.kept`: parameters are named as in the files, or the model was refused."""
+    @torch.no_grad()
+    def kept(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
+        """See `Policy.kept`; one whole weight at a time. Must be exhausted."""
+        for name, p in self.master.items():
+            yield name, self._computing(name, p, snapshot)
+
+    def _computing(self, name: str, p: Any, snapshot: Snapshot | None) -> Tensor:
+        """A whole weight in the computing dtype, from all ranks."""
+        kept = {} if snapshot is None else self._snapshots[snapshot]
+        shard = kept.get(name, local(p).detach()).to(self.device, self._compute)
+        return whole(_like(p, shard, self._team))
 
     @torch.no_grad()
     def masters(self) -> Iterator[tuple[str, Tensor]]:
@@ -166,26 +184,31 @@ class ShardedPolicy:
 
     def load(self, file: Path) -> None:
         """See `Policy.load`; written by any number of ranks."""
-        self._read([file])
+        self._read([file], self.master)
         self.refresh()
 
     def export(self, folder: Path, dtype: torch.dtype) -> None:
         """See `Policy.export`; rank 0 writes."""
-        tensors = {name: w.to(dtype).contiguous() for name, w in self.masters()}
-        if self._team.rank:
+        first = self._team.rank == 0
+        made = adapters.merged(self._module, lambda _, p: whole(p.detach()), dtype)
+        tensors = {name: w.cpu().contiguous() if first else w[:0] for name, w in made}
+        trained = list(self.masters()) if self._adapted else []
+        if not first:
             return
+        if self._adapted:
+            adapters.save(self._module, trained, folder / adapters.FOLDER, self._path)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         self._module.config.dtype = dtype
         self._module.config.save_pretrained(str(folder))
         models.copy_generation_config(self._path, folder)
 
-    def _read(self, files: list[Path]) -> None:
-        missing = set(self.master)
+    def _read(self, files: list[Path], into: dict[str, Any]) -> None:
+        missing = set(into)
         for file in files:
             with safe_open(file, "pt") as tensors:
                 for name in missing & set(tensors.keys()):
-                    fill(self.master[name], tensors.get_slice(name), self._team)
+                    fill(into[name], tensors.get_slice(name), self._team)
                     missing.discard(name)
         if missing:
             raise ConfigError(
@@ -230,7 +253,7 @@ def _materialise(scorer: nn.Module, team: Ranks, device: str) -> None:
         for name, p in list(module._parameters.items()):
             if p is not None and p not in fresh:
                 shard = torch.zeros(local(p).shape, dtype=p.dtype, device=device)
-                fresh[p] = nn.Parameter(_like(p, shard, team))
+                fresh[p] = nn.Parameter(_like(p, shard, team), requires_grad=p.requires_grad)
             if p is not None:
                 setattr(module, name, fresh[p])
         for name, buffer in list(module._buffers.items()):

@@ -9,16 +9,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any
 
 from torch import Tensor
 
 
 def as_stored(module: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """Named weights of this model, all of them, as its files hold them. Copies those that
-    differ.
+    """Named weights of this model, all of them, as its files hold them. Copies those that differ,
+    and has at most one layer's in hand.
     """
-    yield from _reverted(module, dict(weights)).items()
+    for _, layer in groupby(weights, lambda named: _layer(named[0])):
+        yield from _reverted(module, dict(layer)).items()
+
+
+def _layer(name: str) -> str:
+    """What stands before a weight's name within its layer; empty for those outside of layers."""
+    parts = name.split(".")
+    at = next((i for i, part in enumerate(parts) if part.isdecimal()), -1)
+    return ".".join(parts[: at + 1])
 
 
 def as_parameters(module: Any, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

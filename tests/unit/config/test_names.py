@@ -53,6 +53,7 @@ RESUME_MAY_CHANGE = {
     "scorer.replicas",
     "scorer.timeout_s",
     "optimizer.max_skipped",
+    "optimizer.offload",
     "weights.host",
     "weights.phase_timeout_s",
     "weights.trusted_network",

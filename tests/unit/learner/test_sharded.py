@@ -6,14 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from sppo.config import AdapterConfig
 from sppo.errors import ConfigError
 from sppo.learner import batching
+from sppo.learner.adapters import Adapters
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.ranks import Team
 from sppo.learner.sharded import ShardedPolicy
@@ -116,3 +119,44 @@ def test_layers_that_are_computed_again_give_the_gradients_of_the_whole_model(
     for name, parameter in whole.master.items():
         assert parameter.grad is not None
         assert torch.allclose(again.master[name].grad.full_tensor(), parameter.grad, atol=1e-5)
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_adapters_in_shards_are_those_of_the_whole_model(
+    sharded: ShardedPolicy, path: str, tmp_path: Path, compute: torch.dtype
+) -> None:
+    adapted = Adapters(settings=AdapterConfig(rank=4), seed=3)
+    how: dict[str, Any] = {"device": "cpu", "compute": compute, "adapted": adapted}
+    how["logprobs"] = Logprobs(temperature=0.7)
+    whole = Policy(path, **how)
+    parts = ShardedPolicy(path, sharded._team, **how)
+    assert list(whole.master) == list(parts.master)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, p in whole.master.items():
+            p += 0.1 * torch.randn_like(p)
+            parts.master[name].to_local().copy_(p)
+    for policy in (whole, parts):
+        policy.refresh()
+        policy.keep("anchor", device="cpu")
+    groups = makers.random_groups(np.random.default_rng(0), 3, vocabulary=VOCABULARY)
+    (plan,) = batching.plan(groups, 10**6, True)
+    for policy in (whole, parts):
+        batch = batching.collate(groups, plan, share_prompt=True, device="cpu")
+        (policy.logprobs(batch)[0] ** 2).sum().backward()  # type: ignore[no-untyped-call]
+    for name, p in whole.master.items():
+        assert torch.allclose(parts.master[name].grad.full_tensor(), p.grad, rtol=1e-4, atol=1e-5)
+    for found, expected in (
+        (parts.weights(), whole.weights()),
+        (parts.weights("anchor"), whole.weights("anchor")),
+        (parts.kept("anchor"), whole.kept("anchor")),
+    ):
+        same, those = dict(found), dict(expected)
+        assert same.keys() == those.keys()
+        assert all(torch.equal(same[name], w) for name, w in those.items())
+    for name, policy in (("whole", whole), ("parts", parts)):
+        policy.export(tmp_path / name, torch.bfloat16)
+    for file in ("model.safetensors", "adapter/adapter_model.safetensors"):
+        mine, its = (load_file(tmp_path / name / file) for name in ("parts", "whole"))
+        assert mine.keys() == its.keys()
+        assert all(torch.equal(mine[name], w) for name, w in its.items())
