@@ -51,6 +51,9 @@ def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any
     SppoError.
     """
     prepare()
+    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
+        # Staged weights and moments, pinned, take what they have, not the next power of two.
+        os.environ["PYTORCH_ALLOC_CONF"] = "pinned_max_round_threshold_mb:1"
     log.info("%s begins in process %d", LEARNER, os.getpid())
     config = compute.here(reach.addressed(config))
     broker = connect(config.broker, run_key, wait=True)

@@ -9,10 +9,10 @@ published.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed
@@ -64,23 +64,46 @@ def buckets(
     """The buckets of these weights: in order, each at most BUCKET_BYTES unless one weight alone is
     larger.
     """
-    result: list[Bucket] = []
-    pending: list[tuple[str, torch.dtype, torch.Size, int]] = []
-    for name, dtype_name, shape in zip(names, dtype_names, shapes, strict=True):
-        dtype = getattr(torch, dtype_name)
-        size = -(-torch.Size(shape).numel() * dtype.itemsize // ALIGNMENT) * ALIGNMENT
-        if pending and sum(p[3] for p in pending) + size > BUCKET_BYTES:
-            result.append(_bucket(pending))
+    described = zip(names, dtype_names, shapes, strict=True)
+    parts = (
+        _Part(name, getattr(torch, dtype), torch.Size(shape)) for name, dtype, shape in described
+    )
+    return [_bucket(some) for some in _together(parts)]
+
+
+class _Part(NamedTuple):
+    """One weight of a bucket."""
+
+    name: str
+    dtype: torch.dtype
+    shape: torch.Size
+    weight: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its place."""
+        return -(-self.shape.numel() * self.dtype.itemsize // ALIGNMENT) * ALIGNMENT
+
+
+def _together(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
+    """What goes into one bucket, bucket by bucket; it has no more than one bucket in hand."""
+    pending: list[_Part] = []
+    for part in parts:
+        if pending and sum(p.size for p in pending) + part.size > BUCKET_BYTES:
+            yield pending
             pending = []
-        pending.append((name, dtype, torch.Size(shape), size))
+        pending.append(part)
     if pending:
-        result.append(_bucket(pending))
-    return result
+        yield pending
 
 
-def _bucket(parts: list[tuple[str, torch.dtype, torch.Size, int]]) -> Bucket:
-    names, dtypes, shapes, sizes = zip(*parts, strict=True)
-    return Bucket(names=names, dtypes=dtypes, shapes=shapes, sizes=sizes)
+def _bucket(parts: list[_Part]) -> Bucket:
+    return Bucket(
+        names=tuple(p.name for p in parts),
+        dtypes=tuple(p.dtype for p in parts),
+        shapes=tuple(p.shape for p in parts),
+        sizes=tuple(p.size for p in parts),
+    )
 
 
 def digest(flat: Tensor) -> str:
@@ -147,21 +170,21 @@ class GlooSender:
         self._staged: list[Tensor] = []
 
     def stage(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
-        """Pack the weights into buckets and take their digests."""
-        named = list(weights)
-        update: dict[str, Any] = {
-            "names": [name for name, _ in named],
-            "dtype_names": [str(w.dtype).removeprefix("torch.") for _, w in named],
-            "shapes": [list(w.shape) for _, w in named],
-        }
-        tensors = iter(named)
-        plan = buckets(update["names"], update["dtype_names"], update["shapes"])
-        if [t.numel() for t in self._staged] != [b.nbytes for b in plan]:
-            self._staged = [torch.zeros(b.nbytes, dtype=torch.uint8) for b in plan]
-        for bucket, flat in zip(plan, self._staged, strict=True):
-            for (_, view), (_, weight) in zip(bucket.unpack(flat), tensors, strict=False):
-                view.copy_(weight)
-        update["digests"] = [digest(flat) for flat in self._staged]
+        """Pack the weights into buckets, one after the other, and take their digests."""
+        update: dict[str, Any] = {"names": [], "dtype_names": [], "shapes": [], "digests": []}
+        places, self._staged = iter(self._staged), []
+        for parts in _together(_Part(name, w.dtype, w.shape, w) for name, w in weights):
+            bucket, flat = _bucket(parts), next(places, None)
+            if flat is None or flat.numel() != bucket.nbytes:
+                flat = torch.zeros(bucket.nbytes, dtype=torch.uint8)
+            for (_, view), part in zip(bucket.unpack(flat), parts, strict=True):
+                assert part.weight is not None
+                view.copy_(part.weight)
+            update["names"] += bucket.names
+            update["dtype_names"] += [str(d).removeprefix("torch.") for d in bucket.dtypes]
+            update["shapes"] += [list(shape) for shape in bucket.shapes]
+            update["digests"].append(digest(flat))
+            self._staged.append(flat)
         return update
 
     def open(self, world_size: int, timeout_s: float) -> dict[str, Any]:

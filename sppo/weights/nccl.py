@@ -57,7 +57,10 @@ def make_group(
 
 
 class NcclSender:
-    """The learner's end, packed; see `sppo.weights.protocol.WeightSender`."""
+    """The learner's end, packed; see `sppo.weights.protocol.WeightSender`.
+
+    On the GPU are, during a transfer, the weights of BUFFERS buffers and these as they are packed.
+    """
 
     def __init__(self, host: str, device: str) -> None:
         self._host, self._device = host, device
@@ -68,14 +71,18 @@ class NcclSender:
         self._staged: list[tuple[str, Tensor]] = []
 
     def stage(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
-        """Copies on the GPU: the learner's next step may overwrite its own, and a snapshot may lie
-        in host memory.
+        """Copies in host memory, pinned, in the place of the last ones: an attempt may be repeated
+        while the learner's own weights change, and its GPU need not hold them twice.
         """
         import torch
 
-        self._staged = []  # frees the last copy first
+        places, self._staged = dict(self._staged), []
         for name, weight in weights:
-            self._staged.append((name, weight.detach().to(self._device, copy=True).contiguous()))
+            place = places.get(name)
+            if place is None or (place.shape, place.dtype) != (weight.shape, weight.dtype):
+                pin = torch.device(self._device).type == "cuda"
+                place = torch.empty(weight.shape, dtype=weight.dtype, pin_memory=pin)
+            self._staged.append((name, place.copy_(weight.detach(), non_blocking=True)))
         torch.accelerator.synchronize()  # they are read from another stream, by another thread
         return {
             "names": [name for name, _ in self._staged],
@@ -112,6 +119,7 @@ class NcclSender:
         )
         if meet:
             self._listener = None  # the store closes it
+        device = self._device
         index = torch.accelerator.current_device_index()  # a new thread begins on device 0
 
         def collective() -> None:
@@ -122,7 +130,8 @@ class NcclSender:
             with torch.accelerator.device_index(index):
                 used = self._meet(address, index, listener) if meet else group
                 packed_nccl_broadcast_producer(
-                    iterator=iter(staged), group=used, src=0, post_iter_func=lambda item: item[1],
+                    iterator=iter(staged), group=used, src=0,
+                    post_iter_func=lambda item: item[1].to(device, non_blocking=True),
                     buffer_size_bytes=BUFFER_BYTES, num_buffers=BUFFERS,
                 )  # fmt: skip
                 if used.disabled:  # aborted by `close`: what was left to send went nowhere

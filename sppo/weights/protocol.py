@@ -64,7 +64,9 @@ class WeightSender(Protocol):
     """
 
     def stage(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
-        """Copy the weights and describe them: what an engine's `update_weights` takes."""
+        """Copy the weights, one after the other and into host memory, and describe them: what an
+        engine's `update_weights` takes.
+        """
 
     def open(self, world_size: int, timeout_s: float) -> dict[str, Any]:
         """Begin a new group of `world_size` ranks, this end being rank 0; returns the address for

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
+import torch
+from torch import Tensor
 
 from sppo.errors import WeightSyncError
 from sppo.transport.memory import MemoryBroker
@@ -50,3 +53,25 @@ def test_buckets_tile_the_weights_in_order(monkeypatch: pytest.MonkeyPatch) -> N
     plan = gloo.buckets(names, ["float32"] * 6, shapes)
     assert [n for b in plan for n in b.names] == names
     assert [b.nbytes for b in plan] == [16, 120, 32, 400, 8]
+
+
+def test_weights_are_staged_bucket_by_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gloo, "BUCKET_BYTES", 64)
+    alive, most = weakref.WeakSet[Tensor](), 0
+
+    def weights() -> Iterator[tuple[str, Tensor]]:
+        nonlocal most
+        for i in range(40):  # of 32 bytes: two fill a bucket
+            made = torch.full((8,), float(i))
+            alive.add(made)
+            yield f"w{i}", made
+            del made
+            most = max(most, len(alive))
+
+    sender = GlooSender("127.0.0.1")
+    update = sender.stage(weights())
+    assert most <= 4
+    first = [flat.data_ptr() for flat in sender._staged]
+    assert len(first) == 20
+    assert sender.stage((f"w{i}", torch.full((8,), float(i))) for i in range(40)) == update
+    assert [flat.data_ptr() for flat in sender._staged] == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,21 @@ def test_a_weight_that_is_missing_or_of_another_model_is_refused(tmp_path: Path)
             names.as_parameters(model, changed.items())
     with pytest.raises((ValueError, RuntimeError)):
         names.as_parameters(model, [(n, w) for n, w in sent.items() if n != expert])
+
+
+@pytest.mark.parametrize("name", ["llama, tied", "qwen3_moe"])
+def test_no_more_than_one_layer_is_in_hand(name: str, tmp_path: Path) -> None:
+    model = tiny.load(tiny.save(name, tmp_path))
+    taken: list[str] = []
+
+    def weights() -> Iterator[tuple[str, Tensor]]:
+        for own, p in model.named_parameters():
+            taken.append(own)
+            yield own, p.detach()
+
+    beyond = set()
+    for sent, _ in names.as_stored(model, weights()):
+        if ".layers.0." in sent:
+            beyond |= {own for own in taken if ".layers." in own and ".layers.0." not in own}
+    assert taken[-1] in ("model.norm.weight", "lm_head.weight")
+    assert len(beyond) <= 1  # the one that showed that the layer was over
