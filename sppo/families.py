@@ -80,6 +80,11 @@ NO_CPU = _names("falcon_mamba jamba mamba")
 BF16_ON_CPU = _names("olmo_hybrid qwen3_5_moe_text qwen3_5_text qwen3_next")
 """Families that vLLM 0.32 runs on a CPU in bf16 only: gated delta rules."""
 
+UNADAPTED = _names("falcon_h1 falcon_mamba jamba longcat_flash mamba mamba2 nemotron_h")
+"""Families some of whose linear layers are not called: their weights are read, so an adapter beside
+one would do nothing.
+"""
+
 _KINDS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 
 

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sppo import families
 from sppo.config import AdapterConfig, RunConfig
 from sppo.errors import ConfigError
 
@@ -50,11 +51,17 @@ def inject(module: Any, adapters: Adapters, where: str) -> None:
     """Put adapters into a model and freeze what is not theirs. They are float32, and on no device
     where the model is on none.
 
-    Raises ConfigError for layers that the model `where` has not.
+    Raises ConfigError for layers that the model `where` has not, and for families whose layers
+    are not what they seem.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    settings = adapters.settings
+    settings, family = adapters.settings, module.config.model_type
+    if family in families.UNADAPTED:
+        raise ConfigError(
+            f"adapter.rank = {settings.rank}: {where} is of the family {family!r}, some of whose "
+            "linear layers are read and not called; set it to 0"
+        )
     chosen = _chosen(module, settings, where)
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, target_modules=chosen, task_type="CAUSAL_LM"
@@ -131,6 +138,27 @@ def save(module: Any, values: Iterable[tuple[str, Tensor]], folder: Path, base: 
     config.save_pretrained(str(folder))
 
 
+def _taken_for_experts(module: Any, names: set[str]) -> set[str]:
+    """Of these names of layers, those that peft takes for experts of a sparse mixture, which
+    Transformers keeps as one tensor; a dense layer of that name is not found by it.
+    """
+    if not any(p.ndim == 3 for p in module.parameters()):
+        return set()
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    found = set()
+    for name in names:
+        config = LoraConfig(target_modules=[name])
+        try:
+            convert_peft_config_for_transformers(config, module, conversions=None)
+        except ValueError:  # it wants the others of the same tensor as well
+            found.add(name)
+        if config.target_modules != {name}:
+            found.add(name)
+    return found
+
+
 def _chosen(module: Any, settings: AdapterConfig, where: str) -> list[str]:
     """Names of the layers that get one. The head gets none: it is not called, its weight is read.
 
@@ -142,8 +170,11 @@ def _chosen(module: Any, settings: AdapterConfig, where: str) -> list[str]:
     linear = [
         name
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear | Conv1D) and layer is not head
+        # Not those of a class of their own, such as routers, which do something else too.
+        if type(layer) in (nn.Linear, Conv1D) and layer is not head
     ]
+    taken = _taken_for_experts(module, {name.rpartition(".")[2] for name in linear})
+    linear = [name for name in linear if name.rpartition(".")[2] not in taken]
     if settings.layers == "all-linear" and linear:
         return linear
     there = ", ".join(sorted({name.rpartition(".")[2] for name in linear})) or "none"

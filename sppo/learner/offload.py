@@ -65,4 +65,5 @@ def _like(value: Any, part: Tensor) -> Tensor:
     """
     if not isinstance(value, DTensor):
         return part
-    return DTensor(part, value._spec, requires_grad=False)  # type: ignore[no-any-return]
+    made: Tensor = DTensor(part, value._spec, requires_grad=False)  # type: ignore[no-untyped-call]
+    return made

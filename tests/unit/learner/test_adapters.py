@@ -127,7 +127,7 @@ def test_adapters_begin_alike_for_a_seed(path: str) -> None:
     assert changed == {n for n in first.master if "lora_A" in n}
 
 
-@pytest.mark.parametrize("name", ["qwen3_moe", "gpt2"])
+@pytest.mark.parametrize("name", ["glm4_moe", "gpt2"])
 def test_an_export_is_the_merged_model_and_the_adapters_as_peft_loads_them(
     name: str, tmp_path: Path
 ) -> None:
@@ -175,3 +175,13 @@ def test_adapters_go_where_they_are_asked_for(path: str) -> None:
         "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj",
         "model.layers.1.mlp.up_proj",
     }  # fmt: skip
+
+
+def test_what_peft_takes_for_experts_and_what_is_read_gets_none(tmp_path: Path) -> None:
+    model = adapted(tiny.save("glm4_moe", tmp_path / "mixture"))  # its first layer is dense
+    assert {name.partition(".lora_")[0].rpartition(".")[2] for name in model.master} == {
+        "q_proj", "k_proj", "v_proj", "o_proj",
+    }  # fmt: skip
+    path = tiny.save("mamba2", tmp_path / "recurrent")
+    with pytest.raises(ConfigError, match=r"adapter.rank = 4: .* family 'mamba2', .* set it to 0"):
+        adapted(path)
