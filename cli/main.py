@@ -19,7 +19,15 @@ from sppo import __version__
 from sppo.errors import ConfigError, SppoError
 from sppo.launch import terminal
 
-from . import bench, bench_judge, config_commands, eval_commands, reports, role_commands
+from . import (
+    bench,
+    bench_judge,
+    config_commands,
+    eval_commands,
+    plan_command,
+    reports,
+    role_commands,
+)
 
 if TYPE_CHECKING:
     from sppo.config import RunConfig
@@ -42,6 +50,10 @@ bench.app.command(
     epilog="Example: sppo-cli bench judge labelled.jsonl --set "
     "scorer.judge.url=http://127.0.0.1:8000 --set scorer.judge.model=..."
 )(bench_judge.judge)
+app.command(
+    epilog="Examples: sppo-cli plan math-7b | sppo-cli plan my.toml --gpu 40GB --set "
+    "learner.ranks=4 --json"
+)(plan_command.plan)
 app.add_typer(bench.app, name="bench")
 app.add_typer(config_commands.app, name="config")
 
@@ -120,8 +132,12 @@ def up(
     folder = run_dir or Path("runs") / resolved.name
     if dry_run:
         from sppo.launch import plan
+        from sppo.plan import table
 
         typer.echo("\n".join(plan.describe(resolved, folder)))
+        counted = plan.counted(resolved)
+        typer.echo("\n".join(["", *table.lines(counted)]))
+        plan_command.refuse(counted.refusals)
         return
 
     def start(run_key: str) -> dict[str, Any]:

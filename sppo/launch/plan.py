@@ -1,13 +1,19 @@
-"""What `up` would start, for `--dry-run`: roles and devices, work in flight, memory of the
-broker.
+"""What `up` would start, for `--dry-run`: roles and devices, work in flight, memory of the broker;
+and what it takes (`sppo.plan`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sppo.config import RunConfig, cpu_threads
 
+if TYPE_CHECKING:
+    from sppo.plan.table import Plan
+
+BANDWIDTH = 10e9
+"""Bytes a second from the learner to generators, where nobody says."""
 BYTES_PER_TOKEN = 8
 """In a group's frame: a token id and its log-prob."""
 
@@ -68,6 +74,17 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
     if scorer.name == "llm-judge" and not scorer.url and (missing := scorer.judge.lacks()):
         lines.append(f"still to be set   {missing}")
     return lines
+
+
+def counted(config: RunConfig, *, gpu: str = "", bandwidth: float = BANDWIDTH) -> Plan:
+    """What it takes in memory and on the network; see `sppo.plan.table.made`. Raises ConfigError,
+    also for a context that is too small.
+    """
+    from sppo.launch import model_check
+    from sppo.plan import learner, table
+
+    model_check.check_context(config, learner.model(config)[0])
+    return table.made(config, gpu, bandwidth)
 
 
 def _task(config: RunConfig) -> str:

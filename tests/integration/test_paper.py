@@ -22,6 +22,7 @@ SMALL = {
     "sampling.max_tokens": 16,
     "learner.groups_per_step": GROUPS,
     "learner.steps": STEPS,
+    "learner.ranks": 1,
     "learner.micro_batch_tokens": 1024,
     "objective.iteration_steps": ITERATION,
     "optimizer.warmup_steps": 1,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sppo import config
+from sppo.errors import ConfigError
 from sppo.launch import plan
 from tests import published
 
@@ -52,3 +53,10 @@ def test_the_plan_tells_the_sources_of_a_mixture_and_what_is_held_out() -> None:
     text = "\n".join(plan.describe(config.load("paper", task), Path("runs/x")))
     assert "2 × jsonl:a + 1 × jsonl:b, all of csv:t.csv held out" in text
     assert "no file t.csv; put it there" in text
+
+
+def test_what_it_takes_is_counted_with_it() -> None:
+    found = plan.counted(config.load("math-7b"), gpu="h100")
+    assert found.refusals == ()
+    with pytest.raises(ConfigError, match=r"sampling\.max_tokens = 40000 need .*: lower them"):
+        plan.counted(config.load("math-7b", ["sampling.max_tokens=40000"]), gpu="h100")

@@ -1,0 +1,55 @@
+"""`sppo-cli plan`: what a run would take, before anything starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from sppo.errors import ConfigError
+
+GB = 1e9
+
+
+def plan(
+    config: Annotated[str, typer.Argument(help="A TOML file, or a preset, as for `up`.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="As for `up`. Repeatable.")
+    ] = None,
+    gpu: Annotated[
+        str,
+        typer.Option(
+            "--gpu",
+            help="GPUs to plan for: h100, a100-80, ..., or a size such as 40GB; by default what "
+            "`up` would take here.",
+        ),
+    ] = "",
+    bandwidth: Annotated[
+        float,
+        typer.Option("--bandwidth", min=0.001, help="GB/s from the learner to generators."),
+    ] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Count the memory of every role and device, the broker's traffic and the seconds of a weight
+    sync.
+
+    Needs the model's config.json and no weights; looks at the longest prompts and completions that
+    the settings allow. Exit code 2 if something does not fit, with the setting that mends it.
+    """
+    from sppo import config as settings
+
+    resolved = settings.load(config, set_)
+    from sppo.launch import plan as launch
+    from sppo.plan import table
+
+    found = launch.counted(resolved, gpu=gpu, bandwidth=bandwidth * GB)
+    typer.echo(json.dumps(found.figures()) if as_json else "\n".join(table.lines(found)))
+    refuse(found.refusals)
+
+
+def refuse(reasons: Sequence[str]) -> None:
+    """Raises ConfigError if there are any."""
+    if reasons:
+        raise ConfigError("this does not fit: " + "; ".join(reasons))

@@ -1,0 +1,123 @@
+"""What the roles beside the learner's ranks take: generators, the broker, host memory, a weight
+sync.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sppo import compute
+from sppo.config import RunConfig
+from sppo.learner.optim import KINDS
+from sppo.plan import learner
+from sppo.plan.gpus import GIB, Gpu
+
+TOKEN = 8
+"""Bytes of a token and its log-prob in a group's frame."""
+ENGINE = 2 * GIB
+"""What an engine's own activations and graphs take of its share of a GPU; a guess, as vLLM measures
+it when it starts.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generator:
+    """Bytes of one engine on each of its devices."""
+
+    weights: int
+    cache: int
+    """Key-value cache; what is left of the engine's share on a GPU."""
+    cached_tokens: int
+    """That the cache holds, over all devices of the engine."""
+    longest: int
+    """Tokens of a prompt with its completion."""
+    wanted_tokens: int
+    """Of all that it samples at a time, at full length."""
+
+    @property
+    def peak(self) -> int:
+        """Weights and cache."""
+        return self.weights + self.cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """Bytes in the server, and through it."""
+
+    group: int
+    """At most, of one group."""
+    in_flight: int
+    """At most, of all groups whose tickets are out."""
+    limit: int
+    """`broker.max_bytes`."""
+    step: int
+    """At most, in and out again, in an optimizer step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sync:
+    """One publication of weights."""
+
+    nbytes: int
+    seconds: float
+    """At the given bandwidth."""
+    deadline: float
+    """`weights.phase_timeout_s`."""
+
+
+def generator(config: RunConfig, gpu: Gpu | None) -> Generator:
+    """One engine, on GPUs of this kind or on a CPU."""
+    config = compute.decided(config, cuda=gpu is not None)
+    found = learner.model(config)[1]
+    low, sampling, own = compute.dtype(config).itemsize, config.sampling, config.generator
+    parts = own.tensor_parallel
+    weights = low * found.parameters // parts
+    each = low * found.cached // min(parts, found.kv_heads)
+    """Bytes of a token on one device."""
+    cache = int(own.kv_cache_gib * GIB)
+    if gpu is not None:
+        cache = max(0, int(own.gpu_memory_utilization * gpu.nbytes) - weights - ENGINE)
+    prompt = config.task.max_prompt_tokens
+    return Generator(
+        weights=weights, cache=cache, cached_tokens=cache // each if each else 0,
+        longest=prompt + sampling.max_tokens,
+        wanted_tokens=own.max_groups * (prompt + sampling.completions * sampling.max_tokens),
+    )  # fmt: skip
+
+
+def broker(config: RunConfig) -> Broker:
+    """Groups at their longest."""
+    sampling, run = config.sampling, config.learner
+    group = TOKEN * sampling.completions * sampling.max_tokens + 4 * config.task.max_prompt_tokens
+    batches = run.lookahead_steps + 1
+    per_step = run.groups_per_step // run.mini_batches
+    return Broker(
+        group=group, in_flight=batches * run.groups_per_step * group,
+        limit=config.broker.max_bytes, step=2 * per_step * group,
+    )  # fmt: skip
+
+
+def sync(config: RunConfig, *, gpu: bool, bandwidth: float) -> Sync:
+    """At so many bytes a second."""
+    config = compute.decided(config, cuda=gpu)
+    found = learner.model(config)[1]
+    nbytes = compute.dtype(config).itemsize * found.parameters
+    return Sync(nbytes=nbytes, seconds=nbytes / bandwidth, deadline=config.weights.phase_timeout_s)
+
+
+def host(config: RunConfig, *, gpu: bool) -> dict[str, int]:
+    """Host memory of the learner's machine, beside that of the processes themselves."""
+    config = compute.decided(config, cuda=gpu)
+    found = learner.model(config)[1]
+    low = compute.dtype(config).itemsize
+    trained = sum(map(math.prod, found.trained.values()))
+    moments = len(KINDS[config.optimizer.name].moments)
+    there = {"a checkpoint, while it is written": learner.MASTER * trained * max(1, moments)}
+    if gpu:
+        there["staged weights"] = low * found.parameters
+        if config.optimizer.offload:
+            there["moments"] = config.learner.ranks * learner.moments(config, found)
+        if config.learner.snapshot == "host" and (count := learner.snapshots(config)):
+            there["snapshots"] = low * trained * count
+    return there

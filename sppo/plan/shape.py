@@ -1,0 +1,134 @@
+"""A model's weights and its key-value cache, counted from its configuration alone."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sppo import families
+from sppo.families import Family
+from sppo.learner import adapters
+from sppo.learner.adapters import Adapters
+from sppo.learner.layers import decoder_layers
+from sppo.learner.model import trunk
+from sppo.learner.skeleton import skeleton
+
+ATTENDING = frozenset({"full_attention", "sliding_attention", "chunked_attention", "attention"})
+
+
+class Part(NamedTuple):
+    """Parameters of a part of a model."""
+
+    all: int
+    trained: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a model's configuration comes to."""
+
+    family: Family
+    weights: Mapping[str, tuple[int, ...]]
+    """Shape of each parameter by name, tied ones once; without adapters."""
+    trained: Mapping[str, tuple[int, ...]]
+    """The same of what is trained: all of them, or adapters."""
+    layer: Part
+    """The largest decoder layer."""
+    root: Part
+    """What is outside of decoder layers: embedding, last norm, head."""
+    head: Part
+    """A head of its own; nothing where it is the embedding."""
+    vocabulary: int
+    hidden: int
+    layers: int
+    cached: int
+    """Numbers that a key-value cache holds for each token, in all layers."""
+    kv_heads: int
+    alike: bool
+    """Whether every decoder layer has the same kind and shapes."""
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole model."""
+        return sum(map(math.prod, self.weights.values()))
+
+    @property
+    def adapted(self) -> bool:
+        """Whether adapters alone are trained."""
+        return not self.trained.keys() <= self.weights.keys()
+
+
+def rows(weights: Mapping[str, tuple[int, ...]], ranks: int) -> int:
+    """Parameters of rank 0 of so many, which has the most: each weight is cut along its first
+    dimension.
+    """
+    return sum(
+        math.prod(shape[1:]) * -(-shape[0] // ranks) if shape else 1 for shape in weights.values()
+    )
+
+
+def of(config: Any, where: str, adapted: Adapters | None = None) -> Shape:
+    """Of a Transformers configuration. Raises ConfigError as `families.of` and `adapters.inject`
+    do.
+    """
+    family = families.of(config, where)
+    module = skeleton(config, family)
+    weights = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    layers = decoder_layers(module, trunk(module), setting="another model")
+    kinds = {
+        (kind, tuple((name, p.shape) for name, p in layer.named_parameters()))
+        for kind, layer in zip(_kinds(config, len(layers)), layers, strict=True)
+    }
+    if adapted:
+        adapters.inject(module, adapted, where)
+    parts, whole = [_part(layer) for layer in layers], _part(module)
+    head = module.get_output_embeddings()
+    own = head.weight is not module.get_input_embeddings().weight
+    cached, heads = _cache(config, len(parts))
+    return Shape(
+        family=family, weights=weights,
+        trained={n: tuple(p.shape) for n, p in module.named_parameters() if p.requires_grad},
+        layer=max(parts),
+        root=Part(
+            whole.all - sum(part.all for part in parts),
+            whole.trained - sum(part.trained for part in parts),
+        ),
+        head=_part(head) if own else Part(0, 0),
+        vocabulary=int(head.weight.shape[0]), hidden=int(head.weight.shape[1]),
+        layers=len(parts), cached=cached, kv_heads=heads, alike=len(kinds) == 1,
+    )  # fmt: skip
+
+
+def _part(module: Any) -> Part:
+    parameters = list(module.parameters())  # shared ones once
+    return Part(
+        sum(p.numel() for p in parameters),
+        sum(p.numel() for p in parameters if p.requires_grad),
+    )
+
+
+def with_layers(config: Any, layers: int) -> Any:
+    """The same configuration with so many decoder layers."""
+    cut = copy.deepcopy(config)
+    cut.num_hidden_layers = layers
+    if getattr(cut, "layer_types", None):
+        cut.layer_types = list(cut.layer_types)[:layers]
+    return cut
+
+
+def _kinds(config: Any, layers: int) -> list[str]:
+    return list(getattr(config, "layer_types", None) or ["attention"] * layers)
+
+
+def _cache(config: Any, layers: int) -> tuple[int, int]:
+    """Numbers for each token, and heads that tensor parallelism can share out."""
+    attending = sum(kind in ATTENDING for kind in _kinds(config, layers))
+    if rank := getattr(config, "kv_lora_rank", None):  # latent attention: one vector for all heads
+        return attending * (rank + config.qk_rope_head_dim), 1
+    queries = config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or queries
+    width = getattr(config, "head_dim", None) or config.hidden_size // queries
+    return 2 * attending * heads * width, heads

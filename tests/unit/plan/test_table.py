@@ -1,0 +1,63 @@
+"""The whole plan: every preset on what it names, in words and as figures."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sppo import config
+from sppo.plan import gpus, table
+
+NAMED = {  # what the head of each preset names
+    "quickstart": "", "quickstart-preferences": "", "gsm8k": "40GB", "math": "40GB",
+    "ultrafeedback": "40GB", "paper": "h100", "math-7b": "h100", "cluster": "h100",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", config.presets())
+def test_every_preset_fits_on_the_devices_that_it_names(preset: str) -> None:
+    run = config.load(preset, ["learner.device=cpu"] if not NAMED[preset] else None)
+    plan = table.made(run, NAMED[preset], 10e9)
+    assert plan.refusals == ()
+    assert plan.figures()["fits"]
+
+
+def test_figures_are_plain() -> None:
+    run = config.load("math-7b", environment=False)
+    figures = json.loads(json.dumps(table.made(run, "a100-40", 1e9).figures()))
+    assert not figures["fits"]
+    assert figures["peak"]["rank"] == sum(figures["rank"]["stands"].values()) + max(
+        figures["rank"]["moments"].values()
+    )
+    assert figures["sync"]["seconds"] == pytest.approx(15.2, abs=0.1)
+
+
+def test_lines_name_what_is_largest() -> None:
+    run = config.load("math-7b", environment=False)
+    text = "\n".join(table.lines(table.made(run, "h100", 10e9)))
+    assert "7.62 billion parameters, bfloat16, on GPUs of 79.1 GiB (h100)" in text
+    assert "learner, rank 0 of 3: micro-batches of 2,048 tokens, layers computed again" in text
+    for row in ("master weights", "moments", "peak", "key-value cache", "groups in flight"):
+        assert f"  {row}" in text
+    assert "1.5 s at 10 GB/s" in text
+
+
+def test_without_a_gpu_named_it_is_what_up_would_take_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, asked = config.load("quickstart"), config.load("math-7b")
+    monkeypatch.setattr(gpus, "here", lambda: None)
+    assert table.made(run, "", 1e9).gpu is None
+    assert table.made(asked, "", 1e9).gpu == gpus.named("h100")
+    small = gpus.named("l4")
+    monkeypatch.setattr(gpus, "here", lambda: small)
+    assert table.made(run, "", 1e9).gpu == small
+
+
+def test_a_machine_without_room_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = config.load("quickstart", ["learner.device=cpu"])
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("M", (), {"total": 2**30})())
+    (words,) = table.made(run, "", 1e9).refusals
+    assert words.startswith("model.name = 'smollm2-135m': ")
+    assert "this machine has 1.0 GiB" in words
