@@ -10,16 +10,22 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 LOCK := requirements/cpu.txt
 
-.PHONY: demo test test-unit test-kernels faults test-faults check checkers lint types imports setup docs families lock clean
+.PHONY: demo test test-unit test-kernels test-kernels-and-parts faults test-faults check checkers lint types imports setup docs families lock clean
 
 demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
 
 # Unit tests and checks, then the real parts: a plain redis-server, real vLLM, real processes, and those processes killed.
-# The fault tests mostly wait, so the kernels, which mostly compute, run beside them.
+# The fault tests mostly wait, so the kernels and what starts no whole run, which mostly compute, run beside them.
+PARTS := $(patsubst %,tests/integration/test_%.py,bench_kernels broker_contract code compiled_chunks families ranks \
+  scorer_models server service_schema)
+
 test: check
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-kernels faults
-	$(BIN)/python -m pytest tests/integration
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-kernels-and-parts faults
+	$(BIN)/python -m pytest tests/integration $(addprefix --ignore=,$(PARTS))
+
+test-kernels-and-parts: test-kernels
+	$(BIN)/python -m pytest $(PARTS)
 
 faults: setup
 	$(BIN)/python -m pytest tests/faults
