@@ -20,6 +20,7 @@ from sppo import compute, config, models
 from sppo.errors import TransferAborted
 from sppo.generators.transformers_engine import TransformersEngine
 from sppo.generators.vllm_engine import VllmEngine
+from sppo.learner.adapters import Adapters
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.trainer import Trainer
 from sppo.types import Completion, Group, SamplingParams, Version
@@ -64,8 +65,11 @@ class Learner:
     """A policy with its end of a weight transfer."""
 
     def __init__(self, run: config.RunConfig, path: str) -> None:
-        how = Logprobs(temperature=run.sampling.temperature)
-        self.policy = Policy(path, device="cpu", logprobs=how, compute=compute.dtype(run))
+        self.policy = Policy(
+            path, device="cpu", logprobs=Logprobs(temperature=run.sampling.temperature),
+            compute=compute.dtype(run),
+            adapted=Adapters.of(run),
+        )  # fmt: skip
         self.trainer = Trainer(run, self.policy, None)  # type: ignore[arg-type]
         self._sender = GlooSender("127.0.0.1")
         self._joined = False
@@ -74,7 +78,8 @@ class Learner:
         """Move every weight, as an optimizer step would."""
         torch.manual_seed(seed)
         for parameter in self.policy.master.values():
-            parameter.data.add_(torch.randn_like(parameter) * 0.02 * parameter.data.abs().mean())
+            size = parameter.data.abs().mean() or 0.5  # half of an adapter begins as zeros
+            parameter.data.add_(torch.randn_like(parameter) * 0.02 * size)
         self.policy.refresh()
 
     async def publish(self, engine: AnyEngine, version: Version) -> None:
@@ -235,7 +240,23 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
             for p, c in zip(prompts, await warm(engine, prompts, WARM, "l"), strict=True)
         ]
         found["late parity"] = learner.trainer.mismatch(late, second).mean
+        if name == "vllm":
+            found |= await adapted(engine)
         return found
+
+    async def adapted(engine: AnyEngine) -> dict[str, Any]:
+        """Another learner, of adapters, with the same engine."""
+        third = Version(epoch="e", n=3)
+        other = Learner(run.model_copy(update={"adapter": config.AdapterConfig(rank=8)}), path)
+        other.policy.keep("reference", device="cpu")
+        other.disturb(3)
+        await other.publish(engine, third)
+        completions = await warm(engine, prompts, replace(WARM, max_tokens=16), "a")
+        made = [group(p, c) for p, c in zip(prompts, completions, strict=True)]
+        return {
+            "adapted parity": other.trainer.mismatch(made, third).mean,
+            "adapted from base": other.trainer.mismatch(made, third, "reference").mean,
+        }
 
     async def plain(engine: AnyEngine) -> dict[str, Any]:
         await label(engine)
@@ -245,6 +266,9 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
     # engine and learner agree on the log-probs, before and after syncs
     assert one["parity"] < PARITY[number_format]
     assert one["late parity"] < PARITY[number_format]
+    # and where the learner trains adapters, which the engine knows nothing of
+    if name == "vllm":
+        assert one["adapted parity"] < PARITY[number_format] < one["adapted from base"]
     # its processes sleep while they wait for each other: vLLM's would spin for a second after each
     # message
     assert one["idle"] < 0.5
