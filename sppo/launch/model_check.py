@@ -45,6 +45,10 @@ def check(config: RunConfig, path: str, tokenizer: Any) -> Family:
     shapes = headers(path, name)
     module = _skeleton(found, family, name)
     check_weights(module, shapes, config)
+    if config.adapter.rank:
+        from sppo.learner import adapters
+
+        adapters.chosen(module, config.adapter, name)
     check_vocabulary(module, tokenizer, models.stop_ids(path, tokenizer), name)
     _check_export(found, tokenizer, name)
     return family

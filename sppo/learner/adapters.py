@@ -51,20 +51,14 @@ def inject(module: Any, adapters: Adapters, where: str) -> None:
     """Put adapters into a model and freeze what is not theirs. They are float32, and on no device
     where the model is on none.
 
-    Raises ConfigError for layers that the model `where` has not, and for families whose layers
-    are not what they seem.
+    Raises ConfigError as `chosen` does.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    settings, family = adapters.settings, module.config.model_type
-    if family in families.UNADAPTED:
-        raise ConfigError(
-            f"adapter.rank = {settings.rank}: {where} is of the family {family!r}, some of whose "
-            "linear layers are read and not called; set it to 0"
-        )
-    chosen = _chosen(module, settings, where)
+    settings = adapters.settings
+    layers = chosen(module, settings, where)
     config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, target_modules=chosen, task_type="CAUSAL_LM"
+        r=settings.rank, lora_alpha=settings.alpha, target_modules=layers, task_type="CAUSAL_LM"
     )
     with warnings.catch_warnings():
         # It says that it transposes what GPT-2 stores transposed.
@@ -138,6 +132,45 @@ def save(module: Any, values: Iterable[tuple[str, Tensor]], folder: Path, base: 
     config.save_pretrained(str(folder))
 
 
+def chosen(module: Any, settings: AdapterConfig, where: str) -> list[str]:
+    """Names of the layers that get one. The head gets none: it is not called, its weight is read.
+
+    Raises ConfigError for layers that the model `where` has not, and for families whose layers are
+    not what they seem.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    family = module.config.model_type
+    if family in families.UNADAPTED:
+        raise ConfigError(
+            f"adapter.rank = {settings.rank}: {where} is of the family {family!r}, some of whose "
+            "linear layers are read and not called; set it to 0"
+        )
+    head = module.get_output_embeddings()
+    linear = [
+        name
+        for name, layer in module.named_modules()
+        # Not those of a class of their own, such as routers, which do something else too.
+        if type(layer) in (nn.Linear, Conv1D) and layer is not head
+    ]
+    taken = _taken_for_experts(module, {name.rpartition(".")[2] for name in linear})
+    linear = [name for name in linear if name.rpartition(".")[2] not in taken]
+    if settings.layers == "all-linear" and linear:
+        return linear
+    there = ", ".join(sorted({name.rpartition(".")[2] for name in linear})) or "none"
+    asked = [settings.layers] if isinstance(settings.layers, str) else settings.layers
+    picked: list[str] = []
+    for given in asked:
+        found = [name for name in linear if name == given or name.endswith(f".{given}")]
+        if not found:
+            raise ConfigError(
+                f"adapter.layers: {where} has no linear layer {given!r} below its head; it has "
+                f"{there}"
+            )
+        picked += found
+    return picked
+
+
 def _taken_for_experts(module: Any, names: set[str]) -> set[str]:
     """Of these names of layers, those that peft takes for experts of a sparse mixture, which
     Transformers keeps as one tensor; a dense layer of that name is not found by it.
@@ -157,35 +190,3 @@ def _taken_for_experts(module: Any, names: set[str]) -> set[str]:
         if config.target_modules != {name}:
             found.add(name)
     return found
-
-
-def _chosen(module: Any, settings: AdapterConfig, where: str) -> list[str]:
-    """Names of the layers that get one. The head gets none: it is not called, its weight is read.
-
-    Raises ConfigError.
-    """
-    from transformers.pytorch_utils import Conv1D
-
-    head = module.get_output_embeddings()
-    linear = [
-        name
-        for name, layer in module.named_modules()
-        # Not those of a class of their own, such as routers, which do something else too.
-        if type(layer) in (nn.Linear, Conv1D) and layer is not head
-    ]
-    taken = _taken_for_experts(module, {name.rpartition(".")[2] for name in linear})
-    linear = [name for name in linear if name.rpartition(".")[2] not in taken]
-    if settings.layers == "all-linear" and linear:
-        return linear
-    there = ", ".join(sorted({name.rpartition(".")[2] for name in linear})) or "none"
-    asked = [settings.layers] if isinstance(settings.layers, str) else settings.layers
-    chosen: list[str] = []
-    for given in asked:
-        found = [name for name in linear if name == given or name.endswith(f".{given}")]
-        if not found:
-            raise ConfigError(
-                f"adapter.layers: {where} has no linear layer {given!r} below its head; it has "
-                f"{there}"
-            )
-        chosen += found
-    return chosen

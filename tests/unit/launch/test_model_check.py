@@ -206,3 +206,10 @@ def test_a_generation_config_that_transformers_does_not_write_is_exported_as_it_
     policy.export(tmp_path / "export", torch.float32)
     there = (tmp_path / "export" / "generation_config.json").read_text()
     assert there == (model / "generation_config.json").read_text()
+
+
+def test_adapters_on_layers_that_are_not_there_are_refused(model: Path) -> None:
+    assert check(str(model), adapter={"rank": 4}).name == "llama"
+    said = refusal(str(model), adapter={"rank": 4, "layers": ["q_proj", "qkv"]})
+    assert "adapter.layers: " in said
+    assert "no linear layer 'qkv' below its head; it has down_proj" in said
