@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from sppo.errors import SppoError
 from sppo.learner import checkpoint
+from sppo.learner.adapters import Adapters
 from sppo.learner.ledger import Ledger
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
@@ -67,16 +68,20 @@ def test_a_write_that_fails_leaves_the_previous_one(tmp_path: Path) -> None:
     assert found.step == 20
 
 
-def test_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", [0, 4])
+def test_training_goes_on_with_the_same_bits(tmp_path: Path, rank: int) -> None:
     # Given two steps, a checkpoint, and a third step
     path = makers.tiny_model(tmp_path / "model")
     groups = makers.random_groups(np.random.default_rng(0), 4, vocabulary=61)
-    config = makers.training(groups_per_step=4, lr=1e-3)
+    config = makers.run_config(
+        adapter={"rank": rank}, **makers.sections(groups_per_step=4, lr=1e-3, offload=rank > 0)
+    )
 
     def fresh() -> tuple[Policy, Optimizer, Trainer]:
         policy = Policy(
-            path, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.bfloat16
-        )
+            path, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.bfloat16,
+            adapted=Adapters.of(config),
+        )  # fmt: skip
         optimizer = Optimizer(config, policy.master)
         return policy, optimizer, Trainer(config, policy, optimizer)
 
@@ -98,3 +103,4 @@ def test_training_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     # Then loss and weights are the same
     assert got["loss"] == expected["loss"]
     assert all(torch.equal(again.master[k], p) for k, p in policy.master.items())
+    assert not rank or all("lora_" in name for name in policy.master)
