@@ -50,8 +50,7 @@ def run() -> config.RunConfig:
 def prompts(run: config.RunConfig) -> list[list[int]]:
     tokenizer = models.load_tokenizer(models.resolve(run.model))
     questions = [
-        f"Calculate {a} + {b}. Reply with only the answer."
-        for a, b in ((3, 4), (12, 7), (55, 21))
+        f"Calculate {a} + {b}. Reply with only the answer." for a, b in ((3, 4), (12, 7), (55, 21))
     ]
     return [
         tokenizer.apply_chat_template(
