@@ -3,10 +3,11 @@ read.
 
 Exact means: each token's log-prob is the one that the model's own forward gives for that completion
 alone. How that is reached differs. Where attention is all that joins tokens, a prompt is shared in
-a row with masks of positions (`sppo.learner.masks`); recurrent and convolutional layers carry
-siblings into each other, and ALiBi and some learned positions count tokens of the row, so those
-take one row a completion. The names below are those for which `tests/families.py` measured this; a
-family that is not among them is refused. `docs/families.md` is their list.
+a row (`sppo.learner.masks`), which holds several groups unless attention needs a dense mask;
+recurrent and convolutional layers carry siblings into each other, and ALiBi and some learned
+positions count tokens of the row, so those take one row a completion. The names below are those for
+which `tests/families.py` measured this; a family that is not among them is refused.
+`docs/families.md` is their list.
 """
 
 from __future__ import annotations
@@ -85,6 +86,12 @@ UNADAPTED = _names("falcon_h1 falcon_mamba jamba longcat_flash mamba mamba2 nemo
 one would do nothing.
 """
 
+UNPACKED = _names("doge")
+"""Families of `SHARED` whose layers change the mask that they are given: it must be a tensor."""
+
+Rows = Literal["packed", "group", "completion"]
+"""What a row holds: all groups of a micro-batch, one group, or one completion with its prompt."""
+
 _KINDS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 
 
@@ -96,8 +103,16 @@ class Family:
     """`model_type` of its configuration."""
     shares: bool
     """Whether a prompt may be shared in a row."""
-    attention: Literal["sdpa", "eager"]
-    """The implementation of attention that computes what the model defines."""
+    attention: Literal["packed", "sdpa", "eager"]
+    """The implementation of attention that computes what the model defines: our own
+    (`sppo.learner.attention`), or one of Transformers' with a dense mask.
+    """
+
+    def rows(self, share_prompt: bool) -> Rows:
+        """What a row holds, with prompts shared or not."""
+        if not share_prompt:
+            return "completion"
+        return "packed" if self.attention == "packed" else "group"
 
 
 def of(config: Any, where: str) -> Family:
@@ -125,13 +140,12 @@ def of(config: Any, where: str) -> Family:
             f"model.name = {where!r}: the family {name!r} is not known to give exact log-probs; "
             "docs/families.md lists those that are"
         )
-    return Family(
-        name=name,
-        shares=name in SHARED
+    shares = (
+        name in SHARED
         and not getattr(config, "alibi", False)
-        and _KINDS.issuperset(_layer_types(config)),
-        attention="eager" if _needs_eager(config) else "sdpa",
+        and _KINDS.issuperset(_layer_types(config))
     )
+    return Family(name=name, shares=shares, attention=_attention(config, shares))
 
 
 def read(path: str, where: str = "") -> Family:
@@ -192,13 +206,16 @@ def check_engine(
 
 
 def settled(config: RunConfig, path: str) -> RunConfig:
-    """The run's settings with `learner.share_prompt` off where the family's rows cannot be
-    shared.
+    """The run's settings with `learner.share_prompt` off where the family's rows cannot be shared.
+
+    Says so, and where attention needs a dense mask.
     """
     if not config.learner.share_prompt:
         return config
     family = read(path, config.model.name)
     if family.shares:
+        if family.attention != "packed":
+            log.info("attention of %s needs a dense mask: one row a group", family.name)
         return config
     log.info("learner.share_prompt is off: %s takes one row a completion", family.name)
     return config.model_copy(
@@ -206,15 +223,19 @@ def settled(config: RunConfig, path: str) -> RunConfig:
     )
 
 
-def _needs_eager(config: Any) -> bool:
-    """Where `sdpa` would leave out a cap of the attention logits or a bias, or a family has no such
+def _attention(config: Any, shares: bool) -> Literal["packed", "sdpa", "eager"]:
+    """Ours where layers hand the mask that they are given to an implementation by its name; `eager`
+    where `sdpa` would leave out a cap of the attention logits or a bias, or a family has no such
     implementation.
     """
     from transformers import AutoModelForCausalLM
 
-    if getattr(config, "attn_logit_softcapping", None) or getattr(config, "alibi", False):
-        return True
-    return not AutoModelForCausalLM._model_mapping[type(config)]._supports_sdpa
+    model = AutoModelForCausalLM._model_mapping[type(config)]
+    by_name = model._supports_attention_backend and model._supports_flex_attn
+    if shares and by_name and config.model_type not in UNPACKED:
+        return "packed"
+    capped = getattr(config, "attn_logit_softcapping", None) or getattr(config, "alibi", False)
+    return "sdpa" if model._supports_sdpa and not capped else "eager"
 
 
 def _layer_types(config: Any) -> list[str]:

@@ -122,32 +122,37 @@ def save(name: str, folder: Path) -> str:
     return str(folder)
 
 
-def group() -> Group:
+def group(prompt: int = PROMPT, lengths: tuple[int, ...] = LENGTHS, number: int = 0) -> Group:
     """One prompt and completions of unequal lengths, of random tokens."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(number)
     return Group(
-        gid="g",
-        uid="train-000000000",
+        gid=f"g{number}",
+        uid=f"train-{number:09}",
         stream="train",
-        prompt_ids=rng.integers(3, VOCABULARY, PROMPT).astype(np.int32),
+        prompt_ids=rng.integers(3, VOCABULARY, prompt).astype(np.int32),
         completions=tuple(
-            completion(rng.integers(3, VOCABULARY, n).tolist(), version=VERSION) for n in LENGTHS
+            completion(rng.integers(3, VOCABULARY, n).tolist(), version=VERSION) for n in lengths
         ),
-        rewards=np.arange(len(LENGTHS), dtype=np.float32),
+        rewards=np.arange(len(lengths), dtype=np.float32),
         generator="g",
     )
 
 
-def batch(found: Group, *, share_prompt: bool) -> batching.MicroBatch:
-    """The whole group as one micro-batch."""
-    parts = [batching.Part(0, 0, len(found.completions))]
-    return batching.collate([found], parts, share_prompt=share_prompt, device="cpu")
+def several() -> list[Group]:
+    """Groups that differ in everything, with a completion of one token."""
+    return [group(), group(5, (3, 1), 1), group(PROMPT + 9, (14,), 2)]
 
 
-def plain(model: Any, found: Group) -> Tensor:
+def batch(*groups: Group, rows: families.Rows) -> batching.MicroBatch:
+    """Whole groups as one micro-batch."""
+    parts = [batching.Part(i, 0, len(found.completions)) for i, found in enumerate(groups)]
+    return batching.collate(groups, parts, rows=rows, device="cpu")
+
+
+def plain(model: Any, *groups: Group) -> Tensor:
     """Log-probs of the completions' tokens by the model's own forward, each completion alone."""
     parts = []
-    for one in found.completions:
+    for found, one in [(group, one) for group in groups for one in group.completions]:
         ids = torch.tensor(np.concatenate([found.prompt_ids, one.token_ids]).astype(np.int64))[None]
         logprobs = model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
         at = len(found.prompt_ids)
@@ -180,11 +185,13 @@ class Gap:
 
 
 def learner_gap(path: str) -> Gap:
-    """The learner's log-probs and the gradient of every weight, against the reference."""
-    found = group()
+    """The learner's log-probs of several groups and the gradient of every weight, against the
+    reference.
+    """
+    groups = several()
     policy, reference = learner(path), load(path)
-    own_T, _ = policy.logprobs(batch(found, share_prompt=policy.family.shares))
-    true_T = plain(reference, found)
+    own_T, _ = policy.logprobs(batch(*groups, rows=policy.family.rows(policy.family.shares)))
+    true_T = plain(reference, *groups)
     weights_T = torch.linspace(-1, 1, len(true_T))
     (own_T * weights_T).sum().backward()  # type: ignore[no-untyped-call]
     (true_T * weights_T).sum().backward()  # type: ignore[no-untyped-call]
@@ -283,9 +290,13 @@ float32, on a CPU, against plain Transformers with eager attention, one completi
 prompts are longer than the sliding windows.
 
 - **learner**: log-probs within 2e-5 nats and the gradient of every weight within 1e-3 of the
-  reference. *shared*: a prompt is run once for all its completions (`learner.share_prompt`); *one a
-  row*: the learner turns that off itself, since recurrent layers, convolutions or positions counted
-  along the row would make it inexact. Measured by `pytest tests/integration/test_families.py`.
+  reference, with several groups in a micro-batch. *shared*: a prompt is run once for all its
+  completions (`learner.share_prompt`); *one a row*: the learner turns that off itself, since
+  recurrent layers, convolutions or positions counted along the row would make it inexact. Measured
+  by `pytest tests/integration/test_families.py`.
+- **attention**: *packed* is the learner's own: one row holds all groups of a micro-batch without
+  padding, and no mask of all its pairs of tokens is made; windows, caps and sinks are the family's.
+  *sdpa* and *eager* are Transformers', with a dense mask; a row then holds one group.
 - **transformers**, **vllm**: after a weight sync, the log-probs of what the engine samples are
   within {engine} nats of the reference. *no*: they are not, or the engine does not run the family;
   `sppo-cli up` refuses the pair before anything starts. A dash: not measured; the parity check of a
@@ -293,9 +304,10 @@ prompts are longer than the sliding windows.
 
 A family that is not in the table is refused by name. Parameters travel under the names of the
 model's files, mixtures of experts included; where Transformers names them otherwise than the files
-do, `learner.ranks` must be 1. Attention is `eager` where `sdpa` would leave out a cap, sinks or
-ALiBi. Contexts above the original length of longrope are refused: its factors change with what is
-read.
+do, `learner.ranks` must be 1. Attention is *packed* where prompts are shared and the family's
+layers take an implementation and its mask by name, and *eager* where `sdpa` would leave out a cap,
+sinks or ALiBi. Contexts above the original length of longrope are refused: its factors change with
+what is read.
 
 | family | learner | attention | transformers | vllm (CPU) |
 |---|---|---|---|---|

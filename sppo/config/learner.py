@@ -99,8 +99,9 @@ class LearnerConfig(Settings):
     many times so many groups; 1 takes what comes.
     """
     micro_batch_tokens: Annotated[Positive, FREE] = 4096
-    """Tokens, padding included, in one forward and backward. A larger group is cut between its
-    completions; only a single completion that is larger with its prompt exceeds it.
+    """Tokens, padding included, in one forward and backward: one row of several groups, without
+    padding where the family allows it (`docs/families.md`). A larger group is cut between its
+    completions; only a single completion that is larger with its prompt exceeds it, and is told.
     """
     recompute: Annotated[Literal["auto", "on", "off"], FREE] = "auto"
     """Compute each layer again in the backward pass and keep only its input: a fraction of the

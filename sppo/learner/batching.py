@@ -2,22 +2,23 @@
 
 Shape suffixes: B rows, L tokens of a row, T completion tokens of a micro-batch, N its completions.
 
-A row holds a prompt once, followed by completions of that prompt:
+A prompt stands once, followed by completions of it; one row holds all of a micro-batch's groups:
 
-    tokens      p p p p | a a a | b b | c c c c
-    positions   0 1 2 3 | 4 5 6 | 4 5 | 4 5 6 7
+    tokens      p p p p a a a b b c c c c q q q d d d e e
+    positions   0 1 2 3 4 5 6 4 5 4 5 6 7 0 1 2 3 4 5 3 4
+    segments    0 0 0 0 1 1 1 2 2 3 3 3 3 4 4 4 5 5 5 6 6
 
-The attention mask lets a completion see the prompt and its own past, never its siblings, so every
-completion gets exactly the log-probs it would get alone, while the prompt is computed once per
-group instead of K times. With `share_prompt` off each row holds one completion. The last token of a
-completion is only predicted, so it is not fed.
+A completion sees its prompt and its own past, never its siblings or another group
+(`sppo.learner.masks`), so it gets exactly the log-probs it would get alone, while the prompt is
+computed once per group instead of K times. The last token of a completion is only predicted, so it
+is not fed. `Rows` says where else a row ends (`sppo.families`).
 
 A group that is larger than a micro-batch is cut between completions; each part has the prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,7 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sppo.types import Completion, Group
+from sppo.families import Rows
+from sppo.types import Group
 
 
 class Part(NamedTuple):
@@ -38,22 +40,48 @@ class Part(NamedTuple):
     stop: int
 
 
+class Span(NamedTuple):
+    """A prompt and completions of it, end to end in a row."""
+
+    row: int
+    start: int
+    """Where in the row the prompt begins."""
+    prompt: int
+    """Tokens of the prompt."""
+    fed: tuple[int, ...]
+    """Tokens of each completion, without its last."""
+
+    def segments(self) -> Iterator[tuple[int, int, int]]:
+        """(first token in the row, tokens, first position) of the prompt and of each completion."""
+        yield self.start, self.prompt, 0
+        at = self.start + self.prompt
+        for n in self.fed:
+            yield at, n, self.prompt
+            at += n
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+        return self.prompt + sum(self.fed)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
     """Groups or parts of them, laid out for one forward and backward."""
 
     parts: tuple[Part, ...]
     """What is in it, in order."""
+    rows: Rows
+    """Where its rows end. Those of one completion are what the model is fed when that is alone."""
+    spans: tuple[Span, ...]
+    """What is in the rows, in order."""
     tokens_BL: Tensor
     positions_BL: Tensor
+    """-1 for padding."""
     segments_BL: Tensor
-    """0 for the prompt, 1.. for the row's completions, -1 for padding: what each token may see
-    (`masks`).
-    """
-    shared: bool
-    """Whether a row may hold more than one completion; otherwise it is what the model is fed when
-    it is alone.
-    """
+    """A number for each prompt and each completion, -1 for padding."""
+    prompts_BL: Tensor
+    """The segment of the token's prompt: what it sees besides its own."""
     select_T: Tensor
     """Index into the flattened [B·L] hidden states of the state that predicts each completion
     token.
@@ -67,11 +95,11 @@ class MicroBatch:
     @property
     def padding(self) -> int:
         """Padding tokens, all at the ends of rows."""
-        return int((self.positions_BL < 0).sum())
+        return self.tokens_BL.numel() - sum(span.tokens for span in self.spans)
 
 
 def row_tokens(group: Group, share_prompt: bool) -> list[int]:
-    """Lengths of the rows that a group takes."""
+    """Tokens of a group: with its prompt once, or of each completion with a prompt of its own."""
     fed = [len(c.token_ids) - 1 for c in group.completions]
     prompt = len(group.prompt_ids)
     return [prompt + sum(fed)] if share_prompt else [prompt + n for n in fed]
@@ -83,25 +111,31 @@ def is_cut(group: Group, budget: int, share_prompt: bool) -> bool:
     return len(group.completions) > 1 and len(rows) * max(rows) > budget
 
 
-def plan(groups: Sequence[Group], budget: int, share_prompt: bool) -> list[list[Part]]:
-    """What goes into each micro-batch: similar lengths together, at most `budget` tokens with
-    padding.
+def plan(groups: Sequence[Group], budget: int, rows: Rows) -> list[list[Part]]:
+    """What goes into each micro-batch, at most `budget` tokens with padding.
 
-    Only a single completion that is larger with its prompt exceeds it: it goes alone.
+    The longest part goes first, each where there is room; where rows are padded, similar lengths go
+    together. Only a single completion that is larger with its prompt exceeds it: it goes alone.
     """
-    parts = [p for i, g in enumerate(groups) for p in _cut(i, g, budget, share_prompt)]
-    rows = [row_tokens(_of(groups, part), share_prompt) for part in parts]
-    order = sorted(range(len(parts)), key=lambda i: -max(rows[i]))
+    shared = rows != "completion"
+    parts = [p for i, g in enumerate(groups) for p in _cut(i, g, budget, shared)]
+    lengths = [row_tokens(_of(groups, part), shared) for part in parts]
+    order = sorted(range(len(parts)), key=lambda i: -max(lengths[i]))
     batches: list[list[int]] = []
-    count = 0
     for i in order:
-        if batches and (count + len(rows[i])) * max(rows[batches[-1][0]]) <= budget:
-            batches[-1].append(i)
-            count += len(rows[i])
+        for batch in batches if rows == "packed" else batches[-1:]:
+            inside = [n for j in [*batch, i] for n in lengths[j]]
+            if (sum(inside) if rows == "packed" else len(inside) * max(inside)) <= budget:
+                batch.append(i)
+                break
         else:
             batches.append([i])
-            count = len(rows[i])
     return [[parts[i] for i in sorted(batch)] for batch in batches]
+
+
+def longest(groups: Sequence[Group]) -> int:
+    """Tokens of the longest completion with its prompt: what no plan can cut."""
+    return max((max(row_tokens(g, share_prompt=False)) for g in groups if g.completions), default=0)
 
 
 def _cut(i: int, group: Group, budget: int, share_prompt: bool) -> list[Part]:
@@ -124,91 +158,68 @@ def _of(groups: Sequence[Group], part: Part) -> Group:
 
 
 def collate(
-    groups: Sequence[Group], parts: Sequence[Part], *, share_prompt: bool, device: str
+    groups: Sequence[Group], parts: Sequence[Part], *, rows: Rows, device: str
 ) -> MicroBatch:
     """Lay parts of these groups out as one micro-batch; without any, one token and no completion:
     what a rank feeds that has nothing left while others have.
     """
-    if not parts:
-        return _empty(device)
     members = [_of(groups, part) for part in parts]
-    rows = [
-        _Row(member.prompt_ids, fed)
-        for member in members
-        for fed in ([member.completions] if share_prompt else [(c,) for c in member.completions])
-    ]
-    length = max(row.length for row in rows)
-    tokens = np.zeros((len(rows), length), np.int64)
-    positions = np.full((len(rows), length), -1, np.int64)
-    segments = np.full((len(rows), length), -1, np.int64)
-    select = []
-    for b, row in enumerate(rows):
-        tokens[b, : row.length], positions[b, : row.length], segments[b, : row.length] = (
-            row.layout()
-        )
-        select += [b * length + at for at in row.predictors()]
+    spans = _spans(members, rows) if parts else (Span(0, 0, 1, ()),)
+    length = max(span.start + span.tokens for span in spans)
+    shape = (spans[-1].row + 1, length)
+    tokens, marks = np.zeros(shape, np.int64), np.full((3, *shape), -1, np.int64)
+    fed = _fed(members, rows)
+    number, select = 0, []
+    for span in spans:
+        prompt, last = number, span.row * length + span.start + span.prompt - 1
+        for at, n, first in span.segments():
+            inside = (span.row, slice(at, at + n))
+            tokens[inside] = next(fed, 0)
+            marks[0][inside], marks[1][inside], marks[2][inside] = (
+                first + np.arange(n), number, prompt,
+            )  # fmt: skip
+            if number > prompt:
+                flat = span.row * length + at
+                select += [last, *range(flat, flat + n)]
+            number += 1
     completions = [c for member in members for c in member.completions]
-    lengths = [len(c.token_ids) for c in completions]
+    target = [c.token_ids.astype(np.int64) for c in completions]
+    behavior = [c.behavior_logprobs for c in completions]
+    positions, segments, prompts = torch.from_numpy(marks).to(device)
     return MicroBatch(
         parts=tuple(parts),
+        rows=rows,
+        spans=spans,
         tokens_BL=torch.from_numpy(tokens).to(device),
-        positions_BL=torch.from_numpy(positions).to(device),
-        segments_BL=torch.from_numpy(segments).to(device),
-        shared=share_prompt,
-        select_T=torch.tensor(select, device=device),
-        target_T=torch.from_numpy(
-            np.concatenate([c.token_ids for c in completions]).astype(np.int64)
-        ).to(device),
-        behavior_T=torch.from_numpy(np.concatenate([c.behavior_logprobs for c in completions])).to(
+        positions_BL=positions,
+        segments_BL=segments,
+        prompts_BL=prompts,
+        select_T=torch.tensor(select, dtype=torch.int64, device=device),
+        target_T=torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *target])).to(device),
+        behavior_T=torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *behavior])).to(
             device
         ),
-        cu_seqlens=torch.tensor(np.concatenate([[0], np.cumsum(lengths)]), device=device),
+        cu_seqlens=torch.tensor([0, *np.cumsum([len(t) for t in target])], device=device),
     )
 
 
-def _empty(device: str) -> MicroBatch:
-    none, zero = (
-        torch.zeros(0, dtype=torch.int64, device=device),
-        torch.zeros(1, dtype=torch.int64, device=device),
-    )
-    return MicroBatch(
-        parts=(),
-        tokens_BL=zero[None],
-        positions_BL=zero[None],
-        segments_BL=zero[None],
-        shared=False,
-        select_T=none,
-        target_T=none,
-        behavior_T=none.float(),
-        cu_seqlens=zero,
-    )
+def _spans(members: Sequence[Group], rows: Rows) -> tuple[Span, ...]:
+    spans: list[Span] = []
+    at = 0
+    for member in members:
+        prompt = len(member.prompt_ids)
+        fed = [len(c.token_ids) - 1 for c in member.completions]
+        for inside in [(n,) for n in fed] if rows == "completion" else [tuple(fed)]:
+            row = 0 if rows == "packed" else len(spans)
+            spans.append(Span(row, at, prompt, inside))
+            at += spans[-1].tokens if rows == "packed" else 0
+    return tuple(spans)
 
 
-class _Row:
-    """One prompt and some of its completions."""
-
-    def __init__(self, prompt_ids: NDArray[np.int32], completions: Sequence[Completion]) -> None:
-        self._prompt = prompt_ids
-        self._fed = [c.token_ids[:-1] for c in completions]
-        self.length = len(prompt_ids) + sum(len(f) for f in self._fed)
-
-    def layout(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Tokens, positions, and segments: 0 for the prompt, 1.. for the completions."""
-        prompt = len(self._prompt)
-        parts = [np.arange(prompt), *[prompt + np.arange(len(f)) for f in self._fed]]
-        segments = [np.full(len(p), s) for s, p in enumerate(parts)]
-        return (
-            np.concatenate([self._prompt, *self._fed]),
-            np.concatenate(parts),
-            np.concatenate(segments),
-        )
-
-    def predictors(self) -> list[int]:
-        """Where in the row each completion token is predicted: the prompt's last token, then its
-        own tokens.
-        """
-        last, at, found = len(self._prompt) - 1, len(self._prompt), []
-        for fed in self._fed:
-            found += [last, *range(at, at + len(fed))]
-            at += len(fed)
-        return found
+def _fed(members: Sequence[Group], rows: Rows) -> Iterator[NDArray[Any]]:
+    """Tokens of the segments, in order."""
+    for member in members:
+        for k, completion in enumerate(member.completions):
+            if k == 0 or rows == "completion":
+                yield member.prompt_ids
+            yield completion.token_ids[:-1]

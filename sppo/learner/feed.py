@@ -10,8 +10,10 @@ Shape suffixes: T completion tokens, N completions, K completions of one group.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,15 @@ import torch
 from torch import Tensor
 
 from sppo.config import LearnerConfig
+from sppo.families import Rows
 from sppo.learner import batching
 from sppo.learner.batching import MicroBatch, Part
 from sppo.learner.objectives import ObjectiveBatch
 from sppo.learner.objectives.base import Scope
 from sppo.learner.ranks import Ranks
 from sppo.learner.shares import Item, Sizes
+
+log = logging.getLogger(__name__)
 
 Parts = list[Part]
 """What is in a micro-batch; nothing where only another rank has something left."""
@@ -47,12 +52,13 @@ class Schedule:
 
 
 def schedule(
-    items: Sequence[Item], scope: Scope, config: LearnerConfig, team: Ranks, *, own_anchor: bool
-) -> Schedule:
+    items: Sequence[Item], scope: Scope, config: LearnerConfig, team: Ranks, rows: Rows, *,
+    own_anchor: bool,
+) -> Schedule:  # fmt: skip
     """For a share of which idle groups need no gradient if the policy is its own anchor. Groups
     whose scores are all equal lie apart from the others.
     """
-    budget, share_prompt = config.micro_batch_tokens, config.share_prompt
+    budget, share_prompt = config.micro_batch_tokens, rows != "completion"
 
     def kind(item: Item) -> int:
         if scope == "group" and batching.is_cut(item.fed, budget, share_prompt):
@@ -61,10 +67,11 @@ def schedule(
 
     kinds = [kind(item) for item in items]
     if scope == "batch":
-        alone = team.size == 1 and len(_plan(items, range(len(items)), config)) <= 1
+        alone = team.size == 1 and len(_plan(items, range(len(items)), budget, rows)) <= 1
         kinds = [0 if alone else 3] * len(items)
     plans = [
-        _plan(items, [i for i, k in enumerate(kinds) if k == wanted], config) for wanted in range(4)
+        _plan(items, [i for i, k in enumerate(kinds) if k == wanted], budget, rows)
+        for wanted in range(4)
     ]
     rounds = team.most([len(plan) for plan in plans])
     told, equal, idle, cut = (
@@ -73,18 +80,30 @@ def schedule(
     return Schedule(with_gradient=[*told, *equal], without_gradient=idle, twice=cut)
 
 
-def _plan(items: Sequence[Item], chosen: Sequence[int], config: LearnerConfig) -> list[Parts]:
+def _plan(items: Sequence[Item], chosen: Sequence[int], budget: int, rows: Rows) -> list[Parts]:
     fed = [items[i].fed for i in chosen]
-    plan = batching.plan(fed, config.micro_batch_tokens, config.share_prompt)
+    if batching.longest(fed) > budget:
+        _say_longer(budget)
+    plan = batching.plan(fed, budget, rows)
     return [[part._replace(group=chosen[part.group]) for part in parts] for parts in plan]
 
 
+@cache
+def _say_longer(budget: int) -> None:
+    """Once."""
+    log.warning(
+        "a completion with its prompt is longer than learner.micro_batch_tokens = %d: such go "
+        "alone, and need the memory of their length",
+        budget,
+    )
+
+
 def lay_out(
-    items: Sequence[Item], parts: Parts, config: LearnerConfig, device: str
+    items: Sequence[Item], parts: Parts, rows: Rows, device: str
 ) -> tuple[MicroBatch, list[Item]]:
     """A micro-batch, and its items."""
     fed = [item.fed for item in items]
-    batch = batching.collate(fed, parts, share_prompt=config.share_prompt, device=device)
+    batch = batching.collate(fed, parts, rows=rows, device=device)
     return batch, [items[part.group].part(part.start, part.stop) for part in parts]
 
 

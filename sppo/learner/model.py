@@ -27,7 +27,7 @@ from sppo.config import RunConfig
 from sppo.errors import ConfigError
 from sppo.families import Family
 from sppo.kernels import Backend, Head, linear_logprob, pick_backend
-from sppo.learner import adapters, masks
+from sppo.learner import adapters, attention, masks
 from sppo.learner.adapters import Adapters
 from sppo.learner.batching import MicroBatch
 from sppo.learner.layers import decoder_layers, recompute
@@ -95,6 +95,7 @@ class Policy:
         """
         from transformers import AutoModelForCausalLM
 
+        attention.install()
         self.device = device
         self._path = path
         self.family = families.read(path)
@@ -318,7 +319,7 @@ def completion_logprobs(
     """Log-probs [T] of the completion tokens, and the entropy [T] if asked for, by a causal
     language model.
     """
-    hidden_BLH = _hidden(trunk(module), batch)
+    hidden_BLH = _hidden(trunk(module), batch, options.kernels)
     logprob_T, entropy_T, _ = linear_logprob(
         hidden_BLH.flatten(0, 1)[batch.select_T],
         batch.target_T,
@@ -331,11 +332,14 @@ def completion_logprobs(
 
 
 def check_rows(family: Family, batch: MicroBatch) -> None:
-    """Raises ValueError for rows that share a prompt and a family that must not (`families.settled`
+    """Raises ValueError for rows that the family's attention does not take (`families.settled`
     comes first).
     """
-    if batch.shared and not family.shares:
-        raise ValueError(f"{family.name} takes one row a completion")
+    taken = {"completion", family.rows(family.shares)}
+    if batch.rows not in taken:
+        raise ValueError(
+            f"{family.name} takes rows of {' or '.join(sorted(taken))}, not {batch.rows}"
+        )
 
 
 def trunk(module: Any) -> Any:
@@ -343,13 +347,13 @@ def trunk(module: Any) -> Any:
     return module.model if module.base_model is module else module.base_model
 
 
-def _hidden(model: Any, batch: MicroBatch) -> Tensor:
+def _hidden(model: Any, batch: MicroBatch, kernels: Backend) -> Tensor:
     """Hidden states [B, L, H]. Rows of one completion are given as they are: padding comes after
     what is looked at.
     """
-    if not batch.shared:
+    if batch.rows == "completion":
         return cast(Tensor, model(input_ids=batch.tokens_BL, use_cache=False).last_hidden_state)
-    with masks.rows(batch):
+    with masks.rows(batch, flex=batch.tokens_BL.is_cuda and kernels != "torch"):
         hidden: Tensor = model(
             input_ids=batch.tokens_BL, position_ids=batch.positions_BL.clamp(min=0),
             attention_mask=masks.ones(batch),

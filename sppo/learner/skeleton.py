@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sppo.families import Family
+from sppo.learner import attention
 
 
 def skeleton(config: Any, family: Family) -> Any:
@@ -18,6 +19,7 @@ def skeleton(config: Any, family: Family) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    attention.install()
     with _parameters_on_meta():
         model = AutoModelForCausalLM.from_config(
             config,

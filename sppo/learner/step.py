@@ -55,6 +55,7 @@ class Step:
         """
         self._objective, self._config = objective, config
         self._policy, self._team = policy, team
+        self._rows = policy.family.rows(config.share_prompt)
         self._share, self._fixed, self._engines = share, fixed, engines
         self.own_anchor = first and fixed.source == "policy"
         self.totals = Totals()
@@ -64,7 +65,7 @@ class Step:
         the same on every rank; empty if nothing is.
         """
         schedule = feed.schedule(
-            self._share.items, self._objective.scope, self._config, self._team,
+            self._share.items, self._objective.scope, self._config, self._team, self._rows,
             own_anchor=self.own_anchor,
         )  # fmt: skip
         for parts in schedule.with_gradient:
@@ -145,7 +146,7 @@ class Step:
         return logprob_T, entropy_T
 
     def _lay_out(self, parts: Parts) -> tuple[MicroBatch, list[Item]]:
-        return feed.lay_out(self._share.items, parts, self._config, self._policy.device)
+        return feed.lay_out(self._share.items, parts, self._rows, self._policy.device)
 
     def _tokens(self, items: list[Item], logprob_T: Tensor, entropy_T: Tensor) -> Tokens:
         needs, fixed, anchor_T = self._objective.needs, self._fixed, None

@@ -163,9 +163,12 @@ class Trainer:
     def _score(self, items: Sequence[Item], known: ByCompletion) -> None:
         """Add the log-probs of those that are not known, in the micro-batches of a step."""
         config, new = self._config.learner, [item for item in items if item not in known]
-        schedule = feed.schedule(new, self._objective.scope, config, self._team, own_anchor=False)
+        rows = self._policy.family.rows(config.share_prompt)
+        schedule = feed.schedule(
+            new, self._objective.scope, config, self._team, rows, own_anchor=False
+        )
         for parts in schedule.all():
-            batch, members = feed.lay_out(new, parts, config, self._policy.device)
+            batch, members = feed.lay_out(new, parts, rows, self._policy.device)
             logprob_T, _ = self._policy.logprobs(batch)
             if members:
                 known.add(members, logprob_T)
@@ -201,13 +204,11 @@ class Trainer:
         rank 0.
         """
         config, found = self._config.learner, []
-        share_prompt = config.share_prompt
+        rows = self._policy.family.rows(config.share_prompt)
         with self._policy.using(snapshot):
-            plan = batching.plan(groups, config.micro_batch_tokens, share_prompt)
+            plan = batching.plan(groups, config.micro_batch_tokens, rows)
             for parts in [*plan, *([[]] * (self._team.most([len(plan)])[0] - len(plan)))]:
-                batch = batching.collate(
-                    groups, parts, share_prompt=share_prompt, device=self._policy.device
-                )
+                batch = batching.collate(groups, parts, rows=rows, device=self._policy.device)
                 gap_T = (self._policy.logprobs(batch, sampled=True)[0] - batch.behavior_T).abs()
                 whole = [
                     c.whole(version)

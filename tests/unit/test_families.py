@@ -34,12 +34,13 @@ def test_a_family_that_is_not_exact_is_refused_by_name(name: str, reason: str) -
 @pytest.mark.parametrize(
     ("name", "shares", "attention"),
     [
-        ("llama", True, "sdpa"),
-        ("mistral", True, "sdpa"),
-        ("gemma2", True, "eager"),  # sdpa leaves out the cap of the attention logits
-        ("gpt_oss", True, "eager"),  # sinks
+        ("llama", True, "packed"),
+        ("mistral", True, "packed"),
+        ("gemma2", True, "packed"),
+        ("gpt_oss", True, "packed"),
         ("bloom", False, "eager"),  # ALiBi counts along the row
         ("falcon", True, "sdpa"),
+        ("codegen", True, "eager"),  # there is no sdpa of it
         ("falcon, alibi", False, "eager"),
         ("lfm2", False, "sdpa"),
         ("qwen3_next", False, "sdpa"),

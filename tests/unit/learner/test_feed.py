@@ -34,7 +34,7 @@ def test_idle_groups_go_without_a_gradient_where_the_policy_is_its_own_anchor(
     # Given groups that fit in one micro-batch, one of them without a signal
     items = [item(groups[0]), item(without_signal(groups[1]), idle=True), item(groups[2])]
     config = settings(micro_batch_tokens=1000).learner
-    found = feed.schedule(items, "group", config, Solo(), own_anchor=own_anchor)
+    found = feed.schedule(items, "group", config, Solo(), "packed", own_anchor=own_anchor)
     assert found.with_gradient[0] == whole(items, 0, 2)
     assert (len(found.with_gradient), len(found.without_gradient)) == (with_gradient, without)
     assert found.all()[1] == whole(items, 1)
@@ -48,7 +48,7 @@ def test_idle_groups_go_without_a_gradient_where_the_policy_is_its_own_anchor(
         ("group", 12, {0, 1}),  # cut, and so seen together only in two passes
         ("completion", 12, set()),
         ("batch", 1000, set()),  # all of it lies in one micro-batch
-        ("batch", 40, {0, 1, 2}),
+        ("batch", 30, {0, 1, 2}),
     ],
 )
 def test_what_a_loss_must_see_together_decides_on_one_pass_or_two(
@@ -61,7 +61,7 @@ def test_what_a_loss_must_see_together_decides_on_one_pass_or_two(
     chosen[2] = replace(chosen[2], completions=tuple(short))
     items = [item(g) for g in chosen]
     config = settings(micro_batch_tokens=budget).learner
-    found = feed.schedule(items, scope, config, Solo(), own_anchor=False)
+    found = feed.schedule(items, scope, config, Solo(), "packed", own_anchor=False)
     assert {part.group for parts in found.twice for part in parts} == twice
     covered = sorted(
         (p.group, k) for parts in found.all() for p in parts for k in range(p.start, p.stop)
@@ -75,7 +75,7 @@ def test_ranks_feed_as_many_micro_batches_of_each_kind(groups: list[Group]) -> N
 
     def work(team: teams.ThreadTeam) -> feed.Schedule:
         items = [] if team.rank else [item(g) for g in groups[:4]]
-        return feed.schedule(items, "group", config, team, own_anchor=False)
+        return feed.schedule(items, "group", config, team, "packed", own_anchor=False)
 
     full, none = teams.together(2, work)
     assert [len(full.with_gradient), len(full.twice)] == [len(none.with_gradient), len(none.twice)]
@@ -122,3 +122,13 @@ def test_an_objective_sees_fed_completions_alone(groups: list[Group], preference
         assert seen.rewards_N is not None
         assert group.rewards is not None
         assert torch.equal(seen.rewards_N, torch.from_numpy(group.rewards[1:]))
+
+
+def test_a_completion_that_no_micro_batch_holds_is_told_once(
+    groups: list[Group], caplog: pytest.LogCaptureFixture
+) -> None:
+    items, config = [item(groups[0])], settings(micro_batch_tokens=3).learner
+    for _ in range(2):
+        feed.schedule(items, "completion", config, Solo(), "packed", own_anchor=False)
+    (told,) = caplog.messages
+    assert "longer than learner.micro_batch_tokens = 3" in told

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sppo.errors import ConfigError
+from sppo.families import Rows
 from sppo.learner import batching
 from sppo.learner.layers import decoder_layers
 from sppo.learner.model import Logprobs, Policy
@@ -42,15 +43,15 @@ def deep(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def trained(
-    path: str, groups: list[Group], *, recomputed: bool, compute: torch.dtype, share: bool
+    path: str, groups: list[Group], *, recomputed: bool, compute: torch.dtype, rows: Rows
 ) -> tuple[dict[str, Tensor], int]:
     """Gradients of a loss of every log-prob and entropy, and the bytes kept for the backward."""
     policy = Policy(
         path, device="cpu", logprobs=Logprobs(temperature=0.7), compute=compute,
         recomputed=recomputed,
     )  # fmt: skip
-    (parts,) = batching.plan(groups, 10**6, share)
-    batch = batching.collate(groups, parts, share_prompt=share, device="cpu")
+    (parts,) = batching.plan(groups, 10**6, rows)
+    batch = batching.collate(groups, parts, rows=rows, device="cpu")
     known = {p.data_ptr() for p in policy.module.parameters()}
     kept: dict[int, int] = {}
 
@@ -67,13 +68,13 @@ def trained(
     return {k: p.grad for k, p in policy.master.items() if p.grad is not None}, sum(kept.values())
 
 
-@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("rows", ["packed", "completion"])
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
 def test_gradients_are_equal_to_the_bit_and_less_is_kept(
-    deep: str, groups: list[Group], compute: torch.dtype, share: bool
+    deep: str, groups: list[Group], compute: torch.dtype, rows: Rows
 ) -> None:
-    plain, kept = trained(deep, groups, recomputed=False, compute=compute, share=share)
-    again, fewer = trained(deep, groups, recomputed=True, compute=compute, share=share)
+    plain, kept = trained(deep, groups, recomputed=False, compute=compute, rows=rows)
+    again, fewer = trained(deep, groups, recomputed=True, compute=compute, rows=rows)
     assert plain.keys() == again.keys() != set()
     assert all(torch.equal(gradient, again[name]) for name, gradient in plain.items())
     assert fewer < kept / 3
@@ -85,8 +86,8 @@ def test_without_gradients_nothing_is_kept(deep: str, groups: list[Group]) -> No
             deep, device="cpu", logprobs=Logprobs(temperature=0.7), compute=torch.float32,
             recomputed=True,
         )  # fmt: skip
-        (parts,) = batching.plan(groups, 10**6, True)
-        batch = batching.collate(groups, parts, share_prompt=True, device="cpu")
+        (parts,) = batching.plan(groups, 10**6, "packed")
+        batch = batching.collate(groups, parts, rows="packed", device="cpu")
         assert not policy.logprobs(batch)[0].requires_grad
 
 

@@ -37,14 +37,14 @@ def test_windows_caps_sinks_and_recurrent_layers_are_the_models_own(
 
 def test_a_family_of_one_row_a_completion_does_not_take_shared_rows(tmp_path: Path) -> None:
     policy = tiny.learner(tiny.save("lfm2", tmp_path))
-    shared = tiny.batch(tiny.group(), share_prompt=True)
-    with pytest.raises(ValueError, match="lfm2 takes one row a completion"):
+    shared = tiny.batch(tiny.group(), rows="packed")
+    with pytest.raises(ValueError, match="lfm2 takes rows of completion, not packed"):
         policy.logprobs(shared)
 
 
 def test_outside_of_a_row_transformers_masks_as_ever(tmp_path: Path) -> None:
     found, model = tiny.group(), tiny.load(tiny.save("mistral", tmp_path))
     before = tiny.plain(model, found).detach()
-    with masks.rows(tiny.batch(found, share_prompt=True)):
+    with masks.rows(tiny.batch(found, rows="packed"), flex=False):
         pass
     assert torch.equal(tiny.plain(model, found).detach(), before)

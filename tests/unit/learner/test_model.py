@@ -61,7 +61,7 @@ def test_what_a_family_does_to_its_logits_is_done(
     made.save_pretrained(str(tmp_path))
     model = policy(str(tmp_path))
     whole = [batching.Part(0, 0, len(groups[0].completions))]
-    batch = batching.collate(groups, whole, share_prompt=False, device="cpu")
+    batch = batching.collate(groups, whole, rows="completion", device="cpu")
     expected_T = torch.cat(one_by_one(model, groups[0]))
     assert torch.allclose(model.logprobs(batch)[0], expected_T, atol=1e-4)
 

@@ -42,8 +42,8 @@ def sharded(path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sha
 
 def logprobs(policy: Policy | ShardedPolicy) -> torch.Tensor:
     groups = makers.random_groups(np.random.default_rng(0), 3, vocabulary=VOCABULARY)
-    (parts,) = batching.plan(groups, 10**6, True)
-    batch = batching.collate(groups, parts, share_prompt=True, device="cpu")
+    (parts,) = batching.plan(groups, 10**6, "packed")
+    batch = batching.collate(groups, parts, rows="packed", device="cpu")
     with torch.no_grad():
         return policy.logprobs(batch)[0]
 
@@ -112,9 +112,9 @@ def test_layers_that_are_computed_again_give_the_gradients_of_the_whole_model(
         path, sharded._team, device="cpu", logprobs=how, compute=torch.float32, recomputed=True
     )
     groups = makers.random_groups(np.random.default_rng(0), 3, vocabulary=VOCABULARY)
-    (parts,) = batching.plan(groups, 10**6, True)
+    (parts,) = batching.plan(groups, 10**6, "packed")
     for policy in (whole, again):
-        batch = batching.collate(groups, parts, share_prompt=True, device="cpu")
+        batch = batching.collate(groups, parts, rows="packed", device="cpu")
         (policy.logprobs(batch)[0] ** 2).sum().backward()  # type: ignore[no-untyped-call]
     for name, parameter in whole.master.items():
         assert parameter.grad is not None
