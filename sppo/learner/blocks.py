@@ -89,11 +89,10 @@ def attend(
 
 
 @cache
-def _flex(compiled: bool) -> Callable[..., Any]:
+def _flex(compiled: bool) -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    found: Callable[..., Any] = torch.compile(flex_attention) if compiled else flex_attention
-    return found
+    return torch.compile(flex_attention) if compiled else flex_attention
 
 
 @cache

@@ -108,15 +108,9 @@ def _windows(span: Span, masks: _Masks) -> Iterator[Window]:
 def _several(span: Span, segments: list[tuple[int, int, int]], masks: _Masks) -> Window:
     """Whole segments in one piece."""
     (start, _, position), (last, n, _) = segments[0], segments[-1]
-    stop = last + n
-    if position == 0:
-        keys, before = (slice(start, stop),), 0
-    else:
-        lowest = masks.lowest(position)
-        keys, before = (
-            (slice(span.start + lowest, span.start + span.prompt), slice(start, stop)),
-            lowest,
-        )
+    stop, before = last + n, masks.lowest(position)
+    own = slice(start, stop)
+    keys = (slice(span.start + before, span.start + span.prompt), own) if position else (own,)
     seen = masks.several(span, segments, before)
     return Window(keys, (Piece(start, stop, 0, seen.shape[1], seen),))
 
