@@ -10,13 +10,14 @@ Shape suffixes: B rows, H query heads, G key heads, Q queries, K keys, D head si
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sppo.learner import blocks, masks, pieces
+from sppo.learner.batching import MicroBatch
 from sppo.learner.pieces import Pieces
 
 
@@ -26,6 +27,20 @@ def install() -> None:
 
     AttentionInterface.register("packed", forward)
     masks.install()
+
+
+def hidden_states(model: Any, batch: MicroBatch, *, flex: bool) -> Tensor:
+    """[B, L, H] of a model without its head. Rows of one completion are given as they are: padding
+    comes after what is looked at.
+    """
+    if batch.rows == "completion":
+        return cast(Tensor, model(input_ids=batch.tokens_BL, use_cache=False).last_hidden_state)
+    with masks.rows(batch, flex=flex):
+        found: Tensor = model(
+            input_ids=batch.tokens_BL, position_ids=batch.positions_BL.clamp(min=0),
+            attention_mask=masks.ones(batch), use_cache=False,
+        ).last_hidden_state  # fmt: skip
+    return found
 
 
 def forward(

@@ -18,8 +18,10 @@ A group that is larger than a micro-batch is cut between completions; each part 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +31,8 @@ from torch import Tensor
 
 from sppo.families import Rows
 from sppo.types import Group
+
+log = logging.getLogger(__name__)
 
 
 class Part(NamedTuple):
@@ -115,8 +119,11 @@ def plan(groups: Sequence[Group], budget: int, rows: Rows) -> list[list[Part]]:
     """What goes into each micro-batch, at most `budget` tokens with padding.
 
     The longest part goes first, each where there is room; where rows are padded, similar lengths go
-    together. Only a single completion that is larger with its prompt exceeds it: it goes alone.
+    together. Only a single completion that is larger with its prompt exceeds it: it goes alone, and
+    that is said once.
     """
+    if any(n > budget for group in groups for n in row_tokens(group, share_prompt=False)):
+        _say_longer(budget)
     shared = rows != "completion"
     parts = [p for i, g in enumerate(groups) for p in _cut(i, g, budget, shared)]
     lengths = [row_tokens(_of(groups, part), shared) for part in parts]
@@ -133,9 +140,14 @@ def plan(groups: Sequence[Group], budget: int, rows: Rows) -> list[list[Part]]:
     return [[parts[i] for i in sorted(batch)] for batch in batches]
 
 
-def longest(groups: Sequence[Group]) -> int:
-    """Tokens of the longest completion with its prompt: what no plan can cut."""
-    return max((max(row_tokens(g, share_prompt=False)) for g in groups if g.completions), default=0)
+@cache
+def _say_longer(budget: int) -> None:
+    """Once."""
+    log.warning(
+        "a completion with its prompt is longer than learner.micro_batch_tokens = %d: such go "
+        "alone, and need the memory of their length",
+        budget,
+    )
 
 
 def _cut(i: int, group: Group, budget: int, share_prompt: bool) -> list[Part]:

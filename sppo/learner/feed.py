@@ -10,10 +10,8 @@ Shape suffixes: T completion tokens, N completions, K completions of one group.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,8 +26,6 @@ from sppo.learner.objectives import ObjectiveBatch
 from sppo.learner.objectives.base import Scope
 from sppo.learner.ranks import Ranks
 from sppo.learner.shares import Item, Sizes
-
-log = logging.getLogger(__name__)
 
 Parts = list[Part]
 """What is in a micro-batch; nothing where only another rank has something left."""
@@ -81,21 +77,8 @@ def schedule(
 
 
 def _plan(items: Sequence[Item], chosen: Sequence[int], budget: int, rows: Rows) -> list[Parts]:
-    fed = [items[i].fed for i in chosen]
-    if batching.longest(fed) > budget:
-        _say_longer(budget)
-    plan = batching.plan(fed, budget, rows)
+    plan = batching.plan([items[i].fed for i in chosen], budget, rows)
     return [[part._replace(group=chosen[part.group]) for part in parts] for parts in plan]
-
-
-@cache
-def _say_longer(budget: int) -> None:
-    """Once."""
-    log.warning(
-        "a completion with its prompt is longer than learner.micro_batch_tokens = %d: such go "
-        "alone, and need the memory of their length",
-        budget,
-    )
 
 
 def lay_out(

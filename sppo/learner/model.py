@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -27,7 +27,7 @@ from sppo.config import RunConfig
 from sppo.errors import ConfigError
 from sppo.families import Family
 from sppo.kernels import Backend, Head, linear_logprob, pick_backend
-from sppo.learner import adapters, attention, masks
+from sppo.learner import adapters, attention
 from sppo.learner.adapters import Adapters
 from sppo.learner.batching import MicroBatch
 from sppo.learner.layers import decoder_layers, recompute
@@ -319,7 +319,9 @@ def completion_logprobs(
     """Log-probs [T] of the completion tokens, and the entropy [T] if asked for, by a causal
     language model.
     """
-    hidden_BLH = _hidden(trunk(module), batch, options.kernels)
+    hidden_BLH = attention.hidden_states(
+        trunk(module), batch, flex=module.device.type == "cuda" and options.kernels != "torch"
+    )
     logprob_T, entropy_T, _ = linear_logprob(
         hidden_BLH.flatten(0, 1)[batch.select_T],
         batch.target_T,
@@ -345,21 +347,6 @@ def check_rows(family: Family, batch: MicroBatch) -> None:
 def trunk(module: Any) -> Any:
     """The model without its head."""
     return module.model if module.base_model is module else module.base_model
-
-
-def _hidden(model: Any, batch: MicroBatch, kernels: Backend) -> Tensor:
-    """Hidden states [B, L, H]. Rows of one completion are given as they are: padding comes after
-    what is looked at.
-    """
-    if batch.rows == "completion":
-        return cast(Tensor, model(input_ids=batch.tokens_BL, use_cache=False).last_hidden_state)
-    with masks.rows(batch, flex=batch.tokens_BL.is_cuda and kernels != "torch"):
-        hidden: Tensor = model(
-            input_ids=batch.tokens_BL, position_ids=batch.positions_BL.clamp(min=0),
-            attention_mask=masks.ones(batch),
-            use_cache=False,
-        ).last_hidden_state  # fmt: skip
-    return hidden
 
 
 def check_device(device: str, rank: int) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sppo.config import AdapterConfig
 from sppo.errors import ConfigError
+from sppo.families import Rows
 from sppo.learner import batching
 from sppo.learner.adapters import Adapters
 from sppo.learner.model import Logprobs, Policy
@@ -39,9 +40,9 @@ def whole(path: str, weights: dict[str, Tensor], compute: torch.dtype = torch.fl
     return made
 
 
-def batch(groups: list[Group], *, share: bool = True) -> batching.MicroBatch:
+def batch(groups: list[Group], *, rows: Rows = "packed") -> batching.MicroBatch:
     parts = [batching.Part(0, 0, len(groups[0].completions))]
-    return batching.collate(groups, parts, share_prompt=share, device="cpu")
+    return batching.collate(groups, parts, rows=rows, device="cpu")
 
 
 def test_adapters_alone_are_trained_with_the_gradients_that_peft_gives(

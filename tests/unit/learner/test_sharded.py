@@ -140,9 +140,9 @@ def test_adapters_in_shards_are_those_of_the_whole_model(
         policy.refresh()
         policy.keep("anchor", device="cpu")
     groups = makers.random_groups(np.random.default_rng(0), 3, vocabulary=VOCABULARY)
-    (plan,) = batching.plan(groups, 10**6, True)
+    (plan,) = batching.plan(groups, 10**6, "packed")
     for policy in (whole, parts):
-        batch = batching.collate(groups, plan, share_prompt=True, device="cpu")
+        batch = batching.collate(groups, plan, rows="packed", device="cpu")
         (policy.logprobs(batch)[0] ** 2).sum().backward()  # type: ignore[no-untyped-call]
     for name, p in whole.master.items():
         assert torch.allclose(parts.master[name].grad.full_tensor(), p.grad, rtol=1e-4, atol=1e-5)
