@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from sppo.learner.batching import Span
 
@@ -141,8 +142,9 @@ class _Masks:
     def lowest(self, position: int) -> int:
         """The first position that a query at `position` sees."""
         if position not in self._lowest:
-            seen = self._seen(self._at(position, position + 1), self._at(0, position + 1))
-            self._lowest[position] = int(seen[0].int().argmax())
+            with unset_fake_temporarily():  # a value, even where tensors have none
+                seen = self._seen(self._at(position, position + 1), self._at(0, position + 1))
+                self._lowest[position] = int(seen[0].int().argmax())
         return self._lowest[position]
 
     def band(self, start: int, stop: int, low: int) -> Tensor:

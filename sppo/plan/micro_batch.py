@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sppo.config import RunConfig
+from sppo.families import Rows
 from sppo.learner import batching
 from sppo.learner.batching import MicroBatch, Part
 from sppo.types import Completion, Group
@@ -75,9 +76,8 @@ class Layout(NamedTuple):
             completions=tuple(map(_completion, lengths)), generator="",
             rewards=np.zeros(len(lengths), np.float32),
         )  # fmt: skip
-        return batching.collate(
-            [group], [Part(0, 0, len(lengths))], share_prompt=self.share_prompt, device="cpu"
-        )
+        rows: Rows = "packed" if self.share_prompt else "completion"
+        return batching.collate([group], [Part(0, 0, len(lengths))], rows=rows, device="cpu")
 
 
 def _completion(length: int) -> Completion:

@@ -31,7 +31,7 @@ def test_it_fills_its_budget(given: dict[str, int], tokens: int) -> None:
 def test_without_shared_prompts_whole_rows_fit() -> None:
     batch = layout(share_prompt=False, budget=50).largest()
     assert batch.tokens_BL.shape == (2, 20)
-    assert not batch.shared
+    assert batch.rows == "completion"
 
 
 def test_completions_of_one_token_are_only_predicted() -> None:

@@ -43,7 +43,7 @@ def peak(config: RunConfig, monkeypatch: pytest.MonkeyPatch, *, gpu: bool) -> in
     family = families.read(path)
     batch = Layout.of(config, shares=family.shares).largest()
     if gpu:  # attention is fused, and its stand-in takes plain rows
-        batch = dataclasses.replace(batch, shared=False)
+        batch = dataclasses.replace(batch, rows="completion")
         fused = dataclasses.replace(family, attention=trace._stand_in())
         monkeypatch.setattr(families, "read", lambda *_: fused)
     how: dict[str, Any] = {
