@@ -105,15 +105,17 @@ def tiny(name: str) -> Any:
     return kind(**values | _OWN.get(family, {}) | changes)
 
 
-def save(name: str, folder: Path) -> str:
-    """A small model with lively weights and a tokenizer."""
+def save(name: str, folder: Path, *, lively: bool = True) -> str:
+    """A small model and a tokenizer; lively weights show every difference, and rounding too."""
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(tiny(name), attn_implementation="eager")
     with torch.no_grad():
         for part, p in model.named_parameters():
-            if p.ndim >= 2:
+            if not lively:
+                p.mul_(2.0 if p.ndim >= 2 else 1.0)
+            elif p.ndim >= 2:
                 p.mul_(6.0 if any(k in part for k in ("q_proj", "k_proj", "qkv", "query")) else 3.0)
             elif "bias" in part or "sink" in part:
                 p.add_(torch.randn_like(p) * 0.3)
@@ -172,6 +174,34 @@ def load(path: str) -> Any:
 def learner(path: str) -> Policy:
     """The learner's model, float32."""
     return Policy(path, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.float32)
+
+
+class Plain(Policy):
+    """Plain Transformers in the learner's place: eager attention, each completion alone."""
+
+    def __init__(self, path: str, *, temperature: float) -> None:
+        super().__init__(
+            path, device="cpu", logprobs=Logprobs(temperature=temperature), compute=torch.float32
+        )
+        self.module, self._temperature = load(path), temperature
+        self.master = dict(self.module.named_parameters())
+
+    def logprobs(
+        self, batch: batching.MicroBatch, *, entropy: bool = False, sampled: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """[T] from the logits of the whole vocabulary."""
+        logprobs, entropies = [torch.zeros(0)], [torch.zeros(0)]
+        target = iter(batch.target_T.split(batch.cu_seqlens.diff().tolist()))
+        for span in batch.spans:
+            prompt_ids = batch.tokens_BL[span.row, span.start : span.start + span.prompt]
+            for _ in span.fed:
+                one = next(target)
+                ids = torch.cat([prompt_ids, one])[None]
+                logits = self.module(input_ids=ids, use_cache=False).logits[0].float()
+                log_TV = (logits[span.prompt - 1 : -1] / self._temperature).log_softmax(-1)
+                logprobs.append(log_TV.gather(-1, one[:, None])[:, 0])
+                entropies.append(-(log_TV.exp() * log_TV).sum(-1))
+        return torch.cat(logprobs), torch.cat(entropies)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,11 @@ import torch
 from sppo import families
 from sppo.generators.transformers_engine import TransformersEngine
 from sppo.generators.vllm_engine import VllmEngine
+from sppo.learner import pieces
+from sppo.learner.optim import Optimizer
+from sppo.learner.trainer import Trainer
 from tests import families as tiny
+from tests.makers import training
 
 PAGED = [
     "llama", "qwen2, window", "qwen3_moe", "mistral", "gemma2", "gemma3_text", "cohere2", "gpt2",
@@ -35,6 +39,49 @@ def test_the_learner_computes_a_family_as_the_model_does(name: str, tmp_path: Pa
     gap = tiny.learner_gap(tiny.save(name, tmp_path))
     assert gap.logprobs < tiny.LEARNER_NATS
     assert gap.gradients < tiny.LEARNER_GRADIENTS
+
+
+STEPPED = [
+    "llama", "llama, tied", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "granite",
+    "mixtral", "lfm2",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_a_whole_step_is_that_of_plain_transformers(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given several groups in a micro-batch, and segments that are cut into pieces
+    monkeypatch.setattr(pieces, "BLOCK", 16)
+    path = tiny.save(name, tmp_path, lively=False)
+    run = training(
+        groups_per_step=3, lr=1e-3, micro_batch_tokens=1000, share_prompt=families.read(path).shares
+    )
+    gap = tiny.learner_gap(path)
+    assert max(gap.logprobs, gap.gradients) < 1e-5
+    policies = tiny.learner(path), tiny.Plain(path, temperature=1.0)
+    # When each takes an optimizer step
+    own, plain = (
+        record
+        for policy in policies
+        for record in Trainer(run, policy, Optimizer(run, policy.master)).train(
+            tiny.several(), tiny.VERSION
+        )
+    )
+    # Then figures and weights are the same
+    assert own["skipped"] is None
+    for figure in ("loss", "grad_norm", "entropy", "mismatch"):
+        assert own[figure] == pytest.approx(plain[figure], rel=1e-5, abs=1e-6), figure
+    stepped, expected = (flat(policy.module) for policy in policies)
+    assert (stepped - expected).norm() <= 1e-5 * expected.norm()
+    # AdamW's first step has almost the same size for every entry, whatever its gradient: where that
+    # is near zero, rounding turns it.
+    moved = expected - flat(tiny.load(path))
+    assert (stepped - expected).norm() <= 3e-3 * moved.norm()
+
+
+def flat(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
 @pytest.mark.parametrize("name", PAGED)
