@@ -8,6 +8,8 @@ is undone by nobody, and neither is a shell that starts a job in the background.
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -85,3 +87,22 @@ def end_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
     ends.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def end_with_founder() -> None:
+    """In a process that Python's `multiprocessing` began: from here on it is killed when the thread
+    that began it ends, and so is what its main thread forks. Anywhere else nothing.
+    """
+    if multiprocessing.parent_process() is None:
+        return
+    end_with_parent()
+    by_main: list[bool] = []
+
+    def before() -> None:
+        by_main[:] = [threading.current_thread() is threading.main_thread()]
+
+    def in_child() -> None:
+        if by_main == [True]:
+            end_with_parent()
+
+    os.register_at_fork(before=before, after_in_child=in_child)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sppo import marks
+from sppo import marks, stop
 from sppo.errors import TransferAborted
 
 NCCL = "sppo_nccl"
@@ -25,6 +25,7 @@ def register() -> None:
     """
     marks.name_shared_memory()
     marks.ignore_interrupts()
+    stop.end_with_founder()  # a killed `eval` or generator leaves no engine behind
     _wait_without_spinning()
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 

@@ -114,6 +114,30 @@ print(process.pid, flush=True)
     assert ended(int(pid))
 
 
+def test_a_process_of_multiprocessing_and_its_own_end_with_who_began_it() -> None:
+    script = """
+import multiprocessing, os, signal, time
+from sppo import stop
+stop.end_with_founder()  # nothing here
+context = multiprocessing.get_context("fork")
+def wait(told):
+    told.put(os.getpid())
+    time.sleep(60)
+def child(told):
+    stop.end_with_founder()
+    context.Process(target=wait, args=(told,)).start()
+    wait(told)
+told = context.SimpleQueue()
+context.Process(target=child, args=(told,)).start()
+print(told.get(), told.get(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert all(ended(int(pid)) for pid in done.stdout.split())
+    assert len(done.stdout.split()) == 2
+
+
 def ended(pid: int) -> bool:
     """Whether a process is gone within five seconds."""
     gone, _ = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=5)
