@@ -25,6 +25,10 @@ BLOCK = 128
 """Queries and keys of a block: what FlexAttention's kernels take on every GPU."""
 
 
+LIMIT = 64
+"""Times that FlexAttention may be compiled: for each kind of layer with gradients and without, for
+rows of one block and of any length.
+"""
 _CPU = torch.device("cpu")
 
 
@@ -75,11 +79,13 @@ def attend(
     """[1, H, L, D] of tensors with a first dimension of one row."""
     from torch.nn.attention.flex_attention import AuxRequest
 
-    found: Any = _flex(q_HLD.is_cuda)(
-        q_HLD, k_GLD, v_GLD, score_mod=None if softcap is None else _cap(softcap),
-        block_mask=mask, scale=scale, enable_gqa=q_HLD.shape[1] != k_GLD.shape[1],
-        return_aux=None if sinks_H is None else AuxRequest(lse=True),
-    )  # fmt: skip
+    # Beyond the limit it would go on uncompiled, with a matrix of all pairs.
+    with torch._dynamo.config.patch(recompile_limit=LIMIT, fail_on_recompile_limit_hit=True):
+        found: Any = _flex(q_HLD.is_cuda)(
+            q_HLD, k_GLD, v_GLD, score_mod=None if softcap is None else _cap(softcap),
+            block_mask=mask, scale=scale, enable_gqa=q_HLD.shape[1] != k_GLD.shape[1],
+            return_aux=None if sinks_H is None else AuxRequest(lse=True),
+        )  # fmt: skip
     if sinks_H is None:
         out: Tensor = found
         return out
