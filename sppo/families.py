@@ -231,7 +231,7 @@ def _attention(config: Any, shares: bool) -> Literal["packed", "sdpa", "eager"]:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM._model_mapping[type(config)]
-    by_name = model._supports_attention_backend and model._supports_flex_attn
+    by_name = model._supports_attention_backend or model._supports_flex_attn
     if shares and by_name and config.model_type not in UNPACKED:
         return "packed"
     capped = getattr(config, "attn_logit_softcapping", None) or getattr(config, "alibi", False)

@@ -115,7 +115,8 @@ class LearnerConfig(Settings):
     """Where the learner runs."""
     kernels: Annotated[Literal["auto", "triton", "torch"], FREE] = "auto"
     """What computes log-probs and the loss: `triton`, plain `torch` in chunks of the vocabulary, or
-    `auto`, which takes Triton on a GPU.
+    `auto`, which takes Triton on a GPU. Attention of packed rows is compiled there too (by
+    FlexAttention), except with `torch`.
     """
     fast_logits: bool = False
     """Without Triton, round logits to bf16: faster, and each token's log-prob is off by 2e-3 to
