@@ -336,7 +336,8 @@ def down(run_dir: RunDir = Path("runs/quickstart")) -> None:
     from sppo.launch import run_dir as run_dirs
 
     run_dirs.describe(run_dir)
-    typer.echo("ended" if run_dirs.end(run_dir) else f"{run_dir}: nothing is running")
+    ended = run_dirs.end(run_dir, lambda phase: typer.echo(f"{phase} ..."))
+    typer.echo("ended" if ended else f"{run_dir}: nothing is running")
 
 
 role_commands.register(app)

@@ -34,7 +34,7 @@ class Target:
         if self.checkpoint is None:
             return self.folder
         base = models.resolve(config.model)
-        return _assembled(base, self.checkpoint / "model.safetensors", config, scratch)
+        return _assembled(base, self.checkpoint, config, scratch)
 
 
 def find(name: str) -> Target:
@@ -76,20 +76,19 @@ def _of_run(name: str, run_dir: Path) -> Target:
     )
 
 
-def _assembled(base: str, weights: Path, config: RunConfig, scratch: Path) -> str:
-    import torch
-    from safetensors.torch import load_file
-    from transformers import AutoModelForCausalLM
+def _assembled(base: str, checkpoint: Path, config: RunConfig, scratch: Path) -> str:
+    from sppo.learner.adapters import Adapters
+    from sppo.learner.model import Logprobs, Policy
+    from sppo.learner.stored import opened
 
     dtype = compute.dtype(config)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=False)
-    found = load_file(weights)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(found[name])
+    policy = Policy(
+        base, device="cpu", logprobs=Logprobs(temperature=1.0), compute=dtype,
+        adapted=Adapters.of(config),
+    )  # fmt: skip
+    with opened(checkpoint, "model") as there:
+        policy.load(there)
     folder = scratch / "model"
-    model.generation_config = type(model.generation_config)()  # the base's own file follows
-    model.save_pretrained(str(folder))
-    models.copy_generation_config(base, folder)
+    policy.export(folder, dtype)
     models.load_tokenizer(base).save_pretrained(str(folder))
     return str(folder)

@@ -22,6 +22,8 @@ from sppo.launch.words import SHOWN, Words
 log = logging.getLogger(__name__)
 
 RATE_WINDOW = 10
+SAVING_SAID_S = 10.0
+"""Between two lines about a checkpoint that is waited for."""
 
 
 class _Terminal(Console):
@@ -50,6 +52,8 @@ class Progress:
         self._last: dict[str, Any] = {}
         self._held_out: dict[str, Any] = {}
         """The record of the newest evaluation."""
+        self._saving_said = 0.0
+        """How long a checkpoint had been written when that was last said."""
         self._step_ends: deque[float] = deque(maxlen=RATE_WINDOW + 1)
         self._tokens: deque[tuple[float, int]] = deque(maxlen=15)
 
@@ -95,7 +99,9 @@ class Progress:
         if kind == "phase":
             if event["phase"] != self._phase and not (self._live or event["phase"] == "training"):
                 self.note(f"{event['phase']} ...")
-            self._phase = event["phase"]
+            self._phase, self._saving_said = event["phase"], 0.0
+        elif kind == "saving":
+            self._take_saving(event)
         elif kind == "resume":
             self._step = event["step"]
             self.note(f"resuming after step {event['step']}")
@@ -146,6 +152,18 @@ class Progress:
             "seconds_left": self._seconds_left(),
             "events": dict(self._words.counts),
         }
+
+    def _take_saving(self, event: dict[str, Any]) -> None:
+        """How far a checkpoint is that is waited for; a line now and then if it takes long."""
+        written, nbytes, seconds = event["written"], event["nbytes"], event["seconds"]
+        left = f", {_clock(seconds * (nbytes / written - 1))} left" if written else ""
+        self._phase = (
+            f"writing the checkpoint of step {event['step']}: {written / 1e9:.1f} of "
+            f"{nbytes / 1e9:.1f} GB{left}"
+        )
+        if self._live is None and seconds >= self._saving_said + SAVING_SAID_S:
+            self.note(self._phase)
+            self._saving_said = seconds
 
     def _take_step(self, record: dict[str, Any]) -> None:
         self._step, self._last = record["step"], record

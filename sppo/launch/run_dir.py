@@ -23,12 +23,13 @@ RUN/judge.sqlite3     what a judge has answered, and what that took
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
 import tomllib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -42,6 +43,9 @@ from sppo.errors import ConfigError
 from sppo.learner import manifest
 
 DOWN_TIMEOUT_S = 180.0
+"""Without a sign of life of a supervisor that was asked to stop."""
+DOWN_SAID_S = 2.0
+"""Between two lines about what it is at."""
 
 
 @contextmanager
@@ -235,20 +239,29 @@ def describe(run_dir: Path) -> dict[str, Any]:
     }
 
 
-def end(run_dir: Path) -> bool:
-    """Ask the run's supervisor to stop and wait until it has. False if nothing was running.
+def end(run_dir: Path, say: Callable[[str], None] = lambda text: None) -> bool:
+    """Ask the run's supervisor to stop and wait until it has; `say` hears what it is at. False if
+    nothing was running.
 
-    Raises ConfigError when it does not stop in time.
+    Raises ConfigError when it shows no sign of life any more: it gives up by itself where the
+    learner does not.
     """
     pid = running(run_dir)
     if pid is None:
         return False
     os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + DOWN_TIMEOUT_S
+    seen, phase, deadline, said = None, "", time.monotonic() + DOWN_TIMEOUT_S, -math.inf
     while running(run_dir) is not None:
+        status = read_json(run_dir / "status.json") or {}
+        if status.get("updated") != seen:
+            seen, deadline = status.get("updated"), time.monotonic() + DOWN_TIMEOUT_S
+        if status.get("phase", "") != phase and time.monotonic() - said > DOWN_SAID_S:
+            phase, said = status["phase"], time.monotonic()
+            say(phase)
         if time.monotonic() > deadline:
             raise ConfigError(
-                f"process {pid} has not stopped after {DOWN_TIMEOUT_S:.0f} s; see {run_dir}/logs"
+                f"process {pid} has shown no sign of life for {DOWN_TIMEOUT_S:.0f} s and has not "
+                f"stopped; see {run_dir}/logs"
             )
         time.sleep(0.2)
     return True

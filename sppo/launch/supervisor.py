@@ -228,7 +228,8 @@ class Supervisor:
             self.reporter.note(
                 "stopping: saving a checkpoint (interrupt again to give up waiting) ..."
             )
-        do, why = verdicts.stop(len(self.asked), time.monotonic() - self.stopping_since)
+        still_s = self.watchdog.still_s(LEARNER, self.stopping_since)
+        do, why = verdicts.stop(len(self.asked), still_s)
         if not self.told:
             self.told = self.keeper.ask(
                 lambda: self.registry.request_stop("learner", "interrupted")

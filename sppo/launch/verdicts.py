@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 STOP_TIMEOUT_S = 120.0
-"""For the learner to save."""
+"""For which a learner that is to save may stand still."""
 BROKER_SILENCE_S = 10.0
 """After so long without an answer a broker that lives counts as hung."""
 
@@ -138,12 +138,12 @@ def broker_lost(*, embedded: bool) -> Do:
     return Do.WAIT if embedded else Do.FAIL
 
 
-def stop(requests: int, waited_s: float) -> tuple[Do, str]:
-    """What to do about one request to stop or more, the first of them so long ago, and why if that
-    is the end.
+def stop(requests: int, still_s: float) -> tuple[Do, str]:
+    """What to do about one request to stop or more, since the first of which the learner has got on
+    with nothing for so long, and why if that is the end.
     """
     if requests > 1:
         return Do.FAIL, "was not waited for"
-    if waited_s > STOP_TIMEOUT_S:
-        return Do.FAIL, f"did not save within {STOP_TIMEOUT_S:.0f} s"
+    if still_s > STOP_TIMEOUT_S:
+        return Do.FAIL, f"got on with nothing for {STOP_TIMEOUT_S:.0f} s"
     return Do.SAVE, ""

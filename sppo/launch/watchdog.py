@@ -71,6 +71,11 @@ class Watchdog:
                 found[name] = f"no progress for {self._timeout:.0f} s"
         return found
 
+    def still_s(self, name: str, since: float) -> float:
+        """For how long this role has made no progress, from a moment of this clock on."""
+        seen = self._seen.get(name)
+        return self._clock() - max(since, seen.moved_at if seen else since)
+
     def forget(self, name: str) -> None:
         """The process of this role has ended."""
         seen = self._seen.pop(name, None)

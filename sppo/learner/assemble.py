@@ -11,7 +11,7 @@ from typing import Any
 
 from sppo import compute, families, locks, models
 from sppo.config import RunConfig, is_loopback, to_json
-from sppo.errors import ConfigError, RoleDiedError, ScorerSpent
+from sppo.errors import ConfigError, RoleDiedError, ScorerSpent, SppoError
 from sppo.learner import objectives, rank, ranks
 from sppo.learner.base_answers import BaseAnswers
 from sppo.learner.batches import Batches
@@ -29,6 +29,7 @@ from sppo.learner.ranks import Ranks, Solo
 from sppo.learner.records import Records
 from sppo.learner.refusals import DeadLetters, Refusals
 from sppo.learner.samples import Samples
+from sppo.learner.saving import Saving
 from sppo.learner.schedule import Schedule
 from sppo.learner.skips import Skips
 from sppo.learner.spool import Spool
@@ -83,6 +84,10 @@ def _live(
         except ScorerSpent:
             _finish(config, learner, own, run_dir, stopped=True)
             raise
+        except SppoError:
+            if not team.lost():
+                learner.saving.rescue()
+            raise
         return _finish(config, learner, own, run_dir, stopped=stopped)
 
 
@@ -92,7 +97,8 @@ def _finish(
     """A checkpoint; the export of a run that is over; the outcome."""
     records, lineage = learner.records, learner.lineage
     busy, time = records.usage.shares(), records.usage.by_step(lineage.n)
-    learner.save()
+    learner.saving.begin()
+    learner.saving.finish()
     if not stopped:
         with records.long_work("exporting", "export"):
             folder = run_dir / "export"
@@ -149,6 +155,7 @@ def _assemble(
         parity=Parity(config, own, trainer.mismatch, records),
         records=records,
         samples=samples,
+        saving=Saving(lineage, queue, records),
         stops=stops,
     )
     return learner, own

@@ -1,16 +1,19 @@
 """Checkpoints: model, optimizer, random state, version, and the ledger of tickets, as one unit.
 
     RUN/checkpoints/step-000020-<epoch>/
-        model.safetensors       float32 master weights
-        optimizer.safetensors   AdamW's moments and counts
-        anchor.safetensors      the snapshot that generators run, where it is not the model itself
-        reference.safetensors   the reference of the objective, where it is not the base model
-        state.json              versions (n, published), parent, ledger, random state, evaluations
-        manifest.json           size and checksum of each of these (`sppo.learner.manifest`)
+        model/00001-of-00002.safetensors    float32 master weights: the rows of rank 0 of two
+        optimizer/…                         moments and counts
+        anchor/…                            the snapshot that generators run, where it is not the
+                                            model itself
+        reference/…                         the reference of the objective, where it is not the base
+                                            model
+        state.json      versions (n, published), parent, ledger, random state, evaluations
+        manifest.json   size and checksum of each of these (`sppo.learner.manifest`)
 
-Written to a temporary folder, flushed to disk, renamed, and the parent folder flushed: a checkpoint
-is there whole or not at all. What was damaged since is refused before it is loaded. Nothing is
-pickled.
+Each rank writes its own rows (`sppo.learner.writer`) in a temporary folder, while training goes on.
+When all have, rank 0 adds what it knew when they were copied, flushes, renames the folder and
+flushes the parent: a checkpoint is there whole or not at all. What was damaged since is refused
+before it is loaded, and any number of ranks loads it. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -18,20 +21,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from sppo.errors import SppoError
+from sppo.errors import ConfigError, SppoError
 from sppo.faults import point
-from sppo.learner import manifest
+from sppo.learner import manifest, stored
+from sppo.learner.writer import Writer, part_name
+
+LOOK_S = (0.01, 0.5)
+"""Between two looks for the ranks' parts: at first, and at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,79 +48,22 @@ class Checkpoint:
     step: int
     state: dict[str, Any]
 
-    @property
-    def model(self) -> Path:
-        """Master weights by name."""
-        return self.folder / "model.safetensors"
+    def has(self, kind: str) -> bool:
+        """Whether tensors of this kind were saved."""
+        return bool(stored.paths(self.folder, kind))
 
-    def snapshot(self, name: str) -> Path | None:
-        """A snapshot's weights by name, if it was saved."""
-        path = self.folder / f"{name}.safetensors"
-        return path if path.exists() else None
-
-    @property
-    def optimizer(self) -> Path:
-        """The optimizer's tensors by name."""
-        return self.folder / "optimizer.safetensors"
-
-
-def save(
-    root: Path,
-    *,
-    step: int,
-    epoch: str,
-    model: Iterable[tuple[str, Tensor]],
-    optimizer: Iterable[tuple[str, Tensor]],
-    snapshots: Mapping[str, Iterable[tuple[str, Tensor]]] = MappingProxyType({}),
-    state: dict[str, Any],
-    keep: int,
-    confirm: Callable[[], None] = lambda: None,
-) -> Path:
-    """Write a checkpoint durably, then delete all but the newest `keep`.
-
-    `confirm` is called before the checkpoint becomes visible, and may raise: a learner that was
-    replaced writes none.
-
-    Raises SppoError if the disk is full; what was there before is then untouched.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    final = root / f"step-{step:06d}-{epoch[:8]}"
-    scratch = root / f".{final.name}.partial"
-    try:
-        for leftover in root.glob(".step-*.partial"):  # cut off by a crash
-            shutil.rmtree(leftover)
-        scratch.mkdir()
-        point("checkpoint.begun")
-        for name, tensors in {"model": model, "optimizer": optimizer, **snapshots}.items():
-            kept = {k: v.detach().cpu().contiguous() for k, v in tensors}
-            save_file(kept, scratch / f"{name}.safetensors")
-        header = {
-            "format": manifest.FORMAT,
-            "step": step,
-            "epoch": epoch,
-            "torch_rng": _rng_state(),
-        }
-        (scratch / manifest.STATE).write_text(json.dumps(header | state), encoding="utf-8")
-        manifest.write(scratch)
-        point("checkpoint.written")
-        for file in scratch.iterdir():
-            flush(file)
-        flush(scratch)
-        point("checkpoint.flushed")
-        confirm()
-        if final.exists():  # the same step of the same life, written again
-            shutil.rmtree(final)
-        scratch.rename(final)
-        point("checkpoint.renamed")
-        flush(root)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise SppoError(
-            f"checkpoint of step {step} was not written to {root}: {error}; free some disk space"
-        ) from error
-    for old in manifest.folders(root)[:-keep]:
-        shutil.rmtree(old)
-    return final
+    def check(self, master: Mapping[str, Tensor]) -> None:
+        """Raises ConfigError if it is of another model than these are the weights of."""
+        with stored.opened(self.folder, "model") as there:
+            ours = {name: tuple(weight.shape) for name, weight in master.items()}
+            theirs = {name: there[name].shape for name in there.names()}
+        for name in sorted(ours.keys() | theirs.keys()):
+            if ours.get(name) != theirs.get(name):
+                raise ConfigError(
+                    f"{self.folder} is of another model than model.name: its {name!r} is "
+                    f"{_shape(theirs.get(name))}, this model's {_shape(ours.get(name))}; set the "
+                    "model that the run began with, or choose another --run-dir"
+                )
 
 
 def newest(root: Path) -> Checkpoint | None:
@@ -126,6 +75,127 @@ def newest(root: Path) -> Checkpoint | None:
     return Checkpoint(folder=folder, step=int(state["step"]), state=state)
 
 
+class Writing:
+    """One checkpoint while it is written; rank 0's."""
+
+    def __init__(
+        self, root: Path, *, step: int, epoch: str, state: Mapping[str, Any], keep: int,
+        confirm: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """Take down the state as it is now, and make `scratch`, where the ranks write.
+
+        `confirm` is called before the checkpoint becomes visible, and may raise: a learner that was
+        replaced writes none. All but the newest `keep` are deleted afterwards.
+
+        Raises SppoError if the disk is full; what was there before is then untouched.
+        """
+        self._root, self.step, self._keep, self._confirm = root, step, keep, confirm
+        header = {
+            "format": manifest.FORMAT,
+            "step": step,
+            "epoch": epoch,
+            "torch_rng": _rng_state(),
+        }
+        self._state = json.dumps(header | dict(state))
+        self.folder = root / f"step-{step:06d}-{epoch[:8]}"
+        self.scratch = root / f".{self.folder.name}.partial"
+        self.nbytes = 0
+        """In all, once it has begun."""
+        self.began = time.monotonic()
+        self.seconds = 0.0
+        """That it took, once it is over."""
+        self._error: BaseException | None = None
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            for leftover in root.glob(".step-*.partial"):  # cut off by a crash
+                shutil.rmtree(leftover)
+            self.scratch.mkdir()
+        except OSError as error:
+            raise self._failed(error) from error
+        point("checkpoint.begun")
+
+    def begin(self, own: Writer, nbytes: list[int]) -> None:
+        """The ranks, this one's writer among them, have begun to write so many bytes each."""
+        self._own, self._ranks, self.nbytes = own, len(nbytes), sum(nbytes)
+        self._thread = threading.Thread(target=self._run, daemon=True, name="checkpoint-end")
+        self._thread.start()
+
+    @property
+    def written(self) -> int:
+        """Bytes that the ranks have put into files so far."""
+        try:
+            return sum(p.stat().st_size for p in self.scratch.glob("*/*.safetensors"))
+        except OSError:  # it was renamed meanwhile
+            return self.nbytes
+
+    def over(self, wait_s: float = 0.0) -> bool:
+        """Whether it came to an end, good or bad, after a wait of up to so long."""
+        self._thread.join(wait_s)
+        return not self._thread.is_alive()
+
+    def check(self) -> None:
+        """Once it is over, and durable if it went well. Raises FencedError if another learner has
+        taken over, SppoError if the disk is full.
+        """
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._complete()
+        except OSError as error:
+            self._error = self._failed(error)
+            self._error.__cause__ = error
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            self._error = error
+        self.seconds = time.monotonic() - self.began
+
+    def _complete(self) -> None:
+        files = self._parts()
+        (self.scratch / manifest.STATE).write_text(self._state, encoding="utf-8")
+        manifest.write(self.scratch, files)
+        point("checkpoint.written")
+        for name in (manifest.STATE, manifest.NAME):
+            flush(self.scratch / name)
+        for folder in {(self.scratch / name).parent for name in files}:
+            flush(folder)
+        flush(self.scratch)
+        point("checkpoint.flushed")
+        self._confirm()
+        if self.folder.exists():  # the same step of the same life, written again
+            shutil.rmtree(self.folder)
+        self.scratch.rename(self.folder)
+        point("checkpoint.renamed")
+        flush(self._root)
+        for old in manifest.folders(self._root)[: -self._keep]:
+            shutil.rmtree(old)
+
+    def _parts(self) -> dict[str, Any]:
+        """What each rank has written, once all have; their notes are removed."""
+        files: dict[str, Any] = {}
+        pause, most = LOOK_S
+        for rank in range(self._ranks):
+            note = self.scratch / part_name(rank)
+            while not note.exists():
+                if self._own.error:
+                    raise OSError(self._own.error)
+                time.sleep(pause)
+                pause = min(2 * pause, most)
+            part = json.loads(note.read_bytes())
+            if "error" in part:
+                raise OSError(f"rank {rank}: {part['error']}" if rank else part["error"])
+            files |= part["files"]
+            note.unlink()
+        return files
+
+    def _failed(self, error: OSError) -> SppoError:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        return SppoError(
+            f"checkpoint of step {self.step} was not written to {self._root}: {error}; free some "
+            "disk space"
+        )
+
+
 def restore_rng(state: dict[str, Any]) -> None:
     """Put torch's random state back."""
     torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch_rng"]), dtype=torch.uint8))
@@ -133,6 +203,10 @@ def restore_rng(state: dict[str, Any]) -> None:
 
 def _rng_state() -> str:
     return bytes(torch.get_rng_state().numpy().tobytes()).hex()
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else " × ".join(map(str, shape)) or "a number"
 
 
 def flush(path: Path) -> None:

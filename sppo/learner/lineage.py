@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,26 @@ from sppo.config import RunConfig
 from sppo.errors import ConfigError
 from sppo.faults import point
 from sppo.learner import checkpoint
-from sppo.learner.checkpoint import Checkpoint
+from sppo.learner.checkpoint import Writing
 from sppo.learner.ledger import Ledger
 from sppo.learner.model import Snapshot
 from sppo.learner.objectives import anchors
-from sppo.learner.orders import Keep, Kept, Load, Masters, Moments, Rank
+from sppo.learner.orders import Keep, Load, Rank, Save
 from sppo.transport.broker import Tickets
 from sppo.types import Version
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A checkpoint, from the moment its tensors were copied."""
+
+    writing: Writing
+    ledger: Ledger
+    """As it was then: what the checkpoint covers."""
+    held_s: float
+    """Seconds for which training stood still: for the copies, and for the checkpoint before."""
 
 
 class Lineage:
@@ -51,10 +63,14 @@ class Lineage:
         """What generators run."""
         self.ledger = Ledger()
         self.evaluations: list[dict[str, Any]] = []
-        self._life: dict[str, float] = {"wall_s": 0.0, "syncs": 0, "sync_s": 0.0, "sync_max_s": 0.0}
-        """Of the lives before this one, and of this one's syncs."""
+        self._life = dict.fromkeys(
+            ("wall_s", "syncs", "sync_s", "sync_max_s", "saves", "held_s", "written_s"), 0.0
+        )
+        """Of the lives before this one, and of this one's syncs and checkpoints."""
         self._parent = ""
         self._saved = (-1, 0)
+        self.saving: Saved | None = None
+        """What is being written."""
         self.publish()
         self._reference_n = 0
         if reference:
@@ -126,58 +142,75 @@ class Lineage:
                 f"learner.steps = {self._last_step} is below step {found.step} of "
                 f"{found.folder}; raise it"
             )
-        self._rank.do(Load(model=str(found.model), optimizer=str(found.optimizer)))
+        found.check(self._rank.policy.master)
+        self._rank.do(Load(folder=str(found.folder)))
         state = found.state
         checkpoint.restore_rng(state)
         self.advance(found.step)
-        self._resume_snapshots(found)
+        # Generators go on from the weights that were published last, the objective with its
+        # reference.
+        self.published = Version(epoch=self.version.epoch, n=state["published"])
+        folder = str(found.folder)
+        if self._anchor.keeps:
+            own = folder if self.snapshot and found.has("anchor") else ""
+            self._rank.do(Keep(snapshot="anchor", device=self._device, folder=own))
+        self._reference_n = state.get("reference", 0)
+        if found.has("reference"):
+            self._rank.do(Keep(snapshot="reference", device=self._device, folder=folder))
         self.evaluations = list(state["evaluations"])
-        self._life = dict(state["life"])
+        self._life |= state["life"]
         self._parent = found.folder.name
         self.ledger = Ledger.restore(state["ledger"])
         return True
 
-    def _resume_snapshots(self, found: Checkpoint) -> None:
-        """Generators go on from the weights that the checkpoint's life had published last, the
-        objective with its reference.
-        """
-        self.published = Version(epoch=self.version.epoch, n=found.state["published"])
-        file = found.snapshot("anchor") if self.snapshot else None
-        if self._anchor.keeps:
-            path = str(file) if file else ""
-            self._rank.do(Keep(snapshot="anchor", device=self._device, file=path))
-        self._reference_n = found.state.get("reference", 0)
-        if file := found.snapshot("reference"):
-            self._rank.do(Keep(snapshot="reference", device=self._device, file=str(file)))
-
     @property
     def saved(self) -> bool:
-        """Whether a checkpoint of this life covers everything up to here."""
+        """Whether a checkpoint of this life, which may still be written, covers everything up to
+        here.
+        """
         return self._saved == (self.n, len(self.evaluations))
 
-    def save(self) -> None:
-        """Write a checkpoint durably. Raises FencedError if another learner has taken over,
-        SppoError if the disk is full.
+    def save(self, since: float | None = None) -> None:
+        """Copy what a checkpoint holds, and have it written while training goes on: `saving`. None
+        may be being written. Training was held up `since`. Raises SppoError if the disk is full.
         """
+        assert self.saving is None
+        since = since or time.monotonic()
         kept: list[Snapshot] = [self.snapshot] if self.snapshot else []
         kept += ["reference"] if self._reference_n else []
-        folder = checkpoint.save(
-            self._folder,
-            step=self.n,
-            epoch=self.version.epoch,
-            model=self._rank.stream(Masters()),
-            optimizer=self._rank.stream(Moments()),
-            snapshots={name: self._rank.stream(Kept(snapshot=name)) for name in kept},
-            state={
-                "published": self.published.n,
-                "reference": self._reference_n,
-                "parent": self._parent,
-                "ledger": self.ledger.state(),
-                "evaluations": self.evaluations,
-                "life": self.life(),
-            },
-            keep=self._keep,
+        state = {
+            "published": self.published.n,
+            "reference": self._reference_n,
+            "parent": self._parent,
+            "ledger": self.ledger.state(),
+            "evaluations": self.evaluations,
+            "life": self.life(),
+        }
+        writing = Writing(
+            self._folder, step=self.n, epoch=self.version.epoch, state=state, keep=self._keep,
             confirm=self._broker.confirm_epoch,
+        )  # fmt: skip
+        order = Save(folder=str(writing.scratch), snapshots=kept)
+        writing.begin(self._rank.writer, list(self._rank.stream(order)))
+        self._saved, self._parent = (self.n, len(self.evaluations)), writing.folder.name
+        self.saving = Saved(
+            writing=writing,
+            ledger=Ledger.restore(state["ledger"]),
+            held_s=time.monotonic() - since,
         )
-        self._saved, self._parent = (self.n, len(self.evaluations)), folder.name
-        log.info("saved %s", folder)
+
+    def durable(self, wait_s: float = 0.0) -> Saved | None:
+        """The checkpoint that was being written, once it is durable; waits for that up to so long.
+        Raises FencedError if another learner has taken over, SppoError if the disk is full.
+        """
+        saving = self.saving
+        if saving is None or not saving.writing.over(wait_s):
+            return None
+        self.saving = None
+        saving.writing.check()
+        for key, value in (
+            ("saves", 1), ("held_s", saving.held_s), ("written_s", saving.writing.seconds),
+        ):  # fmt: skip
+            self._life[key] += value
+        log.info("saved %s", saving.writing.folder)
+        return saving

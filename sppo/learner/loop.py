@@ -23,6 +23,7 @@ from sppo.learner.parity import Parity
 from sppo.learner.queue import GroupQueue
 from sppo.learner.records import Records
 from sppo.learner.samples import Samples
+from sppo.learner.saving import Saving
 from sppo.learner.schedule import Schedule
 from sppo.learner.skips import Skips
 from sppo.learner.stops import Stops
@@ -45,6 +46,7 @@ class Learner:
     parity: Parity
     records: Records
     samples: Samples
+    saving: Saving
     stops: Stops
 
     def run(self) -> None:
@@ -83,6 +85,7 @@ class Learner:
         with self.records.usage.on("wait") as waiting:
             groups = self.batches.next()
         self.stops.check()
+        self.saving.settle()
         self.parity.finish_probe(self.queue.waiting(), lineage)
         steps = self.train(groups, waiting.seconds)
         point("learner.step.taken")
@@ -106,7 +109,7 @@ class Learner:
         if self.schedule.probes(before, lineage.n, doubtful=self.parity.doubtful):
             self.parity.start_probe(lineage)
         if self.schedule.saves(before, lineage.n):
-            self.save()
+            self.saving.begin()
 
     def train(self, groups: list[Group], waited_s: float) -> list[dict[str, Any]]:
         """The metrics of each optimizer step of one batch."""
@@ -118,12 +121,3 @@ class Learner:
             ]
         steps[0]["wait_s"] = waited_s
         return steps
-
-    def save(self) -> None:
-        """A checkpoint, unless there is one of this state; what it covers is then settled."""
-        if self.lineage.saved:
-            return
-        with self.records.long_work("saving", "save"):
-            self.lineage.save()
-        self.queue.settle()
-        self.records.phase("training")

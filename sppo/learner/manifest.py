@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from sppo.errors import ConfigError
 
 NAME = "manifest.json"
 STATE = "state.json"
-FORMAT = 3
+FORMAT = 4
+WHOLE = 3
+"""The format before: one file of each kind, whatever the number of ranks."""
 UNVERIFIED = 2
-"""The format before: without a manifest."""
+"""And before that: without a manifest."""
 _FOLDER = re.compile(r"step-(\d{6,})-[0-9a-f]+")
 _PIECE = 8 << 20
 
@@ -34,10 +37,10 @@ def folders(root: Path) -> list[Path]:
     return sorted(found, key=lambda p: (_step(p), p.stat().st_mtime))
 
 
-def write(folder: Path) -> None:
-    """Write down the files that are in the folder."""
-    files = {p.name: _describe(p) for p in sorted(folder.iterdir())}
-    (folder / NAME).write_text(json.dumps(files, indent=1), encoding="utf-8")
+def write(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write down the files of the ranks, by name as their writers described them, and STATE."""
+    known = {**files, STATE: _describe(folder / STATE)}
+    (folder / NAME).write_text(json.dumps(known, indent=1), encoding="utf-8")
 
 
 def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -83,9 +86,9 @@ def damage(folder: Path) -> str:
         return f"{folder / STATE} is damaged: {_reason(error)}"
     if given == UNVERIFIED:
         return ""
-    if given != FORMAT:
+    if given not in (WHOLE, FORMAT):
         raise ConfigError(
-            f"{folder} has checkpoint format {given}, this version reads {UNVERIFIED} and {FORMAT}"
+            f"{folder} has checkpoint format {given}, this version reads {UNVERIFIED} to {FORMAT}"
         )
     try:
         files = json.loads((folder / NAME).read_bytes())

@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sppo import families, models
@@ -31,8 +30,8 @@ from sppo.learner import adapters, attention
 from sppo.learner.adapters import Adapters
 from sppo.learner.batching import MicroBatch
 from sppo.learner.layers import decoder_layers, recompute
-from sppo.learner.ranks import Solo
 from sppo.learner.rows import fill
+from sppo.learner.stored import Tensors
 from sppo.weights import names
 
 Snapshot = Literal["anchor", "reference", "probe"]
@@ -100,7 +99,6 @@ class Policy:
         self._path = path
         self.family = families.read(path)
         self._logprobs = logprobs
-        self._team = Solo()
         self._on_forward = on_forward
         self.module: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=compute, attn_implementation=self.family.attention, trust_remote_code=False
@@ -184,7 +182,7 @@ class Policy:
 
     def kept(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
         """(name, computing weights) of what is trained, by the model's own parameters, as `keep`
-        reads them from a file.
+        reads them from a checkpoint.
         """
         for name, parameter in self._own.items():
             yield name, parameter.detach() if snapshot is None else self._snapshots[snapshot][name]
@@ -194,21 +192,16 @@ class Policy:
         for name, parameter in self.master.items():
             yield name, parameter.detach()
 
-    def load(self, file: Path) -> None:
-        """Take the master weights from a checkpoint's file."""
-        with safe_open(file, "pt") as tensors:
-            for name, parameter in self.master.items():
-                fill(parameter, tensors.get_slice(name), self._team)
+    def load(self, there: Tensors) -> None:
+        """Take the master weights from a checkpoint."""
+        for name, parameter in self.master.items():
+            fill(parameter, there[name])
         self.refresh()
 
-    def keep(self, snapshot: Snapshot, *, device: str, file: Path | None = None) -> None:
-        """Remember the computing weights, or those of a checkpoint's file, under this name on
-        `device`.
-        """
-        source = dict(self.kept()) if file is None else load_file(file)
-        self._snapshots[snapshot] = {
-            k: v.to(device, self._compute, copy=True) for k, v in source.items()
-        }
+    def keep(self, snapshot: Snapshot, *, device: str, there: Tensors | None = None) -> None:
+        """Remember the computing weights, or those of a checkpoint, under this name on `device`."""
+        own = self.kept() if there is None else ((n, there[n][...]) for n in sorted(there.names()))
+        self._snapshots[snapshot] = {k: v.to(device, self._compute, copy=True) for k, v in own}
 
     def drop(self, snapshot: Snapshot) -> None:
         """Forget a snapshot."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from sppo.config import OptimizerConfig, RunConfig
 from sppo.errors import ConfigError
 from sppo.learner import offload
 from sppo.learner.ranks import Ranks, Solo
-from sppo.learner.rows import fill, local, whole
+from sppo.learner.rows import fill, local
+from sppo.learner.stored import Tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,36 +140,30 @@ class Optimizer:
         return float(norm)
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, whole tensor) of the optimizer's memory: its moments and the count of steps. Must
-        be exhausted, by all ranks together.
+        """(name, tensor) of the optimizer's memory: its moments, in shards where the weights are,
+        and the count of steps.
         """
         for name, parameter in self._master.items():
             for key, value in self.inner.state.get(parameter, {}).items():
-                full = whole(value)
-                yield (
-                    f"{key}.{name}",
-                    full.cpu() if self._team.rank == 0 else full[:0] if full.ndim else full,
-                )
+                yield f"{key}.{name}", value
 
-    def load(self, file: Path) -> None:
-        """Take the memory that `state` gave from a checkpoint's file, written by any number of
-        ranks. Raises ConfigError for that of another optimizer.
+    def load(self, there: Tensors) -> None:
+        """Take the memory that `state` gave from a checkpoint, written by any number of ranks.
+        Raises ConfigError for that of another optimizer.
         """
-        with safe_open(file, "pt") as tensors:
-            there = set(tensors.keys())
-            for name, parameter in self._master.items():
-                if f"step.{name}" not in there:
-                    continue
-                if f"{self._kind.moments[0]}.{name}" not in there:
-                    raise ConfigError(
-                        f"optimizer.name = {self._config.name!r}: {file} holds the moments of "
-                        "another optimizer; set the one that the run began with"
-                    )
-                state = {"step": tensors.get_tensor(f"step.{name}").to(local(parameter).device)}
-                for key in self._kind.moments:
-                    state[key] = torch.zeros_like(parameter)
-                    fill(state[key], tensors.get_slice(f"{key}.{name}"), self._team)
-                self.inner.state[parameter] = self._kept(state)
+        for name, parameter in self._master.items():
+            if f"step.{name}" not in there:
+                continue
+            if f"{self._kind.moments[0]}.{name}" not in there:
+                raise ConfigError(
+                    f"optimizer.name = {self._config.name!r}: {there.where} holds the moments of "
+                    "another optimizer; set the one that the run began with"
+                )
+            state = {"step": there[f"step.{name}"][...].to(local(parameter).device)}
+            for key in self._kind.moments:
+                state[key] = torch.zeros_like(parameter)
+                fill(state[key], there[f"{key}.{name}"])
+            self.inner.state[parameter] = self._kept(state)
 
     def _kept(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The memory of one parameter where it is kept between steps."""

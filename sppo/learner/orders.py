@@ -12,7 +12,8 @@ its fields.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -22,6 +23,8 @@ from sppo.learner.groups import Groups
 from sppo.learner.model import Policy, Snapshot
 from sppo.learner.optim import Optimizer
 from sppo.learner.ranks import Ranks
+from sppo.learner.stored import opened
+from sppo.learner.writer import Writer
 from sppo.types import Group, Version
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ class Rank:
     optimizer: Optimizer
     trainer: Training
     groups: Groups
+    writer: Writer = field(default_factory=Writer)
 
     def stream(self, order: Order) -> Iterator[Any]:
         """Rank 0: have it done, and what it gives. It begins with the first piece that is asked
@@ -122,16 +126,22 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
-    """Remember the weights, or those of a checkpoint's file."""
+    """Remember the weights, or those of a checkpoint."""
 
     snapshot: Snapshot
     device: str
-    file: str = ""
+    folder: str = ""
+    """The checkpoint's, if it holds them."""
 
     def apply(self, rank: Rank) -> Iterable[Any]:
         """Nothing."""
-        file = Path(self.file) if self.file else None
-        rank.policy.keep(self.snapshot, device=self.device, file=file)
+        with ExitStack() as open_:
+            there = (
+                open_.enter_context(opened(Path(self.folder), self.snapshot))
+                if self.folder
+                else None
+            )
+            rank.policy.keep(self.snapshot, device=self.device, there=there)
         return ()
 
 
@@ -159,45 +169,37 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """A snapshot for a checkpoint."""
+class Save:
+    """Copy what a checkpoint holds, and have it written while training goes on."""
 
-    snapshot: Snapshot
-
-    def apply(self, rank: Rank) -> Iterable[Any]:
-        """(name, computing weights) by the model's own parameters."""
-        return rank.policy.kept(self.snapshot)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Masters:
-    """The master weights for a checkpoint."""
+    folder: str
+    """Where the ranks write; rank 0 makes it a checkpoint."""
+    snapshots: Sequence[Snapshot]
 
     def apply(self, rank: Rank) -> Iterable[Any]:
-        """(name, float32 weights)."""
-        return rank.policy.masters()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moments:
-    """The optimizer's memory for a checkpoint."""
-
-    def apply(self, rank: Rank) -> Iterable[Any]:
-        """(name, whole tensor)."""
-        return rank.optimizer.state()
+        """How many bytes each rank writes, on rank 0, once all have their copies."""
+        kinds = {
+            "model": rank.policy.masters(),
+            "optimizer": rank.optimizer.state(),
+            **{snapshot: rank.policy.kept(snapshot) for snapshot in self.snapshots},
+        }
+        team = rank.team
+        nbytes = rank.writer.begin(Path(self.folder), kinds, rank=team.rank, size=team.size)
+        return team.gather(nbytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """Go on from a checkpoint."""
 
-    model: str
-    optimizer: str
+    folder: str
 
     def apply(self, rank: Rank) -> Iterable[Any]:
         """Nothing."""
-        rank.policy.load(Path(self.model))
-        rank.optimizer.load(Path(self.optimizer))
+        with opened(Path(self.folder), "model") as there:
+            rank.policy.load(there)
+        with opened(Path(self.folder), "optimizer") as there:
+            rank.optimizer.load(there)
         return ()
 
 
@@ -217,14 +219,14 @@ class Export:
 ORDERS: Mapping[str, type[Any]] = {
     kind.__name__.lower(): kind
     for kind in (
-        *(Train, Mismatch, Keep, Drop, Weights, Kept, Masters, Moments, Load, Export),
+        *(Train, Mismatch, Keep, Drop, Weights, Save, Load, Export),
     )
 }  # fmt: skip
 
 
 def pack(order: Order) -> dict[str, Any]:
     """For the wire."""
-    given = {field.name: getattr(order, field.name) for field in fields(order)}  # type: ignore[arg-type]
+    given = {each.name: getattr(order, each.name) for each in fields(order)}  # type: ignore[arg-type]
     return {"do": type(order).__name__.lower(), **given}
 
 

@@ -153,9 +153,9 @@ class GroupQueue:
         point("learner.again.settled")
         self._broker.tickets.issue([self._tickets.training(training_index(uid), n) for uid in uids])
 
-    def settle(self) -> None:
-        """A durable checkpoint covers everything used so far."""
-        self._held.settle(self._ledger.settled)
+    def settle(self, covered: Ledger) -> None:
+        """A durable checkpoint covers what this ledger, of an earlier moment, has settled."""
+        self._held.settle(covered.settled)
         point("learner.settled")
 
     def finish_evaluation(self) -> list[Group] | None:

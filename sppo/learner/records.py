@@ -6,12 +6,14 @@ Metrics go to RUN/metrics.jsonl; everything goes to the broker, where the superv
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sppo.config import RunConfig
+from sppo.learner.checkpoint import Writing
 from sppo.learner.lineage import Lineage
 from sppo.learner.pulse import Pulse
 from sppo.learner.usage import Usage
@@ -50,6 +52,14 @@ class Records:
         self.phase(phase)
         with self._pulse.busy(), self.usage.on(kind):
             yield
+
+    def saving(self, writing: Writing) -> None:
+        """A checkpoint that is waited for has got on."""
+        self._pulse.beat()
+        self.event(
+            "saving", step=writing.step, nbytes=writing.nbytes, written=writing.written,
+            seconds=round(time.monotonic() - writing.began, 1),
+        )  # fmt: skip
 
     def warn(self, topic: str, text: str) -> None:
         """Something that a person should look at."""
@@ -135,6 +145,11 @@ class Records:
                 "count": syncs,
                 "mean_s": round(life["sync_s"] / syncs, 3) if syncs else None,
                 "max_s": round(life["sync_max_s"], 3),
+            },
+            "checkpoints": {
+                "count": int(life["saves"]),
+                "held_s": round(life["held_s"], 3),
+                "written_s": round(life["written_s"], 3),
             },
         }
 

@@ -38,8 +38,9 @@ from sppo.learner.model import (
     trunk,
 )  # fmt: skip
 from sppo.learner.ranks import Ranks
-from sppo.learner.rows import fill, local, whole
+from sppo.learner.rows import fill, local, rows, whole
 from sppo.learner.skeleton import skeleton
+from sppo.learner.stored import Tensors
 
 
 class ShardedPolicy:
@@ -93,7 +94,7 @@ class ShardedPolicy:
         self._read(sorted(Path(path).glob("*.safetensors")), adapters.stored(parameters))
         self._adapted = adapted is not None
         for name, value in adapters.initial(self._module, adapted) if adapted else ():
-            fill(self.master[name], value, team)
+            fill(self.master[name], value)
 
     @property
     def vocabulary(self) -> int:
@@ -136,19 +137,16 @@ class ShardedPolicy:
         self.refresh()
 
     @torch.no_grad()
-    def keep(self, snapshot: Snapshot, *, device: str, file: Path | None = None) -> None:
+    def keep(self, snapshot: Snapshot, *, device: str, there: Tensors | None = None) -> None:
         """See `Policy.keep`."""
         place = "cpu" if device == "cpu" else self.device
         kept = {
             n: local(p).to(device=place, dtype=self._compute, copy=True)
             for n, p in self.master.items()
         }
-        if file:
-            with safe_open(file, "pt") as tensors:
-                for name, p in self.master.items():
-                    shard = torch.empty_like(p)
-                    fill(shard, tensors.get_slice(name), self._team)
-                    kept[name].copy_(local(shard))
+        if there is not None:
+            for name, p in self.master.items():
+                kept[name].copy_(there[name][rows(p)])
         self._snapshots[snapshot] = kept
 
     def drop(self, snapshot: Snapshot) -> None:
@@ -160,31 +158,31 @@ class ShardedPolicy:
         was refused. Must be exhausted.
         """
         return adapters.merged(
-            self._module, lambda name, p: self._computing(name, p, snapshot), self._compute
+            self._module, lambda name, p: whole(self._computing(name, p, snapshot)), self._compute
         )
 
     @torch.no_grad()
     def kept(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
-        """See `Policy.kept`; one whole weight at a time. Must be exhausted."""
+        """See `Policy.kept`, in shards."""
         for name, p in self.master.items():
             yield name, self._computing(name, p, snapshot)
 
     def _computing(self, name: str, p: Any, snapshot: Snapshot | None) -> Tensor:
-        """A whole weight in the computing dtype, from all ranks."""
+        """A weight in the computing dtype, in shards."""
         kept = {} if snapshot is None else self._snapshots[snapshot]
         shard = kept.get(name, local(p).detach()).to(self.device, self._compute)
-        return whole(_like(p, shard, self._team))
+        return _like(p, shard, self._team)
+
+    def masters(self) -> Iterator[tuple[str, Tensor]]:
+        """See `Policy.masters`, in shards."""
+        for name, p in self.master.items():
+            yield name, p.detach()
 
     @torch.no_grad()
-    def masters(self) -> Iterator[tuple[str, Tensor]]:
-        """See `Policy.masters`: whole float32 weights, in host memory. Must be exhausted."""
-        for name, p in self.master.items():
-            full = whole(p.detach())
-            yield name, full.cpu() if self._team.rank == 0 else full[:0]
-
-    def load(self, file: Path) -> None:
+    def load(self, there: Tensors) -> None:
         """See `Policy.load`; written by any number of ranks."""
-        self._read([file], self.master)
+        for name, p in self.master.items():
+            fill(p, there[name])
         self.refresh()
 
     def export(self, folder: Path, dtype: torch.dtype) -> None:
@@ -192,7 +190,7 @@ class ShardedPolicy:
         first = self._team.rank == 0
         made = adapters.merged(self._module, lambda _, p: whole(p.detach()), dtype)
         tensors = {name: w.cpu().contiguous() if first else w[:0] for name, w in made}
-        trained = list(self.masters()) if self._adapted else []
+        trained = [(n, whole(p).cpu()) for n, p in self.masters()] if self._adapted else []
         if not first:
             return
         if self._adapted:
@@ -208,7 +206,7 @@ class ShardedPolicy:
         for file in files:
             with safe_open(file, "pt") as tensors:
                 for name in missing & set(tensors.keys()):
-                    fill(into[name], tensors.get_slice(name), self._team)
+                    fill(into[name], tensors.get_slice(name))
                     missing.discard(name)
         if missing:
             raise ConfigError(

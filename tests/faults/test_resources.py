@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from sppo.config import BrokerConfig
 from sppo.errors import SppoError
@@ -22,22 +21,15 @@ from sppo.transport.client import make_client
 from sppo.transport.redis_broker import connect
 from sppo.transport.server import EmbeddedServer
 from sppo.types import Version
-from tests import makers
+from tests import checkpoints, makers
 from tests.faults.rig import CONTEXT, Rig
 
 V = Version(epoch="a", n=0)
 
 
 def save(root: Path, step: int, size: int) -> None:
-    checkpoint.save(
-        root,
-        step=step,
-        epoch="a" * 8,
-        model=[("w", torch.full((size,), float(step)))],
-        optimizer=[],
-        state={},
-        keep=2,
-    )
+    weight = torch.full((size,), float(step))
+    checkpoints.save(root, step, epoch="a" * 8, model=[("w", weight)])
 
 
 def save_on_a_full_disk(root: Path, report: Path) -> None:
@@ -62,7 +54,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_says_what_to_do(tmp_path
     assert [p.name for p in root.iterdir()] == ["step-000001-aaaaaaaa"]
     found = checkpoint.newest(root)
     assert found is not None
-    assert float(load_file(found.model)["w"][-1]) == 1.0
+    assert float(checkpoints.load(found.folder)["w"][-1]) == 1.0
     save(root, 2, 1 << 20)  # room again
     assert checkpoint.newest(root).step == 2  # type: ignore[union-attr]
 

@@ -21,7 +21,7 @@ from sppo.transport.client import Connection
 from sppo.transport.redis_broker import RedisBroker, connect
 from sppo.transport.server import EmbeddedServer
 from sppo.types import Version
-from tests import makers
+from tests import checkpoints, makers
 from tests.faults.rig import LONG
 
 V = Version(epoch="a", n=0)
@@ -125,9 +125,9 @@ def test_a_learner_behind_a_partition_is_fenced_when_it_comes_back(
 
     def save() -> None:
         try:
-            checkpoint.save(
-                tmp_path / "checkpoints", step=5, epoch="a" * 8, model=[("w", torch.zeros(2))],
-                optimizer=[], state={}, keep=2, confirm=zombie.tickets.confirm_epoch,
+            checkpoints.save(
+                tmp_path / "checkpoints", 5, epoch="a" * 8, model=[("w", torch.zeros(2))],
+                confirm=zombie.tickets.confirm_epoch,
             )  # fmt: skip
         except FencedError as error:
             late.append(str(error))

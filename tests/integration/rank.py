@@ -19,10 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sppo.config import RunConfig
+from sppo.learner.checkpoint import Writing
 from sppo.learner.groups import Fetched, InHand
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
-from sppo.learner.orders import Drop, Export, Keep, Load, Masters, Moments, Rank, Weights
+from sppo.learner.orders import Drop, Export, Keep, Load, Rank, Save, Weights
 from sppo.learner.ranks import Ranks, Solo, Team
 from sppo.learner.rows import whole
 from sppo.learner.sharded import ShardedPolicy
@@ -30,7 +31,7 @@ from sppo.learner.spool import Spool
 from sppo.learner.trainer import Trainer
 from sppo.transport.memory import MemoryBroker
 from sppo.types import Version, VersionSpan
-from tests import makers
+from tests import checkpoints, makers
 
 VOCABULARY = 61
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -90,8 +91,31 @@ def make(name: str, policy: Any, team: Ranks, groups: Any) -> tuple[Rank, Keepin
     return rank, optimizer, trainer
 
 
+def save(rank: Rank, root: Path) -> Path:
+    """A checkpoint, the reference in it where there is one."""
+    kept = ["reference"] if root.parent.name == "saved-softmean" else []
+    writing = Writing(root, step=1, epoch="abc12345", state={}, keep=9)
+    order = Save(folder=str(writing.scratch), snapshots=kept)
+    writing.begin(rank.writer, list(rank.stream(order)))
+    while not writing.over(1.0):
+        pass
+    writing.check()
+    return writing.folder
+
+
+def hand_on(rank: Rank, name: str, folder: Path) -> None:
+    """Load each checkpoint that is there, and save what was loaded: 2, then 2-1, then 2-1-3."""
+    for there in sorted((folder / f"saved-{name}").iterdir()):
+        if str(rank.team.size) not in there.name:
+            (found,) = there.iterdir()
+            rank.do(Load(folder=str(found)))
+            if (found / "reference").exists():
+                rank.do(Keep(snapshot="reference", device="cpu", folder=str(found)))
+            save(rank, there.parent / f"{there.name}-{rank.team.size}")
+
+
 def script(name: str, folder: Path, policy: Any, team: Ranks) -> dict[str, Any]:
-    """What rank 0 does; writes gradients, masters and moments, and returns figures."""
+    """What rank 0 does; writes gradients and checkpoints, and returns figures."""
     rank, optimizer, trainer = make(name, policy, team, InHand(team, ()))
     if settings(name).objective.kl_coef:
         rank.do(Keep(snapshot="reference", device="cpu"))
@@ -107,26 +131,12 @@ def script(name: str, folder: Path, policy: Any, team: Ranks) -> dict[str, Any]:
     rank.do(Drop(snapshot="probe"))
     size = team.size
     save_file(optimizer.kept, folder / f"gradients-{name}-{size}.safetensors")
-    save_file(
-        {k: v.contiguous() for k, v in rank.stream(Masters())},
-        folder / f"model-{name}-{size}.safetensors",
-    )
-    save_file(
-        {k: v.contiguous() for k, v in rank.stream(Moments())},
-        folder / f"optimizer-{name}-{size}.safetensors",
-    )
+    written = save(rank, folder / f"saved-{name}" / str(size))
     weights = {k: v.clone() for k, v in rank.stream(Weights())}
-    assert all(torch.equal(weights[k], v) for k, v in rank.stream(Masters()))
-    for other in (1, 2, 3):  # written by another number of ranks
-        file = folder / f"model-{name}-{other}.safetensors"
-        if file.exists():
-            moments_file = folder / f"optimizer-{name}-{other}.safetensors"
-            rank.do(Load(model=str(file), optimizer=str(moments_file)))
-            loaded = {k: v.clone() for k, v in rank.stream(Masters())}
-            moments = {k: v.clone() for k, v in rank.stream(Moments())}
-            save_file(loaded | moments, folder / f"loaded-{name}-{other}-by-{size}.safetensors")
+    assert all(torch.equal(weights[k], v) for k, v in checkpoints.load(written).items())
     if size > 1:
         rank.do(Export(folder=str(folder / f"export-{name}-{size}"), dtype="float32"))
+    hand_on(rank, name, folder)
     return figures
 
 
@@ -161,6 +171,15 @@ def alone(name: str, folder: Path) -> dict[str, Any]:
         compute=torch.float32,
     )
     return script(name, folder, policy, Solo())
+
+
+def alone_again(name: str, folder: Path) -> None:
+    """One rank hands on what several wrote."""
+    policy = Policy(
+        str(folder / "model"), device="cpu", logprobs=Logprobs(temperature=0.7),
+        compute=torch.float32,
+    )  # fmt: skip
+    hand_on(make(name, policy, Solo(), InHand(Solo(), ()))[0], name, folder)
 
 
 if __name__ == "__main__":

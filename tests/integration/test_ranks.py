@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests import makers
+from tests import checkpoints, makers
 from tests.integration import rank
 
 SIZES = (2, 3)
@@ -39,6 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"figures-{name}-1.json").write_text(json.dumps(rank.alone(name, folder)))
     for size in SIZES:
         run(size, folder)
+        if size == 2:
+            for name in rank.CONFIGS:
+                rank.alone_again(name, folder)
     return folder
 
 
@@ -63,18 +66,21 @@ def test_gradients_metrics_and_checkpoints_are_those_of_one_rank(name: str, fold
         for key, value in expected.items():
             if not key.endswith(timed):
                 assert math.isclose(figures[key], value, rel_tol=1e-4, abs_tol=1e-6), (size, key)
-    # and a checkpoint of one number of ranks loads on another, bit by bit
-    for by in SIZES:
-        for other in (1, *SIZES):
-            loaded = folder / f"loaded-{name}-{other}-by-{by}.safetensors"
-            if other <= by:
-                found = load_file(loaded)
-                for kind in ("model", "optimizer"):
-                    written = load_file(folder / f"{kind}-{name}-{other}.safetensors")
-                    assert all(torch.equal(found[k], v) for k, v in written.items())
+    # and a checkpoint of one number of ranks is handed on by others, bit by bit
+    saved = {path.name: next(path.iterdir()) for path in (folder / f"saved-{name}").iterdir()}
+    assert {"1", "2", "3", "1-2", "2-1", "1-3", "2-3", "2-1-3"} <= saved.keys()
+    for handed, found in saved.items():
+        kinds = sorted(path.name for path in found.iterdir() if path.is_dir())
+        assert kinds == ["model", "optimizer", *(["reference"] if name == "softmean" else [])]
+        for kind in kinds:
+            assert len(list((found / kind).iterdir())) == int(handed[-1])
+            first = checkpoints.load(saved[handed[0]], kind)
+            again = checkpoints.load(found, kind)
+            assert again.keys() == first.keys()
+            assert all(torch.equal(again[k], v) for k, v in first.items())
     # and what they export is a model that others can read
     from transformers import AutoModelForCausalLM
 
     export = AutoModelForCausalLM.from_pretrained(folder / f"export-{name}-3", dtype=torch.float32)
-    written = load_file(folder / f"model-{name}-3.safetensors")
+    written = checkpoints.load(saved["3"])
     assert all(torch.equal(p, written[n]) for n, p in export.named_parameters())

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from sppo import compute, config
 from sppo.errors import ConfigError
 from sppo.evaluation import targets
-from sppo.learner import manifest
-from tests import makers
+from sppo.learner.adapters import Adapters
+from sppo.learner.model import Logprobs, Policy
+from tests import checkpoints, makers
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +28,9 @@ def run_dir(model: str, tmp_path: Path) -> Path:
     """A run with one checkpoint, in which every weight is 1 more."""
     settings = makers.run_config(model={"name": model})
     (tmp_path / "config.toml").write_text(config.to_toml(settings))
-    folder = tmp_path / "checkpoints" / "step-000004-abcd"
-    folder.mkdir(parents=True)
     weights = load_file(f"{model}/model.safetensors")
-    save_file({k: w + 1 for k, w in weights.items()}, folder / "model.safetensors")
-    (folder / "state.json").write_text(json.dumps({"format": manifest.FORMAT, "step": 4}))
-    manifest.write(folder)
+    more = {k: w + 1 for k, w in weights.items()}
+    checkpoints.save(tmp_path / "checkpoints", 4, epoch="abcd", model=more.items())
     return tmp_path
 
 
@@ -57,6 +54,23 @@ def test_a_run_is_its_newest_checkpoint(model: str, run_dir: Path, tmp_path: Pat
     assert (Path(folder) / "tokenizer.json").is_file()
 
 
+def test_adapters_of_a_checkpoint_are_merged_into_the_model(model: str, tmp_path: Path) -> None:
+    settings = makers.run_config(model={"name": model}, adapter={"rank": 4})
+    settings = settings.model_copy(update={"compute": "float32"})
+    policy = Policy(
+        model, device="cpu", logprobs=Logprobs(temperature=1.0), compute=torch.float32,
+        adapted=Adapters.of(settings),
+    )  # fmt: skip
+    moved = {name: w + 0.5 for name, w in policy.masters()}
+    folder = checkpoints.save(tmp_path / "checkpoints", 4, model=moved.items())
+    target = targets.Target(name="it", checkpoint=folder)
+    made = load_file(f"{target.resolved(settings, tmp_path)}/model.safetensors")
+    expected = dict(policy._merged(moved, torch.float32))
+    base = load_file(f"{model}/model.safetensors")
+    assert all(torch.equal(made[name], w) for name, w in expected.items() if name in made)
+    assert not all(torch.equal(made[name], w) for name, w in base.items())
+
+
 def test_a_run_without_a_checkpoint_is_its_export_or_refused(model: str, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("")
     with pytest.raises(ConfigError, match="no checkpoint yet"):
@@ -76,6 +90,6 @@ def test_what_is_none_of_these_is_told_what_was_looked_for(
     with pytest.raises(ConfigError, match=r"/nowhere: there is no such folder \(a run, a check"):
         targets.find("/nowhere")
     damaged = run_dir / "checkpoints" / "step-000004-abcd"
-    (damaged / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"model\.safetensors is damaged: 0 bytes"):
+    (damaged / "model" / "00001-of-00001.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"model/00001-.* is damaged: 0 bytes"):
         targets.find(str(damaged))

@@ -53,3 +53,20 @@ def test_a_terminal_that_is_gone_does_not_end_the_run() -> None:
         shown.note("starting ...")
         shown.event({"kind": "step", "record": record})
         assert shown.state()["step"] == 1
+
+
+def test_a_checkpoint_that_is_waited_for_says_how_far_it_is_now_and_then() -> None:
+    shown, out = progress()
+    with shown:
+        shown.event({"kind": "phase", "phase": "saving"})
+        for seconds in (1, 9, 10, 15, 30):
+            gone = {"written": seconds * 1e9, "nbytes": 91e9, "seconds": seconds}
+            shown.event({"kind": "saving", "step": 40} | gone)
+        assert shown.state()["phase"] == (
+            "writing the checkpoint of step 40: 30.0 of 91.0 GB, 1:01 left"
+        )
+    assert out.getvalue().splitlines() == [
+        "saving ...",
+        "writing the checkpoint of step 40: 10.0 of 91.0 GB, 1:21 left",
+        "writing the checkpoint of step 40: 30.0 of 91.0 GB, 1:01 left",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -76,6 +77,29 @@ def test_a_run_that_is_up_is_seen_and_one_that_died_is_not(tmp_path: Path) -> No
     assert run_dirs.running(tmp_path) is None
     assert run_dirs.describe(tmp_path)["state"] == "stopped"
     assert run_dirs.end(tmp_path) is False
+
+
+def test_who_ends_a_run_hears_what_it_waits_for_as_long_as_there_is_a_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a supervisor that shows what it is at for longer than the time-out, and then is silent
+    clock, said = [0.0], list[str]()
+    monkeypatch.setattr(run_dirs, "running", lambda _: 1)
+    monkeypatch.setattr(run_dirs.os, "kill", lambda *_: None)
+    monkeypatch.setattr(run_dirs.time, "monotonic", lambda: clock[0])
+
+    def sleep(_: float) -> None:
+        clock[0] += 60
+        if clock[0] <= 300:
+            state = {"phase": f"writing {clock[0]:.0f}", "updated": clock[0]}
+            (tmp_path / "status.json").write_text(json.dumps(state))
+
+    monkeypatch.setattr(run_dirs.time, "sleep", sleep)
+    # Then whoever asked it to stop hears that, and goes once it was silent for so long
+    with pytest.raises(ConfigError, match=r"process 1 has shown no sign of life for 180 s"):
+        run_dirs.end(tmp_path, said.append)
+    assert said == [f"writing {at}" for at in (60, 120, 180, 240, 300)]
+    assert clock[0] == 540
 
 
 def test_metrics_of_a_line_that_was_given_up_are_dropped(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ class Broker:
         self.told: list[str] = []
         self.left: list[str] = []
         self.present = ["learner-0", "generator-0", "scorer-0"]
+        self.progress = 0
 
     def request_stop(self, audience: str, reason: str) -> None:
         if reason:
@@ -83,7 +84,10 @@ class Broker:
         self.left.append(name)
 
     def members(self) -> list[Member]:
-        return [Member(name=n, role=n.split("-")[0], life="a", address="") for n in self.present]
+        return [
+            Member(name=n, role=n.split("-")[0], life="a", progress=self.progress)
+            for n in self.present
+        ]
 
 
 class Reporter:
@@ -229,6 +233,20 @@ def test_a_second_request_does_not_wait(up: Up) -> None:
     up.asked += ["SIGINT", "SIGINT"]
     with pytest.raises(SppoError, match=r"without a new checkpoint.*was not waited for"):
         up.watch(("", None))
+
+
+def test_a_learner_that_gets_on_is_waited_for_and_one_that_stands_still_is_not(up: Up) -> None:
+    clock = [0.0]
+    up.watchdog._clock = lambda: clock[0]
+    up.asked.append("SIGINT")
+    up.supervisor.stopping_since = 0.0
+    for clock[0] in (100.0, 200.0, 300.0):
+        up.supervisor._heed_requests()
+        up.broker.progress += 1
+        up.supervisor._look_around()
+    clock[0] = 430.0
+    with pytest.raises(SppoError, match=r"without a new checkpoint.*got on with nothing for 120 s"):
+        up.supervisor._heed_requests()
 
 
 def test_the_others_are_sent_home_when_the_learner_is_done(up: Up) -> None:

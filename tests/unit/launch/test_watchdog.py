@@ -57,3 +57,14 @@ def test_a_role_that_never_gives_a_sign_of_life_has_hung_at_its_start() -> None:
     assert dog.hung({"learner-0": 0.0, "scorer-0": 200.0}, []) == {}
     clock.now = 301
     assert list(dog.hung({"learner-0": 0.0, "scorer-0": 200.0}, [])) == ["learner-0"]
+
+
+def test_how_long_a_role_stands_still_is_counted_from_a_moment_on() -> None:
+    clock = Clock()
+    dog = Watchdog(60, 300, clock)
+    clock.now = 10
+    dog.hung({}, [member(1)])
+    clock.now = 40
+    assert dog.still_s("generator-0", 5) == 30
+    assert dog.still_s("generator-0", 25) == 15
+    assert dog.still_s("learner-0", 25) == 15

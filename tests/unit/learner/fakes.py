@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 from sppo.config import RunConfig
-from sppo.learner.lineage import Lineage
+from sppo.learner.lineage import Lineage, Saved
 from sppo.learner.pulse import Pulse
+from sppo.learner.ranks import Solo
 from sppo.learner.records import Records
 from sppo.learner.refusals import Refusals
 from sppo.learner.stops import Stops
+from sppo.learner.writer import Writer
 from sppo.transport import codec
 from sppo.transport.memory import MemoryBroker
 
@@ -23,7 +25,13 @@ class FakeRank:
     """Notes the orders that it is given; its weights are one number."""
 
     def __init__(self, weight: float = 0.0) -> None:
-        self.policy: Any = SimpleNamespace(device="cpu")
+        self.policy: Any = SimpleNamespace(
+            device="cpu", master={"w": torch.zeros(2)}, masters=self._tensors,
+            kept=lambda snapshot: self._tensors(),
+        )  # fmt: skip
+        self.optimizer: Any = SimpleNamespace(state=lambda: iter(()))
+        self.team = Solo()
+        self.writer = Writer()
         self.orders: list[Any] = []
         self.weight = weight
 
@@ -32,6 +40,9 @@ class FakeRank:
 
     def stream(self, order: Any) -> Iterator[Any]:
         self.orders.append(order)
+        yield from order.apply(self)
+
+    def _tensors(self) -> Iterator[tuple[str, Any]]:
         yield "w", torch.full((2,), self.weight)
 
 
@@ -42,6 +53,14 @@ def lineage(
     return Lineage(
         config, rank or FakeRank(), (broker or MemoryBroker()).tickets, folder, reference=reference
     )
+
+
+def saved(line: Lineage) -> Saved:
+    """A checkpoint of what stands, durable."""
+    line.save()
+    while (found := line.durable(1.0)) is None:
+        pass
+    return found
 
 
 def records(config: RunConfig, broker: MemoryBroker, folder: Path) -> Records:

@@ -27,7 +27,7 @@ from sppo.metrics import METRICS
 from sppo.scorer.base import InlineScorer, Scorer, checked
 from sppo.transport.memory import MemoryBroker
 from sppo.types import ScoreRequest, Scores
-from tests import makers
+from tests import checkpoints, makers
 
 
 def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[Any]:
@@ -163,7 +163,7 @@ def test_a_resumed_life_goes_on_from_the_snapshot_that_generators_ran(
     stopped = first.run(stop_after=1)
     assert not stopped["finished"]
     folder = sorted((tmp_path / "checkpoints").iterdir())[-1]
-    saved = {name: load_file(folder / f"{name}.safetensors") for name in ("anchor", "model")}
+    saved = {name: checkpoints.load(folder, name) for name in ("anchor", "model")}
     assert any(not torch.equal(w.float(), saved["model"][k]) for k, w in saved["anchor"].items())
     # When the next life begins
     second = Life(settings, tmp_path)

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from sppo.errors import SppoError
-from sppo.learner import checkpoint
+from sppo.errors import ConfigError, SppoError
+from sppo.learner import checkpoint, stored
 from sppo.learner.adapters import Adapters
-from sppo.learner.ledger import Ledger
+from sppo.learner.checkpoint import Writing
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
 from sppo.learner.trainer import Trainer
+from sppo.learner.writer import Writer
 from sppo.types import Version
-from tests import makers
+from tests import checkpoints, makers
+from tests.unit.learner.shards import shard
 
 
 def save(root: Path, step: int, keep: int = 2, epoch: str = "abc12345ffff") -> Path:
-    tensors = {"w": torch.full((3,), float(step))}
-    return checkpoint.save(
-        root,
-        step=step,
-        epoch=epoch,
-        model=tensors.items(),
-        optimizer=tensors.items(),
-        state={"ledger": {}},
-        keep=keep,
-    )
+    tensors = {"w": torch.full((3,), float(step))}.items()
+    return checkpoints.save(root, step, model=tensors, optimizer=tensors, keep=keep, epoch=epoch)
 
 
 def test_the_newest_whole_checkpoint_is_found_and_old_ones_go(tmp_path: Path) -> None:
@@ -43,7 +38,8 @@ def test_the_newest_whole_checkpoint_is_found_and_old_ones_go(tmp_path: Path) ->
     found = checkpoint.newest(tmp_path)
     assert found is not None
     assert found.step == 60
-    assert load_file(found.model)["w"].tolist() == [60, 60, 60]
+    assert checkpoints.load(found.folder)["w"].tolist() == [60, 60, 60]
+    assert (found.has("optimizer"), found.has("anchor")) == (True, False)
 
 
 def test_a_checkpoint_cut_off_while_written_is_not_seen(tmp_path: Path) -> None:
@@ -88,19 +84,86 @@ def test_training_goes_on_with_the_same_bits(tmp_path: Path, rank: int) -> None:
     policy, optimizer, trainer = fresh()
     for n in range(2):
         list(trainer.train(groups, Version(epoch="e1", n=n)))
-    checkpoint.save(
-        tmp_path / "c", step=2, epoch="e1aa", model=policy.masters(),
-        optimizer=optimizer.state(), state={"ledger": Ledger().state()}, keep=2,
-    )  # fmt: skip
+    checkpoints.save(tmp_path / "c", 2, model=policy.masters(), optimizer=optimizer.state())
     expected = next(iter(trainer.train(groups, Version(epoch="e1", n=2))))
     # When another process loads it and takes the third step
     again, optimizer, trainer = fresh()
     found = checkpoint.newest(tmp_path / "c")
     assert found is not None
-    again.load(found.model)
-    optimizer.load(found.optimizer)
+    with stored.opened(found.folder, "model") as there:
+        again.load(there)
+    with stored.opened(found.folder, "optimizer") as there:
+        optimizer.load(there)
     got = next(iter(trainer.train(groups, Version(epoch="e1", n=2))))
     # Then loss and weights are the same
     assert got["loss"] == expected["loss"]
     assert all(torch.equal(again.master[k], p) for k, p in policy.master.items())
     assert not rank or all("lora_" in name for name in policy.master)
+
+
+def begun(root: Path, **more: Any) -> Writing:
+    return Writing(root, step=4, epoch="abc12345ffff", state={"a": 1}, keep=2, **more)
+
+
+def test_it_becomes_visible_when_every_rank_has_written_and_it_was_confirmed(
+    tmp_path: Path,
+) -> None:
+    # Given a checkpoint of two ranks, one of which has written
+    seen: list[list[str]] = []
+    confirm = lambda: seen.append([p.name for p in tmp_path.glob("step-*")])  # noqa: E731
+    writing = begun(tmp_path, confirm=confirm)
+    ranks = [Writer(), Writer()]
+    half = torch.arange(4.0)
+
+    def write(rank: int) -> int:
+        kinds = {"model": [("w", shard(half, rank, 2))], "optimizer": []}
+        return ranks[rank].begin(writing.scratch, kinds, rank=rank, size=2)
+
+    nbytes = write(0)
+    writing.begin(ranks[0], [nbytes, nbytes])
+    assert not writing.over(0.02)
+    assert not seen
+    # When the other has too
+    assert write(1) == nbytes
+    assert writing.over(30)
+    writing.check()
+    # Then it is there, as it was described, and nothing else
+    assert seen == [[]]
+    assert writing.nbytes == 2 * nbytes
+    assert 0 < writing.seconds < 30
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert (found.folder, found.step, found.state["a"]) == (writing.folder, 4, 1)
+    assert torch.equal(checkpoints.load(found.folder)["w"], half)
+    names = {p.relative_to(found.folder).as_posix() for p in found.folder.glob("**/*.*")}
+    assert names == {"state.json", "manifest.json"} | {
+        f"{kind}/0000{i}-of-00002.safetensors" for kind in ("model", "optimizer") for i in (1, 2)
+    }
+
+
+def test_a_rank_that_could_not_write_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    writing = begun(tmp_path)
+    own = Writer()
+    kinds: Any = {"model": [("w", torch.ones(2))], "optimizer": []}
+    nbytes = own.begin(writing.scratch, kinds, rank=0, size=2)
+    (writing.scratch / "part-00002.json").write_text(json.dumps({"error": "No space left"}))
+    writing.begin(own, [nbytes, nbytes])
+    assert writing.over(30)
+    with pytest.raises(SppoError, match=r"step 4 was not written to .*rank 1: No space left; free"):
+        writing.check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_model_is_named_with_what_differs(tmp_path: Path) -> None:
+    save(tmp_path, 20)
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    found.check({"w": torch.zeros(3)})
+    with pytest.raises(
+        ConfigError, match=r"another model than model.name: its 'w' is 3, this .* 4"
+    ):
+        found.check({"w": torch.zeros(4)})
+    with pytest.raises(ConfigError, match=r"its 'b' is absent, this model's 2 × 1; set the model"):
+        found.check({"w": torch.zeros(3), "b": torch.zeros(2, 1)})
+    with pytest.raises(ConfigError, match=r"its 'w' is 3, this model's absent"):
+        found.check({})

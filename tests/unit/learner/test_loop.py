@@ -44,12 +44,11 @@ class World:
         monkeypatch.setattr(loop, "point", lambda label: self.done.append(label))
         metrics: Any = self.records._metrics
         monkeypatch.setattr(metrics, "append", lambda record: self.done.append("record"))
-        monkeypatch.setattr(type(self.line), "save", lambda line: self.done.append("save"))
         world: Any = self
         self.learner = Learner(
             schedule=Schedule.of(config), lineage=self.line, trainer=world, queue=world,
             batches=world, skips=Skips(3), fleet=world, evaluation=world, parity=world,
-            records=self.records, samples=world, stops=stops(self.broker),
+            records=self.records, samples=world, saving=world, stops=stops(self.broker),
         )  # fmt: skip
 
     def note(self, what: str) -> None:
@@ -78,8 +77,12 @@ class World:
     def admit(self) -> None:
         self.note("admit")
 
+    # saving
     def settle(self) -> None:
         self.note("settle")
+
+    def begin(self) -> None:
+        self.note("save")
 
     def reconcile(self, n: int) -> None:
         self.note("reconcile")
@@ -121,9 +124,9 @@ def test_a_batch_is_used_before_it_is_published_and_recorded_before_it_is_saved(
 ) -> None:
     world = World(tmp_path, monkeypatch)
     world.learner.batch()
-    taken = ["step", "step", "learner.step.taken", "use", "keep samples"]
+    taken = ["settle", "step", "step", "learner.step.taken", "use", "keep samples"]
     after = ["publish 2", "record", "record", "learner.recorded", "judge", "admit"]
-    assert world.done == [*taken, *after, "save", "settle"]
+    assert world.done == [*taken, *after, "save"]
 
 
 def test_a_run_begins_with_weights_and_tickets_and_ends_with_an_evaluation(
@@ -148,7 +151,7 @@ def test_a_stop_in_the_sync_leaves_the_steps_used_and_recorded(
     monkeypatch.setattr(world, "publish", stop)
     with pytest.raises(Stopped):
         world.learner.batch()
-    assert world.done[2:] == ["learner.step.taken", "use", "keep samples", "record", "record"]
+    assert world.done[3:] == ["learner.step.taken", "use", "keep samples", "record", "record"]
     assert world.line.n == 2
 
 
@@ -164,12 +167,3 @@ def test_groups_of_a_skipped_step_are_given_up_and_too_many_in_a_row_end_the_run
         world.learner.batch()
     # What was taken is recorded, and what was not is given up, before the run ends
     assert world.done[-3:] == ["record", "record", "learner.recorded"]
-
-
-def test_a_state_that_is_saved_is_not_saved_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(tmp_path, monkeypatch)
-    monkeypatch.setattr(type(world.line), "saved", True)
-    world.learner.save()
-    assert world.done == []

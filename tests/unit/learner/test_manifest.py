@@ -13,17 +13,19 @@ import pytest
 from sppo.errors import ConfigError
 from sppo.learner import manifest
 
-FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+FILES = ("model/1.safetensors", "optimizer/1.safetensors", "state.json")
 
 
 def make(root: Path, step: int, form: int = manifest.FORMAT) -> Path:
     folder = root / f"step-{step:06d}-abc12345"
-    folder.mkdir(parents=True)
+    files = {}
     for name in FILES[:2]:
+        (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(bytes(range(250)) * 40)
+        files[name] = manifest._describe(folder / name)
     (folder / "state.json").write_text(json.dumps({"format": form, "step": step}))
-    if form == manifest.FORMAT:
-        manifest.write(folder)
+    if form in (manifest.WHOLE, manifest.FORMAT):
+        manifest.write(folder, files)
     return folder
 
 
@@ -83,7 +85,7 @@ def test_only_a_whole_one_is_offered(tmp_path: Path) -> None:
     for step in (20, 40, 60):
         make(tmp_path, step)
     for step in (40, 60):
-        cut(tmp_path / f"step-{step:06d}-abc12345" / "model.safetensors")
+        cut(tmp_path / f"step-{step:06d}-abc12345" / "model/1.safetensors")
     with pytest.raises(
         ConfigError, match=r"after step 20.*step-000060-abc12345.damaged && mv .*step-000040"
     ):
@@ -91,16 +93,17 @@ def test_only_a_whole_one_is_offered(tmp_path: Path) -> None:
 
 
 def test_without_a_whole_one_the_way_on_is_to_begin_anew(tmp_path: Path) -> None:
-    cut(make(tmp_path, 20) / "optimizer.safetensors")
+    cut(make(tmp_path, 20) / "optimizer/1.safetensors")
     with pytest.raises(
-        ConfigError, match=r"optimizer\.safetensors is damaged.*no older one.*another --run-dir"
+        ConfigError, match=r"optimizer/1\.safetensors is damaged.*no older one.*another --run-dir"
     ):
         manifest.newest(tmp_path)
 
 
-def test_the_format_before_is_read_and_another_one_named(tmp_path: Path) -> None:
-    make(tmp_path, 20, form=manifest.UNVERIFIED)
-    assert manifest.newest(tmp_path) is not None
+def test_formats_before_are_read_and_another_one_named(tmp_path: Path) -> None:
+    for step, form in ((10, manifest.WHOLE), (20, manifest.UNVERIFIED)):
+        make(tmp_path, step, form=form)
+        assert manifest.newest(tmp_path) is not None
     make(tmp_path, 40, form=9)
-    with pytest.raises(ConfigError, match=r"format 9, this version reads 2 and 3"):
+    with pytest.raises(ConfigError, match=r"format 9, this version reads 2 to 4"):
         manifest.newest(tmp_path)

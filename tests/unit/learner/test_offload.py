@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
+from sppo.learner import stored
 from sppo.learner.optim import Optimizer
-from tests import makers
+from tests import checkpoints, makers
 
 
 def optimizer(master: dict[str, nn.Parameter], **changes: Any) -> Optimizer:
@@ -37,9 +37,10 @@ def test_steps_and_what_is_remembered_are_bit_equal_across_a_resume(
     away = optimizer(there, name=name, weight_decay=0.1, offload=True)
     for n in range(1, 7):
         if n == 4:  # When a life ends, and the next one goes on from what it wrote
-            save_file({k: v.contiguous() for k, v in away.state()}, tmp_path / "moments")
+            folder = checkpoints.save(tmp_path, n, model=(), optimizer=away.state())
             away = optimizer(there, name=name, weight_decay=0.1, offload=True)
-            away.load(tmp_path / "moments")
+            with stored.opened(folder, "optimizer") as kept:
+                away.load(kept)
         for master, its in ((here, plain), (there, away)):
             give(master, n)
             its.step(n)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
+from sppo.learner import stored
 from sppo.learner.optim import Optimizer
-from tests import makers
+from tests import checkpoints, makers
 
 
 def config(*, name: str = "adamw", **changes: Any) -> RunConfig:
@@ -101,13 +101,14 @@ def test_a_checkpoint_brings_moments_and_schedule_back(
     for n in (1, 2, 3):
         give(master, n)
         optimizer.step(n)
-    save_file({k: v.contiguous() for k, v in optimizer.state()}, tmp_path / "o.safetensors")
+    folder = checkpoints.save(tmp_path, 1, model=(), optimizer=optimizer.state())
     again = {k: nn.Parameter(p.detach().clone()) for k, p in master.items()}
     give(master, 4)
     optimizer.step(4)
     # When another process takes the fourth from there
     loaded = Optimizer(settings, again)
-    loaded.load(tmp_path / "o.safetensors")
+    with stored.opened(folder, "optimizer") as there:
+        loaded.load(there)
     give(again, 4)
     loaded.step(4)
     # Then its weights are the same to the bit
@@ -120,9 +121,10 @@ def test_the_moments_of_another_optimizer_are_refused(tmp_path: Path) -> None:
     optimizer = Optimizer(config(), master)
     give(master, 1)
     optimizer.step(1)
-    save_file({k: v.contiguous() for k, v in optimizer.state()}, tmp_path / "o.safetensors")
-    with pytest.raises(ConfigError, match=r"optimizer.name = 'rmsprop'.*another optimizer"):
-        Optimizer(config(name="rmsprop"), weights()).load(tmp_path / "o.safetensors")
+    folder = checkpoints.save(tmp_path, 1, model=(), optimizer=optimizer.state())
+    refused = pytest.raises(ConfigError, match=r"optimizer.name = 'rmsprop'.*another optimizer")
+    with refused, stored.opened(folder, "optimizer") as there:
+        Optimizer(config(name="rmsprop"), weights()).load(there)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +13,11 @@ from sppo.learner.orders import (
     Drop,
     Export,
     Keep,
-    Kept,
     Load,
-    Masters,
     Mismatch,
-    Moments,
     Order,
     Rank,
+    Save,
     Train,
     Weights,
 )
@@ -34,13 +31,11 @@ MADE: list[Order] = [
         published="e:0",
     ),
     Mismatch(groups=[[["train-0", "g"]], []], version="e:1", snapshot=None),
-    Keep(snapshot="anchor", device="cpu", file="/a"),
+    Keep(snapshot="anchor", device="cpu", folder="/a"),
     Drop(snapshot="probe"),
     Weights(snapshot=None),
-    Kept(snapshot="anchor"),
-    Masters(),
-    Moments(),
-    Load(model="/m", optimizer="/o"),
+    Save(folder="/s", snapshots=["anchor"]),
+    Load(folder="/c"),
     Export(folder="/e", dtype="bfloat16"),
 ]  # fmt: skip
 
@@ -79,13 +74,13 @@ class Part:
     def __init__(self) -> None:
         self.calls: list[Any] = []
 
-    def keep(self, snapshot: str, *, device: str, file: Path | None) -> None:
-        self.calls.append(("keep", snapshot, device, file))
+    def keep(self, snapshot: str, *, device: str, there: Any) -> None:
+        self.calls.append(("keep", snapshot, device, there))
 
     def drop(self, snapshot: str) -> None:
         self.calls.append(("drop", snapshot))
 
-    def masters(self) -> Iterator[tuple[str, int]]:
+    def weights(self, snapshot: Any) -> Iterator[tuple[str, int]]:
         for name in ("a", "b"):
             self.calls.append(("piece", name))
             yield name, 1
@@ -111,7 +106,7 @@ def rank(team: Wire) -> tuple[Rank, Part]:
 def test_rank_0_tells_the_others_first_and_all_do_the_same() -> None:
     first, own = rank(Wire())
     first.do(Keep(snapshot="probe", device="cpu"))
-    pieces = first.stream(Masters())
+    pieces = first.stream(Weights())
     assert len(first.team.messages) == 1  # type: ignore[attr-defined]
     assert list(pieces) == [("a", 1), ("b", 1)]
     first.do(Drop(snapshot="probe"))

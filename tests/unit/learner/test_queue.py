@@ -109,7 +109,7 @@ def test_settlement_follows_the_checkpoint(server: MemoryBroker) -> None:
     life.generate(2)
     life.step(2)
     assert server.depths()["queued"] == 2  # in memory only: a crash must find them again
-    life.queue.settle()
+    life.queue.settle(life.ledger)
     assert server.depths() == {
         "todo": 0,
         "eval": 0,
@@ -118,6 +118,19 @@ def test_settlement_follows_the_checkpoint(server: MemoryBroker) -> None:
         "dead": 0,
         "bytes": 0,
     }
+
+
+def test_what_was_used_since_the_checkpoint_began_is_not_settled(server: MemoryBroker) -> None:
+    life = Life(server, "a")
+    life.queue.admit(3, 0)
+    life.generate(3)
+    life.step(2)
+    then = Ledger.restore(life.ledger.state())
+    life.step(1)
+    life.queue.settle(then)
+    assert server.depths()["queued"] == 1
+    life.queue.settle(life.ledger)
+    assert server.depths()["queued"] == 0
 
 
 def test_a_crash_after_the_checkpoint_trains_again_exactly_what_it_does_not_cover(
@@ -130,7 +143,7 @@ def test_a_crash_after_the_checkpoint_trains_again_exactly_what_it_does_not_cove
     first.generate(6)
     covered = first.step(2)
     state = first.ledger.state()
-    first.queue.settle()
+    first.queue.settle(first.ledger)
     first.queue.admit(6, 0)
     first.generate(1)
     lost = first.step(4)
@@ -143,7 +156,7 @@ def test_a_crash_after_the_checkpoint_trains_again_exactly_what_it_does_not_cove
     while len(used) < 8:
         second.generate(10)
         used += second.step(2)
-        second.queue.settle()
+        second.queue.settle(second.ledger)
         second.queue.admit(6, 0)
     # Then everything after the checkpoint is trained once, nothing before it again, and nothing is
     # missing
@@ -186,7 +199,7 @@ def test_a_zombie_learner_is_fenced(server: MemoryBroker) -> None:
     zombie.step(2)
     Life(server, "b")
     with pytest.raises(FencedError):
-        zombie.queue.settle()
+        zombie.queue.settle(zombie.ledger)
 
 
 def test_a_dead_letter_makes_room_and_is_counted(server: MemoryBroker) -> None:
@@ -247,7 +260,7 @@ def test_a_broker_that_restarted_and_lost_everything_is_filled_again_while_learn
     assert len([u for u in again if u.startswith("eval")]) == 3
     assert life.step(5) == [f"train-{i:09d}" for i in (1, 2, 3, 4, 5)]
     assert life.queue.finish_evaluation() is not None
-    life.queue.settle()
+    life.queue.settle(life.ledger)
     assert life.broker.depths()["queued"] == 0
 
 
@@ -273,7 +286,7 @@ def test_a_group_made_again_after_a_rollback_is_dropped_while_the_first_is_in_us
     life.queue.receive(0)
     assert life.step(1) == ["train-000000001"]
     assert life.queue.batch(1) is None
-    life.queue.settle()
+    life.queue.settle(life.ledger)
     assert server.depths() == {
         "todo": 0,
         "eval": 0,
@@ -302,7 +315,7 @@ def test_what_would_fill_the_broker_moves_to_the_disk_and_survives_a_crash(
     second.queue.reconcile(0)
     assert second.step(3) == [f"train-{i:09d}" for i in range(3)]
     assert second.generate(10) == ["train-000000003", "train-000000004"]
-    second.queue.settle()  # the checkpoint
+    second.queue.settle(second.ledger)  # the checkpoint
     assert list((tmp_path / "spool").iterdir()) == []
     assert second.step(2) == ["train-000000003", "train-000000004"]
 
@@ -377,7 +390,7 @@ def test_a_group_too_old_to_train_is_made_again_and_trained_once(
     assert life.generate(3) == [old.uid]
     # Then it is trained once, in its turn, and nothing is left of the other
     assert life.step(3) == [f"train-{i:09d}" for i in range(3)]
-    life.queue.settle()
+    life.queue.settle(life.ledger)
     assert server.depths()["queued"] == 0
     assert (life.ledger.trained, life.ledger.dead) == (3, 0)
 
@@ -415,7 +428,7 @@ def test_a_group_that_could_not_be_trained_is_a_dead_letter_once_with_its_reason
     assert (letter.uid, letter.reason) == (bad.uid, "step 7: the gradient norm is nan")
     assert (life.ledger.trained, life.ledger.dead, life.ledger.outstanding) == (1, 1, 0)
     assert life.generate(1) == []
-    life.queue.settle()
+    life.queue.settle(life.ledger)
     assert server.depths() == dict.fromkeys(server.depths(), 0) | {"dead": 1}
     assert server.depths().keys() == {"todo", "eval", "leased", "queued", "dead", "bytes"}
     # A life whose checkpoint knows nothing of it gives it up too

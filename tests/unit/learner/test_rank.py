@@ -9,7 +9,7 @@ import torch
 from sppo import config
 from sppo.learner import rank
 from sppo.learner.groups import InHand
-from sppo.learner.orders import Keep, Masters, Weights
+from sppo.learner.orders import Keep, Weights
 from sppo.learner.ranks import Solo
 from tests import makers
 
@@ -26,7 +26,7 @@ def test_one_rank_has_the_base_models_weights(tmp_path: Path) -> None:
     assert own.trainer is trainer
     assert own.policy.device == "cpu"
     own.do(Keep(snapshot="probe", device="cpu"))
-    masters = dict(own.stream(Masters()))
+    masters = dict(own.policy.masters())
     assert all(w.dtype == torch.float32 for w in masters.values())
     kept = dict(own.stream(Weights(snapshot="probe")))
     assert all(torch.equal(w, masters[k].bfloat16()) for k, w in kept.items())

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from sppo.config import AdapterConfig
 from sppo.errors import ConfigError
-from sppo.learner import batching
+from sppo.learner import batching, rows, stored
 from sppo.learner.adapters import Adapters
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.ranks import Team
 from sppo.learner.sharded import ShardedPolicy
-from tests import makers
+from tests import checkpoints, makers
 
 VOCABULARY = 61
 
@@ -56,7 +56,7 @@ def test_log_probs_and_weights_are_those_of_the_whole_model(
     expected = dict(whole.weights())
     for found in (dict(sharded.weights()), dict(sharded.masters()), dict(sharded.kept())):
         assert found.keys() == expected.keys()
-        assert all(torch.equal(w, expected[name]) for name, w in found.items())
+        assert all(torch.equal(rows.whole(w), expected[name]) for name, w in found.items())
     assert sharded.vocabulary == whole.vocabulary == VOCABULARY
 
 
@@ -65,8 +65,9 @@ def test_a_snapshot_stands_in_for_the_weights_and_they_come_back(
 ) -> None:
     before = logprobs(sharded)
     zeros = {name: torch.zeros_like(w) for name, w in sharded.masters()}
-    save_file(zeros, tmp_path / "zeros.safetensors")
-    sharded.keep("anchor", device="cpu", file=tmp_path / "zeros.safetensors")
+    folder = checkpoints.save(tmp_path, 1, model=(), snapshots={"anchor": zeros.items()})
+    with stored.opened(folder, "anchor") as there:
+        sharded.keep("anchor", device="cpu", there=there)
     sharded.keep("probe", device="cpu")
     with sharded.using("anchor"):
         assert torch.allclose(logprobs(sharded), torch.full_like(before, -np.log(VOCABULARY)))
@@ -78,20 +79,22 @@ def test_a_snapshot_stands_in_for_the_weights_and_they_come_back(
     sharded.drop("probe")
 
 
-def test_what_is_loaded_is_what_was_written_and_a_part_is_refused(
+def test_what_is_loaded_is_what_was_written(sharded: ShardedPolicy, tmp_path: Path) -> None:
+    before = {name: rows.whole(w).clone() for name, w in sharded.masters()}
+    changed = {name: w + 1 for name, w in before.items()}
+    for step, values in enumerate((changed, before)):
+        with stored.opened(checkpoints.save(tmp_path, step, model=values.items()), "model") as file:
+            sharded.load(file)
+        assert all(torch.equal(rows.whole(w), values[name]) for name, w in sharded.masters())
+
+
+def test_a_model_whose_files_lack_a_weight_is_refused(
     sharded: ShardedPolicy, tmp_path: Path
 ) -> None:
-    before = {name: w.clone() for name, w in sharded.masters()}
-    changed = {name: w + 1 for name, w in before.items()}
-    save_file(changed, tmp_path / "changed.safetensors")
-    sharded.load(tmp_path / "changed.safetensors")
-    assert all(torch.equal(w, changed[name]) for name, w in sharded.masters())
-    save_file(before, tmp_path / "before.safetensors")
-    sharded.load(tmp_path / "before.safetensors")
-    first = next(iter(before))
-    save_file({first: before[first]}, tmp_path / "part.safetensors")
+    name, weight = next(sharded.masters())
+    save_file({name: rows.whole(weight)}, tmp_path / "part.safetensors")
     with pytest.raises(ConfigError, match=r"holds no .*; .*needs learner.ranks = 1"):
-        sharded.load(tmp_path / "part.safetensors")
+        sharded._read([tmp_path / "part.safetensors"])
 
 
 def test_an_export_is_read_as_any_other_model(sharded: ShardedPolicy, tmp_path: Path) -> None:
@@ -99,7 +102,7 @@ def test_an_export_is_read_as_any_other_model(sharded: ShardedPolicy, tmp_path: 
 
     sharded.export(tmp_path / "export", torch.float32)
     read = AutoModelForCausalLM.from_pretrained(tmp_path / "export", dtype=torch.float32)
-    written = dict(sharded.masters())
+    written = {name: rows.whole(w) for name, w in sharded.masters()}
     assert all(torch.equal(p, written[name]) for name, p in read.named_parameters())
 
 

@@ -1,0 +1,136 @@
+"""One rank's file of a checkpoint as bytes in host memory: copied at once, written while training
+goes on.
+
+A safetensors file whose header says where in the whole tensors its rows begin, the way
+torch.distributed.checkpoint's `HuggingFaceStorageReader` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from torch import Tensor
+
+from sppo.learner.rows import first_row, local, written_here
+
+BLOCK = 64 << 20
+"""A power of two: torch's allocator of pinned memory rounds up to one."""
+UNFLUSHED = 256 << 20
+"""Bytes handed to the system before they are waited for on the disk."""
+SHARDING = "DCP_SHARDING_INFO"
+"""Of the header's metadata: JSON, tensor name to {"saved_offsets": first index by dimension}."""
+_DTYPES = {
+    torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64",
+    torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8",
+}  # fmt: skip
+
+
+class Room:
+    """Host memory for images, kept from one checkpoint to the next: fresh memory costs several
+    times what copying into it does. Pinned where copies come from a GPU.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[Tensor] = []
+        self._lent = 0
+
+    def empty(self) -> None:
+        """Nothing that was lent is in use any more."""
+        self._lent = 0
+
+    def lend(self, nbytes: int, *, pinned: bool) -> list[Tensor]:
+        """Blocks of at least so many bytes in all."""
+        given: list[Tensor] = []
+        while nbytes > 0:
+            if self._lent == len(self._blocks):
+                size = min(BLOCK, nbytes)
+                self._blocks.append(torch.empty(size, dtype=torch.uint8, pin_memory=pinned))
+            given.append(self._blocks[self._lent])
+            nbytes -= len(given[-1])
+            self._lent += 1
+        return given
+
+
+class Image:
+    """Those of some tensors, or of their rows, that this rank is to write."""
+
+    def __init__(self, tensors: Iterable[tuple[str, Tensor]], room: Room, *, first: bool) -> None:
+        """Copy them. `first`: this rank writes what every rank has whole.
+
+        Copies from a GPU have begun when this returns; the device must be waited for.
+        """
+        mine = [(n, t, local(t).detach()) for n, t in tensors if written_here(t, first=first)]
+        kept = [(n, t, part) for n, t, part in mine if part.numel()]
+        kept.sort(key=lambda one: -one[2].element_size())  # each is aligned so
+        header = _header(kept)
+        self.nbytes = len(header) + sum(part.nbytes for _, _, part in kept)
+        pinned = any(part.is_cuda for _, _, part in kept)
+        self._blocks = room.lend(self.nbytes, pinned=pinned)
+        to = _Cursor(self._blocks)
+        to.put(torch.frombuffer(bytearray(header), dtype=torch.uint8))
+        for _, _, part in kept:
+            to.put(part.contiguous().reshape(-1).view(torch.uint8))
+
+    def write(self, path: Path, wrote: Callable[[int], None] = lambda n: None) -> dict[str, Any]:
+        """Write the file and have it on the disk; returns its size and checksum. `wrote` hears how
+        many bytes each piece had. Raises OSError.
+        """
+        checksum, left, unflushed = xxhash.xxh3_128(), self.nbytes, 0
+        with path.open("wb", buffering=0) as file:
+            for block in self._blocks:
+                data = memoryview(block.numpy())[:left]  # type: ignore[arg-type]
+                checksum.update(data)
+                at = 0
+                while at < len(data):
+                    at += file.write(data[at:])
+                left -= len(data)
+                unflushed += len(data)
+                if unflushed >= UNFLUSHED or not left:
+                    os.fsync(file.fileno())
+                    unflushed = 0
+                wrote(len(data))
+        return {"bytes": self.nbytes, "xxh3_128": checksum.hexdigest()}
+
+
+class _Cursor:
+    """Bytes laid end to end over blocks."""
+
+    def __init__(self, blocks: Iterable[Tensor]) -> None:
+        self._blocks: Iterator[Tensor] = iter(blocks)
+        self._rest = torch.empty(0, dtype=torch.uint8)
+
+    def put(self, flat: Tensor) -> None:
+        while len(flat):
+            if not len(self._rest):
+                self._rest = next(self._blocks)
+            n = min(len(flat), len(self._rest))
+            self._rest[:n].copy_(flat[:n], non_blocking=True)
+            flat, self._rest = flat[n:], self._rest[n:]
+
+
+def _header(kept: list[tuple[str, Tensor, Tensor]]) -> bytes:
+    """See https://github.com/huggingface/safetensors#format: a length, then JSON."""
+    offsets = {
+        name: {"saved_offsets": [first_row(whole), *[0] * (part.ndim - 1)][: part.ndim]}
+        for name, whole, part in kept
+    }
+    made: dict[str, Any] = {
+        "__metadata__": {"format": "pt", "DCP_VERSION": "1.0", SHARDING: json.dumps(offsets)}
+    }
+    at = 0
+    for name, _, part in kept:
+        end = at + part.nbytes
+        made[name] = {
+            "dtype": _DTYPES[part.dtype], "shape": list(part.shape), "data_offsets": [at, end],
+        }  # fmt: skip
+        at = end
+    text = json.dumps(made, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text

@@ -1,0 +1,86 @@
+"""One rank's part in writing a checkpoint: host copies while everyone waits, then a thread that
+writes them.
+
+    SCRATCH/model/00001-of-00002.safetensors    this rank's rows of each kind of tensors
+    SCRATCH/part-00001.json                     last: {"files": sizes and checksums} or {"error"}
+
+Rank 0 looks for the parts (`sppo.learner.checkpoint`), so the folder is one that all ranks see.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sppo.learner.image import Image, Room
+
+log = logging.getLogger(__name__)
+
+Kinds = Mapping[str, Iterable[tuple[str, Tensor]]]
+"""(name, tensor whole or in shards) by kind: model, optimizer, a snapshot's name."""
+
+
+class Writer:
+    """Writes for one rank, one checkpoint at a time."""
+
+    def __init__(self) -> None:
+        self._room = Room()
+        self._thread = threading.Thread()
+        self.error = ""
+        """Why even that could not be said in a file."""
+
+    def begin(self, scratch: Path, kinds: Kinds, *, rank: int, size: int) -> int:
+        """Copy this rank's part and begin to write it; returns how many bytes that is. The one
+        before must be written.
+        """
+        assert not self._thread.is_alive()
+        self._room.empty()
+        images = {kind: Image(t, self._room, first=rank == 0) for kind, t in kinds.items()}
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        self._thread = threading.Thread(
+            target=self._write, args=(scratch, images, rank, size), daemon=True, name="checkpoint"
+        )
+        self._thread.start()
+        return sum(image.nbytes for image in images.values())
+
+    def _write(self, scratch: Path, images: Mapping[str, Image], rank: int, size: int) -> None:
+        file = f"{rank + 1:05d}-of-{size:05d}.safetensors"
+        try:
+            part: dict[str, Any] = {"files": {}}
+            for kind, image in images.items():
+                (scratch / kind).mkdir(exist_ok=True)
+                part["files"][f"{kind}/{file}"] = image.write(scratch / kind / file)
+        except Exception as error:  # noqa: BLE001 - rank 0 raises it
+            part = {"error": str(error)}
+            for kind in images:  # room for what says so
+                with suppress(OSError):
+                    (scratch / kind / file).unlink()
+        try:
+            _put(scratch / part_name(rank), json.dumps(part))
+        except OSError as error:
+            log.error("rank %d cannot say how its part of the checkpoint went: %s", rank, error)
+            self.error = str(error)
+            if rank:  # rank 0 hears of it by this end alone
+                os._exit(1)
+
+
+def part_name(rank: int) -> str:
+    """Of the file that says how a rank's part went."""
+    return f"part-{rank + 1:05d}.json"
+
+
+def _put(path: Path, text: str) -> None:
+    """There whole or not at all."""
+    fresh = path.with_suffix(".partial")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.rename(path)

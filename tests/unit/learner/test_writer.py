@@ -1,0 +1,58 @@
+"""A rank's part of a checkpoint is written by a thread, and says how it went."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sppo.learner import writer as module
+from sppo.learner.writer import Writer, part_name
+from tests.checkpoints import load
+
+
+def part(scratch: Path, rank: int) -> dict[str, Any]:
+    note = scratch / part_name(rank)
+    deadline = time.monotonic() + 30
+    while not note.exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    found: dict[str, Any] = json.loads(note.read_text())
+    return found
+
+
+def test_a_part_comes_last_and_names_the_ranks_files(tmp_path: Path) -> None:
+    writer = Writer()
+    weight = torch.ones(3)
+    kinds = {"model": [("w", weight)], "optimizer": [("step.w", torch.tensor(2.0))]}
+    nbytes = writer.begin(tmp_path, kinds, rank=0, size=2)
+    weight.zero_()  # training goes on
+    found = part(tmp_path, 0)["files"]
+    assert list(found) == [f"{kind}/00001-of-00002.safetensors" for kind in kinds]
+    assert sum(file["bytes"] for file in found.values()) == nbytes
+    assert load(tmp_path)["w"].tolist() == [1, 1, 1]
+    assert load(tmp_path, "optimizer")["step.w"] == 2
+    writer.begin(tmp_path, {"model": [("w", weight)]}, rank=1, size=2)
+    assert list(part(tmp_path, 1)["files"]) == ["model/00002-of-00002.safetensors"]
+
+
+def test_what_went_wrong_is_said_and_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("in the way")
+    Writer().begin(tmp_path, {"model": [("w", torch.ones(3))]}, rank=1, size=2)
+    assert "model" in part(tmp_path, 1)["error"]
+
+
+def test_where_even_that_cannot_be_written_rank_0_sees_it_and_another_rank_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(module.os, "_exit", ended.append)
+    for rank, ends in ((0, []), (1, [1])):
+        writer = Writer()
+        writer.begin(tmp_path / "gone", {"model": []}, rank=rank, size=2)
+        writer._thread.join(30)
+        assert "gone" in writer.error
+        assert ended == ends
