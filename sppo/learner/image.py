@@ -45,6 +45,12 @@ class Room:
         """Nothing that was lent is in use any more."""
         self._lent = 0
 
+    def prepare(self, nbytes: int, *, pinned: bool) -> None:
+        """Have so much at hand: memory that is touched for the first time costs most."""
+        for block in self.lend(nbytes, pinned=pinned):
+            block.zero_()
+        self.empty()
+
     def lend(self, nbytes: int, *, pinned: bool) -> list[Tensor]:
         """Blocks of at least so many bytes in all."""
         given: list[Tensor] = []
@@ -71,8 +77,8 @@ class Image:
         kept.sort(key=lambda one: -one[2].element_size())  # each is aligned so
         header = _header(kept)
         self.nbytes = len(header) + sum(part.nbytes for _, _, part in kept)
-        pinned = any(part.is_cuda for _, _, part in kept)
-        self._blocks = room.lend(self.nbytes, pinned=pinned)
+        self.from_gpu = any(part.is_cuda for _, _, part in kept)
+        self._blocks = room.lend(self.nbytes, pinned=self.from_gpu)
         to = _Cursor(self._blocks)
         to.put(torch.frombuffer(bytearray(header), dtype=torch.uint8))
         for _, _, part in kept:

@@ -178,7 +178,7 @@ class Lineage:
         since = since or time.monotonic()
         kept: list[Snapshot] = [self.snapshot] if self.snapshot else []
         kept += ["reference"] if self._reference_n else []
-        state = {
+        state: dict[str, Any] = {
             "published": self.published.n,
             "reference": self._reference_n,
             "parent": self._parent,

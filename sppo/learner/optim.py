@@ -82,6 +82,11 @@ class Optimizer:
         self._kind = KINDS[self._config.name]
         self.inner = self._kind.make(list(master.values()), self._config)
 
+    @property
+    def moments(self) -> int:
+        """Tensors that it remembers of each weight."""
+        return len(self._kind.moments)
+
     def learning_rate(self, n: int) -> float:
         """Learning rate of step n: linear warm-up to the peak, then down by the schedule."""
         n = self._within(n)

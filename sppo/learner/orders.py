@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
+from torch import Tensor
 
 from sppo.learner.groups import Groups
 from sppo.learner.model import Policy, Snapshot
@@ -178,7 +179,7 @@ class Save:
 
     def apply(self, rank: Rank) -> Iterable[Any]:
         """How many bytes each rank writes, on rank 0, once all have their copies."""
-        kinds = {
+        kinds: dict[str, Iterable[tuple[str, Tensor]]] = {
             "model": rank.policy.masters(),
             "optimizer": rank.optimizer.state(),
             **{snapshot: rank.policy.kept(snapshot) for snapshot in self.snapshots},

@@ -17,7 +17,9 @@ from sppo.learner.model import Logprobs, Policy, check_device
 from sppo.learner.optim import Optimizer
 from sppo.learner.orders import AnyPolicy, Rank
 from sppo.learner.ranks import Ranks
+from sppo.learner.rows import local
 from sppo.learner.trainer import Trainer
+from sppo.learner.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,12 @@ def make(
     policy = _policy(config, team, device, on_forward)
     optimizer = Optimizer(config, policy.master, team)
     trainer = Trainer(config, policy, optimizer, team)
-    rank = Rank(team=team, policy=policy, optimizer=optimizer, trainer=trainer, groups=groups)
+    own = sum(local(weight).nbytes for weight in policy.master.values())
+    writer = Writer()
+    writer.prepare(own * (1 + optimizer.moments), pinned=device != "cpu")
+    rank = Rank(
+        team=team, policy=policy, optimizer=optimizer, trainer=trainer, groups=groups, writer=writer
+    )
     return rank, trainer
 
 

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,24 +34,30 @@ class Writer:
 
     def __init__(self) -> None:
         self._room = Room()
-        self._thread = threading.Thread()
+        self._thread: threading.Thread | None = None
         self.error = ""
         """Why even that could not be said in a file."""
+
+    def prepare(self, nbytes: int, *, pinned: bool) -> None:
+        """Have memory for so much at hand when the first checkpoint begins: made meanwhile."""
+        self._start(lambda: self._room.prepare(nbytes, pinned=pinned))
 
     def begin(self, scratch: Path, kinds: Kinds, *, rank: int, size: int) -> int:
         """Copy this rank's part and begin to write it; returns how many bytes that is. The one
         before must be written.
         """
-        assert not self._thread.is_alive()
+        if self._thread is not None:
+            self._thread.join()
         self._room.empty()
         images = {kind: Image(t, self._room, first=rank == 0) for kind, t in kinds.items()}
-        if torch.cuda.is_initialized():
+        if any(image.from_gpu for image in images.values()):
             torch.cuda.synchronize()
-        self._thread = threading.Thread(
-            target=self._write, args=(scratch, images, rank, size), daemon=True, name="checkpoint"
-        )
-        self._thread.start()
+        self._start(lambda: self._write(scratch, images, rank, size))
         return sum(image.nbytes for image in images.values())
+
+    def _start(self, work: Callable[[], None]) -> None:
+        self._thread = threading.Thread(target=work, daemon=True, name="checkpoint")
+        self._thread.start()
 
     def _write(self, scratch: Path, images: Mapping[str, Image], rank: int, size: int) -> None:
         file = f"{rank + 1:05d}-of-{size:05d}.safetensors"

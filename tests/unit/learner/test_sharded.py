@@ -94,7 +94,7 @@ def test_a_model_whose_files_lack_a_weight_is_refused(
     name, weight = next(sharded.masters())
     save_file({name: rows.whole(weight)}, tmp_path / "part.safetensors")
     with pytest.raises(ConfigError, match=r"holds no .*; .*needs learner.ranks = 1"):
-        sharded._read([tmp_path / "part.safetensors"])
+        sharded._read([tmp_path / "part.safetensors"], sharded.master)
 
 
 def test_an_export_is_read_as_any_other_model(sharded: ShardedPolicy, tmp_path: Path) -> None:

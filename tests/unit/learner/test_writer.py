@@ -53,6 +53,18 @@ def test_where_even_that_cannot_be_written_rank_0_sees_it_and_another_rank_ends(
     for rank, ends in ((0, []), (1, [1])):
         writer = Writer()
         writer.begin(tmp_path / "gone", {"model": []}, rank=rank, size=2)
+        assert writer._thread is not None
         writer._thread.join(30)
         assert "gone" in writer.error
         assert ended == ends
+
+
+def test_memory_that_was_prepared_is_what_the_first_checkpoint_is_copied_to(
+    tmp_path: Path,
+) -> None:
+    writer = Writer()
+    writer.prepare(5000, pinned=False)
+    writer.begin(tmp_path, {"model": [("w", torch.ones(1000))]}, rank=0, size=1)
+    assert [len(block) for block in writer._room._blocks] == [5000]
+    assert part(tmp_path, 0)["files"]
+    assert load(tmp_path)["w"].sum() == 1000
