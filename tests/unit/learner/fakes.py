@@ -28,6 +28,7 @@ class FakeRank:
         self.policy: Any = SimpleNamespace(
             device="cpu", master={"w": torch.zeros(2)}, masters=self._tensors,
             kept=lambda snapshot: self._tensors(),
+            weights=lambda snapshot: self._tensors(),
         )  # fmt: skip
         self.optimizer: Any = SimpleNamespace(state=lambda: iter(()))
         self.team = Solo()
