@@ -41,10 +41,10 @@ class Children:
         self._processes.append(process)
 
     def lost(self) -> str:
-        """Which of them have ended, and how; empty if none has."""
+        """The same as `ended`, after a moment in which the system may notice."""
         deadline = time.monotonic() + NOTICE_S
         # A connection breaks a moment before the process is gone.
-        while not (found := self._ended()) and time.monotonic() < deadline:
+        while not (found := self.ended()) and time.monotonic() < deadline:
             time.sleep(0.1)
         return found
 
@@ -69,13 +69,14 @@ class Children:
         wait for ever.
         """
         while not self._over.wait(0.5):
-            if dead := self._ended():
+            if dead := self.ended():
                 log.error("%s; the learner cannot go on without it", dead)
                 if not self._over.wait(DEATH_NOTICE_S):
                     os._exit(RoleDiedError.exit_code)
                 return
 
-    def _ended(self) -> str:
+    def ended(self) -> str:
+        """Which of them have ended so far, and how; empty if none has."""
         codes = [(rank, process.poll()) for rank, process in enumerate(self._processes, start=1)]
         return ", ".join(
             f"rank {rank} of the learner ended with {code}"

@@ -19,7 +19,8 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -37,6 +38,8 @@ from sppo.types import digest
 
 PATIENCE = timedelta(days=7)
 """Rank 0 may wait long for groups; a rank that is gone closes its connections."""
+JOIN_S = 300.0
+"""For every rank to start its process and come to where they meet."""
 LEAVE_S = 20.0
 
 # torch.distributed is not fully typed.
@@ -132,6 +135,7 @@ class Team:
         if cuda:
             torch.cuda.set_device(rank)
         meeting = _dist.FileStore(str(store), size)
+        _roll_call(meeting, rank, size, children.ended if children else lambda: "")
         with _loopback_only(nccl=cuda and here):
             backend = (
                 {"backend": "nccl", "device_id": torch.device("cuda", rank)}
@@ -258,6 +262,24 @@ def follow() -> tuple[Team, dict[str, Any]]:
         given["rank"], given["size"], Path(given["store"]), given["device"], here=given["here"]
     )
     return team, given["settings"]
+
+
+def _roll_call(store: Any, rank: int, size: int, gone: Callable[[], str]) -> None:
+    """Be there, and wait until all are. Raises RoleDiedError naming a rank that has not come in
+    time, or that `gone` names.
+    """
+    store.set(f"joined/{rank}", socket.gethostname())
+    deadline = time.monotonic() + JOIN_S
+    for other in range(size):
+        while not store.check([f"joined/{other}"]):
+            if dead := gone():
+                raise RoleDiedError(f"{dead} before it had joined; see the learner's log")
+            if time.monotonic() > deadline:
+                raise RoleDiedError(
+                    f"learner.ranks = {size}: rank {other} has not joined within {JOIN_S:.0f} s on "
+                    f"{socket.gethostname()}; see the learner's log, or lower learner.ranks"
+                )
+            time.sleep(0.02)
 
 
 def _bytes(data: bytes, length: int) -> Tensor:

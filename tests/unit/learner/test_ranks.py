@@ -40,6 +40,31 @@ def test_groups_are_made_on_loopback_and_the_environment_is_as_before(
     assert "NCCL_SOCKET_IFNAME" not in os.environ
 
 
+class Store:
+    def __init__(self, *there: int) -> None:
+        self.keys = {f"joined/{rank}" for rank in there}
+
+    def set(self, key: str, value: str) -> None:
+        self.keys.add(key)
+
+    def check(self, keys: list[str]) -> bool:
+        return set(keys) <= self.keys
+
+
+def test_a_rank_that_never_joins_is_named_within_its_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ranks, "JOIN_S", 0.01)
+    ranks._roll_call(Store(1, 2), 0, 3, lambda: "")
+    with pytest.raises(RoleDiedError, match=r"learner.ranks = 3: rank 2 has not joined within 0 s"):
+        ranks._roll_call(Store(1), 0, 3, lambda: "")
+
+
+def test_a_rank_that_dies_before_it_joins_is_named_at_once() -> None:
+    with pytest.raises(RoleDiedError, match=r"^rank 1 of the learner ended with 2 before it had"):
+        ranks._roll_call(Store(), 0, 2, lambda: "rank 1 of the learner ended with 2")
+
+
 def test_a_broken_connection_is_a_rank_that_died() -> None:
     def broken() -> None:
         with ranks._deaths():
