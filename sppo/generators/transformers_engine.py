@@ -6,7 +6,7 @@ flight kept. Written against Transformers 5.19. Beyond its public interface it u
 processor's sampling step (to sample greedily beside sampled requests, and with a seed for each),
 its list of the requests in a step, the scheduler's requests (to know which token a new version
 begins with), `num_return_sequences` (K completions share one prefill), and the output router's
-handlers (to forget a cancelled request). Not run on a GPU.
+handlers (to forget a cancelled request).
 """
 
 from __future__ import annotations

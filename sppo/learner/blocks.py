@@ -25,11 +25,19 @@ BLOCK = 128
 """Queries and keys of a block: what FlexAttention's kernels take on every GPU."""
 
 
+LEAST_HEAD = 16
+"""FlexAttention's kernels take no head of fewer values."""
 LIMIT = 64
 """Times that FlexAttention may be compiled: for each kind of layer with gradients and without, for
 rows of one block and of any length.
 """
 _CPU = torch.device("cpu")
+
+
+def takes(config: Any) -> bool:
+    """Whether its kernels compute a model of this configuration."""
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return bool(min(size, getattr(config, "v_head_dim", None) or size) >= LEAST_HEAD)
 
 
 def block_mask(batch: MicroBatch, rule: Rule) -> Any:

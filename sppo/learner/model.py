@@ -26,7 +26,7 @@ from sppo.config import RunConfig
 from sppo.errors import ConfigError
 from sppo.families import Family
 from sppo.kernels import Backend, Head, linear_logprob, pick_backend
-from sppo.learner import adapters, attention
+from sppo.learner import adapters, attention, blocks
 from sppo.learner.adapters import Adapters
 from sppo.learner.batching import MicroBatch
 from sppo.learner.layers import decoder_layers, recompute
@@ -306,15 +306,22 @@ def head_of(module: Any, temperature: float) -> Head:
     )
 
 
+def _by_blocks(module: Any, options: Logprobs) -> bool:
+    """Whether attention goes by FlexAttention; elsewhere by pieces."""
+    return (
+        module.device.type == "cuda"
+        and options.kernels != "torch"
+        and blocks.takes(module.config.get_text_config())
+    )
+
+
 def completion_logprobs(
     module: Any, batch: MicroBatch, options: Logprobs, *, entropy: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probs [T] of the completion tokens, and the entropy [T] if asked for, by a causal
     language model.
     """
-    hidden_BLH = attention.hidden_states(
-        trunk(module), batch, flex=module.device.type == "cuda" and options.kernels != "torch"
-    )
+    hidden_BLH = attention.hidden_states(trunk(module), batch, flex=_by_blocks(module, options))
     logprob_T, entropy_T, _ = linear_logprob(
         hidden_BLH.flatten(0, 1)[batch.select_T],
         batch.target_T,

@@ -77,3 +77,13 @@ def test_long_groups_spend_little_more_than_needed(prompt: int, completion: int)
     _, some_NN = blocks.seen(spans, causal_mask_function)
     spent = int(some_NN.sum()) * blocks.BLOCK**2
     assert spent <= (1.10 if completion > 1000 else 1.5) * pieces.needed(spans)
+
+
+def test_heads_that_its_kernels_do_not_take_are_known_from_the_configuration() -> None:
+    from transformers import DeepseekV3Config, LlamaConfig
+
+    wide = LlamaConfig(hidden_size=64, num_attention_heads=4)
+    assert blocks.takes(wide)
+    assert not blocks.takes(LlamaConfig(hidden_size=64, num_attention_heads=8))
+    assert blocks.takes(LlamaConfig(hidden_size=64, num_attention_heads=8, head_dim=16))
+    assert not blocks.takes(DeepseekV3Config(v_head_dim=8))
