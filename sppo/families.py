@@ -224,16 +224,23 @@ def settled(config: RunConfig, path: str) -> RunConfig:
 
 
 def _attention(config: Any, shares: bool) -> Literal["packed", "sdpa", "eager"]:
-    """Ours where layers hand the mask that they are given to an implementation by its name; `eager`
-    where `sdpa` would leave out a cap of the attention logits or a bias, or a family has no such
-    implementation.
-    """
+    """Ours where layers hand the mask that they are given to an implementation by its name."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM._model_mapping[type(config)]
     by_name = model._supports_attention_backend or model._supports_flex_attn
     if shares and by_name and config.model_type not in UNPACKED:
         return "packed"
+    return plain_attention(config)
+
+
+def plain_attention(config: Any) -> Literal["sdpa", "eager"]:
+    """Transformers' own: `eager` where `sdpa` would leave out a cap of the attention logits or a
+    bias, or a family has no such implementation.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM._model_mapping[type(config)]
     capped = getattr(config, "attn_logit_softcapping", None) or getattr(config, "alibi", False)
     return "sdpa" if model._supports_sdpa and not capped else "eager"
 

@@ -66,12 +66,12 @@ class TransformersEngine:
         settings = self._config.generator
         if self._device == "cpu":
             torch.set_num_threads(cpu_threads(settings.threads))
-        family = families.read(self._path)
+        attention = families.plain_attention(families.read_config(self._path))
         self._tokenizer = AutoTokenizer.from_pretrained(self._path, trust_remote_code=False)
         self._model = AutoModelForCausalLM.from_pretrained(
             self._path,
             dtype=compute.dtype(self._config),
-            attn_implementation=family.attention,
+            attn_implementation=attention,
             trust_remote_code=False,
         ).to(self._device)
         self._eos = list(models.stop_ids(self._path, self._tokenizer))
@@ -97,7 +97,7 @@ class TransformersEngine:
                 seed=self._config.seed,
             ),
         )
-        if self._device == "cpu" or family.attention == "eager":
+        if self._device == "cpu" or attention == "eager":
             from sppo.generators import paged_attention
 
             paged_attention.install(self._model)

@@ -1,4 +1,6 @@
-"""A run with an objective of the user's own: the example, by its import string."""
+"""A run with an objective of the user's own: the example, by its import string. It trains
+adapters.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.integration.conftest import REPOSITORY, SMALL_SCORER, processes_below
 from tests.integration.test_end_to_end import CLI, MINUTES, records
@@ -24,6 +28,8 @@ SETTINGS = {
     "learner.mini_batches": 2,
     "objective.name": "examples.objective.ipo:Ipo",
     "objective.params.tau": 0.25,
+    "adapter.rank": 8,
+    "optimizer.lr": 1e-4,
 }
 
 pytestmark = pytest.mark.timeout(6 * MINUTES)
@@ -54,6 +60,21 @@ def test_an_objective_of_ones_own_trains(small_model: str, tmp_path: Path) -> No
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     assert (summary["finished"], summary["restarts"]) == (True, {})
     assert processes_below(run_dir) == []
+    # And the export is the base model with what was trained, which lies beside it as well
+    base, export = Path(small_model), run_dir / "export"
+    before, after, trained = (
+        load_file(file)
+        for file in (
+            base / "model.safetensors",
+            export / "model.safetensors",
+            export / "adapter" / "adapter_model.safetensors",
+        )
+    )
+    assert before.keys() == after.keys()
+    changed = {name for name, w in before.items() if not torch.equal(after[name], w)}
+    adapted = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in trained}
+    assert changed
+    assert changed <= {f"{name}.weight" for name in adapted}
 
 
 def test_one_that_is_not_there_ends_before_anything_starts(

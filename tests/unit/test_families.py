@@ -95,3 +95,13 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
     with pytest.raises(ConfigError, match=r"config\.json.*no-such-model"):
         families.read(str(tmp_path))
+
+
+def test_engines_compute_by_an_implementation_of_transformers(tmp_path: Path) -> None:
+    found = {}
+    for name in ("llama", "gemma2"):
+        path = tiny.save(name, tmp_path / name)
+        found[name] = (
+            families.read(path).attention, families.plain_attention(families.read_config(path))
+        )  # fmt: skip
+    assert found == {"llama": ("packed", "sdpa"), "gemma2": ("packed", "eager")}
