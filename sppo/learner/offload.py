@@ -53,9 +53,10 @@ def _fetched(value: Tensor, device: torch.device) -> Tensor:
 
 def _put(value: Tensor, place: Tensor | None) -> Tensor:
     own = local(value)
+    new = place is None
     if place is None:
         place = _like(value, torch.empty(own.shape, dtype=own.dtype, pin_memory=own.is_cuda))
-    local(place).copy_(own, non_blocking=True)
+    local(place).copy_(own, non_blocking=not new)  # `step` waits for all at its end
     return place
 
 

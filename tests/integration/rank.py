@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sppo.config import RunConfig
+from sppo.learner.adapters import Adapters
 from sppo.learner.checkpoint import Writing
 from sppo.learner.groups import Fetched, InHand
 from sppo.learner.model import Logprobs, Policy
@@ -45,6 +46,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "batch_softmean": {"target": "batch_softmean", "weight": "none", "mini_batches": 2},
     "cut": {"target": "softmean", "micro_batch_tokens": 14, "entropy_coef": 0.01},
     "epochs": {"name": "grpo", "mini_batches": 2, "epochs": 2, "weight": "none"},
+    "adapters": {"mini_batches": 2, "kl_coef": 0.1, "offload": True},
 }
 
 
@@ -78,9 +80,21 @@ def groups() -> list[Any]:
 
 
 def settings(name: str) -> RunConfig:
-    return makers.training(
-        **{"groups_per_step": 8, "steps": 60, "lr": 1e-3, "micro_batch_tokens": 40} | CONFIGS[name]
+    common = {"groups_per_step": 8, "steps": 60, "lr": 1e-3, "micro_batch_tokens": 40}
+    return makers.run_config(
+        adapter={"rank": 5 if name == "adapters" else 0},
+        **makers.sections(**common | CONFIGS[name]),
     )
+
+
+def how(name: str) -> dict[str, Any]:
+    """How a policy of these settings computes."""
+    return {
+        "device": "cpu",
+        "logprobs": Logprobs(temperature=0.7),
+        "compute": torch.float32,
+        "adapted": Adapters.of(settings(name)),
+    }
 
 
 def make(name: str, policy: Any, team: Ranks, groups: Any) -> tuple[Rank, Keeping, Trainer]:
@@ -133,7 +147,8 @@ def script(name: str, folder: Path, policy: Any, team: Ranks) -> dict[str, Any]:
     save_file(optimizer.kept, folder / f"gradients-{name}-{size}.safetensors")
     written = save(rank, folder / f"saved-{name}" / str(size))
     weights = {k: v.clone() for k, v in rank.stream(Weights())}
-    assert all(torch.equal(weights[k], v) for k, v in checkpoints.load(written).items())
+    if name != "adapters":
+        assert all(torch.equal(weights[k], v) for k, v in checkpoints.load(written).items())
     if size > 1:
         rank.do(Export(folder=str(folder / f"export-{name}-{size}"), dtype="float32"))
     hand_on(rank, name, folder)
@@ -145,13 +160,7 @@ def main() -> None:
     torch.set_num_threads(1)
     team = Team(rank, size, folder / f"store-{size}", "cpu")
     for name in CONFIGS:
-        policy = ShardedPolicy(
-            str(folder / "model"),
-            team,
-            device="cpu",
-            logprobs=Logprobs(temperature=0.7),
-            compute=torch.float32,
-        )
+        policy = ShardedPolicy(str(folder / "model"), team, **how(name))
         if rank:
             groups = Fetched(team, MemoryBroker().tickets, Spool(folder))
             make(name, policy, team, groups)[0].follow()
@@ -164,21 +173,13 @@ def main() -> None:
 
 def alone(name: str, folder: Path) -> dict[str, Any]:
     """The same by one rank, in this process."""
-    policy = Policy(
-        str(folder / "model"),
-        device="cpu",
-        logprobs=Logprobs(temperature=0.7),
-        compute=torch.float32,
-    )
+    policy = Policy(str(folder / "model"), **how(name))
     return script(name, folder, policy, Solo())
 
 
 def alone_again(name: str, folder: Path) -> None:
     """One rank hands on what several wrote."""
-    policy = Policy(
-        str(folder / "model"), device="cpu", logprobs=Logprobs(temperature=0.7),
-        compute=torch.float32,
-    )  # fmt: skip
+    policy = Policy(str(folder / "model"), **how(name))
     hand_on(make(name, policy, Solo(), InHand(Solo(), ()))[0], name, folder)
 
 
