@@ -168,18 +168,28 @@ def learner(
 
     Needs broker.url and SPPO_BROKER__PASSWORD. Ctrl-C, SIGTERM or `sppo-cli down` save a
     checkpoint; the others wait for the learner to come back, and end when it is done.
+
+    With learner.ranks above 1 on several machines: one such command for each rank, with RANK,
+    WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT as torchrun sets them.
     """
     from sppo import config as settings
     from sppo.launch import roles
+    from sppo.learner import place
 
     resolved = settings.load(config, set_)
     roles.needs_server(resolved, "learner")
+    here = place.find(resolved, os.environ)
     folder = run_dir or Path("runs") / resolved.name
 
     def start(run_key: str) -> dict[str, Any]:
-        return roles.run_learner_alone(resolved, run_key, folder)
+        return roles.run_learner_alone(resolved, run_key, folder, here)
 
     roles.prepare()
+    if here is not None and here.rank:
+        from sppo.learner import follower
+
+        follower.by_hand(resolved, here)
+        return
 
     _train(
         config,

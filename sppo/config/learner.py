@@ -127,8 +127,8 @@ class LearnerConfig(Settings):
     in host memory.
     """
     ranks: Annotated[Processes, FREE] = 1
-    """Processes that share the model by FSDP2, all on one machine: a GPU each, or a part of the
-    CPU's threads.
+    """Processes that share the model by FSDP2: a GPU each, or a part of the CPU's threads. All on
+    one machine, or started by hand on several (docs/operations.md).
     """
     cpus: Annotated[Coefficient, FREE] = 0.0
     """CPUs that Ray sets aside for each rank; 0 sets none aside: roles share cores."""

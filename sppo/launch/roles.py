@@ -21,6 +21,7 @@ from sppo.launch import reach
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.journal import Journal, describe
 from sppo.launch.progress import Progress
+from sppo.learner.place import Place
 from sppo.transport import runs
 from sppo.transport.broker import LEARNER, Broker
 from sppo.transport.redis_broker import connect
@@ -46,7 +47,9 @@ def prepare() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any]:
+def run_learner(
+    config: RunConfig, run_key: str, run_dir: Path, place: Place | None = None
+) -> dict[str, Any]:
     """Train until the run ends or this process is told to stop; returns the outcome. Raises
     SppoError.
     """
@@ -61,12 +64,14 @@ def run_learner(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any
         runs.open_run(config, broker.registry, run_key)
         from sppo.learner import assemble
 
-        return assemble.run(config, broker, run_dir)
+        return assemble.run(config, broker, run_dir, place)
     finally:
         broker.close()
 
 
-def run_learner_alone(config: RunConfig, run_key: str, run_dir: Path) -> dict[str, Any]:
+def run_learner_alone(
+    config: RunConfig, run_key: str, run_dir: Path, place: Place | None = None
+) -> dict[str, Any]:
     """A learner without a supervisor: it says itself what the run is doing, and sends the others
     home at the end.
     """
@@ -75,7 +80,7 @@ def run_learner_alone(config: RunConfig, run_key: str, run_dir: Path) -> dict[st
         for audience in ("learner", "workers"):
             broker.registry.request_stop(audience, "")
         with _journal(config, broker, run_dir):
-            outcome = run_learner(config, run_key, run_dir)
+            outcome = run_learner(config, run_key, run_dir, place)
         run_dirs.write_json(run_dir / "summary.json", outcome)
         if outcome["finished"]:
             broker.registry.request_stop("workers", "the learner is done")

@@ -12,7 +12,7 @@ from typing import Any
 from sppo import compute, families, locks, models
 from sppo.config import RunConfig, is_loopback, to_json
 from sppo.errors import ConfigError, RoleDiedError, ScorerSpent, SppoError
-from sppo.learner import objectives, rank, ranks
+from sppo.learner import by_hand, objectives, rank, ranks
 from sppo.learner.base_answers import BaseAnswers
 from sppo.learner.batches import Batches
 from sppo.learner.evaluation import Evaluation
@@ -23,6 +23,7 @@ from sppo.learner.loop import Learner
 from sppo.learner.model import check_device, export_dtype
 from sppo.learner.orders import Export, Rank
 from sppo.learner.parity import Parity
+from sppo.learner.place import Place
 from sppo.learner.pulse import Pulse
 from sppo.learner.queue import GroupQueue
 from sppo.learner.ranks import Ranks, Solo
@@ -44,9 +45,13 @@ from sppo.weights.publisher import WeightPublisher
 log = logging.getLogger(__name__)
 
 
-def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
+def run(
+    config: RunConfig, broker: Broker, run_dir: Path, place: Place | None = None
+) -> dict[str, Any]:
     """Train until `learner.steps` or until the run asks to stop; returns the outcome for the
     summary.
+
+    `place`: rank 0's, where the other ranks are started by hand.
 
     Raises SppoError with what went wrong. A checkpoint is written before a requested stop, and when
     the scorer is spent.
@@ -55,7 +60,7 @@ def run(config: RunConfig, broker: Broker, run_dir: Path) -> dict[str, Any]:
     with _locked(run_dir), Pulse(broker.registry) as pulse:
         with pulse.busy():
             config = families.settled(config, models.resolve(config.model))
-            team = _make_team(config, broker, run_dir)
+            team = _make_team(config, broker, run_dir, place)
         try:
             outcome = _live(config, broker, run_dir, pulse, team)
         except BaseException as error:
@@ -182,20 +187,23 @@ def _make_sender(config: RunConfig, device: str) -> WeightSender:
     return GlooSender(config.weights.host)
 
 
-def _make_team(config: RunConfig, broker: Broker, run_dir: Path) -> Ranks:
-    """The other ranks, started; they fetch their groups themselves."""
+def _make_team(config: RunConfig, broker: Broker, run_dir: Path, place: Place | None) -> Ranks:
+    """The other ranks, started or met; they fetch their groups themselves."""
     if config.learner.ranks == 1:
         return Solo()
     device = config.learner.device
-    check_device(device, config.learner.ranks - 1)
-    secret = {"password": config.broker.password.get_secret_value()}
-    settings = {
+    settings: dict[str, Any] = {
         "config": to_json(config),
-        "broker": config.broker.model_dump(mode="json") | secret,
         "run_key": broker.run_key,
         "run_dir": str(run_dir.resolve()),
-        "device": device,
     }
+    if place is not None:
+        team = by_hand.meet(place, device)
+        team.broadcast(settings)
+        return team
+    check_device(device, config.learner.ranks - 1)
+    secret = {"password": config.broker.password.get_secret_value()}
+    settings |= {"broker": config.broker.model_dump(mode="json") | secret, "device": device}
     return ranks.lead(
         config.learner.ranks,
         device,

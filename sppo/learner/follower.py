@@ -1,20 +1,26 @@
 """A rank of the learner besides the first: does its share of whatever rank 0 orders, and ends with
 it.
 
-Started by `sppo.learner.ranks.lead` as `python -m sppo.learner.follower`; its settings come by
-standard input.
+Started by `sppo.learner.ranks.lead` as `python -m sppo.learner.follower`, and its settings come by
+standard input; or by hand (`sppo.learner.place`).
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from pathlib import Path
+from typing import Any
 
+from sppo import compute
 from sppo import config as settings
+from sppo.errors import ConfigError
 from sppo.learner import rank, ranks
+from sppo.learner.by_hand import meet
 from sppo.learner.groups import Fetched
+from sppo.learner.place import Place
 from sppo.learner.spool import Spool
 from sppo.transport.redis_broker import connect
 
@@ -29,8 +35,27 @@ def main() -> None:
         format="%(asctime)s %(levelname)s rank %(name)s: %(message)s",
     )
     team, given = ranks.follow()
+    _serve(team, given, settings.BrokerConfig(**given["broker"]))
+
+
+def by_hand(config: settings.RunConfig, place: Place) -> None:
+    """Be the rank that this process was started as. Its broker is the one of its own settings, the
+    rest is rank 0's. Raises ConfigError if it does not see rank 0's run directory.
+    """
+    device = compute.here(config).learner.device
+    team = meet(place, device)
+    given = team.broadcast(None) | {"device": device}
+    if not Path(given["run_dir"]).is_dir():
+        raise ConfigError(
+            f"--run-dir {given['run_dir']} of rank 0 is not there for rank {place.rank} on "
+            f"{socket.gethostname()}: put it on a file system that all machines share"
+        )
+    _serve(team, given, config.broker)
+
+
+def _serve(team: ranks.Ranks, given: dict[str, Any], at: settings.BrokerConfig) -> None:
     run = settings.from_json(given["config"])
-    broker = connect(settings.BrokerConfig(**given["broker"]), given["run_key"], wait=True)
+    broker = connect(at, given["run_key"], wait=True)
     groups = Fetched(team, broker.tickets, Spool(Path(given["run_dir"])))
     own, _ = rank.make(run, team, given["device"], groups)
     log.info("rank %d of %d is ready", team.rank, team.size)

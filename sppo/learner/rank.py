@@ -35,7 +35,7 @@ def make(
     if device == "cpu":
         torch.set_num_threads(max(1, cpu_threads(config.learner.threads) // team.size))
     log.info("%s, %d CPU threads, process %d", device, torch.get_num_threads(), os.getpid())
-    device = check_device(device, team.rank) if team.size > 1 else device
+    device = check_device(device, team.local) if team.size > 1 else device
     policy = _policy(config, team, device, on_forward)
     optimizer = Optimizer(config, policy.master, team)
     trainer = Trainer(config, policy, optimizer, team)

@@ -1,10 +1,11 @@
-"""The ranks of one learner: processes on one machine that share the model (`sppo.learner.sharded`).
+"""The ranks of one learner: processes that share the model (`sppo.learner.sharded`).
 
 Rank 0 is the learner; it starts the others, tells them what comes next, and takes part itself
 (`sppo.learner.orders`). What is told and small results travel as msgpack over gloo, weights and
 gradients over gloo or NCCL.
 
-The ranks meet in a file of a private folder and talk on loopback: nobody else can join them. (NCCL
+Ranks that rank 0 starts are on its machine, meet in a file of a private folder and talk on
+loopback: nobody else can join them. Those started by hand are `sppo.learner.by_hand`'s. (NCCL
 keeps the first interface that it was told for all its groups, so where weights go to other machines
 it is left to choose.) A rank that dies ends the learner, which is then started again from its
 checkpoint; if the learner dies, the system ends the other ranks.
@@ -46,11 +47,29 @@ LEAVE_S = 20.0
 _dist: Any = torch.distributed
 
 
+class Company(Protocol):
+    """Who knows which other ranks have ended: `Children`, or `sppo.learner.by_hand.Signs`."""
+
+    def ended(self) -> str:
+        """Which have so far, and how; empty if none has."""
+
+    def lost(self) -> str:
+        """The same, after a moment in which it may show."""
+
+    def expect_the_end(self) -> bool:
+        """From here on they may end. False if that was said before."""
+
+    def end(self, grace_s: float = 0.0) -> None:
+        """Wait so long for them, then end those that can be ended from here."""
+
+
 class Ranks(Protocol):
     """One rank's way to the others. All of them call the collective methods at the same point."""
 
     rank: int
     size: int
+    local: int
+    """Number of this rank's GPU."""
     mesh: Any
     """For parameters; None where there is one rank."""
 
@@ -84,6 +103,7 @@ class Solo:
 
     rank = 0
     size = 1
+    local = 0
     mesh: Any = None
 
     def tell(self, message: dict[str, Any]) -> None:
@@ -121,24 +141,28 @@ class Team:
     """Several ranks."""
 
     def __init__(
-        self, rank: int, size: int, store: Path, device: str, *, here: bool = True,
-        children: Children | None = None,
+        self, rank: int, size: int, store: Any, device: str, *, local: int | None = None,
+        here: bool = True, network: str = "", company: Company | None = None,
     ) -> None:  # fmt: skip
         """Meet the other ranks. `store` is a path in a private folder where no file is yet, the
-        same for all.
+        same for all, or a store of torch.distributed that all of them know.
 
+        `local`: number of this rank's GPU, its own where all are on one machine.
         `here`: NCCL keeps to this machine, and will for the weights that go to generators.
-        `children`: rank 0's, which it ends, and the folder with them.
+        `network`: the interface to the others, loopback if it is not said.
+        `company`: who knows which other ranks have ended.
         """
         self.rank, self.size = rank, size
+        self.local = local = rank if local is None else local
         cuda = device != "cpu"
         if cuda:
-            torch.cuda.set_device(rank)
-        meeting = _dist.FileStore(str(store), size)
-        _roll_call(meeting, rank, size, children.ended if children else lambda: "")
-        with _loopback_only(nccl=cuda and here):
+            torch.cuda.set_device(local)
+        private = isinstance(store, Path)
+        meeting = _dist.FileStore(str(store), size) if private else store
+        _roll_call(meeting, rank, size, company.ended if company else lambda: "")
+        with _listening(network or _loopback(), nccl=cuda and here):
             backend = (
-                {"backend": "nccl", "device_id": torch.device("cuda", rank)}
+                {"backend": "nccl", "device_id": torch.device("cuda", local)}
                 if cuda
                 else {"backend": "gloo"}
             )
@@ -147,12 +171,12 @@ class Team:
             )
             self._control = _dist.new_group(backend="gloo", timeout=PATIENCE)
             if cuda:
-                _dist.barrier(device_ids=[rank])  # NCCL connects here, while its interface is set
+                _dist.barrier(device_ids=[local])  # NCCL connects here, while its interface is set
         from torch.distributed.device_mesh import DeviceMesh
 
         self.mesh: Any = DeviceMesh.from_group(_dist.group.WORLD, "cuda" if cuda else "cpu")
-        self._children = children
-        self._folder = store.parent
+        self._company = company
+        self._folder: Path | None = store.parent if private else None
 
     def tell(self, message: dict[str, Any]) -> None:
         """See `Ranks.tell`."""
@@ -208,20 +232,21 @@ class Team:
 
     def lost(self) -> str:
         """See `Ranks.lost`."""
-        return self._children.lost() if self._children else ""
+        return self._company.lost() if self._company else ""
 
     def close(self, *, at_once: bool = False) -> None:
         """See `Ranks.close`."""
-        if self._children is None or not self._children.expect_the_end():
+        if self._company is None or not self._company.expect_the_end():
             return
         if at_once:
-            self._children.end()
+            self._company.end()
         else:
             with contextlib.suppress(RoleDiedError):  # its work is done all the same
                 self.tell({})
-            self._children.end(LEAVE_S)
+            self._company.end(LEAVE_S)
             _dist.destroy_process_group()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def lead(size: int, device: str, settings: dict[str, Any], *, here: bool, owner: str) -> Team:
@@ -244,7 +269,7 @@ def lead(size: int, device: str, settings: dict[str, Any], *, here: bool, owner:
     try:
         for rank in range(1, size):
             children.start(given | {"rank": rank, "parent": os.getpid()})
-        return Team(0, size, store, device, here=here, children=children)
+        return Team(0, size, store, device, here=here, company=children)
     except BaseException:
         children.expect_the_end()
         children.end()
@@ -298,12 +323,15 @@ def _deaths() -> Iterator[None]:
         raise RoleDiedError("a rank of the learner is gone; see the learner's log") from error
 
 
+def _loopback() -> str:
+    return next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
+
+
 @contextmanager
-def _loopback_only(*, nccl: bool) -> Iterator[None]:
-    """Groups made inside listen on loopback: gloo's, and NCCL's, whose data takes NVLink, PCIe or
-    shared memory.
+def _listening(name: str, *, nccl: bool) -> Iterator[None]:
+    """Groups made inside listen on this interface: gloo's, and if asked NCCL's, whose data takes
+    NVLink, PCIe or shared memory.
     """
-    name = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
     values = {"GLOO_SOCKET_IFNAME": name} | ({"NCCL_SOCKET_IFNAME": f"={name}"} if nccl else {})
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)

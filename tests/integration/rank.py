@@ -1,5 +1,5 @@
-"""One rank of a learner, for tests: `python -m tests.integration.rank RANK SIZE FOLDER`. Rank 0
-follows the script.
+"""One rank of a learner, for tests: `python -m tests.integration.rank RANK SIZE FOLDER [ADDRESS
+PORT]`. Rank 0 follows the script.
 
 FOLDER holds `model/`.
 """
@@ -19,12 +19,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sppo.config import RunConfig
+from sppo.learner import by_hand
 from sppo.learner.adapters import Adapters
 from sppo.learner.checkpoint import Writing
 from sppo.learner.groups import Fetched, InHand
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
 from sppo.learner.orders import Drop, Export, Keep, Load, Rank, Save, Weights
+from sppo.learner.place import Place
 from sppo.learner.ranks import Ranks, Solo, Team
 from sppo.learner.rows import whole
 from sppo.learner.sharded import ShardedPolicy
@@ -158,8 +160,13 @@ def script(name: str, folder: Path, policy: Any, team: Ranks) -> dict[str, Any]:
 def main() -> None:
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
-    team = Team(rank, size, folder / f"store-{size}", "cpu")
-    for name in CONFIGS:
+    names = list(CONFIGS)
+    if len(sys.argv) > 4:  # by hand, at an address
+        place = Place(rank=rank, size=size, local=0, address=sys.argv[4], port=int(sys.argv[5]))
+        team, names = by_hand.meet(place, "cpu"), names[:1]
+    else:
+        team = Team(rank, size, folder / f"store-{size}", "cpu")
+    for name in names:
         policy = ShardedPolicy(str(folder / "model"), team, **how(name))
         if rank:
             groups = Fetched(team, MemoryBroker().tickets, Spool(folder))

@@ -39,6 +39,7 @@ class ThreadTeam:
 
     def __init__(self, rank: int, size: int, shared: _Shared) -> None:
         self.rank, self.size, self._shared = rank, size, shared
+        self.local = rank
 
     def _exchange(self, value: Any) -> list[Any]:
         self._shared.barrier.wait(PATIENCE_S)

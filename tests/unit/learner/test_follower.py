@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from sppo import config
+from sppo.errors import ConfigError
 from sppo.learner import follower
 from sppo.learner.groups import Fetched
+from sppo.learner.place import Place
 from sppo.learner.ranks import Solo
 from sppo.transport.memory import MemoryBroker
 from tests import makers
@@ -41,3 +43,23 @@ def test_it_is_the_rank_it_was_told_to_be_until_rank_0_is_done(
     monkeypatch.setattr(follower.os, "_exit", lambda code: done.append(code))
     follower.main()
     assert done == ["followed", "closed", 0]
+
+
+def test_one_that_is_started_by_hand_hears_the_rest_from_rank_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given rank 0's settings, told to a rank with a broker of its own settings
+    served: list[Any] = []
+    run = makers.run_config(learner={"ranks": 2, "device": "cpu"}, broker={"url": "unix:///b"})
+    told = {"config": config.to_json(run), "run_key": "k", "run_dir": str(tmp_path)}
+    team = Solo()
+    monkeypatch.setattr(team, "broadcast", lambda _: told)
+    monkeypatch.setattr(follower, "meet", lambda place, device: team)
+    monkeypatch.setattr(follower, "_serve", lambda *given: served.append(given))
+    place = Place(rank=1, size=2, local=0, address="127.0.0.1", port=29500)
+    # Then it serves there, unless it does not see the run directory
+    follower.by_hand(run, place)
+    assert served == [(team, told | {"device": "cpu"}, run.broker)]
+    told["run_dir"] = "/nowhere"
+    with pytest.raises(ConfigError, match=r"--run-dir /nowhere .* rank 1 on .*: put it on a file"):
+        follower.by_hand(run, place)

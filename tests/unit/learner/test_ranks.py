@@ -33,7 +33,7 @@ def test_groups_are_made_on_loopback_and_the_environment_is_as_before(
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
     monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
-    with ranks._loopback_only(nccl=nccl):
+    with ranks._listening(ranks._loopback(), nccl=nccl):
         assert os.environ["GLOO_SOCKET_IFNAME"] in ("lo", "lo0")
         assert ("NCCL_SOCKET_IFNAME" in os.environ) is nccl
     assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
