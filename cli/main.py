@@ -51,7 +51,9 @@ bench.app.command(
     epilog="Example: sppo-cli bench judge labelled.jsonl --set "
     "scorer.judge.url=http://127.0.0.1:8000 --set scorer.judge.model=..."
 )(bench_judge.judge)
-bench.app.command(epilog="Example: sppo-cli bench learner --json")(bench_learner.learner)
+bench.app.command(
+    epilog="Examples: sppo-cli bench learner --json | sppo-cli bench learner --count"
+)(bench_learner.learner)
 app.command(
     epilog="Examples: sppo-cli plan math-7b | sppo-cli plan my.toml --gpu 40GB --set "
     "learner.ranks=4 --json"

@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from sppo import families
 from sppo.errors import ConfigError
@@ -88,6 +89,26 @@ def activations(
     Each weight's gradient counts until it is added to the sum. Raises ConfigError for a model whose
     layers look at values to choose shapes.
     """
+    module = _module(config, gpu=gpu, recomputed=recomputed, adapted=adapted)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _materialise(module, compute)
+        return _run(module, batch, gpu=gpu)
+
+
+def flops(config: Any, batch: MicroBatch, *, recomputed: bool) -> int:
+    """Floating-point operations of one forward and backward by torch's own counter, on a GPU, but
+    for those of attention and of `linear_logprob`, which it does not see.
+    """
+    module = _module(config, gpu=True, recomputed=recomputed)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _materialise(module, torch.bfloat16)
+        with FlopCounterMode(display=False) as counter:
+            logprob_T, _ = _forward(module, batch, gpu=True)
+            logprob_T.sum().backward()  # type: ignore[no-untyped-call]
+    return int(counter.get_total_flops())
+
+
+def _module(config: Any, *, gpu: bool, recomputed: bool, adapted: Adapters | None = None) -> Any:
     family = families.of(config, str(getattr(config, "name_or_path", "")))
     attention: Any = _stand_in() if gpu else family.attention
     module = skeleton(config, replace(family, attention=attention))
@@ -95,9 +116,7 @@ def activations(
         adapters.inject(module, adapted, family.name)
     if recomputed:
         recompute(decoder_layers(module, trunk(module), setting='learner.recompute = "off"'))
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        _materialise(module, compute)
-        return _run(module, batch, gpu=gpu)
+    return module
 
 
 def _materialise(module: Any, compute: torch.dtype) -> None:

@@ -12,7 +12,7 @@ from sppo.bench.learner_side import Job, Side
 from tests import makers
 
 
-@pytest.fixture()
+@pytest.fixture
 def job(tmp_path: Path) -> Job:
     config = learner.resolved([f"model.name={makers.tiny_model(tmp_path)}", "compute=float32"])
     shape = learner.Shape(
