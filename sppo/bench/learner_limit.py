@@ -13,6 +13,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,22 +52,19 @@ def seconds(config: RunConfig, groups: Sequence[Group]) -> float:
 def fed(config: RunConfig, groups: Sequence[Group]) -> list[tuple[int, int]]:
     """(tokens, predicted tokens) of each micro-batch, without padding and prompts once."""
     found = []
-    for parts in batching.plan(groups, config.learner.micro_batch_tokens, True):
+    for parts in batching.plan(groups, config.learner.micro_batch_tokens, "packed"):
         members = [groups[p.group].only(range(p.start, p.stop)) for p in parts]
         tokens = sum(sum(batching.row_tokens(g, True)) for g in members)
         found.append((tokens, sum(len(c.token_ids) for g in members for c in g.completions)))
     return found
 
 
-def attention_flops(config: object, groups: Sequence[Group]) -> float:
+def attention_flops(config: Any, groups: Sequence[Group]) -> float:
     """Of queries with keys and probabilities with values, for the pairs that a mask lets through;
     twice as many again in the backward pass.
     """
-    settings: dict[str, int] = {
-        name: getattr(config, name) for name in ("num_hidden_layers", "num_attention_heads")
-    }
-    heads = settings["num_attention_heads"]
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads  # type: ignore[attr-defined]
+    heads = config.num_attention_heads
+    width: int = getattr(config, "head_dim", None) or config.hidden_size // heads
     pairs = 0
     for group in groups:
         prompt = len(group.prompt_ids)
@@ -74,7 +72,7 @@ def attention_flops(config: object, groups: Sequence[Group]) -> float:
         for completion in group.completions:
             n = len(completion.token_ids) - 1
             pairs += n * prompt + n * (n + 1) // 2
-    return 3.0 * 4 * pairs * heads * width * settings["num_hidden_layers"]
+    return 3.0 * 4 * pairs * int(heads * width * config.num_hidden_layers)
 
 
 def _bare(product: Product, dtype: torch.dtype) -> float:

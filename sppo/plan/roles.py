@@ -112,12 +112,13 @@ def host(config: RunConfig, *, gpu: bool) -> dict[str, int]:
     found = learner.model(config)[1]
     low = compute.dtype(config).itemsize
     trained = sum(map(math.prod, found.trained.values()))
-    moments = len(KINDS[config.optimizer.name].moments)
-    there = {"a checkpoint, while it is written": learner.MASTER * trained * max(1, moments)}
+    count, moments = learner.snapshots(config), len(KINDS[config.optimizer.name].moments)
+    image = learner.MASTER * (1 + moments) + low * count
+    there = {"copy for checkpoints": image * trained}
     if gpu:
         there["staged weights"] = low * found.parameters
         if config.optimizer.offload:
             there["moments"] = config.learner.ranks * learner.moments(config, found)
-        if config.learner.snapshot == "host" and (count := learner.snapshots(config)):
+        if config.learner.snapshot == "host" and count:
             there["snapshots"] = low * trained * count
     return there

@@ -122,7 +122,7 @@ def _all_here(
     if wanted <= memory:
         return ""
     return (
-        f"model.name = {config.model.name!r}: learner, generators and a checkpoint take "
+        f"model.name = {config.model.name!r}: learner, generators and a checkpoint's copy take "
         f"{gpus.size(wanted)}, this machine has {gpus.size(memory)}; choose a smaller model, or "
         "plan for GPUs with --gpu"
     )
