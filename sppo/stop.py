@@ -8,7 +8,6 @@ is undone by nobody, and neither is a shell that starts a job in the background.
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import threading
@@ -93,6 +92,8 @@ def end_with_founder() -> None:
     """In a process that Python's `multiprocessing` began: from here on it is killed when the thread
     that began it ends, and so is what its main thread forks. Anywhere else nothing.
     """
+    import multiprocessing  # not above: a sandbox imports this module for each program
+
     if multiprocessing.parent_process() is None:
         return
     end_with_parent()
