@@ -22,12 +22,14 @@ from tests.integration.conftest import processes_below
 
 CLI = str(Path(sys.executable).with_name("sppo-cli"))
 HELD_OUT = 24
+STEPS, GROUPS = 8, 3  # steps that go on while the run is looked at
+TICKETS = STEPS * GROUPS
 SETTINGS = [
-    "--set", "learner.steps=4", "--set", "learner.checkpoint_every=2", "--set",
+    "--set", f"learner.steps={STEPS}", "--set", "learner.checkpoint_every=2", "--set",
     f"task.held_out={HELD_OUT}",
     "--set", "compute=float32",
     "--set", "eval.every_steps=100", "--set", "sampling.completions=4", "--set",
-    "learner.groups_per_step=4",
+    f"learner.groups_per_step={GROUPS}",
 ]  # fmt: skip
 MINUTES = 60
 
@@ -128,24 +130,24 @@ def test_a_second_up_continues_the_count_and_trains_no_ticket_twice(story: dict[
     assert story["resumed code"] == 0, story["resumed log"]
     assert story["left at the end"] == []
     lines = records(story["run_dir"])
-    assert [r["step"] for r in lines] == [1, 2, 3, 4]
+    assert [r["step"] for r in lines] == list(range(1, STEPS + 1))
     assert len({r["epoch"] for r in lines}) == 2
     done = story["interrupted"]["steps"]
     assert lines[:done] == story["records before"][:done]
     uids = [uid for r in lines for uid in r["tickets"]]
-    assert len(uids) == len(set(uids)) == 16
-    assert sorted(uids) == [f"train-{i:09d}" for i in range(16)]
+    assert len(uids) == len(set(uids)) == TICKETS
+    assert sorted(uids) == [f"train-{i:09d}" for i in range(TICKETS)]
 
 
 def test_the_summary_tells_the_outcome(story: dict[str, Any]) -> None:
     summary = story["summary"]
-    assert (summary["finished"], summary["steps"]) == (True, 4)
-    assert summary["tickets"] == {"issued": 16, "trained": 16, "twice": 0, "dead": 0}
+    assert (summary["finished"], summary["steps"]) == (True, STEPS)
+    assert summary["tickets"] == {"issued": TICKETS, "trained": TICKETS, "twice": 0, "dead": 0}
     assert summary["held_out_accuracy"]["n"] == HELD_OUT
-    assert [e["step"] for e in summary["evaluations"]] == [0, 4]
+    assert [e["step"] for e in summary["evaluations"]] == [0, STEPS]
     assert set(summary["busy"]) == {"learner", "generator", "scorer"}
     assert all(0 <= share <= 1 for share in summary["busy"].values())
-    assert summary["syncs"]["count"] >= 6  # one at each start, one after each step
+    assert summary["syncs"]["count"] >= STEPS + 2  # one at each start, one after each step
     assert 0 < summary["syncs"]["mean_s"] <= summary["syncs"]["max_s"]
     assert 0 < summary["peak_memory_mb"] < 12_000
     assert story["interrupted"]["wall_s"] < summary["wall_s"]
@@ -165,13 +167,13 @@ def test_groups_of_every_step_are_kept_and_can_be_read(story: dict[str, Any]) ->
     assert {s["step"] for s in train} == set(tickets)
     assert all(s["uid"] in tickets[s["step"]] for s in train)
     assert len({(s["step"], s["uid"]) for s in kept}) == len(kept)  # the resume left none twice
-    assert {s["step"] for s in kept if s["stream"] == "eval"} == {0, 4}
+    assert {s["step"] for s in kept if s["stream"] == "eval"} == {0, STEPS}
     for sample in kept:
         assert sample["messages"][-1]["role"] == "user"
         assert len(sample["completions"]) == len(sample["lengths"]) == len(sample["rewards"])
     asked = [CLI, "samples", str(story["run_dir"]), "--step=-1", "--sort=best"]
     shown = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-    assert "── step 4  train  train-" in shown
+    assert f"── step {STEPS}  train  train-" in shown
 
 
 def test_parity_was_checked_and_printed(story: dict[str, Any]) -> None:
@@ -182,7 +184,7 @@ def test_parity_was_checked_and_printed(story: dict[str, Any]) -> None:
 
 def test_status_shows_a_running_run_and_a_second_up_is_refused(story: dict[str, Any]) -> None:
     seen = story["while running"]
-    assert (seen["state"], seen["steps"]) == ("running", 4)
+    assert (seen["state"], seen["steps"]) == ("running", STEPS)
     assert seen["step"] >= 1
     assert seen["held_out_accuracy"] is not None
     code, error = story["second up"]
@@ -211,7 +213,7 @@ def test_no_held_out_question_was_trained(story: dict[str, Any]) -> None:
     run = config.load(str(story["run_dir"] / "config.toml"))
     loaded = questions.load(run.task, run.seed)
     order = Order(loaded, run.seed)
-    trained = {order.question(i).text for i in range(16)}
+    trained = {order.question(i).text for i in range(TICKETS)}
     assert not trained & {q.text for q in loaded.held_out}
 
 
