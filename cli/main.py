@@ -114,7 +114,12 @@ def up(
         typer.Option("--set", help="Override one setting: section.setting=value. Repeatable."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be started, and start nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print what would be started and what it takes (as `plan`), and start nothing. "
+            "Exit code 2 if something does not fit.",
+        ),
     ] = False,
     accept_changed_data: AcceptChangedData = False,
 ) -> None:
@@ -135,13 +140,7 @@ def up(
     resolved = settings.load(config, set_)
     folder = run_dir or Path("runs") / resolved.name
     if dry_run:
-        from sppo.launch import plan
-        from sppo.plan import table
-
-        typer.echo("\n".join(plan.describe(resolved, folder)))
-        counted = plan.counted(resolved)
-        typer.echo("\n".join(["", *table.lines(counted)]))
-        plan_command.refuse(counted.refusals)
+        plan_command.dry_run(resolved, folder)
         return
 
     def start(run_key: str) -> dict[str, Any]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sppo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sppo.config import RunConfig
 
 GB = 1e9
 
@@ -46,6 +50,24 @@ def plan(
 
     found = launch.counted(resolved, gpu=gpu, bandwidth=bandwidth * GB)
     typer.echo(json.dumps(found.figures()) if as_json else "\n".join(table.lines(found)))
+    refuse(found.refusals)
+
+
+def dry_run(config: RunConfig, run_dir: Path) -> None:
+    """What `up` would start, and what it takes where that can be counted. Raises ConfigError if
+    something does not fit.
+    """
+    from sppo.launch import plan as launch
+    from sppo.plan import table
+    from sppo.plan.uncounted import UncountedError
+
+    typer.echo("\n".join(launch.describe(config, run_dir)))
+    try:
+        found = launch.counted(config)
+    except UncountedError as error:
+        typer.echo(f"\nnot counted: {error}")
+        return
+    typer.echo("\n".join(["", *table.lines(found)]))
     refuse(found.refusals)
 
 

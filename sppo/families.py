@@ -225,13 +225,17 @@ def settled(config: RunConfig, path: str) -> RunConfig:
 
 def _attention(config: Any, shares: bool) -> Literal["packed", "sdpa", "eager"]:
     """Ours where layers hand the mask that they are given to an implementation by its name."""
+    if shares and by_name(config) and config.model_type not in UNPACKED:
+        return "packed"
+    return plain_attention(config)
+
+
+def by_name(config: Any) -> bool:
+    """Whether the model's layers take an implementation of attention by its name."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM._model_mapping[type(config)]
-    by_name = model._supports_attention_backend or model._supports_flex_attn
-    if shares and by_name and config.model_type not in UNPACKED:
-        return "packed"
-    return plain_attention(config)
+    return bool(model._supports_attention_backend or model._supports_flex_attn)
 
 
 def plain_attention(config: Any) -> Literal["sdpa", "eager"]:

@@ -8,19 +8,20 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from sppo.families import Family
 from sppo.learner import attention
 
 
 def skeleton(config: Any, family: Family) -> Any:
-    """The model of a Transformers configuration, float32, on no device; buffers, which no file
-    holds, are there.
+    """The model of a Transformers configuration, float32, on no device, however large; buffers,
+    which no file holds, are there.
     """
     from transformers import AutoModelForCausalLM
 
     attention.install()
-    with _parameters_on_meta():
+    with _parameters_on_meta(), _WithoutMemory():
         model = AutoModelForCausalLM.from_config(
             config,
             dtype=torch.float32,
@@ -29,6 +30,17 @@ def skeleton(config: Any, family: Family) -> Any:
         )
     model.tie_weights()
     return model.eval()
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """`torch.empty`, of which layers make their weights, on no device: experts of one layer may be
+    larger than this machine. Buffers are made of values, by other functions.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.empty and not (kwargs or {}).get("device"):
+            kwargs = (kwargs or {}) | {"device": "meta"}
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sppo.config import RunConfig
+from sppo.errors import ConfigError
 from sppo.plan import learner, roles
 from sppo.plan.gpus import GIB, Gpu, size
 
@@ -95,7 +96,11 @@ def _mend(config: RunConfig, gpu: Gpu) -> list[Change]:
 
 
 def _fits(config: RunConfig, gpu: Gpu) -> bool:
-    return learner.rank(config, gpu=True).peak <= gpu.usable
+    """Whether a changed configuration mends; one that is refused does not."""
+    try:
+        return learner.rank(config, gpu=True).peak <= gpu.usable
+    except ConfigError:
+        return False
 
 
 def _single(config: RunConfig) -> Iterator[Change]:

@@ -11,6 +11,7 @@ from typing import Any
 from sppo import families, hub_cache, models
 from sppo.config import ModelConfig
 from sppo.errors import ConfigError
+from sppo.plan.uncounted import UncountedError
 
 _QWEN = {"model_type": "qwen2", "max_position_embeddings": 32768}
 
@@ -42,7 +43,7 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
 
 def config_of(model: ModelConfig) -> Any:
     """The Transformers configuration. Raises ConfigError where nobody knows it, with how to get
-    it.
+    it; UncountedError where a run would fetch it.
     """
     if folder := _folder(model):
         return families.read_config(str(folder), model.name)
@@ -56,7 +57,7 @@ def config_of(model: ModelConfig) -> Any:
             f"model.name = {model.name!r}: there is no config.json in such a folder; name one that "
             "has it, or a hub id"
         )
-    raise ConfigError(
+    raise UncountedError(
         f"model.name = {model.name!r}: its config.json is not on this machine; fetch it: "
         f"hf download {model.name} config.json"
     )

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from sppo import compute
+from sppo import compute, families
 from sppo.config import ModelConfig, RunConfig
 from sppo.kernels.linear.cpu import CHUNK_LOGITS, MAX_CHUNK, MIN_CHUNK
 from sppo.kernels.tiles import CHUNK_BYTES
@@ -77,12 +77,13 @@ def _model(given: ModelConfig, adapted: Adapters | None) -> tuple[Any, Shape]:
 def rank(config: RunConfig, *, gpu: bool) -> Rank:
     """Of a run's learner, on GPUs or on a CPU. Raises ConfigError for a model that nobody knows."""
     config = compute.decided(config, cuda=gpu)
-    found = model(config)[1]
+    of, found = model(config)
     layout = Layout.of(config, shares=found.family.shares)
     again = recomputed(config, "cuda" if gpu else "cpu")
+    fused = gpu and families.by_name(of)  # elsewhere matrices of scores count, as on a CPU
     traced = _traced(
-        config.model, Adapters.of(config), layout.plain if gpu else layout,
-        compute.dtype(config), again, gpu,
+        config.model, Adapters.of(config), layout.plain if fused else layout,
+        compute.dtype(config), again, fused,
     )  # fmt: skip
     return Rank(
         stands=_stands(config, found, gpu=gpu),

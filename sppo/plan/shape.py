@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sppo import families
+from sppo.errors import ConfigError
 from sppo.families import Family
 from sppo.learner import adapters
 from sppo.learner.adapters import Adapters
 from sppo.learner.layers import decoder_layers
 from sppo.learner.model import trunk
 from sppo.learner.skeleton import skeleton
+from sppo.plan import uncounted
+from sppo.plan.uncounted import UncountedError
 
-ATTENDING = frozenset({"full_attention", "sliding_attention", "chunked_attention", "attention"})
+ATTENDING = frozenset(
+    {"full_attention", "sliding_attention", "chunked_attention", "attention", "hybrid"}
+)
 
 
 class Part(NamedTuple):
@@ -72,12 +77,13 @@ def rows(weights: Mapping[str, tuple[int, ...]], ranks: int) -> int:
 
 def of(config: Any, where: str, adapted: Adapters | None = None) -> Shape:
     """Of a Transformers configuration. Raises ConfigError as `families.of` and `adapters.inject`
-    do.
+    do, UncountedError for a model that cannot be made of it or has no list of decoder layers.
     """
     family = families.of(config, where)
-    module = skeleton(config, family)
+    with uncounted.told(config):
+        module = skeleton(config, family)
     weights = {name: tuple(p.shape) for name, p in module.named_parameters()}
-    layers = decoder_layers(module, trunk(module), setting="another model")
+    layers = _layers(module)
     kinds = {
         (kind, tuple((name, p.shape) for name, p in layer.named_parameters()))
         for kind, layer in zip(_kinds(config, len(layers)), layers, strict=True)
@@ -102,6 +108,13 @@ def of(config: Any, where: str, adapted: Adapters | None = None) -> Shape:
     )  # fmt: skip
 
 
+def _layers(module: Any) -> Any:
+    try:
+        return decoder_layers(module, trunk(module), setting="another model")
+    except ConfigError as error:
+        raise UncountedError(str(error)) from error
+
+
 def _part(module: Any) -> Part:
     parameters = list(module.parameters())  # shared ones once
     return Part(
@@ -112,9 +125,11 @@ def _part(module: Any) -> Part:
 
 def with_layers(config: Any, layers: int) -> Any:
     """The same configuration with so many decoder layers."""
+    if layers == config.num_hidden_layers:
+        return config
     cut = copy.deepcopy(config)
     cut.num_hidden_layers = layers
-    if getattr(cut, "layer_types", None):
+    if vars(cut).get("layer_types"):  # elsewhere it follows from the number of layers
         cut.layer_types = list(cut.layer_types)[:layers]
     return cut
 
@@ -125,10 +140,18 @@ def _kinds(config: Any, layers: int) -> list[str]:
 
 def _cache(config: Any, layers: int) -> tuple[int, int]:
     """Numbers for each token, and heads that tensor parallelism can share out."""
-    attending = sum(kind in ATTENDING for kind in _kinds(config, layers))
+    kinds = _kinds(config, layers)
     if rank := getattr(config, "kv_lora_rank", None):  # latent attention: one vector for all heads
-        return attending * (rank + config.qk_rope_head_dim), 1
+        return sum(kind in ATTENDING for kind in kinds) * (rank + config.qk_rope_head_dim), 1
+    if not getattr(config, "num_attention_heads", 0):  # recurrent layers alone
+        return 0, 1
+    each = getattr(config, "per_layer_config", None) or [config] * layers
+    own = [_heads(layer) for kind, layer in zip(kinds, each, strict=True) if kind in ATTENDING]
+    return sum(2 * heads * width for heads, width in own), min((n for n, _ in own), default=1)
+
+
+def _heads(config: Any) -> tuple[int, int]:
+    """Heads of keys, and the width of each."""
     queries = config.num_attention_heads
     heads = getattr(config, "num_key_value_heads", None) or queries
-    width = getattr(config, "head_dim", None) or config.hidden_size // queries
-    return 2 * attending * heads * width, heads
+    return heads, getattr(config, "head_dim", None) or config.hidden_size // queries

@@ -15,17 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from sppo import families
-from sppo.errors import ConfigError
 from sppo.kernels import linear_logprob
 from sppo.learner import adapters
 from sppo.learner.adapters import Adapters
@@ -33,6 +28,7 @@ from sppo.learner.batching import MicroBatch
 from sppo.learner.layers import decoder_layers, recompute
 from sppo.learner.model import Logprobs, completion_logprobs, head_of, trunk
 from sppo.learner.skeleton import skeleton
+from sppo.plan import uncounted
 
 STAND_IN = "sppo_plan"
 
@@ -86,13 +82,15 @@ def activations(
 ) -> Activations:  # fmt: skip
     """Of one forward and backward of this micro-batch by a model of a Transformers configuration.
 
-    Each weight's gradient counts until it is added to the sum. Raises ConfigError for a model whose
-    layers look at values to choose shapes.
+    `gpu` is for families that take our attention (`families.by_name`). Each weight's gradient
+    counts until it is added to the sum. Raises UncountedError for a model whose layers look at
+    values to choose shapes, or do not run without them.
     """
-    module = _module(config, gpu=gpu, recomputed=recomputed, adapted=adapted)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        _materialise(module, compute)
-        return _run(module, batch, gpu=gpu)
+    with uncounted.told(config):
+        module = _module(config, gpu=gpu, recomputed=recomputed, adapted=adapted)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            _materialise(module, compute)
+            return _run(module, batch, gpu=gpu)
 
 
 def flops(config: Any, batch: MicroBatch, *, recomputed: bool) -> int:
@@ -136,15 +134,9 @@ def _materialise(module: Any, compute: torch.dtype) -> None:
 
 def _run(module: Any, batch: MicroBatch, *, gpu: bool) -> Activations:
     with Live([*module.parameters(), *module.buffers()]) as live:
-        try:
-            logprob_T, entropy_T = _forward(module, batch, gpu=gpu)
-            kept = live.now
-            (logprob_T.sum() + entropy_T.sum()).backward()  # type: ignore[no-untyped-call]
-        except (DataDependentOutputException, DynamicOutputShapeException) as error:
-            raise ConfigError(
-                f"model.name: the layers of {module.config.model_type!r} choose shapes by values "
-                f"({error.func}): their activations cannot be counted without running them"
-            ) from error
+        logprob_T, entropy_T = _forward(module, batch, gpu=gpu)
+        kept = live.now
+        (logprob_T.sum() + entropy_T.sum()).backward()  # type: ignore[no-untyped-call]
     return Activations(kept=kept, peak=live.peak)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from sppo_cli import main, plan_command
 from typer.testing import CliRunner
 
+from sppo import config
 from sppo.errors import ConfigError
 
 
@@ -33,3 +35,13 @@ def test_nothing_is_refused_without_a_reason() -> None:
     plan_command.refuse([])
     with pytest.raises(ConfigError, match="this does not fit: a; b"):
         plan_command.refuse(["a", "b"])
+
+
+def test_a_dry_run_goes_on_where_a_model_cannot_be_counted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = config.load("quickstart", ["model.name=nobody/knows-this"], environment=False)
+    plan_command.dry_run(given, Path("runs/x"))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("run directory")
+    assert said[-1].startswith("not counted: model.name = 'nobody/knows-this': its config.json")

@@ -6,7 +6,8 @@ import pytest
 
 from sppo import config
 from sppo.config import RunConfig
-from sppo.plan import fit, gpus, learner
+from sppo.plan import fit, gpus, known, learner
+from tests import families
 
 
 def run(preset: str, *given: str) -> RunConfig:
@@ -44,6 +45,14 @@ def test_adapters_are_a_way_out_on_few_gpus() -> None:
     assert words.endswith("set learner.ranks = 8, or adapter.rank = 32")
     adapted = run("math-7b", "learner.ranks=1", "adapter.rank=32")
     assert fit.learner_on(adapted, gpus.named("40GB")) == ""
+
+
+def test_adapters_that_a_family_does_not_take_are_no_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(known, "config_of", lambda _: families.tiny("nemotron_h"))
+    given = run("quickstart", "model.name=tiny nemotron_h")
+    assert not fit._fits(fit.with_change(given, ("adapter.rank", 32)), gpus.named("h100"))
 
 
 def test_what_nothing_mends_says_so() -> None:

@@ -61,6 +61,18 @@ def test_layers_without_attention_and_latent_attention_cache_less() -> None:
     assert shape._cache(latent, 3) == (3 * 20, 1)
 
 
+def test_recurrent_layers_alone_cache_nothing() -> None:
+    assert shape._cache(AutoConfig.for_model("mamba2"), 64) == (0, 1)
+
+
+def test_kinds_of_layers_that_follow_from_their_number_are_cut_with_it() -> None:
+    for name in ("falcon_h1", "jamba", "bamba"):
+        cut = shape.with_layers(AutoConfig.for_model(name, num_hidden_layers=8), 3)
+        assert (cut.num_hidden_layers, len(cut.layer_types)) == (3, 3)
+    given = AutoConfig.for_model("qwen2", num_hidden_layers=4, layer_types=["full_attention"] * 4)
+    assert len(shape.with_layers(given, 2).layer_types) == 2
+
+
 def tiny(**given: object) -> object:
     return AutoConfig.for_model(
         "llama", vocab_size=10, hidden_size=8, intermediate_size=16, num_hidden_layers=2,
