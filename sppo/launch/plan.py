@@ -14,21 +14,20 @@ if TYPE_CHECKING:
 
 BANDWIDTH = 10e9
 """Bytes a second from the learner to generators, where nobody says."""
-BYTES_PER_TOKEN = 8
-"""In a group's frame: a token id and its log-prob."""
 
 
 def describe(config: RunConfig, run_dir: Path) -> list[str]:
     """Lines for a person. Looks at no device, loads no model."""
+    from sppo.plan import roles
+    from sppo.plan.gpus import size
+
     learner, generator, scorer, sampling = (
         config.learner,
         config.generator,
         config.scorer,
         config.sampling,
     )
-    objective = config.objective
-    tickets = (learner.lookahead_steps + 1) * learner.groups_per_step
-    group = sampling.completions * sampling.max_tokens * BYTES_PER_TOKEN
+    objective, broker = config.objective, roles.broker(config)
     place = {"auto": "GPUs if there are any, else the CPU", "cuda": "GPUs", "cpu": "the CPU"}[
         learner.device
     ]
@@ -57,12 +56,12 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
         f"steps             {learner.steps}, each "
         f"{learner.groups_per_step // learner.mini_batches} groups of "
         f"{sampling.completions} completions of at most {sampling.max_tokens} tokens",
-        f"tickets in flight {tickets}: {learner.groups_per_step} in use and "
+        f"tickets in flight {broker.tickets}: {learner.most_groups} in use and "
         f"{learner.lookahead_steps} batches ahead",
         f"broker            {config.broker.url or 'embedded, a Unix socket'}; groups of at most "
-        f"{_size(group)}, "
-        f"{_size(tickets * group)} in flight",
-        f"broker memory     {_size(config.broker.max_bytes)} of groups, then generators are held "
+        f"{size(broker.group)}, "
+        f"{size(broker.in_flight)} in flight",
+        f"broker memory     {size(broker.limit)} of groups, then generators are held "
         f"back; from half of it "
         f"on groups move to {run_dir}/spool",
         f"checkpoints       every {learner.checkpoint_every} steps, the newest "
@@ -131,11 +130,3 @@ def _scorer(config: RunConfig) -> str:
         else f"{scorer.replicas} service(s) of their own"
     )
     return f"{scorer.name}, {place}"
-
-
-def _size(nbytes: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if nbytes < 1024 or unit == "GiB":
-            break
-        nbytes /= 1024
-    return f"{nbytes:.1f} {unit}"

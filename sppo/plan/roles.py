@@ -45,6 +45,8 @@ class Generator:
 class Broker:
     """Bytes in the server, and through it."""
 
+    tickets: int
+    """Out at once, at most: of the batch in use, filled up (`learner.refill`), and those ahead."""
     group: int
     """At most, of one group."""
     in_flight: int
@@ -90,10 +92,10 @@ def broker(config: RunConfig) -> Broker:
     """Groups at their longest."""
     sampling, run = config.sampling, config.learner
     group = TOKEN * sampling.completions * sampling.max_tokens + 4 * config.task.max_prompt_tokens
-    batches = run.lookahead_steps + 1
-    per_step = run.groups_per_step // run.mini_batches
+    tickets = run.lookahead_steps * run.groups_per_step + run.most_groups
+    per_step = run.most_groups // run.mini_batches
     return Broker(
-        group=group, in_flight=batches * run.groups_per_step * group,
+        tickets=tickets, group=group, in_flight=tickets * group,
         limit=config.broker.max_bytes, step=2 * per_step * group,
     )  # fmt: skip
 

@@ -25,7 +25,8 @@ def test_the_plan_counts_tickets_and_bytes() -> None:
     )
     assert "tickets in flight 16: 8 in use and 1 batches ahead" in text
     assert "3 × vllm" in text
-    assert "groups of at most 1.0 KiB" in text  # 8 completions of 16 tokens, 8 bytes each
+    # 8 completions of 16 tokens, 8 bytes each, and a prompt of 128 tokens of 4 bytes
+    assert "groups of at most 1.5 KiB, 24.0 KiB in flight" in text
 
 
 def test_the_plan_says_what_is_not_on_this_disk_and_the_mend(

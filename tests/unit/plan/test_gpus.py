@@ -37,3 +37,4 @@ def test_a_part_of_each_gpu_is_left_empty() -> None:
 def test_sizes_in_words() -> None:
     assert gpus.size(3 * GIB // 2) == "1.5 GiB"
     assert gpus.size(GIB // 4) == "256.0 MiB"
+    assert gpus.size(1280) == "1.2 KiB"

@@ -44,6 +44,14 @@ def test_the_brokers_share_is_that_of_the_longest_groups() -> None:
     assert found.step == 2 * 256 * found.group
 
 
+def test_a_batch_that_is_filled_up_has_more_tickets_out() -> None:
+    plain = roles.broker(config.load("quickstart", environment=False))
+    filled = roles.broker(config.load("quickstart", ["learner.refill=3"], environment=False))
+    assert (plain.tickets, filled.tickets) == (8 + 8, 8 + 24)
+    assert filled.in_flight == 32 * filled.group == 2 * plain.in_flight
+    assert filled.step == 3 * plain.step
+
+
 def test_a_sync_takes_its_bytes_by_the_bandwidth() -> None:
     found = roles.sync(run(), gpu=True, bandwidth=1e9)
     assert found.seconds == pytest.approx(15.23, abs=0.01)
