@@ -181,7 +181,7 @@ class Trainer:
 
         The weights of `version` are those of the snapshot, or the policy's own.
         """
-        fresh = [g for g in groups if any(c.whole(version) for c in g.completions)]
+        fresh = [g for g in _told(groups) if any(c.whole(version) for c in g.completions)]
         if not fresh:
             return Gaps.join([])
         items = [
@@ -203,7 +203,7 @@ class Trainer:
         """Every rank: the gaps of the tokens of its groups that are of `version`; every rank's on
         rank 0.
         """
-        config, found = self._config.learner, []
+        config, groups, found = self._config.learner, _told(groups), []
         rows = self._policy.family.rows(config.share_prompt)
         with self._policy.using(snapshot):
             plan = batching.plan(groups, config.micro_batch_tokens, rows)
@@ -220,6 +220,12 @@ class Trainer:
                 fresh_T = fresh_T.repeat_interleave(lengths)
                 found.append(Gaps.of(gap_T, batch.cu_seqlens, fresh_T))
         return [Gaps.unpack(packed) for packed in self._team.gather(Gaps.join(found).pack())]
+
+
+def _told(groups: Sequence[Group]) -> list[Group]:
+    """Without completions that have no token, and groups of such alone: no row can hold them."""
+    kept = [g.only([i for i, c in enumerate(g.completions) if len(c.token_ids)]) for g in groups]
+    return [group for group in kept if group.completions]
 
 
 def _finished(record: dict[str, Any], update: Update) -> dict[str, Any]:

@@ -87,6 +87,23 @@ def test_mismatch_is_the_mean_gap_of_completions_at_this_version(
     assert trainer.mismatch(groups, Version(epoch="e1", n=1)).mean is None
 
 
+def test_completions_without_a_token_are_no_part_of_the_mismatch(
+    path: str, groups: list[Group]
+) -> None:
+    model = policy(path)
+    trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
+    none = makers.completion([])
+    rest = replace(groups[1], completions=(none, *groups[1].completions[1:]))
+    silent = replace(groups[0], completions=(none,) * len(groups[0].completions))
+    spoken = groups[1].only(range(1, len(groups[1].completions)))
+    alone = trainer.mismatch([spoken], makers.V0)
+    assert len(alone.gap_T) > 0
+    assert torch.equal(trainer.mismatch([silent, rest], makers.V0).gap_T, alone.gap_T)
+    assert torch.equal(trainer.measure([silent, rest], makers.V0, None)[0].gap_T, alone.gap_T)
+    assert trainer.mismatch([silent], makers.V0).mean is None
+    assert trainer.measure([silent], makers.V0, None)[0].mean is None
+
+
 def test_a_step_without_any_signal_goes_on_by_momentum(path: str, groups: list[Group]) -> None:
     model = policy(path)
     trainer = Trainer(settings(), model, Optimizer(settings(), model.master))
