@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from sppo.config.data import SamplingConfig
-from sppo.config.learner import LearnerConfig, OptimizerConfig
+from sppo.config.learner import AdapterConfig, LearnerConfig, OptimizerConfig
 from sppo.config.objective import ObjectiveConfig
 from sppo.config.objectives import GROUPED, ITERATES, READS, SAMPLER, WHOLE_BATCH, having, unread
 
@@ -38,6 +38,15 @@ def read(objective: ObjectiveConfig) -> None:
         raise ValueError(
             f"objective.reference_every = {objective.reference_every}: objective.name = "
             f"{objective.name!r} has no reference here; set objective.kl_coef, or leave it out"
+        )
+
+
+def adapters(adapter: AdapterConfig) -> None:
+    """Refuse settings of adapters where there are none."""
+    for setting, value in changed(adapter).items() if not adapter.rank else ():
+        raise ValueError(
+            f"adapter.{setting} = {value!r}: adapter.rank = 0 trains the whole model and does not "
+            "read it; set adapter.rank, or leave it out"
         )
 
 

@@ -91,6 +91,7 @@ class RunConfig(Settings):
     def _learning_fits(self) -> RunConfig:
         objective, optimizer, learner = self.objective, self.optimizer, self.learner
         checks.read(objective)
+        checks.adapters(self.adapter)
         checks.temperature(objective, self.sampling)
         checks.iterations(objective, optimizer, learner)
         checks.completions(objective, self.sampling)

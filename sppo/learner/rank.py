@@ -35,6 +35,10 @@ def make(
     if device == "cpu":
         torch.set_num_threads(max(1, cpu_threads(config.learner.threads) // team.size))
     log.info("%s, %d CPU threads, process %d", device, torch.get_num_threads(), os.getpid())
+    if device == "cpu" and config.optimizer.offload:
+        log.warning(
+            "optimizer.offload = true changes nothing: on a CPU the moments are there anyway"
+        )
     device = check_device(device, team.local) if team.size > 1 else device
     policy = _policy(config, team, device, on_forward)
     optimizer = Optimizer(config, policy.master, team)

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from sppo.config import LearnerConfig, ObjectiveConfig, OptimizerConfig, SamplingConfig, checks
+from sppo.config import (
+    AdapterConfig,
+    LearnerConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    SamplingConfig,
+    checks,
+)
 
 
 @pytest.mark.parametrize(
@@ -102,3 +109,16 @@ def test_one_completion_is_enough_for_few(settings: dict[str, Any], enough: bool
         return
     with pytest.raises(ValueError, match=r"sampling\.completions = 1: .* use 2 or more"):
         checks.completions(objective, sampling)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"alpha": 8}, r"adapter\.alpha = 8\.0"), ({"layers": ["q_proj"]}, r"adapter\.layers = ")],
+)
+def test_a_setting_of_adapters_is_refused_where_there_are_none(
+    settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words + r".*adapter\.rank = 0 .*does not read it"):
+        checks.adapters(AdapterConfig(**settings))
+    checks.adapters(AdapterConfig(**settings, rank=4))
+    checks.adapters(AdapterConfig())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from sppo import config
@@ -30,6 +31,17 @@ def test_one_rank_has_the_base_models_weights(tmp_path: Path) -> None:
     assert all(w.dtype == torch.float32 for w in masters.values())
     kept = dict(own.stream(Weights(snapshot="probe")))
     assert all(torch.equal(w, masters[k].bfloat16()) for k, w in kept.items())
+
+
+def test_moments_that_are_on_a_cpu_anyway_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, team = makers.tiny_model(tmp_path / "model"), Solo()
+    settings = makers.run_config(
+        model={"name": path}, optimizer={"offload": True}, compute="float32"
+    )
+    rank.make(settings, team, "cpu", InHand(team, ()))
+    assert "optimizer.offload = true changes nothing" in caplog.text
 
 
 def test_layers_are_computed_again_on_a_gpu_or_where_it_is_asked_for() -> None:
