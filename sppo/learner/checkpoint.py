@@ -34,7 +34,7 @@ from torch import Tensor
 from sppo.errors import ConfigError, SppoError
 from sppo.faults import point
 from sppo.learner import manifest, stored
-from sppo.learner.writer import Writer, part_name
+from sppo.learner.writer import Writer, part_name, reserve
 
 LOOK_S = (0.01, 0.5)
 """Between two looks for the ranks' parts: at first, and at most."""
@@ -80,9 +80,9 @@ class Writing:
 
     def __init__(
         self, root: Path, *, step: int, epoch: str, state: Mapping[str, Any], keep: int,
-        confirm: Callable[[], None] = lambda: None,
+        ranks: int = 1, confirm: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        """Take down the state as it is now, and make `scratch`, where the ranks write.
+        """Take down the state as it is now, and make `scratch`, where so many ranks write.
 
         `confirm` is called before the checkpoint becomes visible, and may raise: a learner that was
         replaced writes none. All but the newest `keep` are deleted afterwards.
@@ -90,6 +90,7 @@ class Writing:
         Raises SppoError if the disk is full; what was there before is then untouched.
         """
         self._root, self.step, self._keep, self._confirm = root, step, keep, confirm
+        self._ranks = ranks
         header = {
             "format": manifest.FORMAT,
             "step": step,
@@ -110,13 +111,14 @@ class Writing:
             for leftover in root.glob(".step-*.partial"):  # cut off by a crash
                 shutil.rmtree(leftover)
             self.scratch.mkdir()
+            reserve(self.scratch, ranks)
         except OSError as error:
             raise self._failed(error) from error
         point("checkpoint.begun")
 
     def begin(self, own: Writer, nbytes: list[int]) -> None:
         """The ranks, this one's writer among them, have begun to write so many bytes each."""
-        self._own, self._ranks, self.nbytes = own, len(nbytes), sum(nbytes)
+        self._own, self.nbytes = own, sum(nbytes)
         self._thread = threading.Thread(target=self._run, daemon=True, name="checkpoint-end")
         self._thread.start()
 
@@ -171,22 +173,35 @@ class Writing:
             shutil.rmtree(old)
 
     def _parts(self) -> dict[str, Any]:
-        """What each rank has written, once all have; their notes are removed."""
+        """What each rank has written; their notes are removed. Raises OSError if one could not,
+        when none writes any more.
+        """
         files: dict[str, Any] = {}
-        pause, most = LOOK_S
+        wrong: list[str] = []
         for rank in range(self._ranks):
-            note = self.scratch / part_name(rank)
-            while not note.exists():
-                if self._own.error:
-                    raise OSError(self._own.error)
-                time.sleep(pause)
-                pause = min(2 * pause, most)
-            part = json.loads(note.read_bytes())
+            part = self._part(rank)
             if "error" in part:
-                raise OSError(f"rank {rank}: {part['error']}" if rank else part["error"])
-            files |= part["files"]
-            note.unlink()
+                wrong.append(f"rank {rank}: {part['error']}" if rank else part["error"])
+            files |= part.get("files", {})
+        if wrong:
+            raise OSError(wrong[0])
+        for rank in range(self._ranks):
+            (self.scratch / part_name(rank)).unlink()
         return files
+
+    def _part(self, rank: int) -> dict[str, Any]:
+        """How this rank's part went, once it is over."""
+        note, (pause, most) = self.scratch / part_name(rank), LOOK_S
+        while not note.exists():
+            if rank == 0 and self._own.error:
+                return {"error": self._own.error}
+            if not self.scratch.is_dir():
+                self._confirm()  # whoever took over has removed it
+                raise FileNotFoundError(f"{self.scratch} was removed while it was written")
+            time.sleep(pause)
+            pause = min(2 * pause, most)
+        part: dict[str, Any] = json.loads(note.read_bytes())
+        return part
 
     def _failed(self, error: OSError) -> SppoError:
         shutil.rmtree(self.scratch, ignore_errors=True)

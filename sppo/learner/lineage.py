@@ -188,7 +188,7 @@ class Lineage:
         }
         writing = Writing(
             self._folder, step=self.n, epoch=self.version.epoch, state=state, keep=self._keep,
-            confirm=self._broker.confirm_epoch,
+            ranks=self._rank.team.size, confirm=self._broker.confirm_epoch,
         )  # fmt: skip
         order = Save(folder=str(writing.scratch), snapshots=kept)
         writing.begin(self._rank.writer, list(self._rank.stream(order)))

@@ -25,6 +25,8 @@ from sppo.learner.image import Image, Room
 
 log = logging.getLogger(__name__)
 
+NOTE_BYTES = 4096
+"""At least what a rank says in the end."""
 Kinds = Mapping[str, Iterable[tuple[str, Tensor]]]
 """(name, tensor whole or in shards) by kind: model, optimizer, a snapshot's name."""
 
@@ -74,6 +76,9 @@ class Writer:
         try:
             _put(scratch / part_name(rank), json.dumps(part))
         except OSError as error:
+            if not scratch.is_dir():  # given up by rank 0, or removed by the life after this one
+                log.warning("%s is gone, and rank %d's part of it", scratch, rank)
+                return
             log.error("rank %d cannot say how its part of the checkpoint went: %s", rank, error)
             self.error = str(error)
             if rank:  # rank 0 hears of it by this end alone
@@ -85,8 +90,18 @@ def part_name(rank: int) -> str:
     return f"part-{rank + 1:05d}.json"
 
 
+def reserve(scratch: Path, ranks: int) -> None:
+    """Room for what so many ranks will say, before the disk is full. Raises OSError."""
+    for rank in range(ranks):
+        _fresh(scratch / part_name(rank)).write_bytes(b" " * NOTE_BYTES)
+
+
+def _fresh(note: Path) -> Path:
+    return note.with_suffix(".partial")
+
+
 def _put(path: Path, text: str) -> None:
-    """There whole or not at all."""
-    fresh = path.with_suffix(".partial")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.rename(path)
+    """There whole or not at all; in the room that was reserved, which JSON may end with."""
+    with _fresh(path).open("r+b") as file:
+        file.write(text.encode())
+    _fresh(path).rename(path)

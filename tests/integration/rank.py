@@ -110,7 +110,7 @@ def make(name: str, policy: Any, team: Ranks, groups: Any) -> tuple[Rank, Keepin
 def save(rank: Rank, root: Path) -> Path:
     """A checkpoint, the reference in it where there is one."""
     kept = ["reference"] if root.parent.name == "saved-softmean" else []
-    writing = Writing(root, step=1, epoch="abc12345", state={}, keep=9)
+    writing = Writing(root, step=1, epoch="abc12345", state={}, keep=9, ranks=rank.team.size)
     order = Save(folder=str(writing.scratch), snapshots=kept)
     writing.begin(rank.writer, list(rank.stream(order)))
     while not writing.over(1.0):

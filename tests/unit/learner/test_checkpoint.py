@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
-from sppo.errors import ConfigError, SppoError
+from sppo.errors import ConfigError, FencedError, SppoError
 from sppo.learner import checkpoint, stored
 from sppo.learner.adapters import Adapters
 from sppo.learner.checkpoint import Writing
@@ -111,7 +113,7 @@ def test_it_becomes_visible_when_every_rank_has_written_and_it_was_confirmed(
     # Given a checkpoint of two ranks, one of which has written
     seen: list[list[str]] = []
     confirm = lambda: seen.append([p.name for p in tmp_path.glob("step-*")])  # noqa: E731
-    writing = begun(tmp_path, confirm=confirm)
+    writing = begun(tmp_path, ranks=2, confirm=confirm)
     ranks = [Writer(), Writer()]
     half = torch.arange(4.0)
 
@@ -141,17 +143,40 @@ def test_it_becomes_visible_when_every_rank_has_written_and_it_was_confirmed(
     }
 
 
-def test_a_rank_that_could_not_write_is_named_and_nothing_is_left(tmp_path: Path) -> None:
-    writing = begun(tmp_path)
-    own = Writer()
+def test_a_rank_that_could_not_write_is_named_and_nothing_is_left_once_no_rank_writes(
+    tmp_path: Path,
+) -> None:
+    # Given a disk that is full for the second of three ranks while the third still writes
+    writing = begun(tmp_path, ranks=3)
+    own, third = Writer(), Writer()
     kinds: Any = {"model": [("w", torch.ones(2))], "optimizer": []}
-    nbytes = own.begin(writing.scratch, kinds, rank=0, size=2)
+    nbytes = own.begin(writing.scratch, kinds, rank=0, size=3)
     (writing.scratch / "part-00002.json").write_text(json.dumps({"error": "No space left"}))
-    writing.begin(own, [nbytes, nbytes])
+    writing.begin(own, [nbytes] * 3)
+    assert not writing.over(0.05)
+    assert writing.scratch.is_dir()
+    # When that has said how it went
+    third.begin(writing.scratch, kinds, rank=2, size=3)
     assert writing.over(30)
+    # Then nobody has died of it, and it is said
     with pytest.raises(SppoError, match=r"step 4 was not written to .*rank 1: No space left; free"):
         writing.check()
+    assert third.error == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_whose_folder_another_life_has_removed_ends(tmp_path: Path) -> None:
+    for fenced in (FencedError("another learner has the run"), None):
+        confirm = Mock()
+        writing = begun(tmp_path, ranks=2, confirm=confirm)
+        own = Writer()
+        confirm.side_effect = fenced
+        nbytes = own.begin(writing.scratch, {"model": []}, rank=0, size=2)
+        writing.begin(own, [nbytes] * 2)
+        shutil.rmtree(writing.scratch)
+        assert writing.over(30)
+        with pytest.raises(SppoError, match="another learner" if fenced else "was removed while"):
+            writing.check()
 
 
 def test_a_checkpoint_of_another_model_is_named_with_what_differs(tmp_path: Path) -> None:

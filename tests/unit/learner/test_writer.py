@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sppo.learner import writer as module
-from sppo.learner.writer import Writer, part_name
+from sppo.learner.writer import NOTE_BYTES, Writer, part_name, reserve
 from tests.checkpoints import load
 
 
@@ -25,6 +25,7 @@ def part(scratch: Path, rank: int) -> dict[str, Any]:
 
 
 def test_a_part_comes_last_and_names_the_ranks_files(tmp_path: Path) -> None:
+    reserve(tmp_path, 2)
     writer = Writer()
     weight = torch.ones(3)
     kinds = {"model": [("w", weight)], "optimizer": [("step.w", torch.tensor(2.0))]}
@@ -40,6 +41,7 @@ def test_a_part_comes_last_and_names_the_ranks_files(tmp_path: Path) -> None:
 
 
 def test_what_went_wrong_is_said_and_leaves_no_file(tmp_path: Path) -> None:
+    reserve(tmp_path, 2)
     (tmp_path / "model").write_text("in the way")
     Writer().begin(tmp_path, {"model": [("w", torch.ones(3))]}, rank=1, size=2)
     assert "model" in part(tmp_path, 1)["error"]
@@ -52,17 +54,45 @@ def test_where_even_that_cannot_be_written_rank_0_sees_it_and_another_rank_ends(
     monkeypatch.setattr(module.os, "_exit", ended.append)
     for rank, ends in ((0, []), (1, [1])):
         writer = Writer()
-        writer.begin(tmp_path / "gone", {"model": []}, rank=rank, size=2)
+        writer.begin(tmp_path, {"model": []}, rank=rank, size=2)  # where nothing was reserved
         assert writer._thread is not None
         writer._thread.join(30)
-        assert "gone" in writer.error
+        assert part_name(rank).removesuffix(".json") in writer.error
         assert ended == ends
+
+
+def test_a_rank_whose_checkpoint_was_given_up_meanwhile_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(module.os, "_exit", ended.append)
+    writer = Writer()
+    writer.begin(tmp_path / "gone", {"model": []}, rank=1, size=2)
+    assert writer._thread is not None
+    writer._thread.join(30)
+    assert (writer.error, ended) == ("", [])
+
+
+def test_what_a_rank_says_takes_the_room_that_was_reserved_on_a_disk_that_is_full_since(
+    tmp_path: Path,
+) -> None:
+    reserve(tmp_path, 2)
+    (note,) = tmp_path.glob("part-00002.*")
+    before = note.stat()
+    (tmp_path / "model").write_text("in the way")
+    Writer().begin(tmp_path, {"model": [("w", torch.ones(3))]}, rank=1, size=2)
+    assert part(tmp_path, 1)["error"]
+    after = (tmp_path / part_name(1)).stat()
+    assert (after.st_ino, after.st_size, after.st_blocks) == (
+        before.st_ino, NOTE_BYTES, before.st_blocks,
+    )  # fmt: skip
 
 
 def test_memory_that_was_prepared_is_what_the_first_checkpoint_is_copied_to(
     tmp_path: Path,
 ) -> None:
     writer = Writer()
+    reserve(tmp_path, 1)
     writer.prepare(5000, pinned=False)
     writer.begin(tmp_path, {"model": [("w", torch.ones(1000))]}, rank=0, size=1)
     assert [len(block) for block in writer._room._blocks] == [5000]
