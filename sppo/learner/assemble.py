@@ -11,7 +11,7 @@ from typing import Any
 
 from sppo import compute, families, locks, models
 from sppo.config import RunConfig, is_loopback, to_json
-from sppo.errors import ConfigError, RoleDiedError, ScorerSpent, SppoError
+from sppo.errors import ConfigError, RoleDiedError, ScorerSpent
 from sppo.learner import by_hand, objectives, rank, ranks
 from sppo.learner.base_answers import BaseAnswers
 from sppo.learner.batches import Batches
@@ -89,9 +89,9 @@ def _live(
         except ScorerSpent:
             _finish(config, learner, own, run_dir, stopped=True)
             raise
-        except SppoError:
-            if not team.lost():
-                learner.saving.rescue()
+        except Exception:
+            team.noticed()
+            learner.saving.rescue()
             raise
         return _finish(config, learner, own, run_dir, stopped=stopped)
 

@@ -80,6 +80,7 @@ class Signs:
         self._store = store.clone()
         self._rank, self._size = place.rank, place.size
         self._over = threading.Event()
+        self._known = threading.Event()
         self._seen: dict[int, tuple[bytes, float]] = {}
         threading.Thread(target=self._run, daemon=True, name="signs").start()
 
@@ -104,7 +105,12 @@ class Signs:
         """From here on they may end. False if that was said before."""
         before = self._over.is_set()
         self._over.set()
+        self._known.set()
         return not before
+
+    def noticed(self) -> None:
+        """Whoever waits for them knows that this life ends: it is not ended for one that died."""
+        self._known.set()
 
     def end(self, grace_s: float = 0.0) -> None:
         """They end by themselves, without rank 0."""
@@ -128,7 +134,7 @@ class Signs:
                 return
             if dead := self.ended():
                 log.error("%s; the learner cannot go on without it", dead)
-                if not self._over.wait(DEATH_NOTICE_S):
+                if not self._known.wait(DEATH_NOTICE_S):
                     os._exit(RoleDiedError.exit_code)
                 return
             self._over.wait(SIGN_S)

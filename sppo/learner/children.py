@@ -17,6 +17,7 @@ from sppo.errors import RoleDiedError
 log = logging.getLogger(__name__)
 
 DEATH_NOTICE_S = 15.0
+"""For whoever waits for a rank that died to notice."""
 NOTICE_S = 2.0
 
 
@@ -25,7 +26,8 @@ class Children:
 
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._over = threading.Event()
+        self._over = False
+        self._known = threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="ranks").start()
 
     def start(self, given: dict[str, Any]) -> None:
@@ -50,9 +52,13 @@ class Children:
 
     def expect_the_end(self) -> bool:
         """From here on they may end. False if that was said before."""
-        before = self._over.is_set()
-        self._over.set()
+        before, self._over = self._over, True
+        self._known.set()
         return not before
+
+    def noticed(self) -> None:
+        """Whoever waits for them knows that this life ends: it is not ended for one that died."""
+        self._known.set()
 
     def end(self, grace_s: float = 0.0) -> None:
         """Wait so long for all of them, then end them wherever they are."""
@@ -68,10 +74,10 @@ class Children:
         """End this process when a rank has died and whoever waits for it does not notice: NCCL may
         wait for ever.
         """
-        while not self._over.wait(0.5):
+        while not self._known.wait(0.5):
             if dead := self.ended():
                 log.error("%s; the learner cannot go on without it", dead)
-                if not self._over.wait(DEATH_NOTICE_S):
+                if not self._known.wait(DEATH_NOTICE_S):
                     os._exit(RoleDiedError.exit_code)
                 return
 

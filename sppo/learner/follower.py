@@ -61,6 +61,9 @@ def _serve(team: ranks.Ranks, given: dict[str, Any], at: settings.BrokerConfig) 
     log.info("rank %d of %d is ready", team.rank, team.size)
     try:
         own.follow()
+    except Exception:
+        own.writer.rescue()
+        raise
     finally:
         broker.close()
     for stream in (sys.stdout, sys.stderr):

@@ -59,6 +59,9 @@ class Company(Protocol):
     def expect_the_end(self) -> bool:
         """From here on they may end. False if that was said before."""
 
+    def noticed(self) -> None:
+        """Whoever waits for them knows that this life ends: it is not ended for one that died."""
+
     def end(self, grace_s: float = 0.0) -> None:
         """Wait so long for them, then end those that can be ended from here."""
 
@@ -93,6 +96,9 @@ class Ranks(Protocol):
 
     def lost(self) -> str:
         """Rank 0: which other rank has ended, and how; empty if none has."""
+
+    def noticed(self) -> None:
+        """Rank 0 knows that this life ends: its process is not ended for a rank that died."""
 
     def close(self, *, at_once: bool = False) -> None:
         """Rank 0: send the others home, or end them at once, wherever they are. Safe to repeat."""
@@ -132,6 +138,9 @@ class Solo:
     def lost(self) -> str:
         """There is no other."""
         return ""
+
+    def noticed(self) -> None:
+        """There is no other."""
 
     def close(self, *, at_once: bool = False) -> None:
         """There is no other."""
@@ -233,6 +242,11 @@ class Team:
     def lost(self) -> str:
         """See `Ranks.lost`."""
         return self._company.lost() if self._company else ""
+
+    def noticed(self) -> None:
+        """See `Ranks.noticed`."""
+        if self._company:
+            self._company.noticed()
 
     def close(self, *, at_once: bool = False) -> None:
         """See `Ranks.close`."""

@@ -10,13 +10,12 @@ from sppo.errors import SppoError
 from sppo.learner.lineage import Lineage
 from sppo.learner.queue import GroupQueue
 from sppo.learner.records import Records
+from sppo.learner.writer import RESCUE_S
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 """Between two looks at what is waited for."""
-RESCUE_S = 20.0
-"""A rank that has written nothing for so long is gone."""
 
 
 class Saving:
@@ -66,9 +65,11 @@ class Saving:
 
     def rescue(self) -> None:
         """The life ends with an error. A checkpoint that is being written is of what was right
-        before it, and is waited for as long as all ranks write.
+        before it, and is waited for as long as ranks write: one that died may have written before.
         """
         try:
             self.finish(RESCUE_S)
-        except SppoError as error:  # what ends the life is said already
+        except SppoError as error:
             log.error("%s", error)
+        except Exception:  # what ends the life is raised after this
+            log.exception("the checkpoint that was being written")

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,9 @@ from sppo.learner.image import Image, Room
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 0.2
+RESCUE_S = 20.0
+"""A rank that has written nothing for so long is gone."""
 NOTE_BYTES = 4096
 """At least what a rank says in the end."""
 Kinds = Mapping[str, Iterable[tuple[str, Tensor]]]
@@ -37,6 +41,8 @@ class Writer:
     def __init__(self) -> None:
         self._room = Room()
         self._thread: threading.Thread | None = None
+        self._writes = False
+        self._moved = 0.0
         self.error = ""
         """Why even that could not be said in a file."""
 
@@ -54,8 +60,18 @@ class Writer:
         images = {kind: Image(t, self._room, first=rank == 0) for kind, t in kinds.items()}
         if any(image.from_gpu for image in images.values()):
             torch.cuda.synchronize()
+        self._writes, self._moved = True, time.monotonic()
         self._start(lambda: self._write(scratch, images, rank, size))
         return sum(image.nbytes for image in images.values())
+
+    def rescue(self) -> None:
+        """This rank ends with an error: first write what it is writing, as long as that gets on."""
+        while self._thread and self._writes and time.monotonic() - self._moved < RESCUE_S:
+            self._thread.join(LOOK_S)
+            self._writes = self._thread.is_alive()
+
+    def _wrote(self, nbytes: int) -> None:
+        self._moved = time.monotonic()
 
     def _start(self, work: Callable[[], None]) -> None:
         self._thread = threading.Thread(target=work, daemon=True, name="checkpoint")
@@ -67,7 +83,7 @@ class Writer:
             part: dict[str, Any] = {"files": {}}
             for kind, image in images.items():
                 (scratch / kind).mkdir(exist_ok=True)
-                part["files"][f"{kind}/{file}"] = image.write(scratch / kind / file)
+                part["files"][f"{kind}/{file}"] = image.write(scratch / kind / file, self._wrote)
         except Exception as error:  # noqa: BLE001 - rank 0 raises it
             part = {"error": str(error)}
             for kind in images:  # room for what says so

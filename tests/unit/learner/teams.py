@@ -72,6 +72,9 @@ class ThreadTeam:
     def lost(self) -> str:
         return ""
 
+    def noticed(self) -> None:
+        """Nobody watches."""
+
     def close(self, *, at_once: bool = False) -> None:
         """Nothing to close."""
 

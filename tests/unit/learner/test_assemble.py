@@ -23,6 +23,8 @@ from sppo.errors import ScorerSpent, SppoError, WeightSyncError
 from sppo.generators.fake import VOCABULARY, FakeEngine
 from sppo.generators.loop import Generator
 from sppo.learner import assemble
+from sppo.learner.ranks import Solo
+from sppo.learner.saving import Saving
 from sppo.metrics import METRICS
 from sppo.scorer.base import InlineScorer, Scorer, checked
 from sppo.transport.memory import MemoryBroker
@@ -361,3 +363,32 @@ def test_steps_that_are_not_finite_give_up_their_groups_and_end_the_run(
     letters = life.broker.tickets.dead_letters()
     assert [letter.uid for letter in letters] == [f"train-{i:09d}" for i in range(4)]
     assert letters[0].reason.startswith("step 1: ")
+
+
+def test_whatever_ends_a_life_the_checkpoint_that_is_being_written_is_waited_for(
+    model: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a learner that fails while its first checkpoint is being written
+    settings = configuration(model, task, target="half", checkpoint_every=1)
+    life = Life(settings, tmp_path)
+    let, known = threading.Event(), list[str]()
+    monkeypatch.setattr(life.broker.tickets, "confirm_epoch", lambda: let.wait(30))
+
+    def noticed(team: Solo) -> None:
+        known.append("noticed")
+        let.set()
+
+    def begin(saving: Saving) -> None:
+        let.set()
+        saving_begin(saving)
+        let.clear()
+        raise RuntimeError("CUDA out of memory")
+
+    saving_begin = Saving.begin
+    monkeypatch.setattr(Saving, "begin", begin)
+    monkeypatch.setattr(Solo, "noticed", noticed)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        life.run()
+    # Then it is there in the end, and no watch has ended the learner meanwhile
+    assert known == ["noticed"]
+    assert [p.name[:11] for p in (tmp_path / "checkpoints").iterdir()] == ["step-000001"]

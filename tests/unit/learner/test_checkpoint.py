@@ -173,6 +173,7 @@ def test_one_whose_folder_another_life_has_removed_ends(tmp_path: Path) -> None:
         confirm.side_effect = fenced
         nbytes = own.begin(writing.scratch, {"model": []}, rank=0, size=2)
         writing.begin(own, [nbytes] * 2)
+        own.rescue()
         shutil.rmtree(writing.scratch)
         assert writing.over(30)
         with pytest.raises(SppoError, match="another learner" if fenced else "was removed while"):

@@ -38,6 +38,23 @@ def test_one_that_ended_is_named_with_its_code(program: Path, tmp_path: Path) ->
     assert json.loads((tmp_path / "given").read_text()) == {"rank": 1, "secret": "x"}
 
 
+def test_this_process_ends_with_one_that_died_unless_that_was_noticed(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(module, "DEATH_NOTICE_S", 0.0)
+    monkeypatch.setattr(module.os, "_exit", ended.append)
+    monkeypatch.setattr(module.threading.Thread, "start", lambda self: None)
+    monkeypatch.setattr(Children, "ended", lambda self: "rank 1 of the learner ended with 1")
+    for noticed in (False, True):
+        children = Children()
+        if noticed:
+            children.noticed()
+        children._watch()
+        assert ended == [3]
+        assert children.expect_the_end()
+
+
 def test_they_are_given_time_and_then_ended(program: Path) -> None:
     write(program, "exec sleep 60")
     children = Children()

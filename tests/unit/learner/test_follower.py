@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -43,6 +44,25 @@ def test_it_is_the_rank_it_was_told_to_be_until_rank_0_is_done(
     monkeypatch.setattr(follower.os, "_exit", lambda code: done.append(code))
     follower.main()
     assert done == ["followed", "closed", 0]
+
+
+def test_one_that_fails_writes_its_part_of_a_checkpoint_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own, broker = Mock(), Mock()
+    own.follow.side_effect = RuntimeError("out of memory")
+    monkeypatch.setattr(follower, "connect", lambda *_, **__: broker)
+    monkeypatch.setattr(follower.rank, "make", lambda *_: (own, None))
+    given = {
+        "config": config.to_json(makers.run_config()),
+        "run_key": "k",
+        "run_dir": "",
+        "device": "cpu",
+    }
+    with pytest.raises(RuntimeError, match="out of memory"):
+        follower._serve(Solo(), given, Mock())
+    own.writer.rescue.assert_called_once_with()
+    broker.close.assert_called_once_with()
 
 
 def test_one_that_is_started_by_hand_hears_the_rest_from_rank_0(

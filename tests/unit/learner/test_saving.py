@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -115,3 +116,11 @@ def test_the_end_of_a_life_waits_for_a_rank_that_writes_and_raises_nothing(
     world.let.set()
     world.saving.rescue()
     assert not world.settled
+
+
+def test_an_error_while_the_end_waits_is_told_and_not_raised(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(world.saving, "finish", Mock(side_effect=ValueError("no")))
+    world.saving.rescue()
+    assert "ValueError: no" in caplog.text

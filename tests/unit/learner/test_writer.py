@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,33 @@ def test_what_a_rank_says_takes_the_room_that_was_reserved_on_a_disk_that_is_ful
     assert (after.st_ino, after.st_size, after.st_blocks) == (
         before.st_ino, NOTE_BYTES, before.st_blocks,
     )  # fmt: skip
+
+
+def test_a_rank_that_ends_writes_its_part_first_as_long_as_that_gets_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.005)
+    begun, let = threading.Event(), threading.Event()
+
+    def write(image: Any, path: Path, wrote: Any) -> dict[str, Any]:
+        begun.set()
+        let.wait(30)
+        wrote(1)
+        return {}
+
+    monkeypatch.setattr(module.Image, "write", write)
+    reserve(tmp_path, 1)
+    writer = Writer()
+    writer.rescue()  # there is nothing
+    writer.begin(tmp_path, {"model": []}, rank=0, size=1)
+    monkeypatch.setattr(module, "RESCUE_S", 0.01)
+    writer.rescue()  # one that stands still is left alone
+    assert begun.wait(30)
+    assert not (tmp_path / part_name(0)).exists()
+    monkeypatch.setattr(module, "RESCUE_S", 30.0)
+    threading.Timer(0.01, let.set).start()
+    writer.rescue()
+    assert (tmp_path / part_name(0)).exists()
 
 
 def test_memory_that_was_prepared_is_what_the_first_checkpoint_is_copied_to(
