@@ -19,6 +19,7 @@ before it is loaded, and any number of ranks loads it. Nothing is pickled.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import threading
@@ -35,6 +36,8 @@ from sppo.errors import ConfigError, SppoError
 from sppo.faults import point
 from sppo.learner import manifest, stored
 from sppo.learner.writer import Writer, part_name, reserve
+
+log = logging.getLogger(__name__)
 
 LOOK_S = (0.01, 0.5)
 """Between two looks for the ranks' parts: at first, and at most."""
@@ -62,7 +65,7 @@ class Checkpoint:
                 raise ConfigError(
                     f"{self.folder} is of another model than model.name: its {name!r} is "
                     f"{_shape(theirs.get(name))}, this model's {_shape(ours.get(name))}; set the "
-                    "model that the run began with, or choose another --run-dir"
+                    "model that the run began with, or choose another run"
                 )
 
 
@@ -84,11 +87,13 @@ class Writing:
     ) -> None:  # fmt: skip
         """Take down the state as it is now, and make `scratch`, where so many ranks write.
 
-        `confirm` is called before the checkpoint becomes visible, and may raise: a learner that was
-        replaced writes none. All but the newest `keep` are deleted afterwards.
+        `confirm` is called now and before the checkpoint becomes visible, and may raise: a learner
+        that was replaced writes none, and removes nothing. All but the newest `keep` are deleted
+        afterwards.
 
         Raises SppoError if the disk is full; what was there before is then untouched.
         """
+        confirm()
         self._root, self.step, self._keep, self._confirm = root, step, keep, confirm
         self._ranks = ranks
         header = {
@@ -109,7 +114,7 @@ class Writing:
         try:
             root.mkdir(parents=True, exist_ok=True)
             for leftover in root.glob(".step-*.partial"):  # cut off by a crash
-                shutil.rmtree(leftover)
+                _remove(leftover)
             self.scratch.mkdir()
             reserve(self.scratch, ranks)
         except OSError as error:
@@ -169,8 +174,19 @@ class Writing:
         self.scratch.rename(self.folder)
         point("checkpoint.renamed")
         flush(self._root)
-        for old in manifest.folders(self._root)[: -self._keep]:
-            shutil.rmtree(old)
+        self._retire()
+
+    def _retire(self) -> None:
+        """Delete old ones. One of a later step is by a life that this one replaced: it is set
+        aside, for the next life goes on from here.
+        """
+        others = [each for each in manifest.folders(self._root) if each != self.folder]
+        for beyond in [each for each in others if manifest.step(each) > self.step]:
+            others.remove(beyond)
+            log.warning("%s is by a learner that was replaced: it is set aside", beyond)
+            beyond.rename(beyond.with_name(f"{beyond.name}.replaced"))
+        for old in others[: len(others) - (self._keep - 1)]:
+            _remove(old)
 
     def _parts(self) -> dict[str, Any]:
         """What each rank has written; their notes are removed. Raises OSError if one could not,
@@ -214,6 +230,14 @@ class Writing:
 def restore_rng(state: dict[str, Any]) -> None:
     """Put torch's random state back."""
     torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch_rng"]), dtype=torch.uint8))
+
+
+def _remove(folder: Path) -> None:
+    """Delete it; what cannot be deleted harms no other checkpoint."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        log.warning("%s could not be deleted: %s; delete it by hand", folder, error)
 
 
 def _rng_state() -> str:

@@ -34,7 +34,7 @@ _PIECE = 8 << 20
 def folders(root: Path) -> list[Path]:
     """Checkpoints, oldest first: by step, then by time."""
     found = [p for p in root.glob("step-*") if _FOLDER.fullmatch(p.name)]
-    return sorted(found, key=lambda p: (_step(p), p.stat().st_mtime))
+    return sorted(found, key=lambda p: (step(p), p.stat().st_mtime))
 
 
 def write(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
@@ -72,7 +72,7 @@ def _way_on(found: list[Path]) -> str:
             f"one: {moves}"
         )
     return (
-        f"to go on from {whole.name}, after step {_step(whole)}, move it away and start again: "
+        f"to go on from {whole.name}, after step {step(whole)}, move it away and start again: "
         f"{moves}"
     )
 
@@ -135,5 +135,6 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _step(folder: Path) -> int:
+def step(folder: Path) -> int:
+    """Of a checkpoint, by its name."""
     return int(folder.name.split("-")[1])

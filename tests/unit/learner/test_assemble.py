@@ -372,19 +372,21 @@ def test_whatever_ends_a_life_the_checkpoint_that_is_being_written_is_waited_for
     settings = configuration(model, task, target="half", checkpoint_every=1)
     life = Life(settings, tmp_path)
     let, known = threading.Event(), list[str]()
-    monkeypatch.setattr(life.broker.tickets, "confirm_epoch", lambda: let.wait(30))
+
+    def confirm() -> None:
+        if threading.current_thread() is not threading.main_thread():
+            let.wait(30)
 
     def noticed(team: Solo) -> None:
         known.append("noticed")
         let.set()
 
     def begin(saving: Saving) -> None:
-        let.set()
         saving_begin(saving)
-        let.clear()
         raise RuntimeError("CUDA out of memory")
 
     saving_begin = Saving.begin
+    monkeypatch.setattr(life.broker.tickets, "confirm_epoch", confirm)
     monkeypatch.setattr(Saving, "begin", begin)
     monkeypatch.setattr(Solo, "noticed", noticed)
     with pytest.raises(RuntimeError, match="out of memory"):

