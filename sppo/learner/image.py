@@ -18,6 +18,7 @@ import torch
 import xxhash
 from torch import Tensor
 
+from sppo.errors import SppoError
 from sppo.learner.rows import first_row, local, written_here
 
 BLOCK = 64 << 20
@@ -52,12 +53,20 @@ class Room:
         self.empty()
 
     def lend(self, nbytes: int, *, pinned: bool) -> list[Tensor]:
-        """Blocks of at least so many bytes in all."""
-        given: list[Tensor] = []
+        """Blocks of at least so many bytes in all. Raises SppoError if memory is short."""
+        needed, given = nbytes, list[Tensor]()
         while nbytes > 0:
             if self._lent == len(self._blocks):
                 size = min(BLOCK, nbytes)
-                self._blocks.append(torch.empty(size, dtype=torch.uint8, pin_memory=pinned))
+                try:
+                    block = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+                except RuntimeError as error:
+                    raise SppoError(
+                        f"no host memory for {needed:,} bytes that this rank copies for a "
+                        f"checkpoint: {error}; use a machine with more, optimizer.name = "
+                        '"rmsprop" (one moment less), or adapter.rank (adapters alone are saved)'
+                    ) from error
+                self._blocks.append(block)
             given.append(self._blocks[self._lent])
             nbytes -= len(given[-1])
             self._lent += 1

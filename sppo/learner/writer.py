@@ -41,6 +41,7 @@ class Writer:
     def __init__(self) -> None:
         self._room = Room()
         self._thread: threading.Thread | None = None
+        self._short: Exception | None = None
         self._writes = False
         self._moved = 0.0
         self.error = ""
@@ -48,14 +49,22 @@ class Writer:
 
     def prepare(self, nbytes: int, *, pinned: bool) -> None:
         """Have memory for so much at hand when the first checkpoint begins: made meanwhile."""
-        self._start(lambda: self._room.prepare(nbytes, pinned=pinned))
+        self._start(lambda: self._prepare(nbytes, pinned))
+
+    def _prepare(self, nbytes: int, pinned: bool) -> None:
+        try:
+            self._room.prepare(nbytes, pinned=pinned)
+        except Exception as error:  # noqa: BLE001 - raised where the first checkpoint begins
+            self._short = error
 
     def begin(self, scratch: Path, kinds: Kinds, *, rank: int, size: int) -> int:
         """Copy this rank's part and begin to write it; returns how many bytes that is. The one
-        before must be written.
+        before must be written. Raises SppoError if host memory is short.
         """
         if self._thread is not None:
             self._thread.join()
+        if self._short:
+            raise self._short
         self._room.empty()
         images = {kind: Image(t, self._room, first=rank == 0) for kind, t in kinds.items()}
         if any(image.from_gpu for image in images.values()):

@@ -7,10 +7,13 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
+from sppo.errors import SppoError
+from sppo.learner import image
 from sppo.learner import writer as module
 from sppo.learner.writer import NOTE_BYTES, Writer, part_name, reserve
 from tests.checkpoints import load
@@ -126,3 +129,13 @@ def test_memory_that_was_prepared_is_what_the_first_checkpoint_is_copied_to(
     assert [len(block) for block in writer._room._blocks] == [5000]
     assert part(tmp_path, 0)["files"]
     assert load(tmp_path)["w"].sum() == 1000
+
+
+def test_memory_that_was_short_is_said_with_what_lowers_it_when_a_checkpoint_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image.torch, "empty", Mock(side_effect=RuntimeError("can't allocate")))
+    writer = Writer()
+    writer.prepare(123_456_789, pinned=False)
+    with pytest.raises(SppoError, match=r"123,456,789 bytes .*can't allocate; .*adapter\.rank"):
+        writer.begin(tmp_path, {"model": [("w", torch.ones(3))]}, rank=0, size=1)
