@@ -78,6 +78,7 @@ def _of_run(name: str, run_dir: Path) -> Target:
 
 def _assembled(base: str, checkpoint: Path, config: RunConfig, scratch: Path) -> str:
     from sppo.learner.adapters import Adapters
+    from sppo.learner.checkpoint import Checkpoint
     from sppo.learner.model import Logprobs, Policy
     from sppo.learner.stored import opened
 
@@ -86,6 +87,7 @@ def _assembled(base: str, checkpoint: Path, config: RunConfig, scratch: Path) ->
         base, device="cpu", logprobs=Logprobs(temperature=1.0), compute=dtype,
         adapted=Adapters.of(config),
     )  # fmt: skip
+    Checkpoint(folder=checkpoint, step=manifest.step(checkpoint), state={}).check(policy.master)
     with opened(checkpoint, "model") as there:
         policy.load(there)
     folder = scratch / "model"

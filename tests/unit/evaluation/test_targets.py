@@ -71,6 +71,16 @@ def test_adapters_of_a_checkpoint_are_merged_into_the_model(model: str, tmp_path
     assert not all(torch.equal(made[name], w) for name, w in base.items())
 
 
+def test_a_checkpoint_of_another_model_than_the_runs_is_refused_in_one_line(
+    run_dir: Path, tmp_path: Path
+) -> None:
+    weight = {"w": torch.ones(3)}
+    folder = checkpoints.save(run_dir / "checkpoints", 8, epoch="abcd", model=weight.items())
+    settings = compute.decided(config.load(str(run_dir / "config.toml"), []), cuda=False)
+    with pytest.raises(ConfigError, match=r"step-000008-abcd is of another model than model\.name"):
+        targets.Target(name="it", checkpoint=folder).resolved(settings, tmp_path)
+
+
 def test_a_run_without_a_checkpoint_is_its_export_or_refused(model: str, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("")
     with pytest.raises(ConfigError, match="no checkpoint yet"):
