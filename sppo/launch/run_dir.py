@@ -255,8 +255,9 @@ def end(run_dir: Path, say: Callable[[str], None] = lambda text: None) -> bool:
         status = read_json(run_dir / "status.json") or {}
         if status.get("updated") != seen:
             seen, deadline = status.get("updated"), time.monotonic() + DOWN_TIMEOUT_S
-        if status.get("phase", "") != phase and time.monotonic() - said > DOWN_SAID_S:
-            phase, said = status["phase"], time.monotonic()
+        now = status.get("phase", phase)
+        if now != phase and time.monotonic() - said > DOWN_SAID_S:
+            phase, said = now, time.monotonic()
             say(phase)
         if time.monotonic() > deadline:
             raise ConfigError(
