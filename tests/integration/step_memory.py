@@ -20,7 +20,7 @@ from tests import makers
 
 SMALL = [
     "learner.device=cpu", "learner.threads=2", "task.max_prompt_tokens=64",
-    "learner.groups_per_step=4",
+    "learner.groups_per_step=2",
 ]  # fmt: skip
 
 

@@ -125,7 +125,7 @@ def test_roles_by_hand_find_their_run_and_another_configuration_is_refused(shop:
         time.sleep(0.1)
     # When the learner is ended half-way, and comes back
     down = subprocess.run([CLI, "down", str(run_dir)], capture_output=True, text=True)
-    assert (down.returncode, down.stdout.strip()) == (0, "ended"), down.stderr
+    assert (down.returncode, down.stdout.splitlines()[-1:]) == (0, ["ended"]), down.stderr
     assert learner.wait(MINUTES) == 0, shop.logs()
     assert "resume with: sppo-cli learner" in shop.log("learner")
     assert one.poll() is two.poll() is None, shop.logs()
