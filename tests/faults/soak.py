@@ -81,7 +81,7 @@ def learn(folder: Path, broker: dict[str, Any], total: int) -> None:
             _write(
                 folder / "state.json", json.dumps({"ledger": ledger.state(), "trained": trained})
             )
-            queue.settle()
+            queue.settle(ledger)
     client.close()
 
 
