@@ -24,7 +24,10 @@ class ModelConfig(Settings):
     revision: str = ""
     """Hub revision to pin; empty takes the default branch."""
     export_dtype: Annotated[Literal["base", "bfloat16", "float16", "float32"], FREE] = "base"
-    """Number format of the exported weights; `base` is that of the model the run began with."""
+    """Number format of the exported weights; `base` is that of the model the run began with. Where
+    `compute` comes to float32 and that is bfloat16, a few small steps may be lost in rounding:
+    `float32` keeps them.
+    """
 
 
 class TaskSource(Settings):

@@ -27,7 +27,7 @@ TICKETS = STEPS * GROUPS
 SETTINGS = [
     "--set", f"learner.steps={STEPS}", "--set", "learner.checkpoint_every=2", "--set",
     f"task.held_out={HELD_OUT}",
-    "--set", "compute=float32",
+    "--set", "compute=float32", "--set", "model.export_dtype=float32",
     "--set", "eval.every_steps=100", "--set", "sampling.completions=4", "--set",
     f"learner.groups_per_step={GROUPS}",
 ]  # fmt: skip
@@ -250,12 +250,12 @@ def test_plain_transformers_gives_the_exported_model_the_same_accuracy(
     right_N = torch.tensor(
         [last_number(q.text, [t], q.data)[0] == 1 for q, t in zip(held_out, texts, strict=True)]
     )
-    # The export is rounded to bf16, in which the base model came. That moves logits of this size by
-    # up to 0.06: it may turn a near-tie
+    # The export has the run's own number format, so only a near-tie may turn out otherwise: rounded
+    # to bf16, so few small steps would be gone.
     best_NL2 = torch.stack([logits_NV.topk(2).values for logits_NV in outputs.logits], 1)
     stop_NL = tokens_NL == tokenizer.eos_token_id
     over_NL = stop_NL.cumsum(1) > stop_NL.long()
-    decided_N = (best_NL2[..., 0] - best_NL2[..., 1]).masked_fill(over_NL, torch.inf).amin(1) > 0.2
+    decided_N = (best_NL2[..., 0] - best_NL2[..., 1]).masked_fill(over_NL, torch.inf).amin(1) > 0.05
     answers = round(story["summary"]["held_out_accuracy"]["after"] * len(held_out))
     certain = int((right_N & decided_N).sum())
     undecided = int((~decided_N).sum())
