@@ -23,6 +23,7 @@ from . import (
     bench,
     bench_judge,
     bench_learner,
+    bench_scorer,
     config_commands,
     eval_commands,
     plan_command,
@@ -54,6 +55,7 @@ bench.app.command(
 bench.app.command(
     epilog="Examples: sppo-cli bench learner --json | sppo-cli bench learner --count"
 )(bench_learner.learner)
+bench.app.command(epilog="Example: sppo-cli bench scorer --json")(bench_scorer.scorer)
 app.command(
     epilog="Examples: sppo-cli plan math-7b | sppo-cli plan my.toml --gpu 40GB --set "
     "learner.ranks=4 --json"

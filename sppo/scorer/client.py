@@ -16,14 +16,12 @@ import itertools
 import json
 import logging
 import math
-import ssl
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import httpx
+import aiohttp
 
 from sppo.errors import ConfigError, ScorerError, ScorerRefused, ScorerSpent
 from sppo.scorer.base import checked
@@ -44,6 +42,9 @@ IDLE_S = 2.0
 we write to it.
 """
 _GZIP_OR_DEFLATE = 47
+_NOT_SENT = (
+    aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL,
+)  # fmt: skip
 
 
 class _Unreachable(Exception):  # noqa: N818 - not an error
@@ -84,11 +85,7 @@ class HttpScorer:
         self._limit_s = timeout_s + own_s
         self._alone = asyncio.Lock()
         self._token = token
-        self._tls = ssl.create_default_context()
-        self._idle: list[httpx.AsyncClient] = []
-        """One for each request that was in hand at a time: a pool of many connections is slow to
-        choose from.
-        """
+        self._session: aiohttp.ClientSession | None = None
 
     async def score(self, request: ScoreRequest) -> Scores:
         """See `Scorer`. Waits while no service can be reached.
@@ -142,22 +139,23 @@ class HttpScorer:
 
     async def close(self) -> None:
         """Close connections."""
-        for client in self._idle:
-            await client.aclose()
-        self._idle.clear()
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
-    @asynccontextmanager
-    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
-        # trust_env off: a proxy meant for the outside must not see requests to our own services.
-        client = self._idle.pop() if self._idle else httpx.AsyncClient(
-            headers=_headers(self._token), timeout=httpx.Timeout(None, connect=min(self._timeout_s,
-            CONNECT_S)),
-            trust_env=False, verify=self._tls, limits=httpx.Limits(keepalive_expiry=IDLE_S),
-        )  # fmt: skip
-        try:
-            yield client
-        finally:
-            self._idle.append(client)
+    def _connections(self) -> aiohttp.ClientSession:
+        """As many as there are groups in hand. No proxy of the environment, which is meant for the
+        outside, sees them.
+        """
+        if self._session is None:
+            connect_s = min(self._timeout_s, CONNECT_S)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
+                headers=_headers(self._token), cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )  # fmt: skip
+        return self._session
 
     async def _service(self, request: ScoreRequest) -> str:
         """The next service in turn, once there is one."""
@@ -174,30 +172,25 @@ class HttpScorer:
         try:
             async with asyncio.timeout(limit_s):
                 status, headers, body = await self._post(f"{url}/score", request)
+        except _NOT_SENT as error:
+            raise _Unreachable(f"{url}: {type(error).__name__}: {error}") from error
         except TimeoutError:
             raise ScorerError(
                 f"group {request.uid}: {url} gave no whole answer within scorer.timeout_s = "
                 f"{self._timeout_s:g}; raise "
                 "it if the service loads its model first"
             ) from None
-        except (
-            httpx.ConnectError,
-            httpx.ConnectTimeout,
-            httpx.InvalidURL,
-            httpx.UnsupportedProtocol,
-        ) as error:
-            raise _Unreachable(f"{url}: {type(error).__name__}: {error}") from error
         except zlib.error as error:
             raise ScorerError(
                 f"group {request.uid}: {url} answered what cannot be unpacked: {error}"
             ) from error
-        except httpx.HTTPError as error:
+        except aiohttp.ClientError as error:
             raise _Broke(
                 f"{url}: the connection broke while it scored this group: {error}"
             ) from error
         return _judge(url, request, status, headers, body)
 
-    async def _post(self, url: str, request: ScoreRequest) -> tuple[int, httpx.Headers, bytes]:
+    async def _post(self, url: str, request: ScoreRequest) -> tuple[int, Mapping[str, str], bytes]:
         try:
             body = to_json(_body(request), "the group")
             content = json.dumps(body, allow_nan=False).encode()
@@ -206,10 +199,9 @@ class HttpScorer:
                 f"group {request.uid} cannot be written as JSON: {error}"
             ) from error
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        async with (
-            self._client() as client,
-            client.stream("POST", url, content=content, headers=headers) as reply,
-        ):
+        async with self._connections().post(
+            url, data=content, headers=headers, allow_redirects=False
+        ) as reply:
             packed = reply.headers.get("Content-Encoding", "identity").lower()
             if packed not in ("identity", "", "gzip", "deflate"):
                 raise ScorerError(
@@ -217,13 +209,13 @@ class HttpScorer:
                 )
             answer = bytearray()
             unpack = zlib.decompressobj(_GZIP_OR_DEFLATE) if packed in ("gzip", "deflate") else None
-            async for part in reply.aiter_raw():
+            async for part in reply.content.iter_any():
                 answer += unpack.decompress(part, LONGEST_REPLY + 1) if unpack else part
                 if len(answer) > LONGEST_REPLY:
                     raise ScorerError(
                         f"group {request.uid}: {url} answered more than {LONGEST_REPLY >> 20} MiB"
                     )
-            return reply.status_code, reply.headers, bytes(answer)
+            return reply.status, reply.headers, bytes(answer)
 
 
 def _given_up(request: ScoreRequest, failures: Sequence[_Failed]) -> ScorerError:
@@ -234,7 +226,7 @@ def _given_up(request: ScoreRequest, failures: Sequence[_Failed]) -> ScorerError
 
 
 def _judge(
-    url: str, request: ScoreRequest, status: int, headers: httpx.Headers, body: bytes
+    url: str, request: ScoreRequest, status: int, headers: Mapping[str, str], body: bytes
 ) -> Scores:
     """The scores in an answer. Raises _Later, _Failed, ScorerError, ScorerRefused or
     ConfigError.
@@ -276,7 +268,7 @@ def _headers(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _wait_s(headers: httpx.Headers) -> float:
+def _wait_s(headers: Mapping[str, str]) -> float:
     """Seconds until a busy service wants to be asked again: `Retry-After`, as seconds or as a
     date.
     """
