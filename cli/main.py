@@ -175,7 +175,7 @@ def learner(
     checkpoint; the others wait for the learner to come back, and end when it is done.
 
     With learner.ranks above 1 on several machines: one such command for each rank, with RANK,
-    WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT as torchrun sets them.
+    WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun sets them.
     """
     from sppo import config as settings
     from sppo.launch import roles

@@ -40,7 +40,8 @@ def plan(
     sync.
 
     Needs the model's config.json and no weights; looks at the longest prompts and completions that
-    the settings allow. Exit code 2 if something does not fit, with the setting that mends it.
+    the settings allow. Ranks stand on machines of LOCAL_WORLD_SIZE, or of eight. Exit code 2 if
+    something does not fit, with the setting that mends it.
     """
     from sppo import config as settings
 

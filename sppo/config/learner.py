@@ -130,6 +130,11 @@ class LearnerConfig(Settings):
     """Processes that share the model by FSDP2: a GPU each, or a part of the CPU's threads. All on
     one machine, or started by hand on several (docs/operations.md).
     """
+    shard: Annotated[Literal["all", "machine"], FREE] = "all"
+    """Ranks that share one copy of the model: `all`, or those of a `machine`, each machine with a
+    copy. Then only sums of gradients cross the network between machines, once a step; a rank holds
+    as many times more as there are machines. The same where all ranks are on one.
+    """
     cpus: Annotated[Coefficient, FREE] = 0.0
     """CPUs that Ray sets aside for each rank; 0 sets none aside: roles share cores."""
     threads: Annotated[Threads, FREE] = 0

@@ -6,6 +6,7 @@ without rank 0 ends by itself.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -38,7 +39,7 @@ def meet(place: Place, device: str) -> Team:
     store = open_store(place)
     team = Team(
         place.rank, place.size, store, device, local=place.local, here=False,
-        network=interface(place), company=Signs(store, place),
+        network=interface(place), company=Signs(store, place), machine=place.machine,
     )  # fmt: skip
     log.info("rank %d of %d on %s", place.rank, place.size, socket.gethostname())
     return team
@@ -116,7 +117,7 @@ class Signs:
         """They end by themselves, without rank 0."""
 
     def _host(self, rank: int) -> str:
-        name: str = self._store.get(f"joined/{rank}").decode()
+        name: str = json.loads(self._store.get(f"joined/{rank}"))["host"]
         return name
 
     def _run(self) -> None:

@@ -126,21 +126,7 @@ class Policy:
             }
             for name, parameter in self._own.items():
                 parameter.data = parameter.data.to(compute)
-                parameter.register_post_accumulate_grad_hook(self._collect(name))
-
-    def _collect(self, name: str) -> Any:
-        master = self.master[name]
-
-        def add(parameter: Tensor) -> None:
-            gradient = parameter.grad
-            assert gradient is not None
-            if master.grad is None:
-                master.grad = gradient.float()
-            else:
-                master.grad += gradient
-            parameter.grad = None
-
-        return add
+                parameter.register_post_accumulate_grad_hook(_adding_to(self.master[name]))
 
     def logprobs(
         self, batch: MicroBatch, *, entropy: bool = False, sampled: bool = False
@@ -165,6 +151,9 @@ class Policy:
         for name, parameter in self._own.items():
             if parameter is not self.master[name]:
                 parameter.copy_(self.master[name])
+
+    def going_back(self, *, last: bool) -> None:
+        """Before each backward pass; whether it is the last one of an optimizer step."""
 
     def weights(self, snapshot: Snapshot | None = None) -> Iterator[tuple[str, Tensor]]:
         """(name, computing weights) as the model's files name and lay them out, tied ones once and
@@ -249,6 +238,21 @@ class Policy:
         models.copy_generation_config(self._path, folder)
         if self._adapted:
             adapters.save(self.module, self.masters(), folder / adapters.FOLDER, self._path)
+
+
+def _adding_to(master: nn.Parameter) -> Any:
+    """A hook that adds a computing weight's gradient to its master weight's."""
+
+    def add(parameter: Tensor) -> None:
+        gradient = parameter.grad
+        assert gradient is not None
+        if master.grad is None:
+            master.grad = gradient.float()
+        else:
+            master.grad += gradient
+        parameter.grad = None
+
+    return add
 
 
 def export_dtype(config: RunConfig, policy: Any) -> str:

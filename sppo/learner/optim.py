@@ -13,7 +13,7 @@ from sppo.config import OptimizerConfig, RunConfig
 from sppo.errors import ConfigError
 from sppo.learner import offload
 from sppo.learner.ranks import Ranks, Solo
-from sppo.learner.rows import fill, local
+from sppo.learner.rows import fill, local, written_here
 from sppo.learner.stored import Tensors
 
 
@@ -134,9 +134,12 @@ class Optimizer:
         """Scale the gradients down to the largest norm; returns the norm of the whole model's
         before.
         """
-        gradients = [local(p.grad) for p in self._master.values() if p.grad is not None]
+        whole = [p.grad for p in self._master.values() if p.grad is not None]
+        gradients = [local(g) for g in whole]
         norms = [
-            torch.linalg.vector_norm(g) for g in gradients if g.numel()
+            torch.linalg.vector_norm(local(g))
+            for g in whole
+            if local(g).numel() and written_here(g, first=True)  # each row of the model once
         ]  # a rank may have no rows of a weight
         total = torch.stack(norms).square().sum() if norms else gradients[0].new_zeros(())
         norm = self._team.add(total).sqrt()

@@ -2,7 +2,9 @@
 
     RANK=1 WORLD_SIZE=2 LOCAL_RANK=0 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 sppo-cli learner my.toml
 
-The names are torchrun's. Under Slurm they are $SLURM_PROCID, $SLURM_NTASKS and $SLURM_LOCALID.
+The names are torchrun's. Under Slurm they are $SLURM_PROCID, $SLURM_NTASKS and $SLURM_LOCALID. With
+`learner.shard = "machine"` LOCAL_WORLD_SIZE says how many ranks a machine has
+($SLURM_NTASKS_PER_NODE).
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ class Place:
     address: str
     """Of rank 0's machine."""
     port: int
+    machine: int = 0
+    """Ranks of each machine, where these share a model; 0 where all do (`sppo.learner.mesh`)."""
 
 
 def find(config: RunConfig, environment: Mapping[str, str]) -> Place | None:
@@ -58,7 +62,24 @@ def find(config: RunConfig, environment: Mapping[str, str]) -> Place | None:
     return Place(
         rank=rank, size=size, local=_number(environment, "LOCAL_RANK"), address=address,
         port=_number(environment, "MASTER_PORT"),
+        machine=_machine(environment, size) if config.learner.shard == "machine" else 0,
     )  # fmt: skip
+
+
+def _machine(environment: Mapping[str, str], size: int) -> int:
+    """Ranks of each machine. Raises ConfigError where machines would have unequal numbers."""
+    if "LOCAL_WORLD_SIZE" not in environment:
+        raise ConfigError(
+            "learner.shard = 'machine': set LOCAL_WORLD_SIZE to the number of ranks on each "
+            "machine, or learner.shard = 'all'"
+        )
+    found = _number(environment, "LOCAL_WORLD_SIZE")
+    if not found or size % found:
+        raise ConfigError(
+            f"LOCAL_WORLD_SIZE = {found}: learner.shard = 'machine' takes equally many ranks on "
+            f"each machine, and learner.ranks = {size} is no multiple; set learner.shard = 'all'"
+        )
+    return 0 if found == size else found
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

@@ -17,7 +17,7 @@ from sppo.learner.model import Logprobs, Policy, check_device
 from sppo.learner.optim import Optimizer
 from sppo.learner.orders import AnyPolicy, Rank
 from sppo.learner.ranks import Ranks
-from sppo.learner.rows import local
+from sppo.learner.rows import local, written_here
 from sppo.learner.trainer import Trainer
 from sppo.learner.writer import Writer
 
@@ -43,7 +43,11 @@ def make(
     policy = _policy(config, team, device, on_forward)
     optimizer = Optimizer(config, policy.master, team)
     trainer = Trainer(config, policy, optimizer, team)
-    own = sum(local(weight).nbytes for weight in policy.master.values())
+    own = sum(
+        local(weight).nbytes
+        for weight in policy.master.values()
+        if written_here(weight, first=team.rank == 0)
+    )
     writer = Writer()
     writer.prepare(own * (1 + optimizer.moments), pinned=device != "cpu")
     rank = Rank(

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from sppo import stop
 from sppo.errors import RoleDiedError
+from sppo.learner import mesh
 from sppo.learner.children import Children
 from sppo.transport import codec
 from sppo.types import digest
@@ -151,12 +152,13 @@ class Team:
 
     def __init__(
         self, rank: int, size: int, store: Any, device: str, *, local: int | None = None,
-        here: bool = True, network: str = "", company: Company | None = None,
+        here: bool = True, network: str = "", company: Company | None = None, machine: int = 0,
     ) -> None:  # fmt: skip
         """Meet the other ranks. `store` is a path in a private folder where no file is yet, the
         same for all, or a store of torch.distributed that all of them know.
 
         `local`: number of this rank's GPU, its own where all are on one machine.
+        `machine`: ranks of each machine, where these share a model; 0 where all do.
         `here`: NCCL keeps to this machine, and will for the weights that go to generators.
         `network`: the interface to the others, loopback if it is not said.
         `company`: who knows which other ranks have ended.
@@ -168,7 +170,8 @@ class Team:
             torch.cuda.set_device(local)
         private = isinstance(store, Path)
         meeting = _dist.FileStore(str(store), size) if private else store
-        _roll_call(meeting, rank, size, company.ended if company else lambda: "")
+        own = {"host": socket.gethostname(), "pid": os.getpid(), "machine": machine}
+        mesh.check(_roll_call(meeting, rank, size, own, company.ended if company else str), machine)
         with _listening(network or _loopback(), nccl=cuda and here):
             backend = (
                 {"backend": "nccl", "device_id": torch.device("cuda", local)}
@@ -181,9 +184,7 @@ class Team:
             self._control = _dist.new_group(backend="gloo", timeout=PATIENCE)
             if cuda:
                 _dist.barrier(device_ids=[local])  # NCCL connects here, while its interface is set
-        from torch.distributed.device_mesh import DeviceMesh
-
-        self.mesh: Any = DeviceMesh.from_group(_dist.group.WORLD, "cuda" if cuda else "cpu")
+            self.mesh: Any = mesh.of("cuda" if cuda else "cpu", size, machine)
         self._company = company
         self._folder: Path | None = store.parent if private else None
 
@@ -303,11 +304,13 @@ def follow() -> tuple[Team, dict[str, Any]]:
     return team, given["settings"]
 
 
-def _roll_call(store: Any, rank: int, size: int, gone: Callable[[], str]) -> None:
-    """Be there, and wait until all are. Raises RoleDiedError naming a rank that has not come in
-    time, or that `gone` names.
+def _roll_call(
+    store: Any, rank: int, size: int, own: dict[str, Any], gone: Callable[[], str]
+) -> list[dict[str, Any]]:
+    """Be there, and wait until all are; what each says of itself. Raises RoleDiedError naming a
+    rank that has not come in time, or that `gone` names.
     """
-    store.set(f"joined/{rank}", socket.gethostname())
+    store.set(f"joined/{rank}", json.dumps(own))
     deadline = time.monotonic() + JOIN_S
     for other in range(size):
         while not store.check([f"joined/{other}"]):
@@ -319,6 +322,7 @@ def _roll_call(store: Any, rank: int, size: int, gone: Callable[[], str]) -> Non
                     f"{socket.gethostname()}; see the learner's log, or lower learner.ranks"
                 )
             time.sleep(0.02)
+    return [json.loads(store.get(f"joined/{other}")) for other in range(size)]
 
 
 def _bytes(data: bytes, length: int) -> Tensor:

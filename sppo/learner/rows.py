@@ -34,8 +34,8 @@ def first_row(value: Tensor) -> int:
 
 
 def written_here(value: Tensor, *, first: bool) -> bool:
-    """Whether this rank is the one to write its part of a tensor: of those that have the same rows
-    the first. `first`: this rank is the first of all.
+    """Whether this rank is the one to write or count its part of a tensor: of those that have the
+    same rows the first. `first`: this rank is the first of all.
     """
     if not hasattr(value, "to_local"):
         return first

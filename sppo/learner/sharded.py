@@ -1,5 +1,6 @@
 """The policy in shards (FSDP2): every rank keeps its rows of each float32 master weight, gradient
-and moment, and of each frozen weight where adapters are trained.
+and moment, and of each frozen weight where adapters are trained. Over all ranks, or over those of a
+machine (`sppo.learner.mesh`).
 
 Whole weights exist in the computing dtype, for one decoder layer at a time and, from forward to
 backward, for the root (embedding, last norm, head). Every method is called by all ranks at the same
@@ -20,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from sppo import families, models
 from sppo.errors import ConfigError
@@ -91,7 +92,7 @@ class ShardedPolicy:
         self.master = {name: p for name, p in parameters.items() if p.requires_grad}
         """The shards of what is trained by Hugging Face's name, float32; tied ones once."""
         self._snapshots: dict[Snapshot, dict[str, Tensor]] = {}
-        self._read(sorted(Path(path).glob("*.safetensors")), adapters.stored(parameters))
+        _read(sorted(Path(path).glob("*.safetensors")), adapters.stored(parameters))
         self._adapted = adapted is not None
         for name, value in adapters.initial(self._module, adapted) if adapted else ():
             fill(self.master[name], value)
@@ -116,6 +117,10 @@ class ShardedPolicy:
         """
         for part in _parts(self._scorer):
             part.reshard()
+
+    def going_back(self, *, last: bool) -> None:
+        """See `Policy.going_back`. Over machines the sum of a step is sent, with the last."""
+        self._scorer.set_requires_all_reduce(last)
 
     @contextmanager
     def using(self, snapshot: Snapshot | None) -> Iterator[None]:
@@ -201,20 +206,6 @@ class ShardedPolicy:
         self._module.config.save_pretrained(str(folder))
         models.copy_generation_config(self._path, folder)
 
-    def _read(self, files: list[Path], into: dict[str, Any]) -> None:
-        missing = set(into)
-        for file in files:
-            with safe_open(file, "pt") as tensors:
-                for name in missing & set(tensors.keys()):
-                    fill(into[name], tensors.get_slice(name))
-                    missing.discard(name)
-        if missing:
-            raise ConfigError(
-                f"model.name: {files[0].parent if files else 'the folder'} holds no "
-                f"{sorted(missing)[0]!r}; a model whose files name their weights otherwise than "
-                "Transformers does needs learner.ranks = 1"
-            )
-
 
 class _Scorer(nn.Module):
     """What FSDP2 wraps: inside `forward` the weights are whole."""
@@ -231,13 +222,29 @@ class _Scorer(nn.Module):
         return completion_logprobs(self._model, batch, how, entropy=entropy)
 
 
+def _read(files: list[Path], into: dict[str, Any]) -> None:
+    missing = set(into)
+    for file in files:
+        with safe_open(file, "pt") as tensors:
+            for name in missing & set(tensors.keys()):
+                fill(into[name], tensors.get_slice(name))
+                missing.discard(name)
+    if missing:
+        raise ConfigError(
+            f"model.name: {files[0].parent if files else 'the folder'} holds no "
+            f"{sorted(missing)[0]!r}; a model whose files name their weights otherwise than "
+            "Transformers does needs learner.ranks = 1"
+        )
+
+
 def _parts(scorer: nn.Module) -> Iterator[Any]:
     return (m for m in scorer.modules() if isinstance(m, FSDPModule))
 
 
 def _like(p: Any, shard: Tensor, team: Ranks) -> Tensor:
+    rows = (*(Replicate() for _ in range(team.mesh.ndim - 1)), Shard(0))
     made: Tensor = DTensor.from_local(
-        shard, team.mesh, (Shard(0),), run_check=False, shape=p.shape, stride=p.stride()
+        shard, team.mesh, rows, run_check=False, shape=p.shape, stride=p.stride()
     )
     return made
 

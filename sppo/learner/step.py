@@ -58,6 +58,8 @@ class Step:
         self._rows = policy.family.rows(config.share_prompt)
         self._share, self._fixed, self._engines = share, fixed, engines
         self.own_anchor = first and fixed.source == "policy"
+        self._backward = 0
+        """Backward passes that are left."""
         self.totals = Totals()
 
     def differentiate(self) -> str:
@@ -68,6 +70,7 @@ class Step:
             self._share.items, self._objective.scope, self._config, self._team, self._rows,
             own_anchor=self.own_anchor,
         )  # fmt: skip
+        self._backward = len(schedule.with_gradient) + len(schedule.twice)
         for parts in schedule.with_gradient:
             self._one_pass(parts, differentiate=True)
         for parts in schedule.without_gradient:
@@ -87,6 +90,7 @@ class Step:
                 self._count(batch, items, tokens)
                 loss = self._evaluate(self._objective_batch(items, tokens), loss)
         if differentiate:
+            self._go_back()
             loss.backward()  # type: ignore[no-untyped-call]
 
     def _two_passes(self, schedule: list[Parts]) -> None:
@@ -114,7 +118,12 @@ class Step:
             batch, items = self._lay_out(parts)
             outputs = [v for v in self._policy.logprobs(batch, entropy=entropy) if v is not None]
             given = [kept.of(items) for kept in (logprobs, entropies)] if items else outputs
+            self._go_back()
             torch.autograd.backward(outputs, [g.detach() for g in given[: len(outputs)]])
+
+    def _go_back(self) -> None:
+        self._backward -= 1
+        self._policy.going_back(last=not self._backward)
 
     def _cotangents(self, seen: ObjectiveBatch | None) -> gathered.Cotangents | None:
         """dL/dlogprob and dL/dentropy [T] of what this rank has seen."""

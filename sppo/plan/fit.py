@@ -7,7 +7,7 @@ from typing import Any
 
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
-from sppo.plan import learner, roles
+from sppo.plan import learner, machines, roles
 from sppo.plan.gpus import GIB, Gpu, size
 
 MOST_RANKS = 64
@@ -105,6 +105,8 @@ def _fits(config: RunConfig, gpu: Gpu) -> bool:
 
 def _single(config: RunConfig) -> Iterator[Change]:
     yield from _cheap(config)
+    if machines.sharing(config) < config.learner.ranks:
+        yield "learner.shard", "all"
     for ranks in _doubled(config.learner.ranks, MOST_RANKS):
         yield "learner.ranks", ranks
 

@@ -5,7 +5,8 @@
     moments      on top of it, one after the other: a layer's backward, the log-probs', the end of
                  the backward pass, the optimizer; the largest counts
 
-Each rank of several holds its rows of what stands. Beside that it has whole weights in the
+Each rank of those that share a copy of the model (`sppo.plan.machines`) holds its rows of what
+stands. Beside that it has whole weights in the
 computing dtype: the root's, one layer's in use and one's on its way, and gradients of a layer,
 which travel in float32 (`sppo.learner.sharded`).
 """
@@ -28,7 +29,8 @@ from sppo.learner.adapters import Adapters
 from sppo.learner.objectives import anchors
 from sppo.learner.optim import KINDS
 from sppo.learner.rank import recomputed
-from sppo.plan import known, shape, trace
+from sppo.plan import known, machines, shape, trace
+from sppo.plan.machines import MASTER
 from sppo.plan.micro_batch import Layout
 from sppo.plan.shape import Shape
 from sppo.plan.trace import Activations
@@ -36,8 +38,6 @@ from sppo.weights.nccl import BUFFER_BYTES, BUFFERS
 
 FEW = 2
 """Layers that are run where all are alike; the rest follows from one more."""
-MASTER = 4
-"""Bytes of a float32."""
 TEMPORARIES = 4
 """Chunks of logits beside the one in memory, where torch computes log-probs."""
 
@@ -123,17 +123,18 @@ def snapshots(config: RunConfig) -> int:
 
 def moments(config: RunConfig, found: Shape) -> int:
     """Bytes of the optimizer's memory of rank 0."""
-    own = shape.rows(found.trained, config.learner.ranks)
+    own = shape.rows(found.trained, machines.sharing(config))
     return MASTER * own * len(KINDS[config.optimizer.name].moments)
 
 
 def _stands(config: RunConfig, found: Shape, *, gpu: bool) -> dict[str, int]:
-    learner, low, ranks = config.learner, compute.dtype(config).itemsize, config.learner.ranks
+    learner, low = config.learner, compute.dtype(config).itemsize
+    ranks = machines.sharing(config)
     own = shape.rows(found.trained, ranks)
     there = {
         "frozen weights": low * shape.rows(found.weights, ranks) if found.adapted else 0,
         "master weights": MASTER * own,
-        "computing weights": low * own if ranks == 1 and low < MASTER else 0,
+        "computing weights": low * own if learner.ranks == 1 and low < MASTER else 0,
         "gradients": MASTER * own,
     }
     if not gpu or not config.optimizer.offload:
@@ -149,11 +150,11 @@ def _moments(
     config: RunConfig, found: Shape, traced: Activations, tokens: int, *, gpu: bool
 ) -> dict[str, int]:
     low, ranks, layer, root = (
-        compute.dtype(config).itemsize, config.learner.ranks, found.layer, found.root,
+        compute.dtype(config).itemsize, machines.sharing(config), found.layer, found.root,
     )  # fmt: skip
     head = traced.kept + _logprobs(config, found, tokens, gpu=gpu)
     there = {"a layer's backward pass": traced.peak, "log-probs": head}
-    if ranks > 1:
+    if config.learner.ranks > 1:
         back = (low + MASTER) * layer.trained + MASTER * layer.trained // ranks
         there["a layer's backward pass"] += (
             low * (root.all + 2 * layer.all + found.head.trained) + back
@@ -171,7 +172,7 @@ def _moments(
 
 def _optimizer(config: RunConfig, found: Shape) -> int:
     """Copies that a step on a GPU makes: all weights' at once, or one weight's after the other."""
-    optimizer, ranks = config.optimizer, config.learner.ranks
+    optimizer, ranks = config.optimizer, machines.sharing(config)
     own = shape.rows(found.trained, ranks)
     fetched = 0
     if optimizer.offload:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sppo import compute
 from sppo.config import RunConfig
 from sppo.learner.optim import KINDS
-from sppo.plan import learner
+from sppo.plan import learner, machines
 from sppo.plan.gpus import GIB, Gpu
 
 TOKEN = 8
@@ -115,12 +115,13 @@ def host(config: RunConfig, *, gpu: bool) -> dict[str, int]:
     low = compute.dtype(config).itemsize
     trained = sum(map(math.prod, found.trained.values()))
     count, moments = learner.snapshots(config), len(KINDS[config.optimizer.name].moments)
-    image = learner.MASTER * (1 + moments) + low * count
-    there = {"copy for checkpoints": image * trained}
+    image = machines.MASTER * (1 + moments) + low * count
+    copies = machines.count(config) if config.learner.shard == "all" else 1
+    there = {"copy for checkpoints": image * trained // copies}
     if gpu:
         there["staged weights"] = low * found.parameters
         if config.optimizer.offload:
-            there["moments"] = config.learner.ranks * learner.moments(config, found)
+            there["moments"] = machines.ranks_of_one(config) * learner.moments(config, found)
         if config.learner.snapshot == "host" and count:
             there["snapshots"] = low * trained * count
     return there

@@ -10,9 +10,10 @@ import psutil
 
 from sppo import compute
 from sppo.config import RunConfig
-from sppo.plan import fit, gpus, learner, roles
+from sppo.plan import fit, gpus, learner, machines, roles
 from sppo.plan.gpus import Gpu
 from sppo.plan.learner import Rank
+from sppo.plan.machines import Between
 from sppo.plan.roles import Broker, Generator, Sync
 
 
@@ -28,7 +29,10 @@ class Plan:
     memory: int
     """Of this machine, where everything is on its CPU; else 0."""
     ranks: int
+    sharing: int
+    """Ranks that share one copy of the model."""
     rank: Rank
+    between: Between
     generators: int
     devices: int
     """Of each generator."""
@@ -67,7 +71,8 @@ def made(config: RunConfig, gpu: str, bandwidth: float) -> Plan:
     return Plan(
         model=config.model.name, parameters=found.parameters,
         compute=compute.resolve(config, cuda=cuda), gpu=on, memory=memory,
-        ranks=config.learner.ranks, rank=rank, generators=config.generator.replicas,
+        ranks=config.learner.ranks, sharing=machines.sharing(config), rank=rank,
+        between=machines.between(config, found, gpu=cuda), generators=config.generator.replicas,
         devices=config.generator.tensor_parallel, generator=engine, broker=roles.broker(config),
         host=host, sync=roles.sync(config, gpu=cuda, bandwidth=bandwidth),
         refusals=tuple(filter(None, refusals)),
@@ -88,10 +93,12 @@ def lines(plan: Plan) -> list[str]:
     speed = f"{plan.sync.seconds:.1f} s at {plan.sync.nbytes / plan.sync.seconds / 1e9:g} GB/s"
     return [
         f"{plan.model}, {plan.parameters / 1e9:.2f} billion parameters, {plan.compute}, on {where}",
-        f"learner, rank 0 of {plan.ranks}: micro-batches of {rank.tokens:,} tokens, layers {again}",
+        f"learner, rank 0 of {plan.ranks}{_shards(plan)}: micro-batches of {rank.tokens:,} tokens, "
+        f"layers {again}",
         *(_row(name, nbytes) for name, nbytes in rank.stands.items() if nbytes),
         _row(moment, rank.moments[moment], f"activations kept: {gpus.size(rank.kept)}"),
         _row("peak", rank.peak),
+        *_between(plan.between),
         f"generators: {plan.generators} on {plan.devices} device(s) each",
         _row("weights", engine.weights),
         _row("key-value cache", engine.cache, f"{sampled} at most"),
@@ -126,6 +133,17 @@ def _all_here(
         f"{gpus.size(wanted)}, this machine has {gpus.size(memory)}; choose a smaller model, or "
         "plan for GPUs with --gpu"
     )
+
+
+def _shards(plan: Plan) -> str:
+    return f" ({plan.sharing} share a copy of the model)" if plan.sharing < plan.ranks else ""
+
+
+def _between(found: Between) -> list[str]:
+    if found.machines == 1:
+        return []
+    note = f"in and out of each of {found.machines}, in {found.of}"
+    return [_row("traffic between machines", found.nbytes, note)]
 
 
 def _row(name: str, nbytes: int, note: str = "") -> str:

@@ -1,5 +1,5 @@
-"""One rank of a learner, for tests: `python -m tests.integration.rank RANK SIZE FOLDER [ADDRESS
-PORT]`. Rank 0 follows the script.
+"""One rank of a learner, for tests: `python -m tests.integration.rank RANK SIZE FOLDER [NAMES]`.
+Rank 0 follows the script. With MASTER_ADDR it is one that was started by hand.
 
 FOLDER holds `model/`.
 """
@@ -19,14 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sppo.config import RunConfig
-from sppo.learner import by_hand
+from sppo.learner import by_hand, place
 from sppo.learner.adapters import Adapters
 from sppo.learner.checkpoint import Writing
 from sppo.learner.groups import Fetched, InHand
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
 from sppo.learner.orders import Drop, Export, Keep, Load, Rank, Save, Weights
-from sppo.learner.place import Place
 from sppo.learner.ranks import Ranks, Solo, Team
 from sppo.learner.rows import whole
 from sppo.learner.sharded import ShardedPolicy
@@ -37,6 +36,7 @@ from sppo.types import Version, VersionSpan
 from tests import checkpoints, makers
 
 VOCABULARY = 61
+TRUSTED = {"trusted_network": True}
 CONFIGS: dict[str, dict[str, Any]] = {
     "centered": {"mini_batches": 2, "entropy_coef": 0.01},
     "softmean": {
@@ -160,10 +160,15 @@ def script(name: str, folder: Path, policy: Any, team: Ranks) -> dict[str, Any]:
 def main() -> None:
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
-    names = list(CONFIGS)
-    if len(sys.argv) > 4:  # by hand, at an address
-        place = Place(rank=rank, size=size, local=0, address=sys.argv[4], port=int(sys.argv[5]))
-        team, names = by_hand.meet(place, "cpu"), names[:1]
+    names = sys.argv[4].split(",") if len(sys.argv) > 4 else list(CONFIGS)
+    by = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": "0"}
+    shard = "machine" if "LOCAL_WORLD_SIZE" in by else "all"
+    team: Ranks
+    if "MASTER_ADDR" in by:
+        given = {"ranks": size, "shard": shard}
+        found = place.find(makers.run_config(learner=given, weights=TRUSTED), by)
+        assert found is not None
+        team = by_hand.meet(found, "cpu")
     else:
         team = Team(rank, size, folder / f"store-{size}", "cpu")
     for name in names:

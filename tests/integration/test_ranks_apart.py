@@ -58,9 +58,10 @@ def test_a_step_of_two_machines_is_that_of_one_rank(tmp_path: Path) -> None:
     expected = rank.alone(NAME, tmp_path)
     # When two ranks do that meet over the network
     with machines() as (ways, address):
+        at = os.environ | {"MASTER_ADDR": address, "MASTER_PORT": "29517"}
         script = [sys.executable, "-m", "tests.integration.rank"]
         ranks = [
-            subprocess.Popen([*way, *script, str(r), "2", str(tmp_path), address, "29517"])
+            subprocess.Popen([*way, *script, str(r), "2", str(tmp_path), NAME], env=at)
             for r, way in enumerate(ways)
         ]
         try:

@@ -35,6 +35,7 @@ RESUME_MAY_CHANGE = {
     "learner.parity_threshold",
     "learner.ranks",
     "learner.recompute",
+    "learner.shard",
     "learner.snapshot",
     "learner.steps",
     "learner.threads",

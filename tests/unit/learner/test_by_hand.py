@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from typing import Any
 
@@ -21,7 +22,9 @@ class Store:
     """What all ranks see."""
 
     def __init__(self) -> None:
-        self.values = {f"joined/{rank}": f"host-{rank}".encode() for rank in range(3)}
+        self.values = {
+            f"joined/{rank}": json.dumps({"host": f"host-{rank}"}).encode() for rank in range(3)
+        }
         self.gone = False
 
     def clone(self) -> Store:

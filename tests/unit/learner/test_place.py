@@ -16,8 +16,9 @@ TWO = {
 }  # fmt: skip
 
 
-def run(ranks: int = 2, *, trusted: bool = False) -> RunConfig:
-    return makers.run_config(learner={"ranks": ranks}, weights={"trusted_network": trusted})
+def run(ranks: int = 2, *, trusted: bool = False, shard: str = "all") -> RunConfig:
+    learner = {"ranks": ranks, "shard": shard}
+    return makers.run_config(learner=learner, weights={"trusted_network": trusted})
 
 
 def test_it_is_what_torchrun_sets() -> None:
@@ -51,3 +52,19 @@ def test_other_machines_need_a_trusted_network() -> None:
     found = place.find(run(trusted=True), TWO | {"MASTER_ADDR": "10.0.0.1"})
     assert found is not None
     assert found.address == "10.0.0.1"
+
+
+def test_with_a_copy_on_each_machine_it_knows_how_many_ranks_share_one() -> None:
+    four, each = TWO | {"WORLD_SIZE": "4"}, "LOCAL_WORLD_SIZE"
+
+    def machine(shard: str, ranks: str) -> int:
+        found = place.find(run(4, shard=shard), four | {each: ranks})
+        assert found is not None
+        return found.machine
+
+    assert [machine("machine", "2"), machine("machine", "1")] == [2, 1]
+    assert [machine("machine", "4"), machine("all", "2"), machine("all", "")] == [0, 0, 0]
+    with pytest.raises(ConfigError, match=r"^learner.shard = 'machine': set LOCAL_WORLD_SIZE"):
+        place.find(run(4, shard="machine"), four)
+    with pytest.raises(ConfigError, match=r"^LOCAL_WORLD_SIZE = 3: .*; set learner.shard = 'all'"):
+        machine("machine", "3")

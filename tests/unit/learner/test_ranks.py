@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 
@@ -42,27 +43,31 @@ def test_groups_are_made_on_loopback_and_the_environment_is_as_before(
 
 class Store:
     def __init__(self, *there: int) -> None:
-        self.keys = {f"joined/{rank}" for rank in there}
+        self.values = {f"joined/{rank}": json.dumps({"host": f"h{rank}"}) for rank in there}
 
     def set(self, key: str, value: str) -> None:
-        self.keys.add(key)
+        self.values[key] = value
+
+    def get(self, key: str) -> bytes:
+        return self.values[key].encode()
 
     def check(self, keys: list[str]) -> bool:
-        return set(keys) <= self.keys
+        return set(keys) <= self.values.keys()
 
 
 def test_a_rank_that_never_joins_is_named_within_its_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ranks, "JOIN_S", 0.01)
-    ranks._roll_call(Store(1, 2), 0, 3, lambda: "")
+    there = ranks._roll_call(Store(1, 2), 0, 3, {"host": "h0"}, lambda: "")
+    assert there == [{"host": "h0"}, {"host": "h1"}, {"host": "h2"}]
     with pytest.raises(RoleDiedError, match=r"learner.ranks = 3: rank 2 has not joined within 0 s"):
-        ranks._roll_call(Store(1), 0, 3, lambda: "")
+        ranks._roll_call(Store(1), 0, 3, {}, lambda: "")
 
 
 def test_a_rank_that_dies_before_it_joins_is_named_at_once() -> None:
     with pytest.raises(RoleDiedError, match=r"^rank 1 of the learner ended with 2 before it had"):
-        ranks._roll_call(Store(), 0, 2, lambda: "rank 1 of the learner ended with 2")
+        ranks._roll_call(Store(), 0, 2, {}, lambda: "rank 1 of the learner ended with 2")
 
 
 def test_a_broken_connection_is_a_rank_that_died() -> None:

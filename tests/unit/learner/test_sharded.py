@@ -19,7 +19,7 @@ from sppo.learner import batching, rows, stored
 from sppo.learner.adapters import Adapters
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.ranks import Team
-from sppo.learner.sharded import ShardedPolicy
+from sppo.learner.sharded import ShardedPolicy, _read
 from tests import checkpoints, makers
 
 VOCABULARY = 61
@@ -94,7 +94,7 @@ def test_a_model_whose_files_lack_a_weight_is_refused(
     name, weight = next(sharded.masters())
     save_file({name: rows.whole(weight)}, tmp_path / "part.safetensors")
     with pytest.raises(ConfigError, match=r"holds no .*; .*needs learner.ranks = 1"):
-        sharded._read([tmp_path / "part.safetensors"], sharded.master)
+        _read([tmp_path / "part.safetensors"], sharded.master)
 
 
 def test_an_export_is_read_as_any_other_model(sharded: ShardedPolicy, tmp_path: Path) -> None:

@@ -50,6 +50,17 @@ def test_it_is_within_a_tenth_of_what_torch_tracks(
     assert seen(learner.rank(run, gpu=SHAPES[preset])) == pytest.approx(tracked, rel=0.1)
 
 
+def test_of_machines_that_each_have_a_copy_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    given = ["learner.ranks=4", "learner.shard=machine"]
+    path = tracking.shrunk("Qwen/Qwen2.5-7B-Instruct", 3, tmp_path)
+    run = config.load("cluster", [*given, f"model.name={path}"], environment=False)
+    tracked = tracking.peak(run, monkeypatch, gpu=True)
+    assert seen(learner.rank(run, gpu=True)) == pytest.approx(tracked, rel=0.1)
+
+
 def test_other_presets_have_one_of_these_models() -> None:
     models = {config.load(preset, environment=False).model.name for preset in SHAPES}
     assert {config.load(preset, environment=False).model.name for preset in config.presets()} == (

@@ -16,13 +16,13 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from sppo import compute, families
 from sppo.config import ModelConfig, RunConfig
-from sppo.learner import model, ranks, sharded
+from sppo.learner import mesh, model, ranks, sharded
 from sppo.learner.adapters import Adapters
 from sppo.learner.batching import MicroBatch
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
 from sppo.learner.rank import recomputed
-from sppo.plan import known, shape, trace
+from sppo.plan import known, machines, shape, trace
 from sppo.plan.micro_batch import Layout
 
 HOW = Logprobs(temperature=1.0, kernels="torch")
@@ -51,7 +51,10 @@ def peak(config: RunConfig, monkeypatch: pytest.MonkeyPatch, *, gpu: bool) -> in
         "recomputed": recomputed(config, "cuda" if gpu else "cpu"),
         "adapted": Adapters.of(config),
     }  # fmt: skip
-    with _team(config.learner.ranks) as team, FakeTensorMode(allow_non_fake_inputs=True):
+    with (
+        _team(config.learner.ranks, machines.sharing(config)) as team,
+        FakeTensorMode(allow_non_fake_inputs=True),
+    ):
         if team.size > 1:
             return _sharded(config, team, batch, how, monkeypatch)
         monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", _made)
@@ -72,7 +75,7 @@ def _sharded(
     from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 
     monkeypatch.setattr(sharded, "stored_dtype", lambda _: torch.bfloat16)
-    monkeypatch.setattr(sharded.ShardedPolicy, "_read", lambda *_: None)
+    monkeypatch.setattr(sharded, "_read", lambda *_: None)
     policy = sharded.ShardedPolicy(config.model.name, team, **how)
     optimizer = _optimizer(config, policy)
     return _step(FSDPMemTracker(policy._scorer, optimizer.inner), policy, optimizer, batch)
@@ -106,9 +109,8 @@ def _made(path: str, *, dtype: torch.dtype, attn_implementation: str, **_: Any) 
 
 
 @contextmanager
-def _team(size: int) -> Iterator[Any]:
+def _team(size: int, sharing: int) -> Iterator[Any]:
     """Rank 0 of so many, the others pretended."""
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     if size == 1:
@@ -117,7 +119,7 @@ def _team(size: int) -> Iterator[Any]:
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=size)
     try:
         team: Any = ranks.Solo()
-        team.size, team.mesh = size, init_device_mesh("cpu", (size,))
+        team.size, team.mesh = size, mesh.of("cpu", size, sharing)
         yield team
     finally:
         dist.destroy_process_group()
