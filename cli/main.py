@@ -101,7 +101,7 @@ def up(
         str,
         typer.Argument(
             help="A TOML file, or a preset: quickstart, quickstart-preferences, gsm8k, math, "
-            "ultrafeedback, paper, math-7b, cluster."
+            "ultrafeedback, paper, math-7b, two-gpus, eight-gpus, cluster."
         ),
     ] = "",
     preset: Annotated[str, typer.Option("--preset", help="The same as the argument.")] = "",
@@ -123,6 +123,13 @@ def up(
             "Exit code 2 if something does not fit.",
         ),
     ] = False,
+    machines: Annotated[
+        str,
+        typer.Option(
+            "--machines",
+            help="With --dry-run: machines x GPUs of each, such as 2x8, to show where roles go.",
+        ),
+    ] = "",
     accept_changed_data: AcceptChangedData = False,
 ) -> None:
     """Start a run, or resume one: broker, scorers, generators and learner, here or on a Ray
@@ -142,7 +149,7 @@ def up(
     resolved = settings.load(config, set_)
     folder = run_dir or Path("runs") / resolved.name
     if dry_run:
-        plan_command.dry_run(resolved, folder)
+        plan_command.dry_run(resolved, folder, machines)
         return
 
     def start(run_key: str) -> dict[str, Any]:

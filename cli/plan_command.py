@@ -54,15 +54,19 @@ def plan(
     refuse(found.refusals)
 
 
-def dry_run(config: RunConfig, run_dir: Path) -> None:
-    """What `up` would start, and what it takes where that can be counted. Raises ConfigError if
-    something does not fit.
+def dry_run(config: RunConfig, run_dir: Path, machines: str = "") -> None:
+    """What `up` would start, where, and what it takes where that can be counted. Raises ConfigError
+    if something does not fit.
     """
+    from sppo import compute
     from sppo.launch import plan as launch
     from sppo.plan import table
     from sppo.plan.uncounted import UncountedError
 
     typer.echo("\n".join(launch.describe(config, run_dir)))
+    gpus = bool(launch.gpus_here() or machines or config.launch.ray_address)
+    cuda = compute.on_gpu(config, gpus=gpus)
+    typer.echo("\n".join(launch.placed(config, cuda=cuda, machines=machines)))
     try:
         found = launch.counted(config)
     except UncountedError as error:

@@ -162,6 +162,14 @@ class LaunchConfig(Settings):
     here. Machines of a cluster share the run directory, and need a broker of their own
     (`broker.url`).
     """
+    room_wait_s: Annotated[Coefficient, FREE] = 0.0
+    """Longest wait for machines that whoever scales the Ray cluster adds for this run, which sees
+    all that is missing; 0 refuses at once what the machines that are there could not hold.
+    """
+    environment: Annotated[tuple[Name, ...], FREE] = ()
+    """Variables of `up`'s environment that roles on a Ray cluster get, by name or by a beginning
+    and `*`; HF_TOKEN, HF_ENDPOINT and NCCL_* travel anyway.
+    """
     max_restarts: Annotated[Count, FREE] = 3
     """Restarts of one role, or of the embedded broker, within ten minutes; then the run ends with
     the reason.

@@ -12,16 +12,29 @@ from sppo import config as settings
 from sppo import faults, marks
 from sppo.errors import SppoError
 from sppo.launch import run_dir as run_dirs
+from sppo.launch import spread
+from sppo.launch.spread import Meeting, Part
+
+ALL = Part(number=0, of=1)
 
 
 class Role:
     """The actor: a thin shell around the functions of `sppo.launch.roles`."""
 
+    def meeting(self, config: str, broker: dict[str, Any]) -> Meeting:
+        """Where the ranks of the learner will meet whose first part this is."""
+        run = settings.from_json(config)
+        server = settings.BrokerConfig(**broker)
+        return spread.meeting(run.model_copy(update={"broker": server}))
+
     def run(
         self, role: str, name: str, run_key: str, config: str, broker: dict[str, Any],
         scorer_token: str, judge_key: str, run_dir: str,
-        working_dir: str, again: bool,
+        working_dir: str, again: bool, variables: dict[str, str],
+        part: Part = ALL, at: Meeting | None = None,
     ) -> dict[str, Any]:  # fmt: skip
+        """`at`: where the ranks meet of a learner that is spread over machines."""
+        os.environ.update(variables)  # before any library looks at them
         from sppo.launch import roles
 
         sys.path.insert(0, working_dir)  # a user's scorer may lie beside the configuration
@@ -42,7 +55,7 @@ class Role:
         )
         try:
             if role == "learner":
-                return roles.run_learner(run, run_key, Path(run_dir))
+                return _learn(run, run_key, Path(run_dir), part, at)
             roles.run_worker(role, name, run, run_key)
             return {}
         except SppoError as error:
@@ -52,3 +65,14 @@ class Role:
             logging.exception("%s ends", name)
             # As plain text: an exception of a library may not survive the way to the supervisor.
             raise RuntimeError(f"{type(error).__name__}: {error}".splitlines()[0]) from None
+
+
+def _learn(
+    run: settings.RunConfig, run_key: str, run_dir: Path, part: Part, at: Meeting | None
+) -> dict[str, Any]:
+    from sppo.launch import roles
+
+    if at is None:
+        return roles.run_learner(run, run_key, run_dir)
+    roles.prepare()
+    return spread.run(run, part, at, lambda place: roles.run_learner(run, run_key, run_dir, place))

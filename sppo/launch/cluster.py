@@ -1,5 +1,5 @@
-"""Role processes as Ray actors, each in a placement group of its own. This module, `own_ray` and
-`actor` alone import Ray.
+"""Role processes as Ray actors, each in a place of its own (`sppo.launch.places`). These two,
+`own_ray` and `actor` alone import Ray.
 
 Ray is started on this machine for one run, on loopback addresses, with token authentication; or
 `launch.ray_address` names a cluster that is up, whose machines share the run directory.
@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +24,15 @@ from sppo import marks
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, RoleDiedError, RoleFailedError, SppoError
 from sppo.launch import actor as actors
-from sppo.launch import own_ray
+from sppo.launch import own_ray, reach
 from sppo.launch import run_dir as run_dirs
-from sppo.launch.room import Demand, demand
+from sppo.launch.places import Places
+from sppo.launch.spread import Part
 from sppo.launch.sweep import sweep_here
 
 log = logging.getLogger(__name__)
 
 SWEEP_TIMEOUT_S = 30.0
-PLACE_TIMEOUT_S = 30.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,24 +40,27 @@ class RoleProcess:
     """One role on Ray."""
 
     name: str
-    actor: Any
-    result: Any
-    """Reference to what the role returns."""
+    actors: list[Any]
+    """One, or one for each machine that it is spread over."""
+    results: list[Any]
+    """References to what they return; the first's is the role's."""
     ended: futures.Future[Any]
     """Done when the role has ended, however. Waiting for it costs nothing, unlike asking Ray every
     second.
     """
-    place: Any
-    """Its placement group, or None if it asks for nothing."""
+    groups: list[Any]
+    """Its placement groups; none if it asks for nothing."""
 
 
 class Cluster:
     """Ray, with the roles of one run."""
 
     def __init__(
-        self, run_dir: Path, *, address: str = "", spared: Callable[[], int | None] = lambda: None
-    ) -> None:
+        self, run_dir: Path, *, address: str = "", travels: Sequence[str] = (),
+        spared: Callable[[], int | None] = lambda: None,
+    ) -> None:  # fmt: skip
         """`spared` names a child process that is not part of this Ray: the embedded broker.
+        `travels`: variables that roles on a cluster get from here (`reach.travelling`).
 
         Raises ConfigError if there is no cluster at `address`.
         """
@@ -65,33 +68,29 @@ class Cluster:
         self._spared = spared
         self.roles: dict[str, RoleProcess] = {}
         self._started: set[str] = set()
-        self._places: dict[str, Any] = {}
-        """Placement groups that are reserved for processes to come."""
         os.environ.update(own_ray.ENVIRONMENT)
         import ray
 
         self._ray = ray
         self._own = not address
+        self._variables = reach.travelling(travels, os.environ) if address else {}
         if address:
             self._join(address)
         else:
             own_ray.begin()
         self._node = ray.get_runtime_context().get_node_id()
+        self.places = Places(ray)
 
     def _join(self, address: str) -> None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
         try:
             self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             raise ConfigError(
                 f"launch.ray_address = {address!r}: {str(error).splitlines()[0]}; is the cluster "
-                f"up, and is its token "
-                "in RAY_AUTH_TOKEN?"
+                f"up, and is its token in RAY_AUTH_TOKEN (RAY_AUTH_MODE = "
+                f"{os.environ['RAY_AUTH_MODE']!r}; `disabled` where it has none)?"
             ) from error
-
-    def resources(self) -> Demand:
-        """What all machines of this Ray have, used or not."""
-        found = self._ray.cluster_resources()
-        return Demand(gpus=found.get("GPU", 0), cpus=found.get("CPU", 0))
 
     def start(self, role: str, name: str, config: RunConfig, run_key: str) -> None:
         """Start a role's process; it logs to RUN/logs/<name>.log.
@@ -103,83 +102,34 @@ class Cluster:
         marks.remove_shared_memory(
             marks.mark(self._run_dir, name)
         )  # of a run that was killed as a whole
-        wanted = demand(role, config)
-        place = self._place(name, wanted)
-        options = {"scheduling_strategy": place[1]} if place else {}
-        actor = (
+        wanted = self.places.wanted(role, name, config)
+        groups = self.places.take(name, wanted)
+        parts = [Part(number=i, of=max(1, len(groups))) for i in range(max(1, len(groups)))]
+        options = [{"scheduling_strategy": _inside(group)} for group in groups] or [{}]
+        actors_ = [
             self._ray.remote(actors.Role)
-            .options(num_cpus=wanted.cpus, num_gpus=wanted.gpus, max_restarts=0, **options)
+            .options(num_cpus=wanted.cpus, num_gpus=wanted.gpus, max_restarts=0, **each)
             .remote()
-        )
+            for each in options
+        ]
         broker = config.broker.model_dump(mode="json") | {
             "password": config.broker.password.get_secret_value()
         }
-        result = actor.run.remote(
-            role,
-            name,
-            run_key,
-            settings.to_json(config),
-            broker,
-            config.scorer.token.get_secret_value(),
-            config.scorer.judge.api_key.get_secret_value(),
-            str(self._run_dir),
-            os.getcwd(),
-            again,
-        )
+        text = settings.to_json(config)
+        at = actors_[0].meeting.remote(text, broker) if len(parts) > 1 else None
+        results = [
+            actor.run.remote(
+                role, part.name(name), run_key, text, broker,
+                config.scorer.token.get_secret_value(),
+                config.scorer.judge.api_key.get_secret_value(),
+                str(self._run_dir), os.getcwd(), again, self._variables, part, at,
+            )
+            for actor, part in zip(actors_, parts, strict=True)
+        ]  # fmt: skip
         self.roles[name] = RoleProcess(
-            name=name,
-            actor=actor,
-            result=result,
-            ended=result.future(),
-            place=place[0] if place else None,
-        )
-
-    def reserve(self, name: str, wanted: Demand) -> bool:
-        """Ask for room on one machine for a process to come; whether it is there."""
-        from ray.util.placement_group import placement_group
-
-        if not wanted.bundle():
-            return True
-        if name not in self._places:
-            self._places[name] = placement_group([wanted.bundle()], strategy="STRICT_PACK")
-        return bool(self._places[name].wait(0.1))
-
-    def release(self, name: str) -> None:
-        """Take back what `reserve` asked for."""
-        from ray.util.placement_group import remove_placement_group
-
-        if name in self._places:
-            remove_placement_group(self._places.pop(name))
-
-    def _place(self, name: str, wanted: Demand) -> tuple[Any, Any] | None:
-        """The placement group of a process that starts, and how to schedule into it."""
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-        if not wanted.bundle():
-            return None
-        deadline = time.monotonic() + PLACE_TIMEOUT_S
-        while not self.reserve(name, wanted):
-            if time.monotonic() > deadline:
-                self.release(name)
-                raise ConfigError(
-                    f"no machine of the cluster has room for {name} ({self.describe(wanted)})"
-                )
-        place = self._places.pop(name)
-        return place, PlacementGroupSchedulingStrategy(place)
-
-    def describe(self, wanted: Demand) -> str:
-        """What is asked for and what is free, in words."""
-        free = self._ray.available_resources()
-        amount = " and ".join(f"{n:g} {unit}s" for unit, n in wanted.bundle().items()) or "nothing"
-        return (
-            f"{amount} on one machine; {free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs "
-            "are free on all"
-        )
-
-    @property
-    def machines(self) -> int:
-        """Machines of this Ray that are up."""
-        return sum(bool(node["Alive"]) for node in self._ray.nodes())
+            name=name, actors=actors_, results=results, groups=groups,
+            ended=_first_end([result.future() for result in results]),
+        )  # fmt: skip
 
     def wait(self, timeout_s: float) -> str | None:
         """Name of a role that has ended, or None after `timeout_s`."""
@@ -197,31 +147,53 @@ class Cluster:
         if its process is gone; these two with its last log lines.
         """
         process = self.roles.pop(name)
+        which = self._failed(process)
+        told = Part(number=which, of=len(process.results)).name(name)
         try:
-            outcome: dict[str, Any] = self._ray.get(process.result)
+            outcome: dict[str, Any] = self._ray.get(process.results[which])
             return outcome
         except self._ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, SppoError):
                 raise cause from None
-            raise RoleFailedError(self._explain(name, str(cause).splitlines()[0])) from None
+            raise RoleFailedError(self._explain(told, str(cause).splitlines()[0])) from None
         except self._ray.exceptions.RayError as error:
-            raise RoleDiedError(self._explain(name, type(error).__name__)) from None
+            raise RoleDiedError(self._explain(told, type(error).__name__)) from None
         finally:
             self._end(process)
 
+    def _failed(self, process: RoleProcess) -> int:
+        """Which part of a role that has ended failed; the first if none did."""
+        if len(process.results) == 1:
+            return 0
+        done, _ = self._ray.wait(process.results, num_returns=len(process.results), timeout=0)
+        for which, result in enumerate(process.results):
+            if result in done:
+                try:
+                    self._ray.get(result)
+                except self._ray.exceptions.RayError:
+                    return which
+        return 0
+
     def _end(self, process: RoleProcess) -> None:
         """An actor that lives on would keep its GPU."""
-        self._ray.kill(process.actor)
-        if process.place is not None:
-            from ray.util.placement_group import remove_placement_group
-
-            remove_placement_group(process.place)
+        for actor in process.actors:
+            self._ray.kill(actor)
+        self.places.remove(process.groups)
 
     def sweep(self, name: str) -> None:
         """End a role that has hung, or what a dead one has left running: an engine's processes,
         which init inherits.
         """
+        for part in self._parts(name):
+            self._sweep(part)
+
+    def _parts(self, name: str) -> list[str]:
+        """A role's name, and those of its parts on other machines."""
+        folder = self._run_dir / "pids"
+        return [name, *sorted(path.stem for path in folder.glob(f"{name}.*.json"))]
+
+    def _sweep(self, name: str) -> None:
         node = run_dirs.role_node(self._run_dir, name)
         if self._own or node in ("", self._node):
             sweep_here(self._run_dir, name)
@@ -257,11 +229,40 @@ class Cluster:
                 process.kill()
         if self._own:
             for name in self._started:  # those of a role that was killed belong to init now
-                sweep_here(self._run_dir, name)
+                for part in self._parts(name):
+                    sweep_here(self._run_dir, part)
+
+    def _host(self, name: str) -> str:
+        """The machine that a role was on, where there are several."""
+        node = "" if self._own else run_dirs.role_node(self._run_dir, name)
+        nodes = self._ray.nodes() if node else []
+        found = [n["NodeManagerHostname"] for n in nodes if n["NodeID"] == node]
+        return str(found[0]) if found else ""
 
     def _explain(self, name: str, reason: str) -> str:
         tail = run_dirs.log_tail(self._run_dir, name)
-        return f"{name} ended by itself ({reason}). Its last lines:\n{tail}\n{_hint(tail)}"
+        where = f" on {host}" if (host := self._host(name)) else ""
+        return f"{name}{where} ended by itself ({reason}). Its last lines:\n{tail}\n{_hint(tail)}"
+
+
+def _first_end(parts: Sequence[futures.Future[Any]]) -> futures.Future[Any]:
+    """Done when the first part is, or when another has failed."""
+    ended: futures.Future[Any] = futures.Future()
+
+    def note(part: futures.Future[Any]) -> None:
+        if part is parts[0] or part.exception() is not None:
+            with contextlib.suppress(futures.InvalidStateError):  # noted before
+                ended.set_result(None)
+
+    for part in parts:
+        part.add_done_callback(note)
+    return ended
+
+
+def _inside(group: Any) -> Any:
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    return PlacementGroupSchedulingStrategy(group)
 
 
 def _hint(tail: str) -> str:

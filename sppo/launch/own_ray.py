@@ -13,7 +13,6 @@ from sppo import stop
 
 OBJECT_STORE_BYTES = 80 << 20
 ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_metrics_collection": "0",
@@ -48,6 +47,7 @@ ENVIRONMENT = {
 
 def begin() -> None:
     """Start it on this machine, for as long as this process lives or until `ray.shutdown`."""
+    os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
     from ray._private import node, services, worker

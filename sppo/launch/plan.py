@@ -4,10 +4,14 @@ and what it takes (`sppo.plan`).
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sppo import compute
 from sppo.config import RunConfig, cpu_threads
+from sppo.launch import room
 
 if TYPE_CHECKING:
     from sppo.plan.table import Plan
@@ -43,7 +47,7 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
         f"task              {_task(config)}",
         f"devices           {place}"
         + (f"; {gpus:g} GPUs in all" if learner.device != "cpu" else ""),
-        f"learner           {learner.ranks} rank(s) on one machine, "
+        f"learner           {learner.ranks} rank(s), "
         f"{_each(learner.ranks, learner.cpus, 'rank')}; "
         f"{cpu_threads(learner.threads)} CPU threads in all",
         f"generators        {generator.replicas} × {generator.engine}; at most "
@@ -84,6 +88,65 @@ def counted(config: RunConfig, *, gpu: str = "", bandwidth: float = BANDWIDTH) -
 
     model_check.check_context(config, learner.model(config)[0])
     return table.made(config, gpu, bandwidth)
+
+
+def placed(config: RunConfig, *, cuda: bool, machines: str = "") -> list[str]:
+    """Lines for a person: where each role would go, on `machines` such as `2x8`, or on as few as
+    hold the run where nobody has seen them. Raises ConfigError if it does not fit.
+    """
+    config, counts = compute.placed(config, cuda=cuda), room.staff(config)
+    if machines:
+        there, which = room.parse(machines), "--machines"
+    elif config.launch.ray_address:
+        there = room.enough(config, counts)
+        which = "as few as hold it; --machines names yours"
+    else:
+        total = sum(n * room.demand(role, config).gpus for role, n in counts.items())
+        own = gpus_here() if cuda else 0
+        there = [room.Machine(name="this machine", gpus=own or total, cpus=os.cpu_count() or 1)]
+        which = "none of its GPUs is seen here" if cuda and not own else ""
+    seats = room.seats(there, config, counts)
+    many = f"{len(there)} machine{'s' * (len(there) > 1)}"
+    lines = [f"placement         {many}{f' ({which})' if which else ''}"]
+    for machine in there:
+        parts = [
+            f"{name} {_amount(seat.demand)}"
+            for name, seat in seats.items()
+            if machine in seat.machines
+        ]
+        if parts:
+            lines.append(f"  {machine.words():30} {_runs(parts)}")
+    anywhere = [name for name, seat in seats.items() if not seat.machines]
+    return lines + ([f"  {'anywhere':30} {_runs(anywhere)}"] if anywhere else [])
+
+
+def gpus_here() -> int:
+    """That torch sees on this machine."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _amount(demand: room.Demand) -> str:
+    parts = [f"{n:g} {unit}{'s' * (n != 1)}" for unit, n in demand.bundle().items()]
+    return f"({', '.join(parts)})"
+
+
+def _runs(names: Sequence[str]) -> str:
+    """Names, with those that follow each other and ask for the same as one: `generator-0..7`."""
+    told: list[list[str]] = []
+    for name in names:
+        head, _, amount = name.partition(" ")
+        role = head.rpartition("-")[0]
+        if told and told[-1][0] == role and told[-1][3] == amount:
+            told[-1][2] = head.rpartition("-")[2]
+        else:
+            number = head.rpartition("-")[2]
+            told.append([role, number, number, amount])
+    return ", ".join(
+        f"{role}-{first}{f'..{last}' if last != first else ''}{f' {each}' if each else ''}"
+        for role, first, last, each in told
+    )
 
 
 def _task(config: RunConfig) -> str:

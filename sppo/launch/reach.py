@@ -1,12 +1,30 @@
-"""Addresses by which roles on several machines reach each other and the broker."""
+"""What roles on several machines must have: addresses by which they reach each other and the
+broker, and variables of the environment.
+"""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from sppo.config import RunConfig, is_loopback
 from sppo.errors import ConfigError
+
+TRAVELS = ("HF_TOKEN", "HF_ENDPOINT", "NCCL_*")
+"""Variables that a machine of a Ray cluster cannot know and a role needs."""
+
+
+def travelling(named: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Of this environment, what roles on a Ray cluster get: `TRAVELS` and those that are `named`,
+    by name or by a beginning and `*`.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if any(fnmatchcase(name, pattern) for pattern in (*TRAVELS, *named))
+    }
 
 
 def check_broker(config: RunConfig) -> None:

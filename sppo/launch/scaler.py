@@ -13,8 +13,9 @@ from typing import Any
 
 from sppo.errors import ConfigError, SppoError
 from sppo.launch import scaling
-from sppo.launch.cluster import PLACE_TIMEOUT_S, Cluster
-from sppo.launch.room import check_room, demand
+from sppo.launch.cluster import Cluster
+from sppo.launch.places import PLACE_TIMEOUT_S
+from sppo.launch.room import demand
 from sppo.launch.roster import Post, Roster
 from sppo.transport.broker import Registry
 
@@ -98,12 +99,12 @@ class Scaler:
             role: self._wanted.get(role, len(self._roster.staying(role))) + leaving.count(role)
             for role in ("learner", "scorer", "generator")
         }
-        check_room(cluster.resources(), self._roster.config, counts)
+        cluster.places.check(self._roster.config, counts)
 
     def _grow(self, cluster: Cluster, start: Callable[[str], None]) -> None:
         config = self._roster.config
         wanted = {name: demand(_role(name), config) for name in self._growing}
-        there = [cluster.reserve(name, each) for name, each in wanted.items()]  # ask for all
+        there = [cluster.places.reserve(name, each) for name, each in wanted.items()]  # ask for all
         if all(there):
             self._growing = []
             self._commit()
@@ -112,12 +113,12 @@ class Scaler:
                 start(name)
         elif time.monotonic() - self._since > PLACE_TIMEOUT_S:
             for name in wanted:
-                cluster.release(name)
+                cluster.places.release(name)
             self._growing = []
             first = next(iter(wanted.values()))
             self._refuse(
                 f"no machine of the cluster has room for {', '.join(wanted)} "
-                f"({cluster.describe(first)} each)"
+                f"({cluster.places.describe(first)} each)"
             )
 
     def _commit(self) -> None:

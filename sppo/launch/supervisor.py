@@ -25,7 +25,7 @@ from sppo.launch.journal import Journal
 from sppo.launch.progress import Progress
 from sppo.launch.reporter import Reporter
 from sppo.launch.restarts import Restarts
-from sppo.launch.room import check_room
+from sppo.launch.room import staff
 from sppo.launch.roster import Roster
 from sppo.launch.scaler import Scaler
 from sppo.launch.verdicts import Do, What
@@ -67,7 +67,10 @@ def run(config: RunConfig, run_dir: Path, run_key: str, progress: Progress) -> d
                 registry.leave(member.name)
             reporter.status("starting")
             reporter.note("starting Ray, scorer, generator and learner ...")
-            cluster = Cluster(run_dir, address=config.launch.ray_address, spared=lambda: keeper.pid)
+            cluster = Cluster(
+                run_dir, address=config.launch.ray_address, travels=config.launch.environment,
+                spared=lambda: keeper.pid,
+            )  # fmt: skip
             stop.catch(asked.append)  # Ray has put its own handler in place
             supervisor = Supervisor(
                 run_dir=run_dir, run_key=run_key, cluster=cluster, registry=registry, keeper=keeper,
@@ -112,19 +115,16 @@ class Supervisor:
         """Decide what is left to be decided, and start every role once. Raises ConfigError if there
         is no room for all.
         """
-        cuda = compute.on_gpu(config, gpus=self.cluster.resources().gpus > 0)
+        machines = self.cluster.places.machines()
+        cuda = compute.on_gpu(config, gpus=any(machine.gpus for machine in machines))
         resolved = compute.decided(config, cuda=cuda)
         why = compute.reason(config, cuda=cuda)
         self.reporter.note(f"computing in {resolved.compute}: {why}")
-        own_scorers = config.scorer.mode == "http" and not config.scorer.url
-        if self.cluster.machines > 1:
+        if len(machines) > 1:
             reach.check_hosts(config)
-        counts = {
-            "scorer": config.scorer.replicas * own_scorers,
-            "generator": config.generator.replicas,
-            "learner": 1,
-        }
-        check_room(self.cluster.resources(), resolved, counts)
+        counts = staff(config)
+        self.cluster.places.seat(resolved, counts)
+        self.cluster.places.wait(resolved, lambda: self.asked, self.reporter.note)
         for role, count in counts.items():
             self.roster.staff(role, count, resolved)
         for name in self.roster:

@@ -2,11 +2,13 @@
 it.
 
 Started by `sppo.learner.ranks.lead` as `python -m sppo.learner.follower`, and its settings come by
-standard input; or by hand (`sppo.learner.place`).
+standard input; or by hand (`sppo.learner.place`); or, with `--placed`, both: on another machine
+(`sppo.launch.spread`).
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -14,9 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sppo import compute
+from sppo import compute, stop
 from sppo import config as settings
 from sppo.errors import ConfigError
+from sppo.learner import place as places
 from sppo.learner import rank, ranks
 from sppo.learner.by_hand import meet
 from sppo.learner.groups import Fetched
@@ -34,8 +37,24 @@ def main() -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s rank %(name)s: %(message)s",
     )
+    if sys.argv[1:] == ["--placed"]:
+        _placed()
     team, given = ranks.follow()
     _serve(team, given, settings.BrokerConfig(**given["broker"]))
+
+
+def _placed() -> None:
+    """The rank that the environment names, with settings by standard input."""
+    stop.ignore()
+    stop.end_with_parent()
+    given = json.loads(sys.stdin.read())
+    if os.getppid() != given["parent"]:  # it died before `end_with_parent`
+        sys.exit(1)
+    run = settings.from_json(given["config"])
+    run = run.model_copy(update={"broker": settings.BrokerConfig(**given["broker"])})
+    place = places.find(run, os.environ)
+    assert place is not None, "one rank needs no other machine"
+    by_hand(run, place)
 
 
 def by_hand(config: settings.RunConfig, place: Place) -> None:

@@ -37,10 +37,11 @@ given = config.load("quickstart", environment=False)
 broker = {"url": "unix:///s", "username": "scorer", "password": "secret"}
 try:
     seen["outcome"] = Role().run("scorer", "scorer-0", "key", config.to_json(given), broker,
-                                 "token", "a key", str(run_dir), "/x", False)
+                                 "token", "a key", str(run_dir), "/x", False, {"SOME": "value"})
 except Exception as error:
     seen["error"] = f"{type(error).__name__}: {error}"
 seen["path"] = sys.path[0]
+seen["variable"] = os.environ["SOME"]
 (run_dir / "seen").write_text(json.dumps(seen))
 """
 
@@ -58,6 +59,7 @@ def test_a_role_gets_its_settings_and_secrets_and_its_errors_travel(
     assert (seen["role"], seen["name"], seen["key"]) == ("scorer", "scorer-0", "key")
     assert (seen["user"], seen["password"]) == ("scorer", "secret")
     assert seen["judge"] == "a key"
+    assert seen["variable"] == "value"
     assert seen["mark"] == f"{tmp_path}:scorer-0"
     assert seen["path"] == "/x"
     assert seen.get("error") == error

@@ -11,8 +11,8 @@ import pytest
 from ray import exceptions
 
 from sppo.errors import ConfigError, RoleDiedError, RoleFailedError
-from sppo.launch.cluster import Cluster, RoleProcess
-from sppo.launch.room import Demand
+from sppo.launch.cluster import Cluster, RoleProcess, _first_end
+from sppo.launch.places import Places
 
 
 class Ray:
@@ -23,15 +23,16 @@ class Ray:
     def __init__(self) -> None:
         self.answer: Callable[[], Any] = dict
         self.killed: list[Any] = []
+        self.wait: Callable[..., Any] = lambda parts, **_: (parts, [])
 
     def get(self, reference: Any) -> Any:
         return self.answer()
 
+    def init(self, **_: Any) -> None:
+        raise ConnectionError("nobody is there")
+
     def kill(self, actor: Any) -> None:
         self.killed.append(actor)
-
-    def available_resources(self) -> dict[str, float]:
-        return {"CPU": 2.0}
 
 
 class Made(Cluster):
@@ -40,12 +41,28 @@ class Made(Cluster):
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._ray = self.ray = Ray()
+        self._own = True
+        self.places = Places(self.ray)
         self.roles = {}
 
     def add(self, name: str) -> Future[Any]:
         ended: Future[Any] = Future()
-        self.roles[name] = RoleProcess(name=name, actor=name, result="", ended=ended, place=None)
+        self.roles[name] = RoleProcess(
+            name=name, actors=[name], results=[""], ended=ended, groups=[]
+        )
         return ended
+
+
+@pytest.mark.parametrize("mode", ["disabled", None])
+def test_the_users_own_way_of_authentication_is_kept_on_the_users_cluster(
+    mode: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Made(tmp_path)
+    monkeypatch.setenv("RAY_AUTH_MODE", mode or "")
+    if mode is None:
+        monkeypatch.delenv("RAY_AUTH_MODE")
+    with pytest.raises(ConfigError, match="RAY_AUTH_MODE = '" + (mode or "token")):
+        made._join("10.0.0.1:6379")
 
 
 @pytest.fixture
@@ -110,11 +127,26 @@ def test_who_has_ended_is_named_and_nobody_after_the_time(cluster: Made) -> None
     assert cluster.wait(5) == "scorer-0"
 
 
-def test_what_is_asked_and_what_is_free_in_words(cluster: Made) -> None:
-    assert cluster.describe(Demand(gpus=2, cpus=1)) == (
-        "2 GPUs and 1 CPUs on one machine; 0 GPUs and 2 CPUs are free on all"
+def test_a_role_on_several_machines_ends_with_its_first_part_or_one_that_fails() -> None:
+    for first, second in (("done", ""), ("", "failed")):
+        parts = [Future[Any](), Future[Any]()]
+        ended = _first_end(parts)
+        parts[1].set_result({}) if not second else parts[1].set_exception(RuntimeError(second))
+        assert ended.done() is bool(second)
+        parts[0].set_result({"finished": True})
+        assert ended.done(), first
+
+
+def test_the_part_that_failed_is_told_by_its_name(cluster: Made) -> None:
+    def fail() -> None:
+        raise exceptions.ActorDiedError()
+
+    answers = {"one": lambda: {"finished": True}, "two": fail}
+    cluster.ray.get = lambda reference: answers[reference]()  # type: ignore[method-assign]
+    cluster.ray.wait = lambda parts, **_: (parts, [])
+    cluster.roles["learner-0"] = RoleProcess(
+        name="learner-0", actors=["a", "b"], results=["one", "two"], ended=Future(), groups=[]
     )
-
-
-def test_what_asks_for_nothing_has_room_anywhere(cluster: Made) -> None:
-    assert cluster.reserve("scorer-0", Demand())
+    with pytest.raises(RoleDiedError, match=r"learner-0\.1 ended by itself"):
+        cluster.result("learner-0")
+    assert cluster.ray.killed == ["a", "b"]

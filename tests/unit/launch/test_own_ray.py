@@ -28,11 +28,13 @@ def test_it_is_on_loopback_has_a_token_and_sees_no_closed_terminal(
         monkeypatch.setattr(node.Node, part, None)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "")
     monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     own_ray.begin()
     assert given["_node_ip_address"] == "127.0.0.1"
     assert services.resolve_ip_for_localhost("127.0.0.1") == "127.0.0.1"
     assert given["include_dashboard"] is False
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
-    assert own_ray.ENVIRONMENT["RAY_AUTH_MODE"] == "token"
+    assert os.environ["RAY_AUTH_MODE"] == "token"  # whatever it was: this Ray is ours
+    assert "RAY_AUTH_MODE" not in own_ray.ENVIRONMENT  # that of a cluster is its owner's
     assert signal.SIGHUP in given["blocked"]
     assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -61,3 +61,31 @@ def test_what_it_takes_is_counted_with_it() -> None:
     assert found.refusals == ()
     with pytest.raises(ConfigError, match=r"sampling\.max_tokens = 40000 need .*: lower them"):
         plan.counted(config.load("math-7b", ["sampling.max_tokens=40000"]), gpu="h100")
+
+
+def test_where_each_role_would_go() -> None:
+    cluster = config.load("cluster")
+    assert plan.placed(cluster, cuda=True) == [
+        "placement         2 machines (as few as hold it; --machines names yours)",
+        "  machine 1: 8 GPUs              learner-0 (8 GPUs)",
+        "  machine 2: 8 GPUs              generator-0..7 (1 GPU)",
+        "  anywhere                       scorer-0..1",
+    ]
+    spread = "\n".join(plan.placed(cluster, cuda=True, machines="4x4"))
+    assert spread.count("learner-0 (4 GPUs)") == 2
+    assert "generator-4..7" in spread
+    with pytest.raises(ConfigError, match=r"Ray has 8 \(machine 1: 4 GPUs; machine 2: 4 GPUs\)"):
+        plan.placed(cluster, cuda=True, machines="2x4")
+
+
+def test_on_this_machine_what_it_has_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    eight = config.load("eight-gpus")
+    assert "none of its GPUs is seen here" in plan.placed(eight, cuda=True)[0]
+    monkeypatch.setattr(plan, "gpus_here", lambda: 4)
+    with pytest.raises(ConfigError, match=r"asks for 8 GPUs .* and Ray has 4"):
+        plan.placed(eight, cuda=True)
+    alone = plan.placed(config.load("quickstart"), cuda=False)
+    assert alone == [
+        "placement         1 machine",
+        "  anywhere                       scorer-0, generator-0, learner-0",
+    ]

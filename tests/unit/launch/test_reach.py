@@ -54,3 +54,9 @@ def test_a_broker_that_cannot_be_reached_has_no_address_of_ours() -> None:
     assert reach.own_address("unix:///x") == "127.0.0.1"
     with pytest.raises(ConfigError, match="no way there from this machine"):
         reach.own_address("redis://no.such.host.invalid:1")
+
+
+def test_what_a_cluster_cannot_know_travels_and_nothing_else() -> None:
+    own = {"HF_TOKEN": "t", "NCCL_DEBUG": "WARN", "MINE_A": "1", "PATH": "/bin", "HOME": "/h"}
+    assert set(reach.travelling((), own)) == {"HF_TOKEN", "NCCL_DEBUG"}
+    assert set(reach.travelling(("MINE_*", "HOME"), own)) == set(own) - {"PATH"}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sppo import config
+from sppo.config import RunConfig
 from sppo.errors import BrokerError, RoleDiedError
+from sppo.launch import room, scaler
 from sppo.launch import run_dir as run_dirs
-from sppo.launch import scaler
-from sppo.launch.room import Demand
+from sppo.launch.room import Demand, Machine
 from sppo.launch.roster import Post, Roster
 from sppo.launch.scaler import Scaler
 
@@ -19,14 +21,18 @@ from sppo.launch.scaler import Scaler
 class Cluster:
     """Room for so many CPUs in all, and newcomers' places as they are given out."""
 
+    @property
+    def places(self) -> Cluster:
+        return self
+
     def __init__(self, cpus: float = 4) -> None:
         self.cpus = cpus
         self.granted = True
         self.released: list[str] = []
         self.swept: list[str] = []
 
-    def resources(self) -> Demand:
-        return Demand(cpus=self.cpus)
+    def check(self, config: RunConfig, counts: Mapping[str, int]) -> None:
+        room.seats([Machine(name="here", cpus=self.cpus)], config, counts)
 
     def reserve(self, name: str, wanted: Demand) -> bool:
         return self.granted

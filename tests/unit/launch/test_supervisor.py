@@ -12,17 +12,28 @@ from sppo import config
 from sppo.errors import ConfigError, RoleDiedError, SppoError
 from sppo.launch import restarts
 from sppo.launch.restarts import Restarts
-from sppo.launch.room import Demand
+from sppo.launch.room import Machine
 from sppo.launch.roster import Roster
 from sppo.launch.supervisor import Supervisor
 from sppo.launch.watchdog import Watchdog
 from sppo.types import Member
 
 
+class Places:
+    """One machine, with room for all."""
+
+    def machines(self) -> list[Machine]:
+        return [Machine(name="here", cpus=4)]
+
+    def seat(self, *_: object) -> None: ...
+
+    def wait(self, *_: object) -> None: ...
+
+
 class Cluster:
     """Roles end as the test says, in order."""
 
-    machines = 1
+    places = Places()
 
     def __init__(self) -> None:
         self.ends: list[tuple[str, dict[str, Any] | SppoError | None]] = []
@@ -31,9 +42,6 @@ class Cluster:
         self.swept: list[str] = []
         self.roles: dict[str, object] = {}
         self.room = True
-
-    def resources(self) -> Demand:
-        return Demand(cpus=4)
 
     def start(self, role: str, name: str, *_: object) -> None:
         if not self.room:

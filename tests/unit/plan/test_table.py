@@ -12,6 +12,7 @@ from sppo.plan import gpus, table
 NAMED = {  # what the head of each preset names
     "quickstart": "", "quickstart-preferences": "", "gsm8k": "40GB", "math": "40GB",
     "ultrafeedback": "40GB", "paper": "h100", "math-7b": "h100", "cluster": "h100",
+    "two-gpus": "40GB", "eight-gpus": "a100-80",
 }  # fmt: skip
 
 
