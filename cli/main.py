@@ -123,13 +123,7 @@ def up(
             "Exit code 2 if something does not fit.",
         ),
     ] = False,
-    machines: Annotated[
-        str,
-        typer.Option(
-            "--machines",
-            help="With --dry-run: machines x GPUs of each, such as 2x8, to show where roles go.",
-        ),
-    ] = "",
+    machines: plan_command.Machines = "",
     accept_changed_data: AcceptChangedData = False,
 ) -> None:
     """Start a run, or resume one: broker, scorers, generators and learner, here or on a Ray

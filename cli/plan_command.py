@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from sppo.config import RunConfig
 
 GB = 1e9
+Machines = Annotated[
+    str,
+    typer.Option(
+        "--machines",
+        help="With --dry-run: machines x GPUs of each, such as 2x8, to show where roles go.",
+    ),
+]
 
 
 def plan(

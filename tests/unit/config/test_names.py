@@ -24,6 +24,8 @@ RESUME_MAY_CHANGE = {
     "generator.start_timeout_s",
     "generator.tensor_parallel",
     "generator.threads",
+    "launch.environment",
+    "launch.room_wait_s",
     "launch.max_restarts",
     "launch.ray_address",
     "learner.batch_timeout_s",
