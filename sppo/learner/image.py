@@ -1,5 +1,5 @@
-"""One rank's file of a checkpoint as bytes in host memory: copied at once, written while training
-goes on.
+"""One rank's file of a checkpoint, written while training goes on: from copies in host memory, or
+from the weights themselves for as long as they stand still.
 
 A safetensors file whose header says where in the whole tensors its rows begin, the way
 torch.distributed.checkpoint's `HuggingFaceStorageReader` reads it.
@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 import os
 import struct
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -74,44 +77,82 @@ class Room:
 
 
 class Image:
-    """Those of some tensors, or of their rows, that this rank is to write."""
+    """Those of some tensors, or of their rows, that this rank is to write.
 
-    def __init__(self, tensors: Iterable[tuple[str, Tensor]], room: Room, *, first: bool) -> None:
-        """Copy them. `first`: this rank writes what every rank has whole.
+    They are copied to host memory at once, or with `late` when they are about to change (`detach`):
+    what is written by then needs no copy. What is on a GPU is always copied at once.
+    """
+
+    def __init__(
+        self, tensors: Iterable[tuple[str, Tensor]], room: Room, *, first: bool, late: bool = False
+    ) -> None:
+        """`first`: this rank writes what every rank has whole.
 
         Copies from a GPU have begun when this returns; the device must be waited for.
         """
         mine = [(n, t, local(t).detach()) for n, t in tensors if written_here(t, first=first)]
         kept = [(n, t, part) for n, t, part in mine if part.numel()]
         kept.sort(key=lambda one: -one[2].element_size())  # each is aligned so
-        header = _header(kept)
-        self.nbytes = len(header) + sum(part.nbytes for _, _, part in kept)
-        self.from_gpu = any(part.is_cuda for _, _, part in kept)
-        self._blocks = room.lend(self.nbytes, pinned=self.from_gpu)
-        to = _Cursor(self._blocks)
-        to.put(torch.frombuffer(bytearray(header), dtype=torch.uint8))
-        for _, _, part in kept:
-            to.put(part.contiguous().reshape(-1).view(torch.uint8))
+        header = torch.frombuffer(bytearray(_header(kept)), dtype=torch.uint8)
+        flat = [part.contiguous().reshape(-1).view(torch.uint8) for _, _, part in kept]
+        self.nbytes = sum(map(len, [header, *flat]))
+        self.from_gpu = any(part.is_cuda for part in flat)
+        self._room = Room() if late and not self.from_gpu else room  # seldom used, not kept
+        self._lock = threading.Lock()
+        self._left = deque([header, *flat])
+        """What is not written yet."""
+        self._still = False
+        """Nobody changes what is left."""
+        if self.from_gpu or not late:
+            self.detach()
+
+    def detach(self) -> None:
+        """The tensors may change after this: what is left to be written is copied. Raises SppoError
+        if memory is short.
+        """
+        with self._lock:
+            if self._still:
+                return
+            left = sum(map(len, self._left))
+            blocks = self._room.lend(left, pinned=self.from_gpu)
+            to = _Cursor(blocks)
+            for part in self._left:
+                to.put(part)
+            self._left.clear()
+            for block in blocks:
+                self._left.append(block[:left])
+                left -= len(self._left[-1])
+            self._still = True
 
     def write(self, path: Path, wrote: Callable[[int], None] = lambda n: None) -> dict[str, Any]:
         """Write the file and have it on the disk; returns its size and checksum. `wrote` hears how
         many bytes each piece had. Raises OSError.
         """
-        checksum, left, unflushed = xxhash.xxh3_128(), self.nbytes, 0
+        checksum, unflushed = xxhash.xxh3_128(), 0
         with path.open("wb", buffering=0) as file:
-            for block in self._blocks:
-                data = memoryview(block.numpy())[:left]  # type: ignore[arg-type]
-                checksum.update(data)
-                at = 0
-                while at < len(data):
-                    at += file.write(data[at:])
-                left -= len(data)
-                unflushed += len(data)
-                if unflushed >= UNFLUSHED or not left:
+            while n := self._put(file, checksum):
+                unflushed += n
+                if unflushed >= UNFLUSHED:
                     os.fsync(file.fileno())
                     unflushed = 0
-                wrote(len(data))
+                wrote(n)
+            os.fsync(file.fileno())
         return {"bytes": self.nbytes, "xxh3_128": checksum.hexdigest()}
+
+    def _put(self, file: FileIO, checksum: xxhash.xxh3_128) -> int:
+        """Write the next piece, and say how long it was; `detach` waits no longer than for one."""
+        with self._lock:
+            if not self._left:
+                return 0
+            part = self._left.popleft()
+            piece = part[:BLOCK]
+            data, at = memoryview(piece.numpy()), 0  # type: ignore[arg-type]
+            checksum.update(data)
+            while at < len(data):
+                at += file.write(data[at:])
+            if len(part) > len(piece):
+                self._left.appendleft(part[len(piece) :])
+            return len(piece)
 
 
 class _Cursor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """A checkpoint, from the moment its tensors were copied."""
+    """A checkpoint, from the moment training goes on."""
 
     writing: Writing
     ledger: Ledger
     """As it was then: what the checkpoint covers."""
     held_s: float
-    """Seconds for which training stood still: for the copies, and for the checkpoint before."""
+    """Seconds for which training stood still: for the checkpoint before, and for copies."""
 
 
 class Lineage:
@@ -171,7 +171,7 @@ class Lineage:
         return self._saved == (self.n, len(self.evaluations))
 
     def save(self, since: float | None = None) -> None:
-        """Copy what a checkpoint holds, and have it written while training goes on: `saving`. None
+        """Have what a checkpoint holds written while training goes on: `saving`. None
         may be being written. Training was held up `since`. Raises SppoError if the disk is full.
         """
         assert self.saving is None
@@ -208,6 +208,7 @@ class Lineage:
             return None
         self.saving = None
         saving.writing.check()
+        saving = replace(saving, held_s=saving.held_s + self._rank.writer.held_s)
         for key, value in (
             ("saves", 1), ("held_s", saving.held_s), ("written_s", saving.writing.seconds),
         ):  # fmt: skip

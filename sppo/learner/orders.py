@@ -171,14 +171,14 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Save:
-    """Copy what a checkpoint holds, and have it written while training goes on."""
+    """Have what a checkpoint holds written while training goes on."""
 
     folder: str
     """Where the ranks write; rank 0 makes it a checkpoint."""
     snapshots: Sequence[Snapshot]
 
     def apply(self, rank: Rank) -> Iterable[Any]:
-        """How many bytes each rank writes, on rank 0, once all have their copies."""
+        """How many bytes each rank writes, on rank 0, once all have begun."""
         kinds: dict[str, Iterable[tuple[str, Tensor]]] = {
             "model": rank.policy.masters(),
             "optimizer": rank.optimizer.state(),

@@ -43,17 +43,20 @@ def make(
     policy = _policy(config, team, device, on_forward)
     optimizer = Optimizer(config, policy.master, team)
     trainer = Trainer(config, policy, optimizer, team)
-    own = sum(
-        local(weight).nbytes
-        for weight in policy.master.values()
-        if written_here(weight, first=team.rank == 0)
-    )
-    writer = Writer()
-    writer.prepare(own * (1 + optimizer.moments), pinned=device != "cpu")
+    writer = Writer(late=team.size == 1)
+    if device != "cpu":
+        writer.prepare(_written(policy, team) * (1 + optimizer.moments), pinned=True)
+    optimizer.inner.register_step_pre_hook(lambda *_: writer.detach())
     rank = Rank(
         team=team, policy=policy, optimizer=optimizer, trainer=trainer, groups=groups, writer=writer
     )
     return rank, trainer
+
+
+def _written(policy: AnyPolicy, team: Ranks) -> int:
+    """Bytes of master weights that this rank writes to a checkpoint."""
+    mine = (w for w in policy.master.values() if written_here(w, first=team.rank == 0))
+    return sum(local(weight).nbytes for weight in mine)
 
 
 def _policy(

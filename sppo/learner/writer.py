@@ -1,5 +1,6 @@
-"""One rank's part in writing a checkpoint: host copies while everyone waits, then a thread that
-writes them.
+"""One rank's part in writing a checkpoint: a thread writes it while training goes on, from host
+copies. From a GPU they are made while everyone waits; what is in host memory anyway is written from
+where it stands, and copied where the next optimizer step comes first.
 
     SCRATCH/model/00001-of-00002.safetensors    this rank's rows of each kind of tensors
     SCRATCH/part-00001.json                     last: {"files": sizes and checksums} or {"error"}
@@ -38,8 +39,13 @@ Kinds = Mapping[str, Iterable[tuple[str, Tensor]]]
 class Writer:
     """Writes for one rank, one checkpoint at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, late: bool = False) -> None:
+        """`late`: nothing but what calls `detach` first changes what is to be written."""
+        self._late = late
         self._room = Room()
+        self._images: Mapping[str, Image] = {}
+        self.held_s = 0.0
+        """Seconds that training waited for `detach` during this checkpoint."""
         self._thread: threading.Thread | None = None
         self._short: Exception | None = None
         self._writes = False
@@ -58,20 +64,31 @@ class Writer:
             self._short = error
 
     def begin(self, scratch: Path, kinds: Kinds, *, rank: int, size: int) -> int:
-        """Copy this rank's part and begin to write it; returns how many bytes that is. The one
-        before must be written. Raises SppoError if host memory is short.
+        """Begin to write this rank's part; returns how many bytes that is. The one before must be
+        written. Raises SppoError if host memory is short.
         """
         if self._thread is not None:
             self._thread.join()
         if self._short:
             raise self._short
         self._room.empty()
-        images = {kind: Image(t, self._room, first=rank == 0) for kind, t in kinds.items()}
+        self.held_s = 0.0
+        self._images = images = {
+            kind: Image(t, self._room, first=rank == 0, late=self._late)
+            for kind, t in kinds.items()
+        }
         if any(image.from_gpu for image in images.values()):
             torch.cuda.synchronize()
         self._writes, self._moved = True, time.monotonic()
         self._start(lambda: self._write(scratch, images, rank, size))
         return sum(image.nbytes for image in images.values())
+
+    def detach(self) -> None:
+        """What is being written may change after this. Raises SppoError if host memory is short."""
+        began = time.monotonic()
+        for image in self._images.values():
+            image.detach()
+        self.held_s += time.monotonic() - began
 
     def rescue(self) -> None:
         """This rank ends with an error: first write what it is writing, as long as that gets on."""
@@ -93,6 +110,7 @@ class Writer:
             for kind, image in images.items():
                 (scratch / kind).mkdir(exist_ok=True)
                 part["files"][f"{kind}/{file}"] = image.write(scratch / kind / file, self._wrote)
+            self._images = {}  # and their memory
         except Exception as error:  # noqa: BLE001 - rank 0 raises it
             part = {"error": str(error)}
             for kind in images:  # room for what says so

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -47,6 +48,43 @@ def test_it_is_what_was_copied_and_not_what_came_after(tmp_path: Path) -> None:
     weight.fill_(2)
     made.write(tmp_path / "a.safetensors")
     assert load_file(tmp_path / "a.safetensors")["w"].tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("written", [0, 2, 3, 99])
+def test_what_changes_while_it_is_written_is_copied_first_as_far_as_it_is_left(
+    written: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image, "BLOCK", 128)
+    weights = {name: torch.arange(40.0) for name in "abc"}
+    made = Image(weights.items(), Room(), first=True, late=True)
+    pieces = 0
+
+    def step(nbytes: int) -> None:
+        nonlocal pieces
+        pieces += 1
+        if pieces == written:
+            made.detach()
+            for weight in weights.values():
+                weight.zero_()
+
+    if not written:
+        made.detach()
+        weights["b"].zero_()
+    described = made.write(tmp_path / "a.safetensors", step)
+    data = (tmp_path / "a.safetensors").read_bytes()
+    assert described == {"bytes": len(data), "xxh3_128": xxhash.xxh3_128(data).hexdigest()}
+    assert pieces > 3
+    found = load_file(tmp_path / "a.safetensors")
+    assert all(torch.equal(found[name], torch.arange(40.0)) for name in weights)
+
+
+def test_nothing_is_copied_of_what_is_written_before_it_changes(tmp_path: Path) -> None:
+    made = Image([("w", torch.ones(4))], Room(), first=True, late=True)
+    made.write(tmp_path / "a.safetensors")
+    lend = Mock(side_effect=made._room.lend)
+    made._room.lend = lend  # type: ignore[method-assign]
+    made.detach()
+    lend.assert_called_once_with(0, pinned=False)
 
 
 def test_its_memory_serves_the_next_one_too(monkeypatch: pytest.MonkeyPatch) -> None:

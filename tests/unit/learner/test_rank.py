@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +12,12 @@ import torch
 from sppo import config
 from sppo.learner import rank
 from sppo.learner.groups import InHand
-from sppo.learner.orders import Keep, Weights
+from sppo.learner.image import Image
+from sppo.learner.orders import Keep, Save, Weights
 from sppo.learner.ranks import Solo
+from sppo.learner.writer import reserve
 from tests import makers
+from tests.checkpoints import load
 
 
 def test_one_rank_has_the_base_models_weights(tmp_path: Path) -> None:
@@ -31,6 +36,48 @@ def test_one_rank_has_the_base_models_weights(tmp_path: Path) -> None:
     assert all(w.dtype == torch.float32 for w in masters.values())
     kept = dict(own.stream(Weights(snapshot="probe")))
     assert all(torch.equal(w, masters[k].bfloat16()) for k, w in kept.items())
+
+
+def test_what_a_checkpoint_holds_is_of_before_the_step_that_comes_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let, write = threading.Event(), Image.write
+
+    def later(*given: Any) -> dict[str, Any]:
+        let.wait(30)
+        return write(*given)
+
+    monkeypatch.setattr(Image, "write", later)
+    settings = makers.run_config(
+        model={"name": makers.tiny_model(tmp_path / "model")}, compute="float32"
+    )
+    own, _ = rank.make(settings, Solo(), "cpu", InHand(Solo(), ()))
+
+    def step(n: int) -> None:
+        for parameter in own.policy.master.values():
+            parameter.grad = torch.ones_like(parameter)
+        own.optimizer.step(n)
+
+    step(1)
+    before = {
+        kind: {name: value.detach().clone() for name, value in tensors}
+        for kind, tensors in (
+            ("model", own.policy.masters()), ("optimizer", own.optimizer.state()),
+        )
+    }  # fmt: skip
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    reserve(folder, 1)
+    own.do(Save(folder=str(folder), snapshots=[]))
+    step(2)
+    let.set()
+    assert own.writer._thread is not None
+    own.writer._thread.join(30)
+    assert any((v != before["model"][k]).any() for k, v in own.policy.masters())
+    for kind, there in before.items():
+        found = load(folder, kind)
+        assert found.keys() == there.keys()
+        assert all(torch.equal(found[name], value) for name, value in there.items())
 
 
 def test_moments_that_are_on_a_cpu_anyway_are_told(

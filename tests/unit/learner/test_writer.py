@@ -44,6 +44,28 @@ def test_a_part_comes_last_and_names_the_ranks_files(tmp_path: Path) -> None:
     assert list(part(tmp_path, 1)["files"]) == ["model/00002-of-00002.safetensors"]
 
 
+def test_a_late_copy_is_made_when_the_weights_are_about_to_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let, write = threading.Event(), module.Image.write
+
+    def later(*given: Any) -> dict[str, Any]:
+        let.wait(30)
+        return write(*given)
+
+    monkeypatch.setattr(module.Image, "write", later)
+    reserve(tmp_path, 1)
+    writer, weight = Writer(late=True), torch.ones(3)
+    writer.begin(tmp_path, {"model": [("w", weight)]}, rank=0, size=1)
+    writer.detach()
+    weight.zero_()
+    let.set()
+    assert part(tmp_path, 0)["files"]
+    assert load(tmp_path)["w"].tolist() == [1, 1, 1]
+    assert writer.held_s > 0
+    writer.detach()  # nothing is left to copy
+
+
 def test_what_went_wrong_is_said_and_leaves_no_file(tmp_path: Path) -> None:
     reserve(tmp_path, 2)
     (tmp_path / "model").write_text("in the way")
