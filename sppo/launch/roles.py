@@ -57,6 +57,9 @@ def run_learner(
     if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
         # Staged weights and moments, pinned, take what they have, not the next power of two.
         os.environ["PYTORCH_ALLOC_CONF"] = "pinned_max_round_threshold_mb:1"
+    # oneDNN keeps what it compiled for a product of one shape, up to 1,024 of them, some megabytes
+    # each. Micro-batches seldom have the length of an earlier one; of one it needs about 20.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     log.info("%s begins in process %d", LEARNER, os.getpid())
     config = compute.here(reach.addressed(config))
     broker = connect(config.broker, run_key, wait=True)

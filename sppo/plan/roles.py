@@ -117,7 +117,9 @@ def host(config: RunConfig, *, gpu: bool) -> dict[str, int]:
     count, moments = learner.snapshots(config), len(KINDS[config.optimizer.name].moments)
     image = machines.MASTER * (1 + moments) + low * count
     copies = machines.count(config) if config.learner.shard == "all" else 1
-    there = {"copy for checkpoints": image * trained // copies}
+    late = not gpu and config.learner.ranks == 1  # of what the next step finds unwritten
+    copied = "copy for checkpoints" + (", at most" if late else "")
+    there = {copied: image * trained // copies}
     if gpu:
         there["staged weights"] = low * found.parameters
         if config.optimizer.offload:
