@@ -105,6 +105,13 @@ class RunConfig(Settings):
         return max(HANG_LEAST_S, HANG_DEADLINES * self.weights.phase_timeout_s)
 
     @property
+    def rank_deadline_s(self) -> float:
+        """How long ranks of the learner wait in a step for one that does not get on: it is named
+        before the learner itself is taken for hung.
+        """
+        return self.hang_timeout_s / 2
+
+    @property
     def policy_temperature(self) -> float:
         """What the learner divides logits by before it takes log-probs to train on."""
         given = self.objective.temperature

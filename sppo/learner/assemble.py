@@ -198,7 +198,7 @@ def _make_team(config: RunConfig, broker: Broker, run_dir: Path, place: Place | 
         "run_dir": str(run_dir.resolve()),
     }
     if place is not None:
-        team = by_hand.meet(place, device)
+        team = by_hand.meet(place, device, config.rank_deadline_s)
         team.broadcast(settings)
         return team
     check_device(device, config.learner.ranks - 1)
@@ -210,4 +210,5 @@ def _make_team(config: RunConfig, broker: Broker, run_dir: Path, place: Place | 
         settings,
         here=is_loopback(config.weights.host),
         owner=str(run_dir.resolve()),
+        deadline_s=config.rank_deadline_s,
     )

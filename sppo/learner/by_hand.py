@@ -1,12 +1,11 @@
-"""Ranks that are started by hand meet at an address, and show each other that they live.
+"""Ranks that are started by hand meet at an address, in a store that rank 0 keeps.
 
-Each writes a sign of life into the store that rank 0 keeps; rank 0 names those that stopped. A rank
-without rank 0 ends by itself.
+There they show each other where they are (`sppo.learner.signs`). Whoever misses another names it,
+and ends itself; a rank without rank 0 does too.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -19,27 +18,30 @@ import psutil
 import torch.distributed
 
 from sppo.errors import RoleDiedError
+from sppo.learner import signs
 from sppo.learner.children import DEATH_NOTICE_S
 from sppo.learner.place import Place
 from sppo.learner.ranks import JOIN_S, Team
+from sppo.learner.signs import Found, Signs
+from sppo.learner.where import Where
 
 log = logging.getLogger(__name__)
-
-SIGN_S = 2.0
-"""Between two signs of life."""
-SILENT_S = 30.0
-"""Without one a rank is gone."""
 
 # torch.distributed is not fully typed.
 _dist: Any = torch.distributed
 
 
-def meet(place: Place, device: str) -> Team:
-    """Be this rank. Raises RoleDiedError if another does not come in time, and names it."""
-    store = open_store(place)
+def meet(place: Place, device: str, deadline_s: float) -> Team:
+    """Be this rank. Raises RoleDiedError if another does not come in time, and names it. Later one
+    that does not get on is named after `deadline_s`.
+    """
+    store, where = open_store(place), Where()
+    told = store.clone()
+    told.set_timeout(timedelta(seconds=signs.SILENT_S))  # rank 0 may be there and stand still
+    own = Signs(told, where, rank=place.rank, size=place.size, deadline_s=deadline_s)
     team = Team(
         place.rank, place.size, store, device, local=place.local, here=False,
-        network=interface(place), company=Signs(store, place), machine=place.machine,
+        network=interface(place), company=Apart(own), machine=place.machine, where=where,
     )  # fmt: skip
     log.info("rank %d of %d on %s", place.rank, place.size, socket.gethostname())
     return team
@@ -72,40 +74,32 @@ def interface(place: Place) -> str:
     return next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
 
 
-class Signs:
-    """Signs of life of all ranks; of this one by a thread. Stands where `Children` stands for
-    ranks that rank 0 has started.
+class Apart:
+    """The other ranks, known by their signs. Stands where `Children` stands for ranks that rank 0
+    has started.
     """
 
-    def __init__(self, store: Any, place: Place) -> None:
-        self._store = store.clone()
-        self._rank, self._size = place.rank, place.size
-        self._over = threading.Event()
+    def __init__(self, signs: Signs) -> None:
+        self._signs = signs
         self._known = threading.Event()
-        self._seen: dict[int, tuple[bytes, float]] = {}
-        threading.Thread(target=self._run, daemon=True, name="signs").start()
+        self._over = False
+        signs.start(self._lost, self._alone)
 
     def ended(self) -> str:
-        """Which ranks have stopped to give signs, and where they were; empty if none has."""
-        now = time.monotonic()
-        return ", ".join(
-            f"rank {rank} of the learner, on {self._host(rank)}, has given no sign of life for "
-            f"{now - at:.0f} s"
-            for rank, (_, at) in sorted(self._seen.items())
-            if now - at > SILENT_S
-        )
+        """Which ranks do not come, and where they were; empty if none is known."""
+        return ", ".join(self._signs.found().values())
 
     def lost(self) -> str:
         """The same, after the time in which silence shows."""
-        deadline = time.monotonic() + SILENT_S + 2 * SIGN_S
+        deadline = time.monotonic() + signs.SILENT_S + 2 * signs.SIGN_S
         while not (found := self.ended()) and time.monotonic() < deadline:
             time.sleep(0.1)
         return found
 
     def expect_the_end(self) -> bool:
         """From here on they may end. False if that was said before."""
-        before = self._over.is_set()
-        self._over.set()
+        before, self._over = self._over, True
+        self._signs.end()
         self._known.set()
         return not before
 
@@ -116,33 +110,13 @@ class Signs:
     def end(self, grace_s: float = 0.0) -> None:
         """They end by themselves, without rank 0."""
 
-    def _host(self, rank: int) -> str:
-        name: str = json.loads(self._store.get(f"joined/{rank}"))["host"]
-        return name
+    def _lost(self, found: Found) -> None:
+        self._give_up(f"{', '.join(found.values())}; the learner cannot go on without it")
 
-    def _run(self) -> None:
-        count = 0
-        while not self._over.is_set():
-            count += 1
-            try:
-                self._store.set(f"sign/{self._rank}", str(count))
-                if self._rank == 0:
-                    self._look()
-            except RuntimeError as error:  # the store went with rank 0
-                log.error("rank 0 of the learner is gone: %s", str(error).splitlines()[0])
-                if not self._over.wait(DEATH_NOTICE_S):
-                    os._exit(RoleDiedError.exit_code)
-                return
-            if dead := self.ended():
-                log.error("%s; the learner cannot go on without it", dead)
-                if not self._known.wait(DEATH_NOTICE_S):
-                    os._exit(RoleDiedError.exit_code)
-                return
-            self._over.wait(SIGN_S)
+    def _alone(self, reason: str) -> None:
+        self._give_up(f"rank 0 of the learner is gone: {reason}")
 
-    def _look(self) -> None:
-        for rank in range(1, self._size):
-            key = f"sign/{rank}"
-            sign = self._store.get(key) if self._store.check([key]) else b""
-            if sign and (rank not in self._seen or self._seen[rank][0] != sign):
-                self._seen[rank] = (sign, time.monotonic())
+    def _give_up(self, why: str) -> None:
+        log.error("%s", why)
+        if not self._known.wait(DEATH_NOTICE_S):
+            os._exit(RoleDiedError.exit_code)

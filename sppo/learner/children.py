@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from sppo import stop
@@ -27,6 +28,7 @@ class Children:
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._over = False
+        self._hung = ""
         self._known = threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="ranks").start()
 
@@ -41,6 +43,14 @@ class Children:
         process.stdin.write(json.dumps(given).encode())
         process.stdin.close()
         self._processes.append(process)
+
+    def end_hung(self, found: Mapping[int, str]) -> None:
+        """End ranks that do not come, with what is known of each: whoever waits for one then
+        notices.
+        """
+        self._hung = ", ".join(found.values())
+        for rank in found:
+            self._processes[rank - 1].kill()
 
     def lost(self) -> str:
         """The same as `ended`, after a moment in which the system may notice."""
@@ -83,6 +93,8 @@ class Children:
 
     def ended(self) -> str:
         """Which of them have ended so far, and how; empty if none has."""
+        if self._hung:
+            return self._hung
         codes = [(rank, process.poll()) for rank, process in enumerate(self._processes, start=1)]
         return ", ".join(
             f"rank {rank} of the learner ended with {code}"

@@ -62,7 +62,7 @@ def by_hand(config: settings.RunConfig, place: Place) -> None:
     rest is rank 0's. Raises ConfigError if it does not see rank 0's run directory.
     """
     device = compute.here(config).learner.device
-    team = meet(place, device)
+    team = meet(place, device, config.rank_deadline_s)
     given = team.broadcast(None) | {"device": device}
     if not Path(given["run_dir"]).is_dir():
         raise ConfigError(

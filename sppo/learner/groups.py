@@ -51,7 +51,8 @@ class Fetched:
 
     def named(self, names: Sequence[tuple[str, str]]) -> Mapping[str, Group]:
         """See `Groups.named`."""
-        found = {uid: self._one(uid, gid) for uid, gid in names}
+        with self._team.where.slow("fetching groups"):  # the broker may be away for a while
+            found = {uid: self._one(uid, gid) for uid, gid in names}
         self._team.gather([uid for uid, group in found.items() if group is None])
         sent = self._team.broadcast(None)
         return {uid: group or codec.decode_group(sent[uid]) for uid, group in found.items()}

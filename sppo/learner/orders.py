@@ -75,8 +75,11 @@ class Rank:
         """Rank 0: have it done, and what it gives. It begins with the first piece that is asked
         for, and must be exhausted before another order.
         """
-        self.team.tell(pack(order))
+        message = pack(order)
+        self.team.where.order(message["do"])
+        self.team.tell(message)
         yield from order.apply(self)
+        self.team.where.at("between two orders", patient=True)
 
     def do(self, order: Order) -> None:
         """Rank 0: have it done."""
@@ -86,6 +89,7 @@ class Rank:
     def follow(self) -> None:
         """The others: until rank 0 is done. Raises RoleDiedError if it, or another, is gone."""
         for message in self.team.told():
+            self.team.where.order(message["do"])
             for _ in unpack(message).apply(self):
                 pass
 
@@ -106,6 +110,7 @@ class Train:
         mine = [ranks[rank.team.rank] for ranks in self.shares]
         groups = rank.groups.named([(g["uid"], g["gid"]) for share in mine for g in share])
         version, published = Version.parse(self.version), Version.parse(self.published)
+        rank.team.where.at(f"training after step {version.n}")
         return rank.trainer.take_steps(mine, self.sizes, groups, version, published)
 
 

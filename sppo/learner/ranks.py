@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -35,6 +36,8 @@ from sppo import stop
 from sppo.errors import RoleDiedError
 from sppo.learner import mesh
 from sppo.learner.children import Children
+from sppo.learner.signs import Folder, Found, Signs
+from sppo.learner.where import Where
 from sppo.transport import codec
 from sppo.types import digest
 
@@ -49,7 +52,7 @@ _dist: Any = torch.distributed
 
 
 class Company(Protocol):
-    """Who knows which other ranks have ended: `Children`, or `sppo.learner.by_hand.Signs`."""
+    """Who knows which other ranks have ended: `Children`, or `sppo.learner.by_hand.Apart`."""
 
     def ended(self) -> str:
         """Which have so far, and how; empty if none has."""
@@ -76,6 +79,8 @@ class Ranks(Protocol):
     """Number of this rank's GPU."""
     mesh: Any
     """For parameters; None where there is one rank."""
+    where: Where
+    """What this rank is doing."""
 
     def tell(self, message: dict[str, Any]) -> None:
         """Rank 0: what the others do next. Plain msgpack types."""
@@ -112,6 +117,7 @@ class Solo:
     size = 1
     local = 0
     mesh: Any = None
+    where = Where()  # nobody looks
 
     def tell(self, message: dict[str, Any]) -> None:
         """Nobody hears it."""
@@ -153,6 +159,7 @@ class Team:
     def __init__(
         self, rank: int, size: int, store: Any, device: str, *, local: int | None = None,
         here: bool = True, network: str = "", company: Company | None = None, machine: int = 0,
+        where: Where | None = None,
     ) -> None:  # fmt: skip
         """Meet the other ranks. `store` is a path in a private folder where no file is yet, the
         same for all, or a store of torch.distributed that all of them know.
@@ -163,7 +170,7 @@ class Team:
         `network`: the interface to the others, loopback if it is not said.
         `company`: who knows which other ranks have ended.
         """
-        self.rank, self.size = rank, size
+        self.rank, self.size, self.where = rank, size, where or Where()
         self.local = local = rank if local is None else local
         cuda = device != "cpu"
         if cuda:
@@ -194,11 +201,14 @@ class Team:
 
     def told(self) -> Iterator[dict[str, Any]]:
         """See `Ranks.told`."""
+        self.where.at("waiting for rank 0", patient=True)
         while message := self.broadcast(None):
             yield message
+            self.where.at("waiting for rank 0", patient=True)
 
     def broadcast(self, value: Any) -> Any:
         """See `Ranks.broadcast`."""
+        self.where.come()
         data = codec.pack({"value": value}) if self.rank == 0 else b""
         length = torch.tensor([len(data)])
         with _deaths():
@@ -209,6 +219,7 @@ class Team:
 
     def gather(self, value: Any) -> list[Any]:
         """See `Ranks.gather`."""
+        self.where.come()
         data = codec.pack({"value": value})
         with _deaths():
             lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
@@ -229,6 +240,7 @@ class Team:
 
     def most(self, counts: Sequence[int]) -> list[int]:
         """See `Ranks.most`."""
+        self.where.come()
         found = torch.tensor(list(counts))
         with _deaths():
             _dist.all_reduce(found, _dist.ReduceOp.MAX, group=self._control)
@@ -236,6 +248,7 @@ class Team:
 
     def add(self, value: Tensor) -> Tensor:
         """See `Ranks.add`."""
+        self.where.come()
         with _deaths():
             _dist.all_reduce(value)
         return value
@@ -264,9 +277,11 @@ class Team:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def lead(size: int, device: str, settings: dict[str, Any], *, here: bool, owner: str) -> Team:
+def lead(
+    size: int, device: str, settings: dict[str, Any], *, here: bool, owner: str, deadline_s: float
+) -> Team:
     """Start ranks 1 .. `size` - 1 with these settings, and be rank 0. `owner` has no other team at
-    this time.
+    this time. A rank that does not get on for `deadline_s` while others wait is named, and ended.
     """
     prefix = f"sppo-ranks-{digest(owner)}-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):  # by a life that was killed
@@ -284,7 +299,8 @@ def lead(size: int, device: str, settings: dict[str, Any], *, here: bool, owner:
     try:
         for rank in range(1, size):
             children.start(given | {"rank": rank, "parent": os.getpid()})
-        return Team(0, size, store, device, here=here, company=children)
+        where = _shown(folder, 0, size, children.end_hung, deadline_s)
+        return Team(0, size, store, device, here=here, company=children, where=where)
     except BaseException:
         children.expect_the_end()
         children.end()
@@ -298,10 +314,20 @@ def follow() -> tuple[Team, dict[str, Any]]:
     given = json.loads(sys.stdin.read())
     if os.getppid() != given["parent"]:  # it died before the line above
         sys.exit(1)
-    team = Team(
-        given["rank"], given["size"], Path(given["store"]), given["device"], here=given["here"]
-    )
+    rank, size, store = given["rank"], given["size"], Path(given["store"])
+    where = _shown(store.parent, rank, size, lambda _: None, math.inf)  # rank 0 judges
+    team = Team(rank, size, store, given["device"], here=given["here"], where=where)
     return team, given["settings"]
+
+
+def _shown(
+    folder: Path, rank: int, size: int, lost: Callable[[Found], None], deadline_s: float
+) -> Where:
+    """Where this rank is, shown to the others from here on."""
+    where = Where()
+    signs = Signs(Folder(folder), where, rank=rank, size=size, deadline_s=deadline_s)
+    signs.start(lost, lambda _: None)  # the folder goes with rank 0, and so do its children
+    return where
 
 
 def _roll_call(

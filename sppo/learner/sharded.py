@@ -80,6 +80,7 @@ class ShardedPolicy:
             recompute(layers)
         for layer in layers:
             fully_shard(layer, mesh=team.mesh, mp_policy=dtypes)
+            layer.register_forward_pre_hook(lambda *_: team.where.come(), prepend=True)
         # The root stays whole from forward to backward: the head's product keeps a reference to its
         # weight.
         fully_shard(self._scorer, mesh=team.mesh, mp_policy=dtypes, reshard_after_forward=False)

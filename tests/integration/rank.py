@@ -168,7 +168,7 @@ def main() -> None:
         given = {"ranks": size, "shard": shard}
         found = place.find(makers.run_config(learner=given, weights=TRUSTED), by)
         assert found is not None
-        team = by_hand.meet(found, "cpu")
+        team = by_hand.meet(found, "cpu", 60.0)
     else:
         team = Team(rank, size, folder / f"store-{size}", "cpu")
     for name in names:

@@ -17,6 +17,7 @@ from sppo.learner.optim import Optimizer
 from sppo.learner.orders import Rank
 from sppo.learner.ranks import Ranks
 from sppo.learner.trainer import Trainer
+from sppo.learner.where import Where
 from sppo.transport import codec
 from sppo.types import Group, Version
 
@@ -39,7 +40,7 @@ class ThreadTeam:
 
     def __init__(self, rank: int, size: int, shared: _Shared) -> None:
         self.rank, self.size, self._shared = rank, size, shared
-        self.local = rank
+        self.local, self.where = rank, Where()
 
     def _exchange(self, value: Any) -> list[Any]:
         self._shared.barrier.wait(PATIENCE_S)

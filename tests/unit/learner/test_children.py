@@ -66,3 +66,14 @@ def test_they_are_given_time_and_then_ended(program: Path) -> None:
     children.end(0.2)
     assert 0.2 <= time.monotonic() - began < 20
     assert "rank 2 of the learner ended with -9" in children.lost()
+
+
+def test_one_that_does_not_come_is_ended_and_named_for_that(program: Path) -> None:
+    write(program, "exec sleep 60")
+    children = Children()
+    children.start({"rank": 1})
+    children.noticed()
+    children.end_hung({1: "rank 1 of the learner has stood still"})
+    assert children.lost() == "rank 1 of the learner has stood still"
+    assert children._processes[0].wait(20) == -9
+    children.expect_the_end()

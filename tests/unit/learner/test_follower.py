@@ -74,7 +74,7 @@ def test_one_that_is_started_by_hand_hears_the_rest_from_rank_0(
     told = {"config": config.to_json(run), "run_key": "k", "run_dir": str(tmp_path)}
     team = Solo()
     monkeypatch.setattr(team, "broadcast", lambda _: told)
-    monkeypatch.setattr(follower, "meet", lambda place, device: team)
+    monkeypatch.setattr(follower, "meet", lambda place, device, deadline_s: team)
     monkeypatch.setattr(follower, "_serve", lambda *given: served.append(given))
     place = Place(rank=1, size=2, local=0, address="127.0.0.1", port=29500)
     # Then it serves there, unless it does not see the run directory
