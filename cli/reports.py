@@ -36,7 +36,7 @@ def print_run(folder: Path, summary: dict[str, Any], again: Sequence[str]) -> No
     ]
     if summary["finished"]:
         lines += [
-            f"exported model            {folder}/export (Hugging Face format)",
+            f"exported model            {folder}/export (Hugging Face format){_rounded(summary)}",
             "",
             "try next:",
             f"  {shlex.join(['vllm', 'serve', f'{folder}/export'])}",
@@ -48,6 +48,14 @@ def print_run(folder: Path, summary: dict[str, Any], again: Sequence[str]) -> No
     else:
         lines += ["", f"resume with: {_command(again, folder)}"]
     typer.echo("\n".join(lines))
+
+
+def _rounded(summary: dict[str, Any]) -> str:
+    """The number format, and what it keeps of the training where that is less than all."""
+    found = summary.get("export") or {}
+    if found.get("left") is None:
+        return f", {found['dtype']}" if found else ""
+    return f", {found['dtype']}: rounding keeps {found['left']:.0%} of what was trained"
 
 
 def _command(again: Sequence[str], folder: Path, steps: int = 0) -> str:

@@ -25,8 +25,8 @@ class ModelConfig(Settings):
     """Hub revision to pin; empty takes the default branch."""
     export_dtype: Annotated[Literal["base", "bfloat16", "float16", "float32"], FREE] = "base"
     """Number format of the exported weights; `base` is that of the model the run began with. Where
-    `compute` comes to float32 and that is bfloat16, a few small steps may be lost in rounding:
-    `float32` keeps them.
+    `compute` comes to float32 and that is bfloat16, a few small steps may be lost in rounding, and
+    the report says how much is kept: `float32` keeps all.
     """
 
 

@@ -107,7 +107,9 @@ def _finish(
     if not stopped:
         with records.long_work("exporting", "export"):
             folder = run_dir / "export"
-            own.do(Export(folder=str(folder), dtype=export_dtype(config, own.policy)))
+            dtype = export_dtype(config, own.policy)
+            (left,) = own.stream(Export(folder=str(folder), dtype=dtype))
+            records.exported(dtype, left)
             models.load_tokenizer(models.resolve(config.model)).save_pretrained(str(folder))
     learner.fleet.close()
     records.phase("stopped" if stopped else "done")

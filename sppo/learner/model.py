@@ -30,6 +30,7 @@ from sppo.learner import adapters, attention, blocks
 from sppo.learner.adapters import Adapters
 from sppo.learner.batching import MicroBatch
 from sppo.learner.layers import decoder_layers, recompute
+from sppo.learner.rounding import Rounding
 from sppo.learner.rows import fill
 from sppo.learner.stored import Tensors
 from sppo.weights import names
@@ -220,16 +221,19 @@ class Policy:
             for name, parameter in self._own.items():
                 parameter.data = own[name]
 
-    def export(self, folder: Path, dtype: torch.dtype) -> None:
+    def export(self, folder: Path, dtype: torch.dtype) -> float | None:
         """Write the weights in `dtype` as a Hugging Face folder, but for its tokenizer; adapters
         merged, and by themselves in its folder `adapter`. They are put together in host memory.
+        Returns the share of the training that rounding leaves (`Rounding.left`).
         """
         from transformers import GenerationConfig
 
         self.module.generation_config = (
             GenerationConfig()
         )  # written, it may be refused; the model's own file follows
-        weights = {n: w.cpu() for n, w in self._merged(dict(self.masters()), dtype)}
+        rounding = Rounding(self._path, dtype)
+        trained = self._merged(dict(self.masters()), torch.float32)
+        weights = {name: rounding.of(name, w) for name, w in trained}
         state = self.module.state_dict()
         buffers = {name: state[name] for name, _ in self.module.named_buffers() if name in state}
         self.module.save_pretrained(str(folder), state_dict=weights | buffers)
@@ -238,6 +242,7 @@ class Policy:
         models.copy_generation_config(self._path, folder)
         if self._adapted:
             adapters.save(self.module, self.masters(), folder / adapters.FOLDER, self._path)
+        return rounding.left
 
 
 def _adding_to(master: nn.Parameter) -> Any:

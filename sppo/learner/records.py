@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 LOW_SAMPLE = 0.5
 """Effective sample size below which a batch is far from the policy."""
+LOW_LEFT = 0.5
+"""Share of the training that an export keeps, below which that is warned of."""
 
 
 class Records:
@@ -35,6 +37,7 @@ class Records:
         self._pulse = pulse
         self._max_tokens = config.sampling.max_tokens
         self._metrics = JsonLines(run_dir / "metrics.jsonl")
+        self._export: dict[str, Any] | None = None
         self.usage = Usage(broker.registry)
 
     def event(self, kind: str, **fields: Any) -> None:
@@ -65,6 +68,19 @@ class Records:
         """Something that a person should look at."""
         log.warning("%s", text)
         self.event("warning", topic=topic, text=text)
+
+    def exported(self, dtype: str, left: float | None) -> None:
+        """In which number format; with the share of the training that rounding to it left, where
+        that is known.
+        """
+        self._export = {"dtype": dtype, "left": left}
+        self.event("export", **self._export)
+        if left is not None and left < LOW_LEFT:
+            self.warn(
+                "export",
+                f"rounded to {dtype}, the exported weights keep {left:.0%} of what was trained; "
+                "the checkpoint has all of it: set model.export_dtype = 'float32'",
+            )
 
     def keep_until(self, step: int) -> None:
         """Records of later steps belong to a line of training that was given up."""
@@ -146,6 +162,7 @@ class Records:
                 "mean_s": round(life["sync_s"] / syncs, 3) if syncs else None,
                 "max_s": round(life["sync_max_s"], 3),
             },
+            "export": self._export,
             "checkpoints": {
                 "count": int(life["saves"]),
                 "held_s": round(life["held_s"], 3),

@@ -39,6 +39,7 @@ from sppo.learner.model import (
     trunk,
 )  # fmt: skip
 from sppo.learner.ranks import Ranks
+from sppo.learner.rounding import Rounding
 from sppo.learner.rows import fill, local, rows, whole
 from sppo.learner.skeleton import skeleton
 from sppo.learner.stored import Tensors
@@ -191,14 +192,14 @@ class ShardedPolicy:
             fill(p, there[name])
         self.refresh()
 
-    def export(self, folder: Path, dtype: torch.dtype) -> None:
+    def export(self, folder: Path, dtype: torch.dtype) -> float | None:
         """See `Policy.export`; rank 0 writes."""
-        first = self._team.rank == 0
-        made = adapters.merged(self._module, lambda _, p: whole(p.detach()), dtype)
-        tensors = {name: w.cpu().contiguous() if first else w[:0] for name, w in made}
+        first, rounding = self._team.rank == 0, Rounding(self._path, dtype)
+        made = adapters.merged(self._module, lambda _, p: whole(p.detach()), torch.float32)
+        tensors = {n: rounding.of(n, w).contiguous() if first else w[:0] for n, w in made}
         trained = [(n, whole(p).cpu()) for n, p in self.masters()] if self._adapted else []
         if not first:
-            return
+            return None
         if self._adapted:
             adapters.save(self._module, trained, folder / adapters.FOLDER, self._path)
         folder.mkdir(parents=True, exist_ok=True)
@@ -206,6 +207,7 @@ class ShardedPolicy:
         self._module.config.dtype = dtype
         self._module.config.save_pretrained(str(folder))
         models.copy_generation_config(self._path, folder)
+        return rounding.left
 
 
 class _Scorer(nn.Module):

@@ -1,6 +1,6 @@
 """One of two ranks that meet again and again, for tests: `python -m tests.integration.hanging`
 
-    lead                 rank 0, which starts the other
+    lead                 rank 0, which starts the other, and waits long for one that stands still
     RANK PORT [hangs]    one that was started by hand; it may hang without being stopped
 
 Silence shows after 2 s, standing still after 1 s.
@@ -41,7 +41,7 @@ def lead() -> None:
     again.write_text(f"#!/bin/sh\nexec {sys.executable} -m tests.integration.hanging {FOLLOW}\n")
     again.chmod(0o755)
     children.sys.executable = str(again)  # type: ignore[attr-defined]
-    team = ranks.lead(2, "cpu", {}, here=True, owner=str(again), deadline_s=DEADLINE_S)
+    team = ranks.lead(2, "cpu", {}, here=True, owner=str(again), deadline_s=60.0)
     try:
         work(team)
     except RoleDiedError:

@@ -15,8 +15,8 @@ import pytest
 
 from sppo.errors import RoleDiedError
 
-WITHIN_S = 10.0
-"""The deadline, the time to end, and what a busy machine adds."""
+WITHIN_S = 60.0
+"""The deadline and the time to end are 4 s; a busy machine adds to that."""
 
 
 def start(stack: ExitStack, *words: str) -> subprocess.Popen[str]:

@@ -78,3 +78,16 @@ def test_where_the_time_went_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
         "a step                    8.0 s: waiting for groups 1.9, train 5.1, weight sync 0.6, rest "
         "0.4" in lines
     )
+
+
+def test_what_rounding_keeps_of_an_export_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    def exported(**found: Any) -> str:
+        lines = shown(capsys, "run", ["up", "a.toml"], **found)
+        (line,) = [line for line in lines if line.startswith("exported model")]
+        return line.partition("(Hugging Face format)")[2]
+
+    assert exported() == ""
+    assert exported(export={"dtype": "float32", "left": None}) == ", float32"
+    assert exported(export={"dtype": "bfloat16", "left": 0.124}) == (
+        ", bfloat16: rounding keeps 12% of what was trained"
+    )

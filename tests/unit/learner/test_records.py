@@ -120,3 +120,19 @@ def test_long_work_is_a_phase_and_its_time_is_counted(tmp_path: Path) -> None:
         pass
     assert [event["phase"] for event in events(broker, "phase")] == ["saving"]
     assert "save" in made.usage.by_step(1)
+
+
+@pytest.mark.parametrize(("left", "warned"), [(0.12, True), (0.97, False), (None, False)])
+def test_an_export_that_keeps_little_of_the_training_is_warned_of(
+    left: float | None, warned: bool, tmp_path: Path
+) -> None:
+    broker = MemoryBroker()
+    made, line = records(CONFIG, broker, tmp_path), lineage(CONFIG, tmp_path / "c")
+    made.exported("bfloat16", left)
+    said = [event["text"] for event in events(broker, "warning")]
+    assert bool(said) is warned
+    if warned:
+        assert said[0].startswith("rounded to bfloat16, the exported weights keep 12% of what")
+        assert said[0].endswith("set model.export_dtype = 'float32'")
+    outcome = made.outcome(line, stopped=False, busy={}, time={})
+    assert outcome["export"] == {"dtype": "bfloat16", "left": left}
