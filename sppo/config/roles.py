@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from sppo.config import engine_arguments
 from sppo.config.fields import (
     FREE,
     PER_ROLE,
@@ -49,10 +50,25 @@ class GeneratorConfig(Settings):
     """Key-value cache on a CPU, GiB."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1), FREE] = 0.9
     """Share of a GPU's memory for the engine."""
-    enforce_eager: Annotated[bool, FREE] = True
-    """Leave out graph capture: faster start, slower decoding on a GPU."""
+    vllm: Annotated[DeepTable, FREE] = Field(default_factory=dict)
+    """Arguments of vLLM's engine by their own names, such as `enforce_eager`,
+    `pipeline_parallel_size` or `max_num_batched_tokens`. vLLM checks them before anything starts;
+    what would change the distribution that is sampled from is refused (docs/gpu.md).
+    """
     start_timeout_s: Annotated[Seconds, FREE] = 300.0
     """Longest time from start to the first heartbeat."""
+
+    @property
+    def devices(self) -> int:
+        """GPUs of one generator."""
+        return self.tensor_parallel * engine_arguments.processes(self.vllm)
+
+    @field_validator("vllm", mode="before")
+    @classmethod
+    def _arguments(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            engine_arguments.check(value)
+        return deep_table(value)
 
 
 class ScorerConfig(Settings):

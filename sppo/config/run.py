@@ -77,6 +77,11 @@ class RunConfig(Settings):
                 f"generator.engine = 'vllm' splits "
                 "a model; use 1"
             )
+        if self.generator.engine == "transformers" and self.generator.vllm:
+            raise ValueError(
+                f"generator.vllm.{next(iter(self.generator.vllm))}: generator.engine = "
+                "'transformers' does not read it; leave it out"
+            )
         if self.generator.engine == "transformers" and self.weights.transport == "nccl":
             raise ValueError(
                 "weights.transport = 'nccl': generator.engine = 'transformers' receives weights "

@@ -8,15 +8,18 @@ prints why vLLM refuses them, in one line, or nothing.
 
 from __future__ import annotations
 
+import difflib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+from sppo import compute, stop
 from sppo import config as settings
-from sppo import stop
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
 
@@ -54,17 +57,30 @@ def beside(config: RunConfig, path: str) -> Iterator[None]:
 
 def refusal(config: RunConfig, path: str) -> str:
     """Why vLLM refuses the arguments of a run's engine, or nothing."""
-    import torch
     from vllm.engine.arg_utils import AsyncEngineArgs
 
     from sppo.generators.vllm_engine import engine_arguments, set_environment
 
-    on_cpu = not torch.cuda.is_available()
+    if unknown := misnamed(config.generator.vllm, [f.name for f in fields(AsyncEngineArgs)]):
+        return unknown
+    on_cpu = not compute.gpus_here()
     set_environment(config, on_cpu=on_cpu)
     try:
-        AsyncEngineArgs(**engine_arguments(config, path, on_cpu=on_cpu)).create_engine_config()
+        arguments = AsyncEngineArgs(**engine_arguments(config, path, on_cpu=on_cpu))
+        if not config.launch.ray_address:  # a cluster's devices are not those of this machine
+            arguments.create_engine_config()
     except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
         return in_one_line(str(error), config.model.name)
+    return ""
+
+
+def misnamed(given: Mapping[str, Any], known: Sequence[str]) -> str:
+    """What is to be said of a name that is none of vLLM's, or nothing."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            return f"generator.vllm.{name} is no argument of its engine{hint}"
     return ""
 
 

@@ -16,8 +16,8 @@ from sppo.config import RunConfig, cpu_threads
 from sppo.errors import TransferAborted
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
 
-BATCHED_TOKENS = 2048
-"""The least that vLLM takes for `max_num_batched_tokens` by itself."""
+BATCHED_TOKENS, BATCHED_TOKENS_GPU = 2048, 8192
+"""Of one step, at least: what vLLM takes by itself, and what its server takes on large GPUs."""
 
 
 class VllmEngine:
@@ -37,7 +37,7 @@ class VllmEngine:
     @property
     def world_size(self) -> int:
         """Ranks of the engine: each holds a part of the model and joins the weight transfer."""
-        return self._config.generator.tensor_parallel
+        return self._config.generator.devices
 
     async def start(self) -> None:
         """Start vLLM's engine process and load the model."""
@@ -148,7 +148,10 @@ def set_environment(config: RunConfig, *, on_cpu: bool) -> None:
         threads = cpu_threads(settings.threads)
         os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would come before the setting
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        os.environ["OMP_NUM_THREADS"] = str(max(1, threads // settings.tensor_parallel))
+        os.environ["OMP_NUM_THREADS"] = str(max(1, threads // settings.devices))
+    else:
+        # Whether there are GPUs has been asked in this process: a fork of it could not use one.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
 
 
 def engine_arguments(config: RunConfig, path: str, *, on_cpu: bool) -> dict[str, Any]:
@@ -161,10 +164,8 @@ def engine_arguments(config: RunConfig, path: str, *, on_cpu: bool) -> dict[str,
         "seed": config.seed,
         "max_model_len": config.task.max_prompt_tokens + config.sampling.max_tokens,
         "max_num_seqs": at_once,
-        **(
-            {"max_num_batched_tokens": at_once} if at_once > BATCHED_TOKENS else {}
-        ),  # each takes one in a step
-        "enforce_eager": settings.enforce_eager,
+        **_batched(at_once, on_cpu=on_cpu),
+        "enforce_eager": on_cpu,  # on GPUs graphs are worth their start
         "logprobs_mode": "processed_logprobs",  # those of the distribution that is sampled from
         # The model's own sampling defaults must not truncate the distribution.
         "generation_config": "vllm",
@@ -173,7 +174,7 @@ def engine_arguments(config: RunConfig, path: str, *, on_cpu: bool) -> dict[str,
         "tensor_parallel_size": settings.tensor_parallel,
         # In a Ray actor with a placement group vLLM would have Ray start the other ranks,
         # elsewhere.
-        "distributed_executor_backend": "mp" if settings.tensor_parallel > 1 else None,
+        "distributed_executor_backend": "mp" if settings.devices > 1 else None,
         "worker_extension_cls": "sppo.weights.vllm_transfer.Steps",
         # The CPU's default block of 128 tokens shares no prefix of a short prompt among its K
         # completions.
@@ -182,7 +183,17 @@ def engine_arguments(config: RunConfig, path: str, *, on_cpu: bool) -> dict[str,
             if on_cpu
             else {"gpu_memory_utilization": settings.gpu_memory_utilization}
         ),
+        **settings.vllm,
     }
+
+
+def _batched(at_once: int, *, on_cpu: bool) -> dict[str, int]:
+    """Tokens of one step: each completion takes one, and on GPUs prompts want more than vLLM's own
+    number.
+    """
+    if on_cpu and at_once <= BATCHED_TOKENS:
+        return {}
+    return {"max_num_batched_tokens": at_once if on_cpu else max(at_once, BATCHED_TOKENS_GPU)}
 
 
 def _check(answers: Sequence[str]) -> None:

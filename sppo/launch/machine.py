@@ -103,7 +103,7 @@ def _check_shared_memory(config: RunConfig) -> None:
     generator = config.generator
     if generator.engine != "vllm":
         return
-    if generator.tensor_parallel == 1 and compute.engine_on_gpu(config):
+    if generator.devices == 1 and compute.engine_on_gpu(config):
         return
     there = shutil.disk_usage(SHARED_MEMORY).free >> 20 if SHARED_MEMORY.is_dir() else 0
     if there < QUEUE_MIB:

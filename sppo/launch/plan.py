@@ -36,9 +36,7 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
         learner.device
     ]
     gpus = (
-        learner.ranks
-        + generator.replicas * generator.tensor_parallel
-        + scorer.gpus * _own_scorers(config)
+        learner.ranks + generator.replicas * generator.devices + scorer.gpus * _own_scorers(config)
     )
     lines = [
         f"run directory     {run_dir}",
@@ -52,7 +50,7 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
         f"{cpu_threads(learner.threads)} CPU threads in all",
         f"generators        {generator.replicas} × {generator.engine}; at most "
         f"{generator.max_groups} groups at once; "
-        f"{_each(generator.tensor_parallel, generator.cpus, 'generator')}",
+        f"{_each(generator.devices, generator.cpus, 'generator')}",
         f"scorer            {_scorer(config)}",
         f"objective         target {objective.target}, anchor {objective.anchor}, "
         f"weight {objective.weight}, "

@@ -155,9 +155,13 @@ def _check_installed(config: RunConfig) -> None:
 
 
 def _engine_check(config: RunConfig, path: str) -> AbstractContextManager[None]:
-    """vLLM's own parser at work beside the other checks."""
-    if _engines_elsewhere(config):
+    """vLLM's own parser at work beside the other checks. Of a run on a cluster, if vLLM is here, it
+    knows the names of arguments alone.
+    """
+    if config.generator.engine != "vllm" or importlib.util.find_spec("vllm") is None:
         return nullcontext()
     from sppo.generators import vllm_check
 
-    return vllm_check.beside(compute.here(config), path)
+    cluster = bool(config.launch.ray_address)
+    decided = compute.decided(config, cuda=True) if cluster else compute.here(config)
+    return vllm_check.beside(decided, path)

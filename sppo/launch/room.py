@@ -75,7 +75,7 @@ def demand(role: str, config: RunConfig) -> Demand:
     learner, generator, scorer = config.learner, config.generator, config.scorer
     return {
         "learner": Demand(gpus=learner.ranks * cuda, cpus=learner.ranks * learner.cpus),
-        "generator": Demand(gpus=generator.tensor_parallel * cuda, cpus=generator.cpus),
+        "generator": Demand(gpus=generator.devices * cuda, cpus=generator.cpus),
         "scorer": Demand(gpus=scorer.gpus, cpus=scorer.cpus),
     }[role]
 

@@ -24,6 +24,7 @@ from sppo.learner.place import Place
 from sppo.learner.ranks import JOIN_S, Team
 from sppo.learner.signs import Found, Signs
 from sppo.learner.where import Where
+from sppo.weights import lookups
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def meet(place: Place, device: str, deadline_s: float) -> Team:
 
 def open_store(place: Place) -> Any:
     """Where the ranks meet; rank 0 keeps it."""
+    lookups.leave_out()
     try:
         return _dist.TCPStore(
             place.address, place.port, None, is_master=place.rank == 0,

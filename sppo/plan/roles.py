@@ -73,16 +73,17 @@ def generator(config: RunConfig, gpu: Gpu | None) -> Generator:
     config = compute.decided(config, cuda=gpu is not None)
     found = learner.model(config)[1]
     low, sampling, own = compute.dtype(config).itemsize, config.sampling, config.generator
-    parts = own.tensor_parallel
-    weights = low * found.parameters // parts
-    each = low * found.cached // min(parts, found.kv_heads)
+    parts, stages = own.tensor_parallel, own.vllm.get("pipeline_parallel_size", 1)
+    weights = low * found.parameters // (parts * stages)
+    each = low * found.cached // (min(parts, found.kv_heads) * stages)
     """Bytes of a token on one device."""
     cache = int(own.kv_cache_gib * GIB)
     if gpu is not None:
         cache = max(0, int(own.gpu_memory_utilization * gpu.nbytes) - weights - ENGINE)
     prompt = config.task.max_prompt_tokens
     return Generator(
-        weights=weights, cache=cache, cached_tokens=cache // each if each else 0,
+        weights=weights, cache=cache,
+        cached_tokens=own.vllm.get("data_parallel_size", 1) * (cache // each) if each else 0,
         longest=prompt + sampling.max_tokens,
         wanted_tokens=own.max_groups * (prompt + sampling.completions * sampling.max_tokens),
     )  # fmt: skip

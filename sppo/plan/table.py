@@ -73,7 +73,7 @@ def made(config: RunConfig, gpu: str, bandwidth: float) -> Plan:
         compute=compute.resolve(config, cuda=cuda), gpu=on, memory=memory,
         ranks=config.learner.ranks, sharing=machines.sharing(config), rank=rank,
         between=machines.between(config, found, gpu=cuda), generators=config.generator.replicas,
-        devices=config.generator.tensor_parallel, generator=engine, broker=roles.broker(config),
+        devices=config.generator.devices, generator=engine, broker=roles.broker(config),
         host=host, sync=roles.sync(config, gpu=cuda, bandwidth=bandwidth),
         refusals=tuple(filter(None, refusals)),
     )  # fmt: skip

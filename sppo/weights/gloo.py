@@ -20,6 +20,7 @@ import xxhash
 from torch import Tensor
 
 from sppo.errors import TransferAborted
+from sppo.weights import lookups
 from sppo.weights.protocol import ABORTED
 
 BUCKET_BYTES = 32 << 20
@@ -120,6 +121,7 @@ class GlooGroup:
     ) -> None:  # fmt: skip
         """The store is at `host`; the other ranks reach this one at `own_host`."""
         timeout = timedelta(seconds=timeout_s)
+        lookups.leave_out()
         # Rank 0 hands in a socket bound to one address; left alone, the store listens on every
         # interface.
         server = {} if listen_fd is None else {"master_listen_fd": listen_fd}

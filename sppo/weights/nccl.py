@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from sppo.errors import TransferAborted
+from sppo.weights import lookups
 from sppo.weights.protocol import ABORTED
 
 BUFFER_BYTES, BUFFERS = 256 << 20, 2
@@ -38,6 +39,7 @@ def make_group(
     from vllm.distributed.utils import StatelessProcessGroup
     from vllm.utils.nccl import unpinned_nccl_env
 
+    lookups.leave_out()
     try:
         meeting = StatelessProcessGroup.create(
             host, port, rank, world_size, store_timeout=timeout_s, listen_socket=listener

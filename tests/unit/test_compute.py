@@ -94,3 +94,22 @@ def test_torch_sees_the_same_features_on_this_machine() -> None:
 
 def test_without_a_list_of_features_auto_is_float32(tmp_path: Path) -> None:
     assert compute.cpu_flags(tmp_path / "none") == frozenset()
+
+
+def test_whether_there_are_gpus_is_asked_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What CUDA has been asked in a process, its forks cannot use: vLLM's engine is one."""
+    import torch
+
+    def cuda() -> int:
+        raise AssertionError("CUDA was asked")
+
+    monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", cuda, raising=False)
+    monkeypatch.setattr(torch.cuda, "_is_compiled", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_device_count_nvml", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "_cached_device_count", None)
+    monkeypatch.delenv("PYTORCH_NVML_BASED_CUDA_CHECK", raising=False)
+    assert compute.gpus_here()
+    monkeypatch.setattr(torch.cuda, "_cached_device_count", None)
+    monkeypatch.setattr(torch.cuda, "_device_count_nvml", lambda: 0)
+    assert not compute.gpus_here()
+    assert not torch.cuda.is_initialized()

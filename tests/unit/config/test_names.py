@@ -15,7 +15,7 @@ RESUME_MAY_CHANGE = {
     "broker.tls_ca",
     "compute",
     "generator.cpus",
-    "generator.enforce_eager",
+    "generator.vllm",
     "generator.gpu_memory_utilization",
     "generator.host",
     "generator.kv_cache_gib",

@@ -63,3 +63,12 @@ def test_silence_is_consent_and_a_check_that_hangs_is_given_up(
     check_that_runs("import time; time.sleep(60)", monkeypatch)
     with vllm_check.beside(makers.run_config(), "m"):
         pass
+
+
+def test_a_name_that_vllm_has_not_is_told_with_the_one_that_is_near() -> None:
+    known = ["enforce_eager", "max_num_batched_tokens"]
+    assert vllm_check.misnamed({"enforce_eager": True}, known) == ""
+    assert vllm_check.misnamed({"max_batched_tokens": 1}, known) == (
+        "generator.vllm.max_batched_tokens is no argument of its engine; did you mean "
+        "max_num_batched_tokens?"
+    )

@@ -1,0 +1,56 @@
+"""What vLLM is started with, on GPUs and on a CPU; that it works is seen in tests/integration."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from sppo import compute, config
+from sppo.generators.vllm_engine import VllmEngine, engine_arguments, set_environment
+
+
+def arguments(*overrides: str, on_cpu: bool) -> dict[str, Any]:
+    run = config.load("quickstart", list(overrides), environment=False)
+    return engine_arguments(compute.decided(run, cuda=not on_cpu), "/m", on_cpu=on_cpu)
+
+
+def test_graphs_are_captured_on_gpus_and_a_table_has_the_last_word() -> None:
+    assert arguments(on_cpu=True)["enforce_eager"]
+    assert not arguments(on_cpu=False)["enforce_eager"]
+    eager = arguments("generator.vllm.enforce_eager=true", on_cpu=False)
+    assert eager["enforce_eager"]
+    assert eager["gpu_memory_utilization"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("groups", "on_cpu", "tokens"),
+    [(32, True, None), (512, True, 4096), (32, False, 8192), (4096, False, 32768)],
+)
+def test_a_step_holds_a_token_of_every_completion(
+    groups: int, on_cpu: bool, tokens: int | None
+) -> None:
+    found = arguments(f"generator.max_groups={groups}", on_cpu=on_cpu)
+    assert found["max_num_seqs"] == 8 * groups
+    assert found.get("max_num_batched_tokens") == tokens
+
+
+def test_an_engine_of_several_processes_counts_all_of_them() -> None:
+    given = ("generator.tensor_parallel=2", "generator.vllm.pipeline_parallel_size=2")
+    found = arguments(*given, on_cpu=False)
+    assert (found["tensor_parallel_size"], found["pipeline_parallel_size"]) == (2, 2)
+    assert found["distributed_executor_backend"] == "mp"
+    run = config.load("quickstart", list(given), environment=False)
+    assert VllmEngine(run, "/m", transport="nccl", on_cpu=False).world_size == 4
+
+
+def test_on_gpus_vllm_spawns_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"VLLM_WORKER_MULTIPROC_METHOD": "fork"})
+    run = config.load("quickstart", environment=False)
+    set_environment(run, on_cpu=False)
+    assert os.environ["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
+    assert os.environ["VLLM_HOST_IP"] == "127.0.0.1"
+    monkeypatch.setattr(os, "environ", {})
+    set_environment(run, on_cpu=True)
+    assert "VLLM_WORKER_MULTIPROC_METHOD" not in os.environ
