@@ -101,7 +101,7 @@ def up(
         str,
         typer.Argument(
             help="A TOML file, or a preset: quickstart, quickstart-preferences, gsm8k, math, "
-            "ultrafeedback, paper, math-7b, two-gpus, eight-gpus, cluster."
+            "ultrafeedback, paper, math-7b, one-gpu, two-gpus, eight-gpus, cluster."
         ),
     ] = "",
     preset: Annotated[str, typer.Option("--preset", help="The same as the argument.")] = "",

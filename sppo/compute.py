@@ -43,7 +43,8 @@ def placed(config: RunConfig, *, cuda: bool) -> RunConfig:
     """The configuration with `learner.device` and `weights.transport` decided."""
     transport: Literal["auto", "gloo", "nccl"] = config.weights.transport
     if transport == "auto":
-        transport = "nccl" if cuda and config.generator.engine == "vllm" else "gloo"
+        alone = config.generator.engine == "vllm" and not config.launch.share_gpu
+        transport = "nccl" if cuda and alone else "gloo"
     device = {"device": "cuda" if cuda else "cpu"}
     return config.model_copy(
         update={

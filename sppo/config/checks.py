@@ -12,6 +12,7 @@ from sppo.config.data import SamplingConfig
 from sppo.config.learner import AdapterConfig, LearnerConfig, OptimizerConfig
 from sppo.config.objective import ObjectiveConfig
 from sppo.config.objectives import GROUPED, ITERATES, READS, SAMPLER, WHOLE_BATCH, having, unread
+from sppo.config.roles import GeneratorConfig, WeightsConfig
 
 
 def changed(section: BaseModel) -> dict[str, Any]:
@@ -23,6 +24,24 @@ def changed(section: BaseModel) -> dict[str, Any]:
         for name, value in values.items()
         if value != fields[name].get_default(call_default_factory=True, validated_data={})
     }
+
+
+def one_gpu(ranks: int, generator: GeneratorConfig, weights: WeightsConfig) -> None:
+    """Refuse what one GPU that learner and generators share cannot do."""
+    for setting, value, mend in (
+        ("learner.ranks", ranks, ranks > 1 and "set it to 1"),
+        ("generator.tensor_parallel", generator.devices, generator.devices > 1 and "set it to 1"),
+        (
+            "weights.transport",
+            weights.transport,
+            weights.transport == "nccl" and "NCCL takes a GPU once; use 'gloo' or 'auto'",
+        ),
+    ):
+        if mend:
+            raise ValueError(
+                f"{setting} = {value!r}: launch.share_gpu = true puts learner and generators on "
+                f"one GPU; {mend}, or leave share_gpu out"
+            )
 
 
 def read(objective: ObjectiveConfig) -> None:

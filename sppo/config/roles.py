@@ -47,9 +47,9 @@ class GeneratorConfig(Settings):
     share cores).
     """
     kv_cache_gib: Annotated[float, Field(ge=0.01, le=65536), FREE] = 1.0
-    """Key-value cache on a CPU, GiB."""
+    """Key-value cache on a CPU, or on a GPU that is shared (`launch.share_gpu`), GiB."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1), FREE] = 0.9
-    """Share of a GPU's memory for the engine."""
+    """Share of a GPU's memory for an engine that has it alone."""
     vllm: Annotated[DeepTable, FREE] = Field(default_factory=dict)
     """Arguments of vLLM's engine by their own names, such as `enforce_eager`,
     `pipeline_parallel_size` or `max_num_batched_tokens`. vLLM checks them before anything starts;
@@ -177,6 +177,10 @@ class LaunchConfig(Settings):
     """Address of a Ray cluster that is up (`auto` finds the one of this machine); empty starts Ray
     here. Machines of a cluster share the run directory, and need a broker of their own
     (`broker.url`).
+    """
+    share_gpu: Annotated[bool, FREE] = False
+    """Learner and generators are on one GPU together: weights go over gloo, and an engine's cache
+    is `generator.kv_cache_gib`.
     """
     room_wait_s: Annotated[Coefficient, FREE] = 0.0
     """Longest wait for machines that whoever scales the Ray cluster adds for this run, which sees

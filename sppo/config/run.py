@@ -93,6 +93,12 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _one_gpu_is_one(self) -> RunConfig:
+        if self.launch.share_gpu:
+            checks.one_gpu(self.learner.ranks, self.generator, self.weights)
+        return self
+
+    @model_validator(mode="after")
     def _learning_fits(self) -> RunConfig:
         objective, optimizer, learner = self.objective, self.optimizer, self.learner
         checks.read(objective)

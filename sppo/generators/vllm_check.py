@@ -90,6 +90,10 @@ def in_one_line(said: str, name: str) -> str:
     reason = next(
         (line for line in lines if line.startswith(("Value error,", "Assertion failed,"))), lines[0]
     )
+    if (
+        " validation error" in reason and len(lines) > 2
+    ):  # of one field: its name, and what is wrong
+        reason = f"{lines[1]}: {lines[2]}"
     reason = (
         reason.partition(", ")[2]
         if reason.startswith(("Value error,", "Assertion failed,"))

@@ -19,6 +19,9 @@ from sppo.types import Completion, SamplingParams, Version, VersionSpan
 BATCHED_TOKENS, BATCHED_TOKENS_GPU = 2048, 8192
 """Of one step, at least: what vLLM takes by itself, and what its server takes on large GPUs."""
 
+SHARED_UTILIZATION = 0.05
+"""Of a GPU that is shared: vLLM asks whether so much is free, and then takes the cache's bytes."""
+
 
 class VllmEngine:
     """See `sppo.generators.engine.Engine`."""
@@ -176,15 +179,20 @@ def engine_arguments(config: RunConfig, path: str, *, on_cpu: bool) -> dict[str,
         # elsewhere.
         "distributed_executor_backend": "mp" if settings.devices > 1 else None,
         "worker_extension_cls": "sppo.weights.vllm_transfer.Steps",
-        # The CPU's default block of 128 tokens shares no prefix of a short prompt among its K
-        # completions.
-        **(
-            {"block_size": 32, "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30)}
-            if on_cpu
-            else {"gpu_memory_utilization": settings.gpu_memory_utilization}
-        ),
+        **_memory(config, on_cpu=on_cpu),
         **settings.vllm,
     }
+
+
+def _memory(config: RunConfig, *, on_cpu: bool) -> dict[str, Any]:
+    cache = {"kv_cache_memory_bytes": int(config.generator.kv_cache_gib * 2**30)}
+    if on_cpu:
+        # The CPU's default block of 128 tokens shares no prefix of a short prompt among its K
+        # completions.
+        return cache | {"block_size": 32}
+    if config.launch.share_gpu:  # what is free changes with the learner: nothing can be measured
+        return cache | {"gpu_memory_utilization": SHARED_UTILIZATION}
+    return {"gpu_memory_utilization": config.generator.gpu_memory_utilization}
 
 
 def _batched(at_once: int, *, on_cpu: bool) -> dict[str, int]:

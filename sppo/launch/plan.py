@@ -35,16 +35,15 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
     place = {"auto": "GPUs if there are any, else the CPU", "cuda": "GPUs", "cpu": "the CPU"}[
         learner.device
     ]
-    gpus = (
-        learner.ranks + generator.replicas * generator.devices + scorer.gpus * _own_scorers(config)
-    )
+    on_gpus, counts = compute.placed(config, cuda=True), room.staff(config)
+    gpus = sum(count * room.demand(role, on_gpus).gpus for role, count in counts.items())
     lines = [
         f"run directory     {run_dir}",
         f"model             "
         f"{config.model.name}{'@' + config.model.revision if config.model.revision else ''}",
         f"task              {_task(config)}",
         f"devices           {place}"
-        + (f"; {gpus:g} GPUs in all" if learner.device != "cpu" else ""),
+        + (f"; {gpus:g} GPU{'s' * (gpus != 1)} in all" if learner.device != "cpu" else ""),
         f"learner           {learner.ranks} rank(s), "
         f"{_each(learner.ranks, learner.cpus, 'rank')}; "
         f"{cpu_threads(learner.threads)} CPU threads in all",
@@ -168,10 +167,6 @@ def _absent(config: RunConfig) -> list[str]:
     scorer = config.scorer.options.get("model", "")
     named = [config.model.name, *([scorer] if isinstance(scorer, str) and scorer else [])]
     return list(dict.fromkeys(filter(None, [*map(models.absent, named), *found])))
-
-
-def _own_scorers(config: RunConfig) -> int:
-    return config.scorer.replicas if config.scorer.mode == "http" and not config.scorer.url else 0
 
 
 def _each(gpus: float, cpus: float, unit: str) -> str:

@@ -73,9 +73,12 @@ def demand(role: str, config: RunConfig) -> Demand:
     """Devices and cores of one process of this role; `learner.device` is `cuda` or `cpu` by now."""
     cuda = config.learner.device == "cuda"
     learner, generator, scorer = config.learner, config.generator, config.scorer
+    ranks, devices = float(learner.ranks), float(generator.devices)
+    if config.launch.share_gpu:
+        ranks, devices = 0.5, 5000 // generator.replicas / 10000  # Ray's smallest share
     return {
-        "learner": Demand(gpus=learner.ranks * cuda, cpus=learner.ranks * learner.cpus),
-        "generator": Demand(gpus=generator.devices * cuda, cpus=generator.cpus),
+        "learner": Demand(gpus=ranks * cuda, cpus=learner.ranks * learner.cpus),
+        "generator": Demand(gpus=devices * cuda, cpus=generator.cpus),
         "scorer": Demand(gpus=scorer.gpus, cpus=scorer.cpus),
     }[role]
 

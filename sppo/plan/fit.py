@@ -48,7 +48,7 @@ def generator_on(config: RunConfig, gpu: Gpu | None) -> str:
         f"its cache holds {found.cached_tokens:,} tokens, and a prompt with its completion takes "
         f"{found.longest:,}"
     )
-    if gpu is None:
+    if gpu is None or config.launch.share_gpu:
         each = max(1, found.cache // max(found.cached_tokens, 1))
         least = found.longest * each / GIB
         return (
@@ -88,7 +88,7 @@ def _mend(config: RunConfig, gpu: Gpu) -> list[Change]:
     for change in _cheap(config):
         together.append(change)
         config = with_change(config, change)
-    for ranks in _doubled(config.learner.ranks, MOST_RANKS):
+    for ranks in _more_ranks(config):
         change = ("learner.ranks", ranks)
         if _fits(with_change(config, change), gpu):
             return [*together, change]
@@ -107,7 +107,7 @@ def _single(config: RunConfig) -> Iterator[Change]:
     yield from _cheap(config)
     if machines.sharing(config) < config.learner.ranks:
         yield "learner.shard", "all"
-    for ranks in _doubled(config.learner.ranks, MOST_RANKS):
+    for ranks in _more_ranks(config):
         yield "learner.ranks", ranks
 
 
@@ -122,6 +122,10 @@ def _cheap(config: RunConfig) -> Iterator[Change]:
         yield "learner.micro_batch_tokens", found.layout.alone
     if not config.optimizer.offload:
         yield "optimizer.offload", True
+
+
+def _more_ranks(config: RunConfig) -> Iterator[int]:
+    return iter(()) if config.launch.share_gpu else _doubled(config.learner.ranks, MOST_RANKS)
 
 
 def _doubled(count: int, most: int) -> Iterator[int]:

@@ -26,11 +26,13 @@ class Gpu:
 
     name: str
     nbytes: int
+    taken: int = 0
+    """By others that share it."""
 
     @property
     def usable(self) -> int:
         """Bytes that a role may plan with."""
-        return int(self.nbytes * (1 - SPARE)) - CONTEXT
+        return int(self.nbytes * (1 - SPARE)) - CONTEXT - self.taken
 
 
 def named(text: str) -> Gpu:

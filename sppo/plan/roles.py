@@ -11,7 +11,7 @@ from sppo import compute
 from sppo.config import RunConfig
 from sppo.learner.optim import KINDS
 from sppo.plan import learner, machines
-from sppo.plan.gpus import GIB, Gpu
+from sppo.plan.gpus import CONTEXT, GIB, Gpu
 
 TOKEN = 8
 """Bytes of a token and its log-prob in a group's frame."""
@@ -78,7 +78,7 @@ def generator(config: RunConfig, gpu: Gpu | None) -> Generator:
     each = low * found.cached // (min(parts, found.kv_heads) * stages)
     """Bytes of a token on one device."""
     cache = int(own.kv_cache_gib * GIB)
-    if gpu is not None:
+    if gpu is not None and not config.launch.share_gpu:
         cache = max(0, int(own.gpu_memory_utilization * gpu.nbytes) - weights - ENGINE)
     prompt = config.task.max_prompt_tokens
     return Generator(
@@ -87,6 +87,13 @@ def generator(config: RunConfig, gpu: Gpu | None) -> Generator:
         longest=prompt + sampling.max_tokens,
         wanted_tokens=own.max_groups * (prompt + sampling.completions * sampling.max_tokens),
     )  # fmt: skip
+
+
+def beside(config: RunConfig, gpu: Gpu) -> int:
+    """Bytes of the learner's GPU that generators have."""
+    if not config.launch.share_gpu:
+        return 0
+    return config.generator.replicas * (generator(config, gpu).peak + ENGINE + CONTEXT)
 
 
 def broker(config: RunConfig) -> Broker:

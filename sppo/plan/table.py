@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import psutil
@@ -57,6 +57,8 @@ def made(config: RunConfig, gpu: str, bandwidth: float) -> Plan:
     bytes a second. Raises ConfigError for a model or a GPU that is not known.
     """
     on = gpus.named(gpu) if gpu else _here(config)
+    if on is not None:
+        on = replace(on, taken=roles.beside(config, on))
     cuda = on is not None
     memory = 0 if cuda else int(psutil.virtual_memory().total)
     found = learner.model(config)[1]
@@ -98,6 +100,7 @@ def lines(plan: Plan) -> list[str]:
         *(_row(name, nbytes) for name, nbytes in rank.stands.items() if nbytes),
         _row(moment, rank.moments[moment], f"activations kept: {gpus.size(rank.kept)}"),
         _row("peak", rank.peak),
+        *([_row("generators, on the same GPU", gpu.taken)] if gpu and gpu.taken else []),
         *_between(plan.between),
         f"generators: {plan.generators} on {plan.devices} device(s) each",
         _row("weights", engine.weights),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sppo import config
 from sppo.config import (
     AdapterConfig,
     LearnerConfig,
@@ -14,6 +15,7 @@ from sppo.config import (
     SamplingConfig,
     checks,
 )
+from sppo.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -122,3 +124,17 @@ def test_a_setting_of_adapters_is_refused_where_there_are_none(
         checks.adapters(AdapterConfig(**settings))
     checks.adapters(AdapterConfig(**settings, rank=4))
     checks.adapters(AdapterConfig())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("learner.ranks=2", "learner.ranks = 2: launch.share_gpu = true puts learner and"),
+        ("generator.tensor_parallel=2", "generator.tensor_parallel = 2"),
+        ("weights.transport=nccl", "NCCL takes a GPU once; use 'gloo' or 'auto'"),
+    ],
+)
+def test_one_gpu_cannot_be_two(given: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load("one-gpu", [given], environment=False)
+    assert words in str(caught.value)

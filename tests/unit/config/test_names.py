@@ -26,6 +26,7 @@ RESUME_MAY_CHANGE = {
     "generator.threads",
     "launch.environment",
     "launch.room_wait_s",
+    "launch.share_gpu",
     "launch.max_restarts",
     "launch.ray_address",
     "learner.batch_timeout_s",

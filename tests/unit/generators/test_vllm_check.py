@@ -20,9 +20,16 @@ UNKNOWN = """1 validation error for ModelConfig
   Value error, Model architectures ['NewModel'] are not supported for now. [type=value_error]"""
 
 
+FIELD = """1 validation error for CacheConfig
+block_size
+  Input should be a valid integer, not a word [type=int_parsing, input_value='x']
+    For further information visit https://errors.pydantic.dev"""
+
+
 @pytest.mark.parametrize(
     ("said", "line"),
     [
+        (FIELD, "block_size: Input should be a valid integer, not a word"),
         (FRAMED, "the model has no room"),
         ("\n  plain words\nmore", "plain words"),
         (UNKNOWN, "it does not know 'NewModel' (model.name = 'm'); try generator.engine = "),

@@ -54,3 +54,11 @@ def test_on_gpus_vllm_spawns_its_processes(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(os, "environ", {})
     set_environment(run, on_cpu=True)
     assert "VLLM_WORKER_MULTIPROC_METHOD" not in os.environ
+
+
+def test_the_cache_of_a_shared_gpu_is_a_number_of_bytes() -> None:
+    run = compute.decided(config.load("one-gpu", environment=False), cuda=True)
+    found = engine_arguments(run, "/m", on_cpu=False)
+    assert found["kv_cache_memory_bytes"] == 6 << 30
+    assert found["gpu_memory_utilization"] < 0.1  # vLLM asks for so much before it looks
+    assert "block_size" not in found

@@ -45,6 +45,7 @@ def test_demands_follow_the_configuration() -> None:
 # Every preset on pretended clusters: machines of so many GPUs each, and whether it fits there.
 CLUSTERS = {"1x1": (1,), "1x2": (2,), "1x8": (8,), "2x8": (8, 8), "4x4": (4, 4, 4, 4)}
 NEEDS = {
+    "one-gpu": "1x1",
     "quickstart": "1x2", "quickstart-preferences": "1x2", "gsm8k": "1x2", "math": "1x2",
     "ultrafeedback": "1x2", "two-gpus": "1x2", "paper": "1x8", "math-7b": "1x8",
     "eight-gpus": "1x8", "cluster": "2x8",
@@ -65,7 +66,7 @@ def test_every_preset_on_every_cluster(preset: str, name: str) -> None:
     found = seats(machines, run, staff(run))
     asked = sum(each * demand(role, run).gpus for role, each in staff(run).items())
     taken = gpus_taken(found)
-    assert sum(taken.values()) == asked
+    assert sum(taken.values()) == pytest.approx(asked)
     assert all(n <= CLUSTERS[name][int(machine[1:])] for machine, n in taken.items())
     assert set(found) == {f"{role}-{i}" for role, n in staff(run).items() for i in range(n)}
 
@@ -132,6 +133,17 @@ def test_cores_that_are_set_aside_count_too() -> None:
         seats(on_machines(0, cpus=4), wanted, counts)
     with pytest.raises(ConfigError, match=r"learner-0 \(2 CPUs on one machine\) finds no machine"):
         seats(on_machines(0, 0, cpus=4), wanted, counts)
+
+
+def test_learner_and_generators_may_share_one_gpu() -> None:
+    run = compute.placed(loaded("generator.replicas=3", preset="one-gpu"), cuda=True)
+    found = seats(on_machines(1), run, staff(run))
+    assert found["learner-0"].demand.gpus == 0.5
+    assert 0.999 < sum(gpus_taken(found).values()) <= 1
+    assert run.weights.transport == "gloo"  # NCCL takes a GPU once
+    two = {**staff(run), "generator": 4}  # `scale` to one more than shares it
+    with pytest.raises(ConfigError, match=r"asks for 1\.1664 GPUs"):
+        seats(on_machines(1), run, two)
 
 
 def test_machines_that_are_not_there() -> None:

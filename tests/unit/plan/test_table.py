@@ -12,7 +12,7 @@ from sppo.plan import gpus, table
 NAMED = {  # what the head of each preset names
     "quickstart": "", "quickstart-preferences": "", "gsm8k": "40GB", "math": "40GB",
     "ultrafeedback": "40GB", "paper": "h100", "math-7b": "h100", "cluster": "h100",
-    "two-gpus": "40GB", "eight-gpus": "a100-80",
+    "one-gpu": "l4", "two-gpus": "40GB", "eight-gpus": "a100-80",
 }  # fmt: skip
 
 
@@ -62,3 +62,22 @@ def test_a_machine_without_room_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     (words,) = table.made(run, "", 1e9).refusals
     assert words.startswith("model.name = 'smollm2-135m': ")
     assert "this machine has 1.0 GiB" in words
+
+
+def test_one_gpu_holds_learner_and_generator() -> None:
+    whole = ["adapter.rank=0", "generator.kv_cache_gib=24"]
+    assert table.made(config.load("one-gpu", whole), "h100", 10e9).refusals == ()
+    alone = table.made(config.load("one-gpu", ["launch.share_gpu=false"]), "l4", 10e9)
+    plan = table.made(config.load("one-gpu"), "l4", 10e9)
+    assert plan.gpu is not None
+    assert alone.gpu is not None
+    assert plan.gpu.usable + plan.gpu.taken == alone.gpu.usable
+    assert plan.gpu.taken > plan.generator.peak
+    assert any("generators, on the same GPU" in line for line in table.lines(plan))
+    # What does not fit beside it names no second rank as the mend
+    (refused,) = table.made(config.load("one-gpu", ["adapter.rank=0"]), "l4", 10e9).refusals
+    assert refused.endswith("set adapter.rank = 32")
+    (small,) = table.made(
+        config.load("one-gpu", ["generator.kv_cache_gib=0.01"]), "l4", 1e10
+    ).refusals
+    assert small.endswith("set it to 0.03")
