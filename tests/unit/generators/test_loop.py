@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,8 @@ from sppo.types import Answer, Group, SamplingParams, ScoreRequest, Scores, Vers
 from sppo.weights.gloo import GlooSender
 from sppo.weights.publisher import WeightPublisher
 from tests import makers
+from tests.unit import judges
 from tests.unit.weights.peers import weights
-
-
-def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[list[float]]:
-    """Prefers the longer; contradicts itself where it is asked to."""
-    certain = 0.9 if "contradict" in question else 1.0
-    return [
-        [0.5 if len(a) == len(b) else certain * float(len(a) > len(b)) for b in completions]
-        for a in completions
-    ]
 
 
 class Running:
@@ -138,7 +130,7 @@ def test_an_evaluation_completion_is_of_one_version(broker: MemoryBroker) -> Non
 
 
 def test_an_evaluation_by_comparison_has_the_answer_and_its_opponent(broker: MemoryBroker) -> None:
-    running = Running(broker, FakeEngine(), InlineScorer(f"{__name__}:judge"))
+    running = Running(broker, FakeEngine(), InlineScorer(f"{judges.__name__}:longer"))
     running.publish(0)
     one = SamplingParams(completions=1, temperature=0.0, max_tokens=3, seed=3)
     base = Answer(token_ids=(7,) * 40, text="x" * 40, finish_reason="length")
@@ -211,7 +203,9 @@ def test_preferences_that_contradict_themselves_are_tried_again_then_a_dead_lett
     broker: MemoryBroker,
 ) -> None:
     # Given a judge that contradicts itself about one of three tickets
-    running = Running(broker, FakeEngine(), InlineScorer(f"{__name__}:judge"), target="half")
+    running = Running(
+        broker, FakeEngine(), InlineScorer(f"{judges.__name__}:longer"), target="half"
+    )
     running.publish(0)
     questions = ["fine", "contradict", "fine"]
     broker.tickets.issue(
@@ -229,7 +223,8 @@ def test_preferences_that_contradict_themselves_are_tried_again_then_a_dead_lett
     running.stop()
     reason = broker.tickets.dead_letters()[0].reason
     assert all(
-        w in reason for w in ("judge, group train-000000001", "preferences[", "expected a sum of 1")
+        w in reason
+        for w in ("longer, group train-000000001", "preferences[", "expected a sum of 1")
     ), reason
 
 

@@ -9,7 +9,6 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +29,7 @@ from sppo.scorer.base import InlineScorer, Scorer, checked
 from sppo.transport.memory import MemoryBroker
 from sppo.types import ScoreRequest, Scores
 from tests import checkpoints, makers
-
-
-def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[Any]:
-    """Prefers the larger sum of tokens: the engine writes a number, the tokenizer words."""
-    values = [sum(int(word.strip("w")) for word in c.split()) for c in completions]
-    return [[0.5 if a == b else float(a > b) for b in values] for a in values]
-
-
-def even(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    """Rewards even sums of tokens."""
-    return [float(int(c) % 2 == 0) for c in completions]
-
-
-def huge(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
-    """Finite rewards of which no float32 holds the square."""
-    return [3e19 * i for i, _ in enumerate(completions)]
+from tests.unit import judges
 
 
 class Limited:
@@ -58,7 +42,7 @@ class Limited:
         self._left -= len(request.completions) > 1
         if self._left < 0:
             raise ScorerSpent("that is enough")
-        reply = judge(request.question, request.completions, request.data)
+        reply = judges.judge(request.question, request.completions, request.data)
         return checked("judge", request, reply)
 
     async def close(self) -> None:
@@ -94,7 +78,7 @@ def configuration(model: str, task: str, *, eval_every: int = 3, **learner: Any)
         **makers.sections(**base | learner),
         eval={"every_steps": eval_every},
         generator={"start_timeout_s": 20},
-        scorer={"mode": "inline", "name": f"{__name__}:judge"},
+        scorer={"mode": "inline", "name": f"{judges.__name__}:judge"},
     )
 
 
@@ -213,14 +197,14 @@ def test_the_presets_of_published_runs_train(
     }  # fmt: skip
     if preset == "math-7b":
         small |= {
-            "scorer.name": f"{__name__}:even",
+            "scorer.name": f"{judges.__name__}:even",
             "task.messages": "",
             "task.answer": "answer",
             "task.held_out": 4,
             "learner.groups_per_step": 16,
         }
     else:
-        small |= {"scorer.name": f"{__name__}:judge"}
+        small |= {"scorer.name": f"{judges.__name__}:judge"}
     settings = config.load(preset, [f"{key}={json.dumps(value)}" for key, value in small.items()])
     outcome = Life(settings, tmp_path).run()
     lines = records(tmp_path)
@@ -354,7 +338,7 @@ def test_steps_that_are_not_finite_give_up_their_groups_and_end_the_run(
     model: str, task: str, tmp_path: Path
 ) -> None:
     settings = configuration(model, task, max_reward=1e30, max_skipped=2)
-    scorer = settings.scorer.model_copy(update={"name": f"{__name__}:huge"})
+    scorer = settings.scorer.model_copy(update={"name": f"{judges.__name__}:huge"})
     life = Life(settings.model_copy(update={"scorer": scorer}), tmp_path)
     with pytest.raises(SppoError, match=r"2 optimizer steps in a row .*last, step 2: .*max_reward"):
         life.run()

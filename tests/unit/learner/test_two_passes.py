@@ -139,7 +139,7 @@ def test_a_group_that_is_cut_is_trained_as_a_whole(
 ) -> None:
     groups, changes = case(name, groups)
     one, _ = gradient(path, groups, micro_batch_tokens=WHOLE, **changes)
-    for budget in (1, 12, 20):  # every completion alone; some groups cut; few
+    for budget in (1, 12):  # every completion alone; some groups cut
         two, _ = gradient(path, groups, size=size, micro_batch_tokens=budget, **changes)
         assert apart(two, one) < 1e-6, budget
 
