@@ -4,8 +4,11 @@ counted on tensors without memory.
 Needed are: each prompt once, six operations a weight and token in linear layers and in the head for
 predicted tokens, twelve a pair of tokens that may see each other, head and width. Spent are: linear
 layers by torch's own counter; attention by its block mask's count of blocks, of pieces for the
-small model, which is for CPUs; the head by what `linear_logprob` does, whose backward pass computes
-the logits again. Torch's counter sees into neither of the last two.
+small model, which is for CPUs; the head by what `linear_logprob` does. Torch's counter sees into
+neither of the last two.
+
+Two things are computed again in the backward pass instead of being kept: the logits, always, and
+layers where `learner.recompute` has it so. Each is counted apart.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ ATTENTION_BAR, REST_BAR = 1.10, 1.05
 JUDGED = "1024 + 8 x 4096"
 FEW = 2
 """Layers that are run; one more tells what each adds."""
-HEAD_SPENT, NEEDED = 8, 6
-"""Operations of a weight and token: forward, gradients of input and weight; the head's logits once
+NEEDED, LOGITS = 6, 2
+"""Operations of a weight and token: forward, gradients of input and weight; those of logits, once
 more.
 """
 
@@ -43,7 +46,9 @@ class Count:
     attention: float
     """Spent over needed."""
     rest: float
-    """The same of linear layers and head, without layers computed again."""
+    """The same of linear layers and head, without what is computed again."""
+    logits: float
+    """The same with logits that are computed again."""
     needed: int
     """Operations of forward and backward."""
     spent: int
@@ -72,17 +77,19 @@ def measure() -> list[Count]:
 
 
 def checks(found: Sequence[Count]) -> list[Check]:
-    """The bars: attention at 1,024 + 8 x 4,096, the rest at every length that a GPU is for. A head
-    that is a fifth of a small model's weights is shown and not judged.
+    """The bars: attention at 1,024 + 8 x 4,096, the rest everywhere, and with logits computed again
+    where a GPU is for it. In a small model, where the head is a fifth of all weights, that is shown
+    and not judged.
     """
     made = []
     for c in found:
         large = c.model == LARGE
         attention = at_most("attention_spent", c.attention, ATTENTION_BAR, f"of needed, {c.shape}")
-        rest = at_most("rest_spent", c.rest, REST_BAR, f"of needed, {c.shape}")
+        logits = at_most("with_logits_again", c.logits, REST_BAR, f"of needed, {c.shape}")
         made += [
             attention if c.shape == JUDGED else unjudged(attention),
-            rest if large else unjudged(rest),
+            at_most("rest_spent", c.rest, REST_BAR, f"of needed, {c.shape}"),
+            logits if large else unjudged(logits),
         ]
     return made
 
@@ -103,20 +110,23 @@ def count(model: str, ranks: int, prompt: int, completions: int, longest: int) -
     batch = layout.largest()
     tokens, predicted = batch.tokens_BL.numel(), len(batch.target_T)
     head = predicted * found.vocabulary * found.hidden
+    logits = LOGITS * head
     linear = tokens * found.layers * matrices(config)
     pairs = spent_pairs(layout, blockwise=model == LARGE)
     needed_pairs = pieces.needed(batch.spans)
     each = 12 * config.num_attention_heads * width(config) * found.layers
     plain, again = (layers_flops(config, found.layers, batch, again) for again in (False, True))
     planned = learner.rank(run, gpu=True)
+    needed_rest = NEEDED * (linear + head)
+    rest = plain + NEEDED * head
     return Count(
         shape=f"{prompt} + {completions} x {longest}", model=model,
         attention=pairs / needed_pairs,
-        rest=(plain + HEAD_SPENT * head) / (NEEDED * (linear + head)),
-        needed=NEEDED * (linear + head) + each * needed_pairs,
-        spent=plain + HEAD_SPENT * head + each * pairs,
+        rest=rest / needed_rest, logits=(rest + logits) / needed_rest,
+        needed=needed_rest + each * needed_pairs,
+        spent=rest + logits + each * pairs,
         # Its forward again: a third of what attention took.
-        spent_again=again + HEAD_SPENT * head + each * pairs * 4 // 3,
+        spent_again=again + NEEDED * head + logits + each * pairs * 4 // 3,
         kept=planned.kept, peak=planned.peak, tokens=planned.tokens, ranks=ranks,
     )  # fmt: skip
 
@@ -161,12 +171,12 @@ def width(config: Any) -> int:
 def table(found: Sequence[Count]) -> list[str]:
     """For a person."""
     head = (
-        f"{'group':18} {'model':26} {'attention':>9} {'rest':>6} {'needed TFLOP':>13} "
-        f"{'spent':>9} {'again':>9} {'kept GiB':>9} {'peak GiB':>9}"
+        f"{'group':18} {'model':26} {'attention':>9} {'rest':>6} {'logits again':>12} "
+        f"{'needed TFLOP':>13} {'spent':>9} {'again':>9} {'kept GiB':>9} {'peak GiB':>9}"
     )
     return [head] + [
-        f"{c.shape:18} {c.model:26} {c.attention:9.3f} {c.rest:6.3f} {c.needed / 1e12:13.2f} "
-        f"{c.spent / 1e12:9.2f} {c.spent_again / 1e12:9.2f} {c.kept / 2**30:9.2f} "
-        f"{c.peak / 2**30:9.2f}"
+        f"{c.shape:18} {c.model:26} {c.attention:9.3f} {c.rest:6.3f} {c.logits:12.3f} "
+        f"{c.needed / 1e12:13.2f} {c.spent / 1e12:9.2f} {c.spent_again / 1e12:9.2f} "
+        f"{c.kept / 2**30:9.2f} {c.peak / 2**30:9.2f}"
         for c in found
     ]
