@@ -331,10 +331,11 @@ def completion_logprobs(
     language model.
     """
     hidden_BLH = attention.hidden_states(trunk(module), batch, flex=_by_blocks(module, options))
+    head = head_of(module, options.temperature)
     logprob_T, entropy_T, _ = linear_logprob(
-        hidden_BLH.flatten(0, 1)[batch.select_T],
+        hidden_BLH.flatten(0, 1)[batch.select_T].to(head.weight_VH.dtype),  # float32 of a Mamba
         batch.target_T,
-        head_of(module, options.temperature),
+        head,
         return_entropy=entropy,
         fast=options.fast,
         backend=options.kernels,

@@ -37,7 +37,11 @@ from sppo.plan.trace import Activations
 from sppo.weights.nccl import BUFFER_BYTES, BUFFERS
 
 FEW = 2
-"""Layers that are run where all are alike; the rest follows from one more."""
+"""Layers that are run at least, and one of each kind; the rest follows from one more."""
+MANY = 8
+"""Times as many layers are all run where they are of several kinds: it may not follow then, and the
+first runs were in vain.
+"""
 TEMPORARIES = 4
 """Chunks of logits beside the one in memory, where torch computes log-probs."""
 
@@ -106,11 +110,14 @@ def _traced(
             cut, batch, compute=dtype, recomputed=again, gpu=gpu, adapted=adapted
         )
 
-    if found.alike and found.layers > FEW + 1:
-        few, more = counted(FEW), counted(FEW + 1)
-        each = more.kept - few.kept
-        if more.peak - few.peak == each:  # each further layer adds what it keeps, and no more
-            left = (found.layers - FEW) * each
+    count = max(FEW, 1 + max(map(found.kinds.index, found.kinds)))
+    alike = len(set(found.kinds)) == 1
+    if found.layers > (count + 1 if alike else MANY * count):
+        few, more = counted(count), counted(count + 1)
+        each = dict(zip(found.kinds, more.layers, strict=False))
+        # A further layer adds what it keeps, and no more, to the moment that counts.
+        if more.peak - few.peak == more.kept - few.kept == each[found.kinds[count]]:
+            left = sum(each[kind] for kind in found.kinds[count:])
             return Activations(kept=few.kept + left, peak=few.peak + left)
     return counted(found.layers)
 

@@ -52,8 +52,8 @@ class Shape:
     cached: int
     """Numbers that a key-value cache holds for each token, in all layers."""
     kv_heads: int
-    alike: bool
-    """Whether every decoder layer has the same kind and shapes."""
+    kinds: tuple[int, ...]
+    """Of each decoder layer: layers of the same kind and shapes have the same number."""
 
     @property
     def parameters(self) -> int:
@@ -84,10 +84,10 @@ def of(config: Any, where: str, adapted: Adapters | None = None) -> Shape:
         module = skeleton(config, family)
     weights = {name: tuple(p.shape) for name, p in module.named_parameters()}
     layers = _layers(module)
-    kinds = {
+    kinds = [
         (kind, tuple((name, p.shape) for name, p in layer.named_parameters()))
         for kind, layer in zip(_kinds(config, len(layers)), layers, strict=True)
-    }
+    ]
     if adapted:
         adapters.inject(module, adapted, where)
     parts, whole = [_part(layer) for layer in layers], _part(module)
@@ -104,7 +104,7 @@ def of(config: Any, where: str, adapted: Adapters | None = None) -> Shape:
         ),
         head=_part(head) if own else Part(0, 0),
         vocabulary=int(head.weight.shape[0]), hidden=int(head.weight.shape[1]),
-        layers=len(parts), cached=cached, kv_heads=heads, alike=len(kinds) == 1,
+        layers=len(parts), cached=cached, kv_heads=heads, kinds=tuple(map(kinds.index, kinds)),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -41,6 +42,8 @@ class Activations:
     """From forward to backward."""
     peak: int
     """The most at any time, the log-probs' own chunks left out."""
+    layers: tuple[int, ...] = ()
+    """Of what is kept, what each decoder layer that was run adds, but for the last one."""
 
 
 class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -110,6 +113,7 @@ def _module(config: Any, *, gpu: bool, recomputed: bool, adapted: Adapters | Non
     family = families.of(config, str(getattr(config, "name_or_path", "")))
     attention: Any = _stand_in() if gpu else family.attention
     module = skeleton(config, replace(family, attention=attention))
+    trunk(module).warn_if_padding_and_no_attention_mask = lambda *_: None  # it looks at values
     if adapted:
         adapters.inject(module, adapted, family.name)
     if recomputed:
@@ -133,11 +137,19 @@ def _materialise(module: Any, compute: torch.dtype) -> None:
 
 
 def _run(module: Any, batch: MicroBatch, *, gpu: bool) -> Activations:
+    reached: list[int] = []
     with Live([*module.parameters(), *module.buffers()]) as live:
+        hooks = [
+            layer.register_forward_pre_hook(lambda *_: reached.append(live.now))
+            for layer in decoder_layers(module, trunk(module), setting="another model")
+        ]
         logprob_T, entropy_T = _forward(module, batch, gpu=gpu)
         kept = live.now
+        for hook in hooks:
+            hook.remove()
         (logprob_T.sum() + entropy_T.sum()).backward()  # type: ignore[no-untyped-call]
-    return Activations(kept=kept, peak=live.peak)
+    steps = tuple(after - before for before, after in pairwise(reached))
+    return Activations(kept=kept, peak=live.peak, layers=steps)
 
 
 def _forward(module: Any, batch: MicroBatch, *, gpu: bool) -> tuple[Tensor, Tensor]:
@@ -148,8 +160,9 @@ def _forward(module: Any, batch: MicroBatch, *, gpu: bool) -> tuple[Tensor, Tens
         hidden_BLH = trunk(module)(
             input_ids=batch.tokens_BL, position_ids=batch.positions_BL, use_cache=False
         ).last_hidden_state
+        head = head_of(module, 1.0)
         logprob_T, entropy_T, _ = linear_logprob(
-            hidden_BLH.flatten(0, 1)[batch.select_T], batch.target_T, head_of(module, 1.0),
+            hidden_BLH.flatten(0, 1)[batch.select_T].to(head.weight_VH.dtype), batch.target_T, head,
             return_entropy=True, backend="torch",
         )  # fmt: skip
     assert entropy_T is not None
@@ -166,7 +179,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """[B, heads, L, head] to [B, L, heads, head]."""
-        found = torch.empty_like(query.transpose(1, 2)[..., : value.shape[-1]])
+        found = query.new_empty((*query.transpose(1, 2).shape[:-1], value.shape[-1]))
         ctx.save_for_backward(query, key, value, found, query.new_empty(query.shape[:3]).float())
         return found
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from sppo.config import LearnerConfig, RunConfig
 from sppo.errors import ConfigError
 from sppo.learner import batching
-from sppo.learner.model import Logprobs
+from sppo.learner.model import Logprobs, Policy
 from sppo.types import Group
+from tests import families, makers
 from tests.unit.learner.tiny import (
     VOCABULARY,
     moved,
@@ -76,3 +78,17 @@ def test_computing_with_a_snapshot_leaves_the_weights_as_they_were(
     with model.using("anchor"):
         assert any(not torch.equal(p, before[k]) for k, p in model.weights())
     assert all(torch.equal(p, before[k]) for k, p in model.weights())
+
+
+def test_hidden_states_in_float32_meet_a_head_in_bf16(tmp_path: Path) -> None:
+    """As a Mamba leaves them, which adds its layers up in float32."""
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_config(families.tiny("mamba")).save_pretrained(str(tmp_path))
+    how = Logprobs(temperature=1.0)
+    policy = Policy(str(tmp_path), device="cpu", logprobs=how, compute=torch.bfloat16)
+    groups = makers.random_groups(np.random.default_rng(0), 1, vocabulary=61)
+    (parts,) = batching.plan(groups, 10**6, "completion")
+    batch = batching.collate(groups, parts, rows="completion", device="cpu")
+    with torch.no_grad():
+        assert bool(policy.logprobs(batch)[0].isfinite().all())

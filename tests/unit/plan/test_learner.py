@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from sppo.learner.optim import Optimizer
 from sppo.learner.trainer import Trainer
 from sppo.plan import gpus, learner, trace
 from sppo.plan.gpus import GIB
-from tests import makers
+from tests import families, makers
 from tests.unit.learner.tiny import settings
 from tests.unit.plan import tracking
 
@@ -169,7 +170,34 @@ def test_few_layers_tell_of_all(preset: str, gpu: bool, tmp_path: Path) -> None:
     given, found = learner.model(run)
     layout = learner.Layout.of(run, shares=True)
     told = learner._traced(run.model, None, layout, torch.float32, gpu, gpu)
-    assert found.alike
-    assert told == trace.activations(
+    assert set(found.kinds) == {0}
+    whole = trace.activations(
         given, layout.largest(), compute=torch.float32, recomputed=gpu, gpu=gpu
     )
+    assert (told.kept, told.peak) == (whole.kept, whole.peak)
+
+
+def test_one_layer_of_each_kind_tells_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = families.tiny("deepseek_v3")  # its first layers are dense
+    deep.num_hidden_layers, deep.first_k_dense_replace = 5, 1
+    monkeypatch.setattr(learner, "MANY", 2)
+    monkeypatch.setattr(learner.known, "config_of", lambda _: deep)
+    run = makers.run_config(
+        model={"name": "deep"}, task={"max_prompt_tokens": 4},
+        sampling={"max_tokens": 4, "completions": 2}, learner={"micro_batch_tokens": 16},
+    )  # fmt: skip
+    given, found = learner.model(run)
+    assert len(set(found.kinds)) == 2
+    layers: list[int] = []
+    real = trace.activations
+
+    def counting(config: Any, *args: Any, **how: Any) -> trace.Activations:
+        layers.append(config.num_hidden_layers)
+        return real(config, *args, **how)
+
+    monkeypatch.setattr(trace, "activations", counting)
+    layout = learner.Layout.of(run, shares=found.family.shares).plain
+    told = learner._traced(run.model, None, layout, torch.bfloat16, True, True)
+    assert layers == [2, 3]
+    whole = real(given, layout.largest(), compute=torch.bfloat16, recomputed=True, gpu=True)
+    assert (told.kept, told.peak) == (whole.kept, whole.peak)

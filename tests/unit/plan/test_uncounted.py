@@ -10,10 +10,12 @@ from sppo.plan.uncounted import UncountedError
 from tests import families
 from tests.makers import run_config
 
-COUNTED = ("bamba", "gemma4_text", "gptj", "mpt")
-"""Layers that follow from their number, or differ in their heads; attention of their own."""
-TOLD = ("mamba2", "gpt2", "hrm_text")
-"""Floats beside the computing weights, shapes by values, no list of layers."""
+COUNTED = ("bamba", "gemma4_text", "gptj", "mpt", "mamba2", "gpt2", "mimo_v2_flash")
+"""Layers that follow from their number, or differ in their heads; attention of their own; hidden
+states in float32; a warning that looks at values; values wider than keys.
+"""
+TOLD = ("jetmoe", "minimax", "hrm_text")
+"""Shapes by values, floats beside the computing weights, no list of layers."""
 
 
 @pytest.mark.parametrize("name", COUNTED)
