@@ -75,8 +75,34 @@ METRICS: Mapping[str, str] = {
     "rate against the base model where the scorer compares; null without one",
     "held_out_low": "lower end of its 95 % interval",
     "held_out_high": "upper end",
+    "scorer_counts": "what the scorer counts itself, over all its processes that this life of the "
+    "learner has seen, since they began: of `llm-judge` calls, cached answers, tokens, retries; "
+    "null for one that counts nothing",
     "tickets": "uids of the tickets used, for audits",
 }
+
+
+class Tally:
+    """Counts that only grow, summed over lives that come and go.
+
+    tally.hear(life, {"calls": 12}); tally.total()
+    """
+
+    def __init__(self) -> None:
+        self._lives: dict[str, Mapping[str, float]] = {}
+
+    def hear(self, life: str, counts: Mapping[str, float]) -> None:
+        """What this life has counted so far."""
+        if counts:
+            self._lives[life] = counts
+
+    def total(self) -> dict[str, float]:
+        """Over all lives; empty if none counts."""
+        found: dict[str, float] = {}
+        for counts in self._lives.values():
+            for name, n in counts.items():
+                found[name] = found.get(name, 0) + n
+        return found
 
 
 class JsonLines:

@@ -224,6 +224,12 @@ class Member:
     """Seconds since the role was ready."""
     tokens: int = 0
     """Generators: completion tokens sampled."""
+    in_hand: int = 0
+    """Generators: groups leased and not yet pushed."""
+    scoring: int = 0
+    """Generators: how many of these are with the scorer."""
+    counters: Mapping[str, float] = field(default_factory=dict)
+    """What the scorer in this role's processes counts itself: of `llm-judge` calls, tokens, ..."""
     refusals: int = 0
     """Generators: attempts at groups that a scorer or the engine refused."""
     refusal: str = ""

@@ -119,7 +119,11 @@ class Generator:
 
     async def _heartbeat(self) -> None:
         while True:
-            await self._presence.beat(self._receiver.applied, self._engine.world_size)
+            self._presence.in_hand = len(self._in_hand)
+            inline = self._scorer if isinstance(self._scorer, InlineScorer) else None
+            await self._presence.beat(
+                self._receiver.applied, self._engine.world_size, inline and inline.counters
+            )
             if await asyncio.to_thread(self._broker.registry.stop_reason, "workers"):
                 raise _Stopped
             if reason := await asyncio.to_thread(self._broker.registry.stop_reason, self._name):
@@ -169,7 +173,8 @@ class Generator:
         completions = await self._sample(lease)
         point("generator.sampled")
         beside = opponents(ticket, completions)
-        scores = await self._scorer.score(_request(ticket, [*completions, *beside]))
+        with self._presence.with_scorer():
+            scores = await self._scorer.score(_request(ticket, [*completions, *beside]))
         point("generator.scored")
         if ticket.stream == "train":
             self._check_kind(scores, ticket.uid)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from sppo.errors import ConfigError, SppoError
 from sppo.metrics import BusyClock
@@ -32,6 +34,10 @@ class Presence:
         self.clock = BusyClock()
         self.tokens = 0
         """Sampled in this life."""
+        self.in_hand = 0
+        """Groups leased and not yet pushed."""
+        self.scoring = 0
+        """How many of these are with the scorer."""
         self.spent = ""
         """Why the scorer scores nothing more."""
         self.answers = 0
@@ -56,8 +62,21 @@ class Presence:
                 f"another generator is at work as {self.name}: choose another --name"
             ) from None
 
-    async def beat(self, applied: Version | None, world_size: int) -> None:
-        """Tell the others that this generator is there, with what version, and how it fares."""
+    @contextmanager
+    def with_scorer(self) -> Iterator[None]:
+        """While a group is with the scorer."""
+        self.scoring += 1
+        try:
+            yield
+        finally:
+            self.scoring -= 1
+
+    async def beat(
+        self, applied: Version | None, world_size: int, counters: Mapping[str, float] | None = None
+    ) -> None:
+        """Tell the others that this generator is there, with what version, and how it fares; and
+        what a scorer in it counts.
+        """
         member = Member(
             name=self.name,
             role="generator",
@@ -67,6 +86,9 @@ class Presence:
             busy_s=self.clock.busy_s,
             ready_s=self.clock.ready_s,
             tokens=self.tokens,
+            in_hand=self.in_hand,
+            scoring=self.scoring,
+            counters=dict(counters or {}),
             refusals=self._refusals,
             refusal=self._refusal,
             spent=self.spent[:LONGEST_WORDS],

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from sppo.evaluation import records
-from sppo.launch.words import SHOWN, Words
+from sppo.launch.words import SHOWN, Words, counted
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +102,10 @@ class Progress:
             self._phase, self._saving_said = event["phase"], 0.0
         elif kind == "saving":
             self._take_saving(event)
+        elif kind == "waiting":
+            self._phase = event["text"]
+            if self._live is None:
+                self.note(event["text"])
         elif kind == "resume":
             self._step = event["step"]
             self.note(f"resuming after step {event['step']}")
@@ -148,6 +152,7 @@ class Progress:
             "held_out_win_rate": self._held_out.get("win_rate"),
             "staleness_mean": self._last.get("staleness_mean"),
             "mismatch": self._last.get("mismatch"),
+            "scorer_counts": self._last.get("scorer_counts"),
             "tokens_per_s": self._token_rate(),
             "seconds_left": self._seconds_left(),
             "events": dict(self._words.counts),
@@ -166,7 +171,7 @@ class Progress:
             self._saving_said = seconds
 
     def _take_step(self, record: dict[str, Any]) -> None:
-        self._step, self._last = record["step"], record
+        self._step, self._last, self._phase = record["step"], record, "training"
         self._step_ends.append(time.monotonic())
         if self._live is None:
             self.note(self._line())
@@ -182,6 +187,7 @@ class Progress:
             records.short(self._held_out),
             f"staleness {stale:.1f}" if stale is not None else "",
             f"{self._token_rate():.0f} tokens/s",
+            counted(self._last.get("scorer_counts")),
             f"{_clock(left)} left" if (left := self._seconds_left()) is not None else "",
         ]
         return "  ".join(p for p in parts if p)

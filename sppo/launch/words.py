@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 AGAIN_S = 30.0
@@ -62,3 +62,9 @@ class Words:
                 lines.append(f"{SHOWN[kind]} {times}: {told.reason}")
                 told.at, told.more = self._clock(), 0
         return lines
+
+
+def counted(counts: Mapping[str, float] | None) -> str:
+    """What a scorer has counted, without what is 0: "scorer 1,234 calls, 80 cached"."""
+    found = [f"{n:,.15g} {name.replace('_', ' ')}" for name, n in (counts or {}).items() if n]
+    return f"scorer {', '.join(found)}" if found else ""

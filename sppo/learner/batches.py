@@ -15,6 +15,8 @@ from sppo.learner.stops import Stops
 from sppo.types import Group
 
 WAIT_S = 0.5
+SAY_S = 5.0
+"""After so long it is said for whom the learner waits; again each time that it has doubled."""
 
 
 class Batches:
@@ -46,9 +48,14 @@ class Batches:
         """The oldest groups; the same until they are used. Raises SppoError when nothing arrives
         for `learner.batch_timeout_s`, Stopped when the run asks to stop.
         """
-        deadline = time.monotonic() + self._timeout_s
+        begun, said_s = time.monotonic(), SAY_S
+        deadline = begun + self._timeout_s
         while (groups := self._ready()) is None:
             self._stops.check()
+            if (waited_s := time.monotonic() - begun) >= said_s:
+                said_s = 2 * waited_s
+                wanted = self._schedule.groups_per_step + self._extra
+                self._records.waiting(waited_s, max(0, wanted - self._queue.ready), wanted)
             if self._queue.receive(WAIT_S) or self._fleet.meet_newcomers(self._lineage):
                 deadline = time.monotonic() + self._timeout_s
             elif time.monotonic() > deadline:

@@ -17,9 +17,10 @@ from sppo.learner.checkpoint import Writing
 from sppo.learner.lineage import Lineage
 from sppo.learner.pulse import Pulse
 from sppo.learner.usage import Usage
-from sppo.metrics import JsonLines
+from sppo.metrics import JsonLines, Tally
 from sppo.transport import codec
 from sppo.transport.broker import Broker
+from sppo.types import Member
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ class Records:
         self._max_tokens = config.sampling.max_tokens
         self._metrics = JsonLines(run_dir / "metrics.jsonl")
         self._export: dict[str, Any] | None = None
+        self._registry = broker.registry
+        self._tally = Tally()
+        self._scorer = config.scorer.url or config.scorer.name
         self.usage = Usage(broker.registry)
 
     def event(self, kind: str, **fields: Any) -> None:
@@ -63,6 +67,14 @@ class Records:
             "saving", step=writing.step, nbytes=writing.nbytes, written=writing.written,
             seconds=round(time.monotonic() - writing.began, 1),
         )  # fmt: skip
+
+    def waiting(self, seconds: float, missing: int, wanted: int) -> None:
+        """The learner has waited so long, and for whom."""
+        text = f"the learner has waited {seconds:.0f} s for {missing} of {wanted} groups: " + (
+            whereabouts(self._registry.members(), self._scorer)
+        )
+        log.info("%s", text)
+        self.event("waiting", text=text, seconds=round(seconds, 1), missing=missing, wanted=wanted)
 
     def warn(self, topic: str, text: str) -> None:
         """Something that a person should look at."""
@@ -96,6 +108,7 @@ class Records:
         try:
             yield
         finally:
+            counts = self._counted()
             for step in steps:
                 self._step(
                     step
@@ -103,9 +116,16 @@ class Records:
                         "epoch": lineage.version.epoch,
                         "wall_s": lineage.age_s,
                         "mismatch_probe": probe,
+                        "scorer_counts": counts,
                         **_held_out(lineage.evaluations),
                     }
                 )
+
+    def _counted(self) -> dict[str, float] | None:
+        """What the scorer's processes have counted; None where they count nothing."""
+        for member in self._registry.members():
+            self._tally.hear(member.life, member.counters)
+        return self._tally.total() or None
 
     def _step(self, record: dict[str, Any]) -> None:
         # A capped weight cannot tell: that of the ratios before their cap does.
@@ -169,6 +189,24 @@ class Records:
                 "written_s": round(life["written_s"], 3),
             },
         }
+
+
+def whereabouts(members: Sequence[Member], scorer: str) -> str:
+    """Where the groups of live generators are."""
+    generators = [m for m in members if m.role == "generator"]
+    if not generators:
+        return "no generator is there"
+    with_scorer = {m.name: m.scoring for m in generators if m.scoring}
+    sampled = {m.name: n for m in generators if (n := m.in_hand - m.scoring) > 0}
+    parts = []
+    if with_scorer:
+        services = sum(m.role == "scorer" for m in members)
+        at = f" ({services} services)" if services > 1 else ""
+        parts.append(f"{sum(with_scorer.values())} are with the scorer {scorer}{at}")
+    if sampled:
+        each = ", ".join(f"{name} {n}" for name, n in sampled.items())
+        parts.append(f"{sum(sampled.values())} are being sampled ({each})")
+    return "; ".join(parts) or f"nothing is in hand of {', '.join(m.name for m in generators)}"
 
 
 def _held_out(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

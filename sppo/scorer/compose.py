@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,14 @@ class Compose:
     async def close(self) -> None:
         for part in self._loaded or ():
             await _awaited(part.close() if part.close else None)
+
+    @property
+    def counters(self) -> Callable[[], dict[str, float]] | None:
+        """What the parts count, added up; None if none of them does."""
+        parts = [part.counters for part in self._loaded or () if part.counters]
+        return (
+            (lambda: dict(sum((Counter(each()) for each in parts), Counter()))) if parts else None
+        )
 
     def _now(self, request: Request) -> dict[str, Any]:
         return self._sum(request, [part.call([request])[0] for part in self._loaded or ()])

@@ -51,6 +51,7 @@ def run(config: RunConfig, registry: Registry, name: str, leave: threading.Event
                     busy_s=service.clock.busy_s,
                     ready_s=service.clock.ready_s,
                     progress=answered + service.scored,
+                    counters=service.counters,
                 ),
                 HEARTBEAT_TTL_S,
             )

@@ -78,6 +78,11 @@ class Service:
         return self._meter.answered
 
     @property
+    def counters(self) -> dict[str, float]:
+        """What its scorer counts itself."""
+        return self._scorer.counters
+
+    @property
     def fault(self) -> SppoError | None:
         """Why this service can score no more, such as a user's module that cannot be imported; or
         None.

@@ -114,6 +114,8 @@ class Rig:
         generators: int = 1,
         options: Any = None,
         buries: bool = True,
+        scorer: dict[str, Any] | None = None,
+        completions: int = 2,
         **learner: Any,
     ) -> None:
         self.run_dir = folder / "run"
@@ -133,11 +135,11 @@ class Rig:
         self.config = makers.run_config(
             model={"name": model},
             task={"name": f"jsonl:{questions}", "held_out": 2},
-            sampling={"completions": 2, "max_tokens": 4},
+            sampling={"completions": completions, "max_tokens": 4},
             **makers.sections(**base | learner),
             eval={"every_steps": 4},
             generator={"start_timeout_s": 60, "max_groups": 4},
-            scorer={"name": "tests.faults.rig:even"},
+            scorer=scorer or {"name": "tests.faults.rig:even"},
             broker={"lease_s": 1.5, "outage_s": 30, **limits},
             weights={"phase_timeout_s": 2},
         )

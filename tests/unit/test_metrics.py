@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sppo.metrics import BusyClock, JsonLines, Spent, read_lines
+from sppo.metrics import BusyClock, JsonLines, Spent, Tally, read_lines
 
 
 def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
@@ -47,3 +47,12 @@ def test_seconds_are_divided_by_kind_and_what_is_left_over() -> None:
     assert parts["wait"] == pytest.approx(waiting.seconds, abs=1e-3)
     assert parts["step"] == pytest.approx(parts["wait"] + parts["rest"], abs=2e-3)
     assert parts["rest"] >= 0.05
+
+
+def test_counts_of_lives_that_come_and_go_are_added_up() -> None:
+    tally = Tally()
+    assert tally.total() == {}
+    for life, calls in (("a", 3), ("a", 5), ("b", 2)):
+        tally.hear(life, {"calls": calls})
+    tally.hear("b", {})  # its next life has not counted yet, or its scorer counts nothing
+    assert tally.total() == {"calls": 7}

@@ -44,6 +44,8 @@ class Patient:
         """Whether it has ever answered."""
         self.waits = 0
         """Times that a call was told to come later."""
+        self.retries = 0
+        """Times that a call was made again after an error."""
 
     async def complete(self, body: Mapping[str, Any]) -> Reply:
         """See `Endpoint.complete`; waits while the judge is busy, or away after it was there.
@@ -67,6 +69,7 @@ class Patient:
                 self._hold(str(error), FIRST_S if not self._met else None)
             except Failed as error:
                 failures.append(str(error))
+                self.retries += len(failures) < TRIES
                 await asyncio.sleep(_pause_s(len(failures) - 1))
             if len(failures) >= TRIES:
                 raise ScorerError("; ".join(dict.fromkeys(failures)))

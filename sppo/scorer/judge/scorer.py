@@ -55,6 +55,7 @@ class LlmJudge:
         self._prompts = Prompts(settings.mode, rubric=settings.rubric, template=settings.template)
         self._endpoint: Endpoint | None = None
         self._store: Store | None = None
+        self._patient: Patient | None = None
         self._asker: Asker | None = None
         self._said_at = time.monotonic()
 
@@ -71,8 +72,8 @@ class LlmJudge:
             settings.url, key=settings.api_key.get_secret_value(), timeout_s=settings.timeout_s,
             at_once=settings.max_concurrency,
         )  # fmt: skip
-        patient = Patient(self._endpoint, at_once=settings.max_concurrency)
-        self._asker = Asker(settings, patient, self._store)
+        self._patient = Patient(self._endpoint, at_once=settings.max_concurrency)
+        self._asker = Asker(settings, self._patient, self._store)
 
     async def score(self, request: ScoreRequest) -> dict[str, Any]:
         """Preferences [K, K] with NaN where nothing was compared, or rewards [K]; and details.
@@ -106,8 +107,12 @@ class LlmJudge:
         return self._asker.counts
 
     def counters(self) -> dict[str, int]:
-        """The same, for the service's /metrics."""
-        return asdict(self.counts)
+        """The same with tries after errors and waits for a busy judge: for the service's /metrics
+        and the run's metrics.jsonl.
+        """
+        assert self._patient is not None
+        patience = {"retries": self._patient.retries, "waits": self._patient.waits}
+        return asdict(self.counts) | patience
 
     async def first_wins(self, request: ScoreRequest, first: str, second: str) -> Answer:
         """Probability that `first`, shown first, is the better one, or why it cannot be had.

@@ -70,3 +70,21 @@ def test_a_checkpoint_that_is_waited_for_says_how_far_it_is_now_and_then() -> No
         "writing the checkpoint of step 40: 10.0 of 91.0 GB, 1:21 left",
         "writing the checkpoint of step 40: 30.0 of 91.0 GB, 1:01 left",
     ]
+
+
+def test_for_whom_the_learner_waits_and_what_a_judge_has_counted_is_shown() -> None:
+    shown, out = progress()
+    record: dict[str, Any] = {
+        "step": 1, "reward_mean": None, "staleness_mean": 0.0,
+        "scorer_counts": {"calls": 1234, "cached": 80, "retries": 0, "prompt_tokens": 40000},
+    }  # fmt: skip
+    text = "the learner has waited 10 s for 2 of 8 groups: 2 are with the scorer llm-judge"
+    with shown:
+        shown.event({"kind": "waiting", "text": text})
+        assert shown.state()["phase"] == text
+        shown.event({"kind": "step", "record": record})
+        state = shown.state()
+    said, line = out.getvalue().splitlines()
+    assert said == text
+    assert "scorer 1,234 calls, 80 cached, 40,000 prompt tokens" in line
+    assert (state["phase"], state["scorer_counts"]["calls"]) == ("training", 1234)

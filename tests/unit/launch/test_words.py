@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sppo.launch.words import AGAIN_S, REASONS, Words
+from sppo.launch.words import AGAIN_S, REASONS, Words, counted
 
 
 class Clock:
@@ -44,3 +44,10 @@ def test_the_same_words_of_two_kinds_are_two_things() -> None:
     words = Words(Clock())
     assert words.say("refusal", "late")
     assert words.say("dead", "late")
+
+
+def test_what_a_scorer_counts_is_said_without_what_is_nothing() -> None:
+    assert counted({"calls": 1234, "prompt_tokens": 5.0, "waits": 0}) == (
+        "scorer 1,234 calls, 5 prompt tokens"
+    )
+    assert counted(None) == counted({"calls": 0}) == ""

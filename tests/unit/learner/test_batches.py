@@ -12,7 +12,7 @@ from sppo.learner import batches as module
 from sppo.learner.batches import Batches
 from sppo.learner.stops import Stopped
 from sppo.transport.memory import MemoryBroker
-from sppo.types import Group, Version
+from sppo.types import Group, Member, Version
 from tests import makers
 from tests.unit.learner.fakes import events, lineage, records, stops
 
@@ -50,6 +50,8 @@ class Setting:
 
     def describe(self) -> str:
         return "nothing is ready"
+
+    ready = 1
 
     def meet_newcomers(self, line: Any) -> bool:
         return False
@@ -153,3 +155,21 @@ def test_filling_up_ends_at_its_factor_in_whole_mini_batches(
     monkeypatch.setattr(there, "batch", lambda count: asked.append(count) or [dull] * count)
     assert len(there.batches.next()) == 6
     assert asked == [4, 6]
+
+
+def test_for_whom_the_learner_waits_is_said_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Setting(tmp_path, monkeypatch)
+    monkeypatch.setattr(module, "SAY_S", 0.0)
+    for name, in_hand, scoring in (("generator-0", 5, 3), ("generator-1", 1, 1)):
+        member = Member(name=name, role="generator", in_hand=in_hand, scoring=scoring)
+        there.broker.registry.heartbeat(member, 60)
+    there.batches_in = [None, [makers.group(), makers.group()]]
+    there.batches.next()
+    (said,) = events(there.broker, "waiting")
+    assert (said["missing"], said["wanted"]) == (1, 2)
+    assert said["text"].endswith(
+        "s for 1 of 2 groups: 4 are with the scorer last-number; 2 are being sampled "
+        "(generator-0 2)"
+    )

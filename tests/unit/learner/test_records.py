@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from sppo.config import RunConfig
+from sppo.learner.records import whereabouts
 from sppo.transport.memory import MemoryBroker
+from sppo.types import Member
 from tests import makers
 from tests.unit.learner.fakes import events, lineage, records
 
@@ -136,3 +138,31 @@ def test_an_export_that_keeps_little_of_the_training_is_warned_of(
         assert said[0].endswith("set model.export_dtype = 'float32'")
     outcome = made.outcome(line, stopped=False, busy={}, time={})
     assert outcome["export"] == {"dtype": "bfloat16", "left": left}
+
+
+def test_what_the_scorer_counts_stands_in_each_step(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    made, line = records(CONFIG, broker, tmp_path), lineage(CONFIG, tmp_path / "c")
+    with made.batch([step(1)], line, None):
+        pass
+    for life, calls in (("x", 4), ("y", 3)):  # one is started again
+        member = Member(name="scorer-0", role="scorer", life=life, counters={"calls": calls})
+        broker.registry.heartbeat(member, 60)
+        with made.batch([step(2)], line, None):
+            pass
+    assert [found["scorer_counts"] for found in written(tmp_path)] == [
+        None, {"calls": 4}, {"calls": 7},
+    ]  # fmt: skip
+
+
+def test_where_groups_are_is_said_by_name() -> None:
+    def generator(name: str, in_hand: int, scoring: int) -> Member:
+        return Member(name=name, role="generator", in_hand=in_hand, scoring=scoring)
+
+    services = [Member(name=f"scorer-{i}", role="scorer") for i in range(2)]
+    assert whereabouts(services, "x") == "no generator is there"
+    busy = [generator("g-0", 4, 4), generator("g-1", 3, 1)]
+    assert whereabouts([*busy, *services], "llm-judge") == (
+        "5 are with the scorer llm-judge (2 services); 2 are being sampled (g-1 2)"
+    )
+    assert whereabouts([generator("g-0", 0, 0)], "x") == "nothing is in hand of g-0"

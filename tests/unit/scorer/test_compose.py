@@ -127,3 +127,20 @@ def test_a_part_that_cannot_be_is_named(parts: list[dict[str, Any]], words: str)
 def test_a_format_that_is_no_expression_is_named() -> None:
     with pytest.raises(ConfigError, match=r"scorer\.options\.format = '\(': missing \)"):
         base.check_options("compose", {"parts": [{"name": "last-number"}], "format": "("})
+
+
+class Counting:
+    def counters(self) -> dict[str, int]:
+        return {"calls": 2}
+
+    def score(self, request: Any) -> list[float]:
+        return by_length(request)
+
+
+def test_what_parts_count_is_added_up() -> None:
+    part = {"name": f"{MINE}:Counting"}
+    made = Compose(parts=[part, part, {"name": f"{MINE}:by_length"}])
+    assert made.counters is None  # before they are imported
+    assert callable(made.score)
+    assert made.counters is not None
+    assert made.counters() == {"calls": 4}

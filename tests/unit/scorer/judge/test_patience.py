@@ -81,3 +81,16 @@ def test_a_judge_that_was_never_there_is_no_judge_and_one_that_went_is_waited_fo
         await one.close()
 
     asyncio.run(go())
+
+
+def test_what_was_tried_again_and_what_waited_is_counted() -> None:
+    async def go() -> tuple[int, int]:
+        later = error("429 Too Many Requests", "later", "Retry-After: 0.01")
+        async with serve(says(http(b"boom", "500 X"), later, chat("A"))) as fake:
+            one = Endpoint(fake.url, key="", timeout_s=5.0, at_once=1)
+            patient = Patient(one, at_once=1)
+            await patient.complete(BODY)
+            await one.close()
+            return patient.retries, patient.waits
+
+    assert asyncio.run(go()) == (1, 1)
