@@ -24,7 +24,7 @@ from sppo.errors import ScorerError, ScorerRefused, ScorerSpent
 from sppo.faults import point
 from sppo.generators.engine import Engine
 from sppo.generators.in_hand import IDLE_S, InHand
-from sppo.generators.opponents import opponents
+from sppo.generators.opponents import both_orders, opponents
 from sppo.generators.presence import Presence
 from sppo.metrics import BusyClock
 from sppo.scorer.base import InlineScorer, Scorer, check_kind
@@ -120,10 +120,8 @@ class Generator:
     async def _heartbeat(self) -> None:
         while True:
             self._presence.in_hand = len(self._in_hand)
-            inline = self._scorer if isinstance(self._scorer, InlineScorer) else None
-            await self._presence.beat(
-                self._receiver.applied, self._engine.world_size, inline and inline.counters
-            )
+            counters = self._scorer.counters if isinstance(self._scorer, InlineScorer) else {}
+            await self._presence.beat(self._receiver.applied, self._engine.world_size, counters)
             if await asyncio.to_thread(self._broker.registry.stop_reason, "workers"):
                 raise _Stopped
             if reason := await asyncio.to_thread(self._broker.registry.stop_reason, self._name):
@@ -175,6 +173,9 @@ class Generator:
         beside = opponents(ticket, completions)
         with self._presence.with_scorer():
             scores = await self._scorer.score(_request(ticket, [*completions, *beside]))
+            if ticket.against is not None and scores.preferences is not None:
+                turned = await self._scorer.score(_request(ticket, [*beside, *completions]))
+                scores = both_orders(scores, turned, len(completions))
         point("generator.scored")
         if ticket.stream == "train":
             self._check_kind(scores, ticket.uid)

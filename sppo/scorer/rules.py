@@ -110,17 +110,16 @@ def readable(scorer: ScorerConfig) -> Callable[[Mapping[str, Any]], None] | None
         tests = str(scorer.options.get("tests", cases.COLUMN))
         return lambda data: _told(scorer, lambda: cases.read(data, tests))
     reader = _READERS.get(scorer.name)
-    column = scorer.options.get("answer", "answer")
     if reader is None:
         return None
 
     def read(data: Mapping[str, Any]) -> None:
-        if column not in data:
+        if "answer" not in data:
             raise ValueError(
                 f"scorer.name = {scorer.name!r} needs an answer, and there is no column "
-                f"{column!r} (task.answer names another); there are {', '.join(data)}"
+                f"'answer' (task.answer names another); there are {', '.join(data)}"
             )
-        _told(scorer, lambda: reader({**data, "answer": data[column]}))
+        _told(scorer, lambda: reader(data))
 
     return read
 

@@ -16,9 +16,10 @@ from tests.integration.conftest import REPOSITORY, processes_below
 from tests.integration.test_end_to_end import CLI, MINUTES, records
 
 PROMPTS, ITERATION, GROUPS = 40, 2, 8
-STEPS = 3 * ITERATION  # a pass over the prompts, and a step of the next
+STEPS = 3 * ITERATION  # a pass over the prompts, and more of the next
 SMALL = {
     "task.name": "jsonl:examples/data/prompts.jsonl",
+    "task.held_out": 4,
     "sampling.max_tokens": 16,
     "learner.groups_per_step": GROUPS,
     "learner.steps": STEPS,
@@ -53,7 +54,9 @@ def test_the_paper_runs_three_iterations(small_model: str, tmp_path: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     lines = records(run_dir)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
-    assert f"{PROMPTS} rows: {PROMPTS} prompts to train; 0 held out" in done.stdout + done.stderr
+    assert (
+        f"{PROMPTS} rows: {PROMPTS - 4} prompts to train; 4 held out" in done.stdout + done.stderr
+    )
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     assert (summary["finished"], summary["restarts"]) == (True, {})
     assert (summary["tickets"]["trained"], summary["tickets"]["twice"]) == (STEPS * GROUPS, 0)
@@ -61,6 +64,10 @@ def test_the_paper_runs_three_iterations(small_model: str, tmp_path: Path) -> No
     for line in lines:
         assert line["reward_mean"] is None
         assert round(line["tokens"] / line["length_mean"]) <= 2 * GROUPS
+    # held out are compared with the base model's answers
+    first, *_, last = summary["evaluations"]
+    assert (first["n"], first["win_rate"], last["step"]) == (4, 0.5, STEPS)
+    assert 0 <= last["win_rate"] <= 1
     # against the policy that the iteration began with, at temperature 1: it moves away from it,
     # and begins anew
     begun = [line["step"] for line in lines if line["delta_std"] is None]

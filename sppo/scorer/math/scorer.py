@@ -18,20 +18,19 @@ REMEMBERED = 4096
 class Math:
     """Rewards 1 and 0 for the answers of a group; docs/scorers/math.md says what is equal to what.
 
-    math = Math(answer="answer", deadline_s=1.0)
+    math = Math(deadline_s=1.0)
     math.score(request)["rewards"]
     math.close()
     """
 
-    def __init__(self, *, answer: str = "answer", deadline_s: float = 1.0) -> None:
-        """`answer` is the column with the reference, `deadline_s` the seconds that math-verify
-        may compute for one verdict. Raises ValueError.
+    def __init__(self, *, deadline_s: float = 1.0) -> None:
+        """`deadline_s` are the seconds that math-verify may compute for one verdict. Raises
+        ValueError.
         """
         if not 0 < deadline_s <= 60:
             raise ValueError(
                 f"scorer.options.deadline_s = {deadline_s:g}: expected seconds above 0, at most 60"
             )
-        self._column = answer
         self._child = Child(deadline_s=deadline_s)
         self._late = False
         self._remembered = lru_cache(REMEMBERED)(self._verdict)
@@ -56,12 +55,12 @@ class Math:
 
     def reference(self, data: Mapping[str, Any]) -> str:
         """The reference of a row. Raises ValueError where it holds none."""
-        if self._column not in data:
+        if "answer" not in data:
             raise ValueError(
-                f"scorer.options.answer = {self._column!r}: the row has no such column; it has "
+                f"the row has no answer (task.answer names its column); it has "
                 f"{', '.join(sorted(data))}"
             )
-        value = data[self._column]
+        value = data["answer"]
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ValueError(f"the answer is {kind(value)}; it must be text or a number")
         return reference_of(str(value))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from sppo.generators.opponents import BASE, opponents
-from sppo.types import Answer
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sppo.generators.opponents import BASE, both_orders, opponents
+from sppo.types import Answer, Scores
 from tests import makers
 
 
@@ -24,3 +28,19 @@ def test_it_meets_the_base_models_answer() -> None:
     assert (met.token_ids.tolist(), met.text, met.finish_reason) == ([7, 8, 9], "seven", "length")
     assert met.whole(BASE)
     assert len(met.behavior_logprobs) == 3
+
+
+def test_both_orders_count_and_where_one_was_not_compared_the_other() -> None:
+    first = np.array([[0.5, 0.8], [0.2, 0.5]], np.float32)
+    turned = np.array([[0.5, 0.6], [0.4, 0.5]], np.float32)  # theirs, then ours
+    unknown = np.array([[0.5, np.nan], [np.nan, 0.5]], np.float32)
+
+    def mean(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+        found = both_orders(Scores(preferences=a), Scores(preferences=b), 1).preferences
+        assert found is not None
+        return found
+
+    assert mean(first, turned) == pytest.approx(np.array([[0.5, 0.6], [0.4, 0.5]]))
+    assert mean(first, unknown) == pytest.approx(first)
+    assert mean(unknown, turned) == pytest.approx(np.array([[0.5, 0.4], [0.6, 0.5]]))
+    assert np.isnan(mean(unknown, unknown)[0, 1])

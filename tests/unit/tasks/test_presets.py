@@ -55,7 +55,7 @@ def test_ultrafeedback_is_messages_without_an_answer() -> None:
 
 
 def test_paper_mixes_the_prompts_of_its_three_iterations_in_equal_shares() -> None:
-    run, found = load("paper")
+    run, found = load("paper", "held_out=0")
     assert [len([q for q in found.train if q.origin == i]) for i in range(3)] == [14, 13, 13]
     order = Order(found, run.seed)
     assert len({order.question(i).text for i in range(60)}) == 40

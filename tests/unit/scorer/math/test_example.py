@@ -13,7 +13,8 @@ EXAMPLES = Path(__file__).parents[4] / "examples" / "scorers"
 
 
 def test_the_example_is_scored() -> None:
-    scorer = load(str(EXAMPLES / "math.toml")).scorer
+    run = load(str(EXAMPLES / "math.toml"))
+    scorer, column = run.scorer, run.task.answer
     check_options(scorer.name, scorer.options)
     target = SCORERS[scorer.name]
     assert isinstance(target, str)
@@ -22,7 +23,10 @@ def test_the_example_is_scored() -> None:
     rows = [json.loads(line) for line in (EXAMPLES / "math.jsonl").read_text().splitlines()]
     for row, answer in zip(rows, answers, strict=True):
         request = calls.Request(
-            uid="1", question=row["question"], completions=[answer, "7"], data=row
+            uid="1",
+            question=row["question"],
+            completions=[answer, "7"],
+            data=row | {"answer": row[column]},
         )
         (reply,) = made.call([request])
         assert reply["rewards"] == [1, 0]

@@ -43,9 +43,9 @@ def test_a_step_at_which_a_completion_was_cut_is_no_answer() -> None:
 
 def test_details_say_what_was_read() -> None:
     request = ScoreRequest(
-        uid="1", question="", completions=["It is 7.", "Hm.\n?"], data={"x": "7"}
+        uid="1", question="", completions=["It is 7.", "Hm.\n?"], data={"answer": "7"}
     )
-    details = Math(answer="x").score(request)["details"]
+    details = Math().score(request)["details"]
     assert details == [{"answer": "7"}, {"answer": None, "why": "no answer found"}]
 
 
