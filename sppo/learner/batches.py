@@ -55,7 +55,8 @@ class Batches:
             if (waited_s := time.monotonic() - begun) >= said_s:
                 said_s = 2 * waited_s
                 wanted = self._schedule.groups_per_step + self._extra
-                self._records.waiting(waited_s, max(0, wanted - self._queue.ready), wanted)
+                missing = wanted - len(self._queue.waiting())
+                self._records.waiting(waited_s, max(0, missing), wanted)
             if self._queue.receive(WAIT_S) or self._fleet.meet_newcomers(self._lineage):
                 deadline = time.monotonic() + self._timeout_s
             elif time.monotonic() > deadline:

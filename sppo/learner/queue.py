@@ -163,11 +163,6 @@ class GroupQueue:
         self._note_dead()
         return self.held_out.finish(self.dead)
 
-    @property
-    def ready(self) -> int:
-        """Groups that have come and are not used."""
-        return len(self._ready)
-
     def describe(self) -> str:
         """Where everything is, for a message about waiting."""
         depths = ", ".join(f"{k} {v}" for k, v in self._broker.depths().items())

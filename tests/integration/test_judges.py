@@ -103,7 +103,7 @@ def test_pairs_are_judged_by_log_probs(vllm: str, tmp_path: Path) -> None:
     assert first["preferences"][2][3] == 0.5  # the same text
     # And a second life is answered from the file
     begun = time.monotonic()
-    (again,) = judged(vllm, GROUP, cache=cache, logprobs="required", max_calls=1)
+    (again,) = judged("http://127.0.0.1:9", GROUP, cache=cache, logprobs="required")
     assert json.dumps(again) == json.dumps(second)
     assert time.monotonic() - begun < 2
 

@@ -96,7 +96,7 @@ class Asker:
     def _question(self, messages: Messages) -> dict[str, Any]:
         """All that the answer depends on."""
         settings = self._settings
-        wanted = ("url", "model", "mode", "temperature", "max_tokens", "logprobs")
+        wanted = ("model", "mode", "temperature", "max_tokens", "logprobs")
         return {"messages": messages} | {name: getattr(settings, name) for name in wanted}
 
     async def _reply(self, messages: Messages) -> Reply:

@@ -170,5 +170,5 @@ class Store:
 
 
 def key(question: Mapping[str, Any]) -> bytes:
-    """Of all that an answer depends on: judge, messages, parameters."""
+    """Of all that an answer depends on: model, messages, parameters."""
     return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).digest()

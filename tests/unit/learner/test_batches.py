@@ -51,7 +51,8 @@ class Setting:
     def describe(self) -> str:
         return "nothing is ready"
 
-    ready = 1
+    def waiting(self) -> list[Group]:
+        return [makers.group()]
 
     def meet_newcomers(self, line: Any) -> bool:
         return False
