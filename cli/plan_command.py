@@ -62,15 +62,18 @@ def plan(
 
 
 def dry_run(config: RunConfig, run_dir: Path, machines: str = "") -> None:
-    """What `up` would start, where, and what it takes where that can be counted. Raises ConfigError
-    if something does not fit.
+    """What `up` would start, where, of which data if that is here, and what it takes where that can
+    be counted. Raises ConfigError if something does not fit, or the data cannot be used.
     """
     from sppo import compute
     from sppo.launch import plan as launch
+    from sppo.launch import preflight
     from sppo.plan import table
     from sppo.plan.uncounted import UncountedError
 
     typer.echo("\n".join(launch.describe(config, run_dir)))
+    if not launch.absent_data(config):
+        typer.echo(f"data              {preflight.rows(config).describe()}")
     gpus = bool(launch.gpus_here() or machines or config.launch.ray_address)
     cuda = compute.on_gpu(config, gpus=gpus)
     typer.echo("\n".join(launch.placed(config, cuda=cuda, machines=machines)))

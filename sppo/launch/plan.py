@@ -160,13 +160,20 @@ def _task(config: RunConfig) -> str:
 def _absent(config: RunConfig) -> list[str]:
     """What a run would have to fetch, or does not find."""
     from sppo import models
+
+    scorer = config.scorer.options.get("model", "")
+    named = [config.model.name, *([scorer] if isinstance(scorer, str) and scorer else [])]
+    missing = [*filter(None, map(models.absent, named)), *absent_data(config)]
+    return list(dict.fromkeys(missing))
+
+
+def absent_data(config: RunConfig) -> list[str]:
+    """What of its data a run would have to fetch, or does not find."""
     from sppo.tasks import sources
 
     own = sources.held_out(config.task)
-    found = [sources.absent(s) for s in [*sources.training(config.task), *([own] if own else [])]]
-    scorer = config.scorer.options.get("model", "")
-    named = [config.model.name, *([scorer] if isinstance(scorer, str) and scorer else [])]
-    return list(dict.fromkeys(filter(None, [*map(models.absent, named), *found])))
+    named = [*sources.training(config.task), *([own] if own else [])]
+    return [what for source in named if (what := sources.absent(source))]
 
 
 def _each(gpus: float, cpus: float, unit: str) -> str:

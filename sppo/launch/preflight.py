@@ -64,8 +64,7 @@ def check(config: RunConfig, tell: Tell, *, alone: bool = False) -> Questions:
     reach.check_broker(config)
     if not alone:
         _check_installed(config)
-    _check_options(config)
-    found = _check_rows(config)
+    found = rows(config)
     _check_objective(config)
     _check_broker(config)
     path = models.resolve(config.model)
@@ -73,11 +72,12 @@ def check(config: RunConfig, tell: Tell, *, alone: bool = False) -> Questions:
         return _check_parts(config, path, found, tell, alone)
 
 
-def _check_rows(config: RunConfig) -> Questions:
-    """All that can be said of the data without a model. Raises ConfigError with the row."""
+def rows(config: RunConfig) -> Questions:
+    """All that can be said of data and scorer without a model. Raises ConfigError with the row."""
     from sppo.scorer import rules
     from sppo.tasks import questions
 
+    _check_options(config)
     return questions.load(config.task, config.seed, rules.readable(config.scorer))
 
 

@@ -37,11 +37,28 @@ def test_nothing_is_refused_without_a_reason() -> None:
         plan_command.refuse(["a", "b"])
 
 
-def test_a_dry_run_goes_on_where_a_model_cannot_be_counted(
-    capsys: pytest.CaptureFixture[str],
+def dry(folder: Path, *rows: dict[str, str]) -> None:
+    """A dry run on these rows, of a model that nobody knows."""
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    changes = ["model.name=nobody/knows-this", f"task.name=jsonl:{file}", "task.held_out=0",
+               "task.prompt={question}"]  # fmt: skip
+    plan_command.dry_run(config.load("quickstart", changes, environment=False), Path("runs/x"))
+
+
+def test_a_dry_run_refuses_rows_as_a_run_would_and_counts_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = config.load("quickstart", ["model.name=nobody/knows-this"], environment=False)
-    plan_command.dry_run(given, Path("runs/x"))
+    with pytest.raises(ConfigError, match=r"rows.jsonl:1.*there are question, solution"):
+        dry(tmp_path, {"question": "1 + 1?", "solution": "2"})
+    dry(tmp_path, {"question": "1 + 1?", "answer": "2"}, {"question": "1 + 2?", "answer": "3"})
+    assert "data              2 rows: 2 prompts to train" in capsys.readouterr().out
+
+
+def test_a_dry_run_goes_on_where_a_model_cannot_be_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dry(tmp_path, {"question": "1 + 1?", "answer": "2"})
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("run directory")
     assert said[-1].startswith("not counted: model.name = 'nobody/knows-this': its config.json")

@@ -186,7 +186,7 @@ def test_the_presets_of_published_runs_train(
 ) -> None:
     """Their objectives as they are, at the size of a test."""
     small = {
-        "model.name": model, "task.name": task, "task.prompt": "{question}",
+        "model.name": model, "task.name": task, "task.prompt": "{question}", "task.held_out": 4,
         "sampling.max_tokens": 4,
         "learner.steps": 8, "learner.groups_per_step": 4, "objective.iteration_steps": 4,
         "optimizer.lr": 1e-3,
@@ -200,7 +200,6 @@ def test_the_presets_of_published_runs_train(
             "scorer.name": f"{judges.__name__}:even",
             "task.messages": "",
             "task.answer": "answer",
-            "task.held_out": 4,
             "learner.groups_per_step": 16,
         }
     else:
