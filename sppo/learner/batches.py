@@ -15,8 +15,6 @@ from sppo.learner.stops import Stops
 from sppo.types import Group
 
 WAIT_S = 0.5
-SAY_S = 5.0
-"""After so long it is said for whom the learner waits; again each time that it has doubled."""
 
 
 class Batches:
@@ -24,8 +22,7 @@ class Batches:
 
     def __init__(
         self, config: RunConfig, lineage: Lineage, queue: GroupQueue, fleet: Fleet,
-        records: Records,
-        stops: Stops,
+        records: Records, stops: Stops,
     ) -> None:  # fmt: skip
         self._schedule = Schedule.of(config)
         self._most = config.learner.most_groups
@@ -48,15 +45,11 @@ class Batches:
         """The oldest groups; the same until they are used. Raises SppoError when nothing arrives
         for `learner.batch_timeout_s`, Stopped when the run asks to stop.
         """
-        begun, said_s = time.monotonic(), SAY_S
+        begun = time.monotonic()
         deadline = begun + self._timeout_s
         while (groups := self._ready()) is None:
             self._stops.check()
-            if (waited_s := time.monotonic() - begun) >= said_s:
-                said_s = 2 * waited_s
-                wanted = self._schedule.groups_per_step + self._extra
-                missing = wanted - len(self._queue.waiting())
-                self._records.waiting(waited_s, max(0, missing), wanted)
+            self._records.waiting(begun, len(self._queue.waiting()))
             if self._queue.receive(WAIT_S) or self._fleet.meet_newcomers(self._lineage):
                 deadline = time.monotonic() + self._timeout_s
             elif time.monotonic() > deadline:

@@ -24,6 +24,8 @@ from sppo.types import Member
 
 log = logging.getLogger(__name__)
 
+SAY_S = 5.0
+"""Of waiting for a batch, after which it is first said for whom."""
 LOW_SAMPLE = 0.5
 """Effective sample size below which a batch is far from the policy."""
 LOW_LEFT = 0.5
@@ -41,6 +43,8 @@ class Records:
         self._export: dict[str, Any] | None = None
         self._registry = broker.registry
         self._tally = Tally()
+        self._groups = config.learner.groups_per_step
+        self._waiting_since, self._say_s = 0.0, SAY_S
         self._scorer = config.scorer.url or config.scorer.name
         self.usage = Usage(broker.registry)
 
@@ -68,8 +72,17 @@ class Records:
             seconds=round(time.monotonic() - writing.began, 1),
         )  # fmt: skip
 
-    def waiting(self, seconds: float, missing: int, wanted: int) -> None:
-        """The learner has waited so long, and for whom."""
+    def waiting(self, since: float, there: int) -> None:
+        """The learner waits for a batch since then, by time.monotonic, of which so many groups are
+        there. It is said for whom after `SAY_S`, and again each time that this has doubled.
+        """
+        if since != self._waiting_since:
+            self._waiting_since, self._say_s = since, SAY_S
+        if (seconds := time.monotonic() - since) < self._say_s:
+            return
+        self._say_s = 2 * seconds
+        wanted = self._groups
+        missing = max(1, wanted - there)
         text = f"the learner has waited {seconds:.0f} s for {missing} of {wanted} groups: " + (
             whereabouts(self._registry.members(), self._scorer)
         )

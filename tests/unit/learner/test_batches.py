@@ -9,6 +9,7 @@ import pytest
 
 from sppo.errors import SppoError
 from sppo.learner import batches as module
+from sppo.learner import records as records_module
 from sppo.learner.batches import Batches
 from sppo.learner.stops import Stopped
 from sppo.transport.memory import MemoryBroker
@@ -162,7 +163,7 @@ def test_for_whom_the_learner_waits_is_said_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = Setting(tmp_path, monkeypatch)
-    monkeypatch.setattr(module, "SAY_S", 0.0)
+    monkeypatch.setattr(records_module, "SAY_S", 0.0)
     for name, in_hand, scoring in (("generator-0", 5, 3), ("generator-1", 1, 1)):
         member = Member(name=name, role="generator", in_hand=in_hand, scoring=scoring)
         there.broker.registry.heartbeat(member, 60)
