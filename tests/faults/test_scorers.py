@@ -42,7 +42,7 @@ def test_groups_in_hand_of_a_service_that_is_killed_get_their_own_answers() -> N
 def test_a_run_whose_scorer_is_killed_again_and_again_trains_each_ticket_once(
     model: str, tmp_path: Path
 ) -> None:
-    with Rig(tmp_path, model, steps=8) as rig:
+    with Rig(tmp_path, model, steps=6) as rig:
         for name in ("scorer-0", "generator-0", "learner-0"):
             rig.start(name)
         deadline = time.monotonic() + 90
@@ -59,7 +59,7 @@ def test_a_run_whose_scorer_is_killed_again_and_again_trains_each_ticket_once(
         assert (found.twice, found.lost, found.dead, found.leftovers) == ([], [], {}, []), (
             rig.logs()
         )
-        assert found.trained == found.issued == 16
+        assert found.trained == found.issued == 12
 
 
 @contextmanager
