@@ -69,6 +69,7 @@ class Cluster:
         self.roles: dict[str, RoleProcess] = {}
         self._started: set[str] = set()
         os.environ.update(own_ray.ENVIRONMENT)
+        own_ray.authenticate(own=not address)
         import ray
 
         self._ray = ray
@@ -82,7 +83,6 @@ class Cluster:
         self.places = Places(ray)
 
     def _join(self, address: str) -> None:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
         try:
             self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:

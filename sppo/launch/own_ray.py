@@ -45,10 +45,20 @@ ENVIRONMENT = {
 """Set before Ray is imported, for a cluster of the user's too."""
 
 
-def begin() -> None:
-    """Start it on this machine, for as long as this process lives or until `ray.shutdown`."""
+def authenticate(*, own: bool) -> None:
+    """Before Ray is imported, which looks then and never again: a token for one of our `own`; a
+    cluster of the user's has one unless the user says otherwise.
+    """
+    if not own:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        return
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def begin() -> None:
+    """Start it on this machine, for as long as this process lives or until `ray.shutdown`."""
+    authenticate(own=True)
     import ray
     from ray._private import node, services, worker
 

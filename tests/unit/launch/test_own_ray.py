@@ -38,3 +38,14 @@ def test_it_is_on_loopback_has_a_token_and_sees_no_closed_terminal(
     assert "RAY_AUTH_MODE" not in own_ray.ENVIRONMENT  # that of a cluster is its owner's
     assert signal.SIGHUP in given["blocked"]
     assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_users_cluster_has_a_token_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    own_ray.authenticate(own=False)
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    own_ray.authenticate(own=False)
+    assert os.environ["RAY_AUTH_MODE"] == "token"
