@@ -45,8 +45,7 @@ class Batches:
         """The oldest groups; the same until they are used. Raises SppoError when nothing arrives
         for `learner.batch_timeout_s`, Stopped when the run asks to stop.
         """
-        begun = time.monotonic()
-        deadline = begun + self._timeout_s
+        deadline = (begun := time.monotonic()) + self._timeout_s
         while (groups := self._ready()) is None:
             self._stops.check()
             self._records.waiting(begun, len(self._queue.waiting()))
