@@ -267,22 +267,24 @@ async def _engine_gap(run: Any, path: str, engine_class: Any) -> float:
     finally:
         await engine.close()
     gaps = [
-        _sampled_gap(reference, p, c)
-        for p, made in zip(prompts, answers, strict=True)
-        for c in made
+        sampled_gap(reference, p, c) for p, made in zip(prompts, answers, strict=True) for c in made
     ]
     return max(gaps)
 
 
 @torch.no_grad()
-def _sampled_gap(reference: Any, prompt: list[int], made: Completion) -> float:
+def sampled_gap(
+    reference: Any, prompt: list[int], made: Completion, start: int = 0, end: int | None = None
+) -> float:
+    """Largest difference of an engine's log-probs from the reference, tokens `start` to `end`."""
     ids = torch.tensor([*prompt, *made.token_ids.tolist()])[None]
     logprobs = reference(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
     true = logprobs[len(prompt) - 1 : -1].gather(-1, ids[0, len(prompt) :, None])[:, 0]
-    return float((true - torch.from_numpy(made.behavior_logprobs)).abs().max())
+    gaps = (true - torch.from_numpy(made.behavior_logprobs)).abs()
+    return float(gaps[start:end].max())
 
 
-async def publish(policy: Policy, engine: Any) -> None:
+async def publish(policy: Policy, engine: Any, version: Version = VERSION) -> None:
     """One weight sync over gloo, in this process."""
     import threading
 
@@ -294,7 +296,7 @@ async def publish(policy: Policy, engine: Any) -> None:
     sending = threading.Thread(target=sender.transfer(meet=True))
     sending.start()
     await engine.join_group(join | {"rank_offset": 1})
-    await engine.load_weights(update, VERSION)
+    await engine.load_weights(update, version)
     sending.join()
     sender.close()
 

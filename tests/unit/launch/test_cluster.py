@@ -11,6 +11,7 @@ import pytest
 from ray import exceptions
 
 from sppo.errors import ConfigError, RoleDiedError, RoleFailedError
+from sppo.launch import own_ray
 from sppo.launch.cluster import Cluster, RoleProcess, _first_end
 from sppo.launch.places import Places
 
@@ -61,6 +62,7 @@ def test_the_users_own_way_of_authentication_is_kept_on_the_users_cluster(
     monkeypatch.setenv("RAY_AUTH_MODE", mode or "")
     if mode is None:
         monkeypatch.delenv("RAY_AUTH_MODE")
+    own_ray.authenticate(own=False)
     with pytest.raises(ConfigError, match="RAY_AUTH_MODE = '" + (mode or "token")):
         made._join("10.0.0.1:6379")
 
