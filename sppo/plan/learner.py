@@ -13,6 +13,7 @@ which travel in float32 (`sppo.learner.sharded`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -172,9 +173,17 @@ def _moments(
         )
     if gpu:
         there["the optimizer"] = _optimizer(config, found)
-        if config.weights.transport == "nccl":  # the buffers, and the weights packed into them
-            there["a transfer of weights"] = 2 * BUFFERS * BUFFER_BYTES
+        if config.weights.transport == "nccl":
+            there["a transfer of weights"] = _transfer(found, low)
     return there
+
+
+def _transfer(found: Shape, low: int) -> int:
+    """On rank 0, when no activations are there: weights as they are packed into a buffer, which one
+    more than fills, and that buffer; and those on their way.
+    """
+    largest = max(low * math.prod(part) for part in found.weights.values())
+    return 2 * (BUFFER_BYTES + largest) + (BUFFERS - 1) * BUFFER_BYTES
 
 
 def _optimizer(config: RunConfig, found: Shape) -> int:

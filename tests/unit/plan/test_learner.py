@@ -127,6 +127,17 @@ def test_a_7b_model_on_8_ranks_trains_completions_of_16_384_tokens() -> None:
     assert planned.peak < 30 * GIB
 
 
+def test_what_rank_0_alone_does_takes_less_than_a_step_of_all() -> None:
+    """Its peak is that of the others: weights go out when no activations are there."""
+    found = planned("cluster")
+    alone = found.moments["a transfer of weights"]
+    assert alone == 2 * (2**28 + 2 * 152_064 * 3584) + 2**28
+    assert alone < max(found.moments.values())
+    assert found.peak == sum(found.stands.values()) + max(
+        n for name, n in found.moments.items() if name != "a transfer of weights"
+    )
+
+
 def test_a_7b_model_with_adapters_trains_on_one_card_of_80_gb() -> None:
     """Completions of 4,096 tokens after 1,024 of a prompt."""
     given = ["sampling.max_tokens=4096", "learner.ranks=1", "adapter.rank=32"]
