@@ -52,6 +52,16 @@ BENT = {
 }
 """Argument, and what it would do to the behaviour policy."""
 
+NOT_YET = {
+    "data_parallel_size": "the copies of one engine would answer a weight sync as one; set "
+    "generator.replicas",
+    "data_parallel_size_local": "set generator.replicas",
+    "data_parallel_backend": "set generator.replicas",
+    "nnodes": "an engine is on one machine",
+    "distributed_executor_backend": "an engine is on one machine, its processes started by vLLM",
+}
+"""Argument, and why it is not passed on."""
+
 EXACT_REJECTION = ("standard", "block")
 """Ways of rejecting guessed tokens that leave the distribution as it is."""
 
@@ -63,6 +73,8 @@ def check(given: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} = {value!r}: set {ELSEWHERE[name]}")
         if name in OURS or name.startswith("_"):
             raise ValueError(f"{name} = {value!r}: the generator sets it itself; leave it out")
+        if name in NOT_YET:
+            raise ValueError(f"{name} = {value!r}: {NOT_YET[name]}")
         if name in BENT:
             raise ValueError(
                 f"{name} = {value!r} {BENT[name]}: what was sampled must be what the learner "
@@ -76,13 +88,13 @@ def check(given: Mapping[str, Any]) -> None:
 def processes(given: Mapping[str, Any]) -> int:
     """Devices of an engine for each of its tensor-parallel ranks."""
     found = 1
-    for name in ("pipeline_parallel_size", "data_parallel_size", "prefill_context_parallel_size"):
+    for name in ("pipeline_parallel_size", "prefill_context_parallel_size"):
         found *= int(given.get(name, 1))
     return found
 
 
 def _processes(given: Mapping[str, Any]) -> None:
-    for name in ("pipeline_parallel_size", "data_parallel_size", "prefill_context_parallel_size"):
+    for name in ("pipeline_parallel_size", "prefill_context_parallel_size"):
         value = given.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 1024:
             raise ValueError(f"{name} = {value!r} must be a whole number from 1 to 1024")
