@@ -212,6 +212,8 @@ class Member:
     role: Literal["generator", "scorer", "learner"]
     life: str = ""
     """New for every process that takes the name."""
+    host: str = ""
+    """Name of its machine."""
     address: str = ""
     """Scorers: base URL of the service."""
     world_size: int = 1
@@ -238,6 +240,11 @@ class Member:
     """Generators: why the scorer will score nothing more; empty as long as it does."""
     progress: int = 0
     """Moves as long as the role gets on with its work, or could: one that stands still has hung."""
+
+    @property
+    def where(self) -> str:
+        """Its name, and its machine's where it has told it."""
+        return f"{self.name} on {self.host}" if self.host else self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -81,6 +82,7 @@ class Presence:
             name=self.name,
             role="generator",
             life=self._life,
+            host=socket.gethostname(),
             world_size=world_size,
             applied=str(applied) if applied else "",
             busy_s=self.clock.busy_s,

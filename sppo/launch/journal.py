@@ -41,5 +41,5 @@ class Journal:
 
 def describe(members: Iterable[Member]) -> dict[str, Any]:
     """Live members for status.json."""
-    keys = ("role", "life", "applied", "progress", "tokens")
+    keys = ("role", "life", "host", "applied", "progress", "tokens")
     return {m.name: {key: getattr(m, key) for key in keys} for m in members}

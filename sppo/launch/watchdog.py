@@ -22,6 +22,7 @@ class _Seen:
     progress: int
     moved_at: float
     alive_at: float
+    host: str
 
 
 class Watchdog:
@@ -53,7 +54,7 @@ class Watchdog:
                 continue
             before = self._seen.get(member.name)
             if before is None or before.life != member.life or before.progress != member.progress:
-                self._seen[member.name] = _Seen(member.life, member.progress, now, now)
+                self._seen[member.name] = _Seen(member.life, member.progress, now, now, member.host)
             else:
                 before.alive_at = now
         found = {}
@@ -66,9 +67,9 @@ class Watchdog:
                         f"{self._start_timeout:.0f} s"
                     )
             elif now - seen.alive_at > SILENT_S:
-                found[name] = "no heartbeat"
+                found[name] = f"no heartbeat{_of(seen.host)}"
             elif now - seen.moved_at > self._timeout:
-                found[name] = f"no progress for {self._timeout:.0f} s"
+                found[name] = f"no progress{_of(seen.host)} for {self._timeout:.0f} s"
         return found
 
     def still_s(self, name: str, since: float) -> float:
@@ -87,3 +88,7 @@ class Watchdog:
         self._excused_at = now = self._clock()
         for seen in self._seen.values():
             seen.alive_at = seen.moved_at = now
+
+
+def _of(host: str) -> str:
+    return f" from {host}" if host else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,7 @@ class Pulse:
                 name=LEARNER,
                 role="learner",
                 life=self._life,
+                host=socket.gethostname(),
                 progress=self._progress,
                 ready_s=self._clock.ready_s,
             )

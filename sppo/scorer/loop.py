@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
 import threading
 
 from sppo.config import RunConfig
@@ -47,6 +48,7 @@ def run(config: RunConfig, registry: Registry, name: str, leave: threading.Event
                     name=name,
                     role="scorer",
                     life=life,
+                    host=socket.gethostname(),
                     address=service.url,
                     busy_s=service.clock.busy_s,
                     ready_s=service.clock.ready_s,

@@ -8,6 +8,7 @@ readers tolerate that.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -160,7 +161,10 @@ class Connection:
         if isinstance(error, redis.exceptions.OutOfMemoryError):
             return "is out of memory", "raise its maxmemory or lower broker.max_bytes"
         if not isinstance(error, redis.ResponseError):
-            return f"cannot be reached: {error}", "is the server running?"
+            return (
+                f"cannot be reached from {socket.gethostname()}: {error}",
+                "is the server running?",
+            )
         text = str(error)
         if "FENCED" in text:
             raise FencedError(

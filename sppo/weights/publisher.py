@@ -146,7 +146,10 @@ class WeightPublisher:
                 late = sorted(set(members) - ready)
                 if late:
                     what = ", ".join(
-                        f"{name} ({errors[name]})" if name in errors else name for name in late
+                        f"{members[name].where} ({errors[name]})"
+                        if name in errors
+                        else members[name].where
+                        for name in late
                     )
                     last = f"phase ready: no answer from {what} within {self._timeout:.0f} s"
                     log.warning("weight sync of %s, %s", version, last)
@@ -221,8 +224,8 @@ class WeightPublisher:
         self._sender.close()
         silent = [m for m in members if m.name not in applied and m.name not in errors]
         self._evict(silent)
-        parts = [f"{name}: {reason}" for name, reason in sorted(errors.items())]
-        parts += [f"{m.name} did not answer within {self._timeout:.0f} s" for m in silent]
+        parts = [f"{m.where}: {errors[m.name]}" for m in members if m.name in errors]
+        parts += [f"{m.where} did not answer within {self._timeout:.0f} s" for m in silent]
         parts += [f"the learner's end: {error}"] if error else []
         return "phase applied: " + "; ".join(parts)
 

@@ -31,5 +31,6 @@ def test_events_from_now_on_are_read_once_and_kept_but_for_steps(tmp_path: Path)
 
 
 def test_members_are_told_by_name() -> None:
-    found = describe([Member(name="a-0", role="a", life="x", address="somewhere")])
-    assert found == {"a-0": {"role": "a", "life": "x", "applied": "", "progress": 0, "tokens": 0}}
+    found = describe([Member(name="a-0", role="a", life="x", host="west", address="somewhere")])
+    told = {"role": "a", "life": "x", "host": "west", "applied": "", "progress": 0, "tokens": 0}
+    assert found == {"a-0": told}

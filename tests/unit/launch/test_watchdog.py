@@ -7,8 +7,10 @@ from sppo.types import Member
 from tests.unit.launch.test_restarts import Clock
 
 
-def member(progress: int = 0, life: str = "a", name: str = "generator-0") -> Member:
-    return Member(name=name, role="generator", life=life, progress=progress)
+def member(
+    progress: int = 0, life: str = "a", name: str = "generator-0", host: str = ""
+) -> Member:
+    return Member(name=name, role="generator", life=life, progress=progress, host=host)
 
 
 def test_a_role_that_stands_still_or_falls_silent_has_hung() -> None:
@@ -25,6 +27,17 @@ def test_a_role_that_stands_still_or_falls_silent_has_hung() -> None:
     clock.now = 64
     assert dog.hung({"generator-0": 0.0}, [member(1)]) == {"generator-0": "no progress for 60 s"}
     assert dog.hung({"generator-0": 0.0}, [member(2)]) == {}
+
+
+def test_what_has_hung_is_named_with_its_machine() -> None:
+    clock = Clock()
+    dog = Watchdog(60, 300, clock)
+    dog.hung({"generator-0": 0.0}, [member(host="west")])
+    clock.now = SILENT_S + 0.1
+    assert dog.hung({"generator-0": 0.0}, []) == {"generator-0": "no heartbeat from west"}
+    clock.now = 61
+    still = dog.hung({"generator-0": 0.0}, [member(host="west")])
+    assert still == {"generator-0": "no progress from west for 60 s"}
 
 
 def test_what_the_registry_says_of_an_ended_life_is_no_news() -> None:

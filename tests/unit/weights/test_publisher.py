@@ -65,8 +65,8 @@ def test_nobody_in_time_is_an_error_that_names_who(
 ) -> None:
     with pytest.raises(WeightSyncError, match="no live generator"):
         published(publisher, 0, seed=0)
-    broker.registry.heartbeat(Member(name="generator-7", role="generator"), 60)
-    with pytest.raises(WeightSyncError, match=r"phase ready.*generator-7.*2 s"):
+    broker.registry.heartbeat(Member(name="generator-7", role="generator", host="west"), 60)
+    with pytest.raises(WeightSyncError, match=r"phase ready.*generator-7 on west.*2 s"):
         published(publisher, 0, seed=0)
 
 

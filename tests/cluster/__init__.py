@@ -1,0 +1,1 @@
+"""Clusters for real on one machine: network namespaces as machines, Debian's Slurm, deploy/."""

@@ -1,0 +1,66 @@
+"""Programs that Debian packages and pip does not: taken where they are installed, else downloaded
+and unpacked below .venv/debian. Nothing is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / ".venv" / "debian"
+FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin")
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+
+
+def fetch(*packages: str) -> None:
+    """Have these packages and what they need. Skips the test, saying what is missing."""
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool}: {', '.join(packages)} come from Debian's packages")
+    stamp = ROOT / f"{'-'.join(packages)}.there"
+    if stamp.exists():
+        return
+    if not (_unpack(packages) or (_apt("update") is not None and _unpack(packages))):
+        pytest.skip(f"apt-get has no {', '.join(packages)}, or cannot download them")
+    stamp.touch()
+
+
+def _unpack(packages: tuple[str, ...]) -> bool:
+    plan = _apt("install", "--simulate", "--no-install-recommends", *packages)
+    if plan is None:
+        return False
+    lacking = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
+    ROOT.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+        if lacking and _apt("download", *lacking, at=folder) is None:
+            return False
+        for archive in Path(folder).glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", str(archive), str(ROOT)], check=True)
+    for daemon in ROOT.glob("usr/sbin/*-wlm"):  # Slurm's ask for their own names
+        named = daemon.with_name(daemon.name.removesuffix("-wlm"))
+        if not named.exists():
+            named.symlink_to(daemon.name)
+    return True
+
+
+def _apt(*words: str, at: str | None = None) -> str | None:
+    done = subprocess.run(["apt-get", "-q", *words], cwd=at, capture_output=True, text=True)
+    return done.stdout if done.returncode == 0 else None
+
+
+def program(name: str) -> str:
+    """One that is unpacked or installed. Skips the test if it is neither."""
+    places = [*(str(ROOT / folder) for folder in FOLDERS), os.environ["PATH"], "/usr/sbin", "/sbin"]
+    if found := shutil.which(name, path=os.pathsep.join(places)):
+        return found
+    pytest.skip(f"no {name} on this machine")
+
+
+def environment() -> dict[str, str]:
+    """Where unpacked programs find their libraries."""
+    return {"LD_LIBRARY_PATH": f"{ROOT / LIBRARIES}"}
