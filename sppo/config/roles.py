@@ -94,6 +94,8 @@ class ScorerConfig(Settings):
     """Address at which our own service listens, or `auto` as for a generator; beyond loopback it
     wants a token.
     """
+    port: Annotated[int, Field(ge=0, le=65535), FREE] = 0
+    """Port of our own service, for who watches or guards it from outside; 0 takes a free one."""
     url: Annotated[str, PER_ROLE] = ""
     """A scorer service that already runs elsewhere; empty starts our own."""
     token: SecretStr = SecretStr("")

@@ -30,6 +30,7 @@ def run(config: RunConfig, registry: Registry, name: str, leave: threading.Event
         options=settings.class_options,
         token=settings.token.get_secret_value(),
         host=settings.host,
+        port=settings.port,
         timeout_s=settings.timeout_s,
     )
     service.start()

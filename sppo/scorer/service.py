@@ -52,7 +52,7 @@ class Service:
         self._scorer = InlineScorer(name, options=options, timeout_s=timeout_s)
         app = build(self._scorer, self._meter, token, timeout_s=timeout_s)
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-        self._socket = socket.create_server((host, port))
+        self._socket = _listen(host, port)
         self._thread = threading.Thread(
             target=self._server.run,
             kwargs={"sockets": [self._socket]},
@@ -110,3 +110,15 @@ class Service:
         self._server.should_exit = True
         self._thread.join(10)
         self._socket.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises ConfigError for an address or a port that this machine does not have to give."""
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise ConfigError(
+            f"scorer.host = {host!r}, scorer.port = {port}: {socket.gethostname()} cannot listen "
+            f"there: {error.strerror or error}; 'auto' takes each machine's own address, port 0 a "
+            "free one"
+        ) from error
