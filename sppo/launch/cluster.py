@@ -32,7 +32,8 @@ from sppo.launch.sweep import sweep_here
 
 log = logging.getLogger(__name__)
 
-SWEEP_TIMEOUT_S = 30.0
+SWEEP_TIMEOUT_S = 10.0
+"""For a machine that may be gone: whoever supervises looks at nothing else meanwhile."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,6 +84,7 @@ class Cluster:
         self.places = Places(ray)
 
     def _join(self, address: str) -> None:
+        own_ray.quiet()
         try:
             self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
@@ -202,14 +204,17 @@ class Cluster:
 
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         task = self._ray.remote(sweep_here).options(num_cpus=0, scheduling_strategy=there)
+        sent = task.remote(self._run_dir, name)
         try:
-            self._ray.get(task.remote(self._run_dir, name), timeout=SWEEP_TIMEOUT_S)
-        except (
-            self._ray.exceptions.RayError
-        ) as error:  # the machine is gone, and its processes with it
+            self._ray.get(sent, timeout=SWEEP_TIMEOUT_S)
+        except self._ray.exceptions.RayError as error:
+            # The machine is gone, and its processes with it. If it is not, a sweep that came late
+            # would end the next life there.
+            self._ray.cancel(sent)
             log.warning(
-                "%s was on a machine that cannot be reached: %s", name, type(error).__name__
-            )
+                "%s was on %s, which cannot be reached: %s", name,
+                self._host(name) or "a machine", type(error).__name__,
+            )  # fmt: skip
 
     def shutdown(self) -> None:
         """End every process of this Ray."""

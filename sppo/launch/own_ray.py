@@ -60,14 +60,12 @@ def begin() -> None:
     """Start it on this machine, for as long as this process lives or until `ray.shutdown`."""
     authenticate(own=True)
     import ray
-    from ray._private import node, services, worker
+    from ray._private import node, services
 
     # Ray turns 127.0.0.1 into the host's address and then listens there; this run is on one
     # machine.
     services.resolve_ip_for_localhost = lambda host: host
-    # The supervisor says which role died and why; Ray's own notice on the terminal says less in
-    # more words.
-    worker.print_to_stdstream = lambda *_, **__: None
+    quiet()
     # Nobody reads roles' logs through Ray, adds machines to it, or asks it for jobs: three
     # processes fewer.
     for part in ("start_log_monitor", "start_monitor", "start_api_server"):
@@ -82,3 +80,12 @@ def begin() -> None:
             _node_ip_address="127.0.0.1",
             _temp_dir=str(Path(tempfile.gettempdir()) / "ray"),
         )
+
+
+def quiet() -> None:
+    """The supervisor says which role died and why; Ray's own notice on the terminal says less in
+    more words.
+    """
+    from ray._private import worker
+
+    worker.print_to_stdstream = lambda *_, **__: None

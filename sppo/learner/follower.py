@@ -61,6 +61,7 @@ def by_hand(config: settings.RunConfig, place: Place) -> None:
     """Be the rank that this process was started as. Its broker is the one of its own settings, the
     rest is rank 0's. Raises ConfigError if it does not see rank 0's run directory.
     """
+    stop.ignore()  # a batch system tells every rank to end: rank 0 answers, which saves first
     device = compute.here(config).learner.device
     team = meet(place, device, config.rank_deadline_s)
     given = team.broadcast(None) | {"device": device}

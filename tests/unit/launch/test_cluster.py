@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from ray import exceptions
 
 from sppo.errors import ConfigError, RoleDiedError, RoleFailedError
 from sppo.launch import own_ray
+from sppo.launch import run_dir as run_dirs
 from sppo.launch.cluster import Cluster, RoleProcess, _first_end
 from sppo.launch.places import Places
 
@@ -26,8 +28,20 @@ class Ray:
         self.killed: list[Any] = []
         self.wait: Callable[..., Any] = lambda parts, **_: (parts, [])
 
-    def get(self, reference: Any) -> Any:
+    def get(self, reference: Any, **_: Any) -> Any:
         return self.answer()
+
+    def remote(self, _: Any) -> Any:
+        return self
+
+    def options(self, **_: Any) -> Any:
+        return SimpleNamespace(remote=lambda *_: "a sweep")
+
+    def cancel(self, reference: Any) -> None:
+        self.killed.append(reference)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"NodeID": "aa" * 28, "NodeManagerHostname": "west"}]
 
     def init(self, **_: Any) -> None:
         raise ConnectionError("nobody is there")
@@ -86,6 +100,21 @@ def ends(cluster: Made, error: Exception) -> str:
     cluster.add("generator-0")
     cluster.ray.killed.clear()
     return f"{type(told.value).__name__}: {told.value}"
+
+
+@pytest.mark.parametrize("error", [exceptions.GetTimeoutError("late"), exceptions.RayError()])
+def test_a_machine_that_does_not_answer_is_named_and_no_sweep_comes_late(
+    error: Exception, cluster: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise error
+
+    cluster._own, cluster._node, cluster.ray.answer = False, "bb" * 28, fail
+    (cluster._run_dir / "pids").mkdir()
+    run_dirs.write_pid(cluster._run_dir, "generator-0", "aa" * 28)
+    cluster.sweep("generator-0")
+    assert cluster.ray.killed == ["a sweep"]
+    assert "generator-0 was on west, which cannot be reached" in caplog.text
 
 
 def raised(error: Exception) -> exceptions.RayTaskError:

@@ -7,9 +7,7 @@ from sppo.types import Member
 from tests.unit.launch.test_restarts import Clock
 
 
-def member(
-    progress: int = 0, life: str = "a", name: str = "generator-0", host: str = ""
-) -> Member:
+def member(progress: int = 0, life: str = "a", name: str = "generator-0", host: str = "") -> Member:
     return Member(name=name, role="generator", life=life, progress=progress, host=host)
 
 

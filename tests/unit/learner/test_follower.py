@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from sppo import config
+from sppo import config, stop
 from sppo.errors import ConfigError
 from sppo.learner import follower
 from sppo.learner.groups import Fetched
@@ -76,10 +76,13 @@ def test_one_that_is_started_by_hand_hears_the_rest_from_rank_0(
     monkeypatch.setattr(team, "broadcast", lambda _: told)
     monkeypatch.setattr(follower, "meet", lambda place, device, deadline_s: team)
     monkeypatch.setattr(follower, "_serve", lambda *given: served.append(given))
+    deaf: list[str] = []
+    monkeypatch.setattr(stop, "ignore", lambda: deaf.append("to what rank 0 answers"))
     place = Place(rank=1, size=2, local=0, address="127.0.0.1", port=29500)
     # Then it serves there, unless it does not see the run directory
     follower.by_hand(run, place)
     assert served == [(team, told | {"device": "cpu"}, run.broker)]
+    assert deaf
     told["run_dir"] = "/nowhere"
     with pytest.raises(ConfigError, match=r"--run-dir /nowhere .* rank 1 on .*: put it on a file"):
         follower.by_hand(run, place)

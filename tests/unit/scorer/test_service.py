@@ -161,3 +161,10 @@ def test_a_spent_scorer_behind_http_is_spent() -> None:
             ask(running.url, "", "spent")
     finally:
         running.stop()
+
+
+def test_an_address_that_is_not_this_machines_is_refused_with_the_setting() -> None:
+    with pytest.raises(
+        ConfigError, match=r"scorer\.host = '203\.0\.113\.1', scorer\.port = 0: \S+"
+    ):
+        Service("last-number", token="sesame", host="203.0.113.1")
