@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 LOCK := requirements/cpu.txt
 
-.PHONY: demo test test-unit test-kernels test-kernels-and-parts faults test-faults check checkers lint types imports setup docs families lock clean
+.PHONY: demo test test-unit test-kernels test-kernels-and-parts test-cluster faults test-faults check checkers lint types imports setup docs families lock clean
 
 demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
@@ -23,9 +23,15 @@ PARTS := $(patsubst %,tests/integration/test_%.py,bench_kernels broker_contract 
 test: check
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-kernels-and-parts faults
 	$(BIN)/python -m pytest tests/integration $(addprefix --ignore=,$(PARTS))
+	@$(MAKE) --no-print-directory test-cluster
 
 test-kernels-and-parts: test-kernels
 	$(BIN)/python -m pytest $(PARTS)
+
+# Network namespaces as machines, with Ray and with Debian's Slurm (downloaded into .venv where it is not installed), and
+# what deploy/ has for Kubernetes and Docker. As root; elsewhere what cannot run skips, and says why.
+test-cluster: setup
+	$(BIN)/python -m pytest tests/cluster -rs
 
 faults: setup
 	$(BIN)/python -m pytest tests/faults

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sppo.types import Version, digest
+from sppo.types import Member, Version, digest
 from tests import makers
 
 
@@ -54,3 +54,8 @@ def test_a_group_counts_its_tokens_and_names_its_versions() -> None:
 def test_a_digest_keeps_its_parts_apart() -> None:
     assert digest("a", "b") != digest("ab")
     assert len(digest("a")) == 16
+
+
+def test_a_member_is_named_with_its_machine() -> None:
+    assert Member(name="generator-0", role="generator").where == "generator-0"
+    assert Member(name="a", role="scorer", host="west").where == "a on west"

@@ -54,6 +54,7 @@ RESUME_MAY_CHANGE = {
     "scorer.judge.prices",
     "scorer.judge.timeout_s",
     "scorer.judge.url",
+    "scorer.port",
     "scorer.replicas",
     "scorer.timeout_s",
     "optimizer.max_skipped",
