@@ -1,5 +1,6 @@
-"""deploy/slurm by Debian's Slurm: two machines of eight pretended GPUs each, the shipped scripts,
-and roles that find their GPUs there and compute on the CPU (`learner.device`).
+"""deploy/slurm by Debian's Slurm: two machines of eight pretended GPUs for the run, a third for an
+array of generators, the shipped scripts, and roles that find their GPUs there and compute on the
+CPU (`learner.device`).
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Job:
         }  # fmt: skip
 
     def submit(self, script: str, *options: str, **variables: object) -> str:
-        own = [f"--chdir={self.folder}", f"--output={self.folder}/job-%A-%a.out"]
+        own = [f"--chdir={self.folder}", f"--output={self.folder}/job-%j.out"]
         return self.slurm.submit(SCRIPTS / script, *own, *options, **variables)
 
     def wait(self, ready: Callable[[], Any], seconds: float = 60) -> Any:
@@ -96,9 +97,10 @@ class Job:
 @pytest.fixture
 def job(tmp_path: Path, tiny_model: str) -> Iterator[Job]:
     with ExitStack() as stack:
-        network = stack.enter_context(lan("east", "west"))
-        east, west = network.add("east"), network.add("west")
-        slurm = stack.enter_context(slurms.running(tmp_path, east, west))
+        names = ("east", "west", "north")
+        network = stack.enter_context(lan(*names))
+        east, *others = [network.add(name) for name in names]
+        slurm = stack.enter_context(slurms.running(tmp_path, east, *others))
         at = stack.enter_context(broker.serving(east, tmp_path))
         yield Job(slurm, tmp_path, SETTINGS | at | {"model.name": tiny_model})
 
