@@ -124,7 +124,7 @@ def site(tmp_path: Path, tiny_model: str) -> Iterator[Site]:
         yield made
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(420)
 def test_a_run_on_two_machines_outlives_link_and_machine(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,11 +20,11 @@ from sppo import config
 from tests.cluster import broker
 from tests.cluster import slurm as slurms
 from tests.cluster.machines import lan
-from tests.cluster.roles import TINY, records, write_scorer
+from tests.cluster.roles import TINY, pace, records, write_scorer
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = REPOSITORY / "deploy" / "slurm"
-GROUPS, STEPS = 4, 30
+GROUPS, STEPS = 4, 16
 SETTINGS = TINY | {
     "name": "slurm", "learner.steps": STEPS, "learner.groups_per_step": GROUPS,
     "learner.checkpoint_every": 100, "weights.phase_timeout_s": 4,
@@ -105,7 +105,7 @@ def job(tmp_path: Path, tiny_model: str) -> Iterator[Job]:
         yield Job(slurm, tmp_path, SETTINGS | at | {"model.name": tiny_model})
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(420)
 def test_the_shipped_scripts_run_save_come_back_and_replace(
     job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,18 +113,19 @@ def test_the_shipped_scripts_run_save_come_back_and_replace(
     # Given a run of a learner with eight GPUs and a generator with one
     number = job.submit("sppo.sbatch", GENERATORS=1)
     own = f"{number}-0"
-    job.wait(lambda: len(records(job.run_dir)) >= 2, 90)
+    job.wait(lambda: len(records(job.run_dir)) >= 2, 150)
     told["from sbatch to the second step"] = time.monotonic() - began
     # Then each role sees the GPUs that its step asked for, and the scorer none
     assert job.gpus() == {"learner": "0,1,2,3,4,5,6,7", own: "0", "scorer": ""}
     steps = slurm.steps(number)
     assert {"learner", "scorer", "generator-0"} <= steps.keys()
+    pace(job.folder, 0.3)
     # When an array of generators comes, and a generator of the job is killed
     array = job.submit("generators.sbatch", "--array=0-1")
     came = time.monotonic()
     job.process(own).kill()
     there = {own, f"{array}-0", f"{array}-1"}
-    job.wait(lambda: there <= job.at_work(), 90)
+    job.wait(lambda: there <= job.at_work(), 150)
     told["from a kill and an array of two to three at work"] = time.monotonic() - came
     assert sorted(job.gpus()[name] for name in there)[0] == "0"
     assert slurm.steps(number)["generator-0"] != steps["generator-0"]
@@ -133,8 +134,9 @@ def test_the_shipped_scripts_run_save_come_back_and_replace(
     saving = time.monotonic()
     before = len(records(job.run_dir))
     slurm.call("scancel", "--batch", "--signal=USR1", number)
-    job.wait(lambda: slurm.job(number).get("Restarts") == "1", 60)
+    job.wait(lambda: slurm.job(number).get("Restarts") == "1", 90)
     told["from the signal to saved and put back"] = time.monotonic() - saving
+    pace(job.folder, 0)
     saved = json.loads((job.run_dir / "summary.json").read_text())["steps"]
     assert saved >= before
     # Then it comes back by itself, goes on from there, and ends
