@@ -9,6 +9,7 @@
     ├── BadFrame               bytes from the wire that are not a valid frame
     ├── WeightSyncError        exit code 5: a weight sync could not be completed
     │   └── TransferAborted    weights did not all arrive; the engine still runs the old ones
+    │       └── WeightsMixed   some were loaded: it is not to sample until a whole transfer came
     ├── ParityError            exit code 6: engine and learner disagree on log-probs
     └── ScorerError            exit code 7: no score for a group; the learner's: for many in a row
         ├── ScorerRefused      the same would happen again: the group's ticket is given up
@@ -64,6 +65,12 @@ class WeightSyncError(SppoError):
 
 class TransferAborted(WeightSyncError):  # noqa: N818 - what happened, not a fault of the engine
     """Weights did not arrive whole; none was loaded, so the engine goes on with what it had."""
+
+
+class WeightsMixed(TransferAborted):
+    """A transfer broke off while it was loaded: the engine is well, but holds weights of two
+    versions.
+    """
 
 
 class ParityError(SppoError):

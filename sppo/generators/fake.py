@@ -7,7 +7,7 @@ decimal sum of the tokens.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
 from sppo.weights.gloo import GlooReceiver
+from sppo.weights.protocol import unheard
 
 VOCABULARY = 64
 
@@ -81,11 +82,13 @@ class FakeEngine:
         arguments = {k: v for k, v in join.items() if k != "rank_offset"}
         await asyncio.to_thread(self._receiver.join, rank=join["rank_offset"], **arguments)
 
-    async def load_weights(self, update: dict[str, Any], version: Version) -> None:
+    async def load_weights(
+        self, update: dict[str, Any], version: Version, moved: Callable[[], None] = unheard
+    ) -> None:
         """Receive real bytes and keep them."""
 
         def receive() -> dict[str, Tensor]:
-            return {name: w.clone() for name, w in self._receiver.receive(**update)}
+            return {name: w.clone() for name, w in self._receiver.receive(**update, moved=moved)}
 
         self.weights = await asyncio.to_thread(receive)
         self.version = version

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from sppo.generators.in_flight import Flights
 from sppo.types import Completion, SamplingParams, Version
 from sppo.weights.gloo import GlooReceiver
 from sppo.weights.names import as_parameters
+from sppo.weights.protocol import unheard
 
 PAGE = 32
 SPARE_PAGES = 16
@@ -199,7 +200,9 @@ class TransformersEngine:
             self._receiver.join, rank=join["rank_offset"], own_host=host, **arguments
         )
 
-    async def load_weights(self, update: dict[str, Any], version: Version) -> None:
+    async def load_weights(
+        self, update: dict[str, Any], version: Version, moved: Callable[[], None] = unheard
+    ) -> None:
         """Receive everything, then copy it in between two steps; what is in flight goes on from its
         cache.
 
@@ -207,7 +210,7 @@ class TransformersEngine:
         them.
         """
         assert self._flights is not None
-        received = await asyncio.to_thread(lambda: self._receiver.receive(**update))
+        received = await asyncio.to_thread(lambda: self._receiver.receive(**update, moved=moved))
         weights = await asyncio.to_thread(as_parameters, self._model, received)
         hold = _Hold(self._manager)
         await hold.enter()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from sppo import compute, models
 from sppo.config import RunConfig, cpu_threads
 from sppo.errors import TransferAborted
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
+from sppo.weights.protocol import unheard
 
 BATCHED_TOKENS, BATCHED_TOKENS_GPU = 2048, 8192
 """Of one step, at least: what vLLM takes by itself, and what its server takes on large GPUs."""
@@ -110,11 +111,14 @@ class VllmEngine:
             join = join | {"own_host": self._config.generator.host}
         _check(await self._engine.collective_rpc("sppo_join", args=(join,)))
 
-    async def load_weights(self, update: dict[str, Any], version: Version) -> None:
+    async def load_weights(
+        self, update: dict[str, Any], version: Version, moved: Callable[[], None] = unheard
+    ) -> None:
         """Receive and load; running completions go on under the new weights and carry one span
         more.
         """
         _check(await self._engine.collective_rpc("sppo_fetch", args=(update,)))
+        moved()
         await self._engine.collective_rpc("sppo_load", args=(update,))
         await self.label(version)
 

@@ -1,18 +1,16 @@
 """Weights over gloo, for CPUs: buckets of bytes broadcast from rank 0, each checked against its
 digest.
 
-Both ends derive the same buckets from the same description of the weights. Digests are taken from
-the staged bytes before anything is sent, so a receiver knows that what it loads is what the learner
-published.
+Digests are taken from the staged bytes before anything is sent, so a receiver knows that what it
+loads is what the learner published. Each bucket has the group's deadline to itself.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed
@@ -21,90 +19,14 @@ from torch import Tensor
 
 from sppo.errors import TransferAborted
 from sppo.weights import lookups
-from sppo.weights.protocol import ABORTED
+from sppo.weights.buckets import buckets, stage
+from sppo.weights.protocol import ABORTED, unheard
 
 BUCKET_BYTES = 32 << 20
-ALIGNMENT = 8
 
 # torch.distributed does not export these for type checkers.
 _dist: Any = torch.distributed
 TCPStore, PrefixStore, ProcessGroupGloo = _dist.TCPStore, _dist.PrefixStore, _dist.ProcessGroupGloo
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bucket:
-    """Consecutive weights that travel as one message."""
-
-    names: tuple[str, ...]
-    dtypes: tuple[torch.dtype, ...]
-    shapes: tuple[torch.Size, ...]
-    sizes: tuple[int, ...]
-    """Bytes of each weight's place, a multiple of ALIGNMENT so that any dtype may be viewed
-    there.
-    """
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the whole bucket."""
-        return sum(self.sizes)
-
-    def unpack(self, flat: Tensor) -> list[tuple[str, Tensor]]:
-        """Named views of a received bucket, [nbytes] uint8."""
-        parts = torch.split(flat, list(self.sizes))
-        return [
-            (name, part[: shape.numel() * dtype.itemsize].view(dtype).view(shape))
-            for name, part, dtype, shape in zip(
-                self.names, parts, self.dtypes, self.shapes, strict=True
-            )
-        ]
-
-
-def buckets(
-    names: Sequence[str], dtype_names: Sequence[str], shapes: Sequence[Sequence[int]]
-) -> list[Bucket]:
-    """The buckets of these weights: in order, each at most BUCKET_BYTES unless one weight alone is
-    larger.
-    """
-    described = zip(names, dtype_names, shapes, strict=True)
-    parts = (
-        _Part(name, getattr(torch, dtype), torch.Size(shape)) for name, dtype, shape in described
-    )
-    return [_bucket(some) for some in _together(parts)]
-
-
-class _Part(NamedTuple):
-    """One weight of a bucket."""
-
-    name: str
-    dtype: torch.dtype
-    shape: torch.Size
-    weight: Tensor | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes of its place."""
-        return -(-self.shape.numel() * self.dtype.itemsize // ALIGNMENT) * ALIGNMENT
-
-
-def _together(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
-    """What goes into one bucket, bucket by bucket; it has no more than one bucket in hand."""
-    pending: list[_Part] = []
-    for part in parts:
-        if pending and sum(p.size for p in pending) + part.size > BUCKET_BYTES:
-            yield pending
-            pending = []
-        pending.append(part)
-    if pending:
-        yield pending
-
-
-def _bucket(parts: list[_Part]) -> Bucket:
-    return Bucket(
-        names=tuple(p.name for p in parts),
-        dtypes=tuple(p.dtype for p in parts),
-        shapes=tuple(p.shape for p in parts),
-        sizes=tuple(p.size for p in parts),
-    )
 
 
 def digest(flat: Tensor) -> str:
@@ -173,21 +95,8 @@ class GlooSender:
 
     def stage(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
         """Pack the weights into buckets, one after the other, and take their digests."""
-        update: dict[str, Any] = {"names": [], "dtype_names": [], "shapes": [], "digests": []}
-        places, self._staged = iter(self._staged), []
-        for parts in _together(_Part(name, w.dtype, w.shape, w) for name, w in weights):
-            bucket, flat = _bucket(parts), next(places, None)
-            if flat is None or flat.numel() != bucket.nbytes:
-                flat = torch.zeros(bucket.nbytes, dtype=torch.uint8)
-            for (_, view), part in zip(bucket.unpack(flat), parts, strict=True):
-                assert part.weight is not None
-                view.copy_(part.weight)
-            update["names"] += bucket.names
-            update["dtype_names"] += [str(d).removeprefix("torch.") for d in bucket.dtypes]
-            update["shapes"] += [list(shape) for shape in bucket.shapes]
-            update["digests"].append(digest(flat))
-            self._staged.append(flat)
-        return update
+        update, self._staged = stage(weights, self._staged, BUCKET_BYTES, pin=False)
+        return update | {"digests": [digest(flat) for flat in self._staged]}
 
     def open(self, world_size: int, timeout_s: float) -> dict[str, Any]:
         """Listen on the configured address."""
@@ -206,7 +115,7 @@ class GlooSender:
             "timeout_s": timeout_s,
         }
 
-    def transfer(self, *, meet: bool) -> Callable[[], None]:
+    def transfer(self, *, meet: bool, moved: Callable[[], None] = unheard) -> Callable[[], None]:
         """Meet the receivers if this is a new group, and broadcast the staged buckets."""
         group, staged = self._group, list(self._staged)
         assert group is not None, "open() comes first"
@@ -214,8 +123,10 @@ class GlooSender:
         def collective() -> None:
             if meet:
                 group.connect()
+                moved()
             for flat in staged:
                 group.broadcast(flat)
+                moved()
 
         return collective
 
@@ -265,8 +176,10 @@ class GlooReceiver:
         dtype_names: list[str],
         shapes: list[list[int]],
         digests: list[str],
+        moved: Callable[[], None] = unheard,
     ) -> list[tuple[str, Tensor]]:
-        """Every named weight, once all have arrived and are what the learner staged.
+        """Every named weight, once all have arrived and are what the learner staged; `moved` is
+        called after each bucket.
 
         Raises TransferAborted when a peer is gone or too slow, or the bytes are others: nothing is
         to be loaded then.
@@ -274,7 +187,8 @@ class GlooReceiver:
         if self._group is None:
             raise TransferAborted(f"{ABORTED}: weights announced before this engine joined a group")
         weights: list[tuple[str, Tensor]] = []
-        for bucket, expected in zip(buckets(names, dtype_names, shapes), digests, strict=True):
+        expected_buckets = buckets(names, dtype_names, shapes, BUCKET_BYTES)
+        for bucket, expected in zip(expected_buckets, digests, strict=True):
             flat = torch.empty(bucket.nbytes, dtype=torch.uint8)
             try:
                 self._group.broadcast(flat)
@@ -287,6 +201,7 @@ class GlooReceiver:
                     f"{ABORTED}: checksum mismatch in the bucket of {bucket.names[0]}"
                 )
             weights += bucket.unpack(flat)
+            moved()
         return weights
 
     def close(self) -> None:

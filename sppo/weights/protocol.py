@@ -9,8 +9,9 @@
 
 `announce` finds out who is there; only those who answered are named in `transfer`. A join is sent
 when the set of members changed since the last sync, or the last transfer failed. Every phase has a
-deadline. A member that is late is left out until it shows a sign of life; when a transfer fails,
-who is left begins again in a new group.
+deadline; that of a transfer begins anew with each bucket that moved, so it holds for any size. A
+member that is late is left out until it shows a sign of life; when a transfer fails, who is left
+begins again in a new group.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ ABORTED = "transfer aborted"
 """Begins the message of every TransferAborted: an engine in another process passes on the text
 alone.
 """
+
+
+def unheard() -> None:
+    """Where nobody asks whether a transfer moves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +80,9 @@ class WeightSender(Protocol):
         A rank that waits longer than `timeout_s` for another gives up.
         """
 
-    def transfer(self, *, meet: bool) -> Callable[[], None]:
+    def transfer(self, *, meet: bool, moved: Callable[[], None] = unheard) -> Callable[[], None]:
         """The collective of this attempt: wait for the ranks of a new group if `meet`, then
-        broadcast what was staged.
+        broadcast what was staged, calling `moved` for each bucket that is through.
 
         It keeps to the group of this moment, so one that hangs and wakes up later cannot disturb a
         newer group.
@@ -107,9 +112,12 @@ class WeightTarget(Protocol):
         does not meet.
         """
 
-    async def load_weights(self, update: dict[str, Any], version: Version) -> None:
-        """Receive what the sender broadcasts and run it as `version`.
+    async def load_weights(
+        self, update: dict[str, Any], version: Version, moved: Callable[[], None] = unheard
+    ) -> None:
+        """Receive what the sender broadcasts and run it as `version`, calling `moved`, from any
+        thread, whenever a part is through.
 
-        Raises TransferAborted if not everything arrived and nothing was loaded; after any other
-        error the engine holds a mixture of weights and must not sample.
+        Raises TransferAborted if not everything arrived and nothing was loaded; WeightsMixed if
+        something was, and the engine can take a whole transfer. After any other error it is lost.
         """

@@ -1,10 +1,10 @@
 """The learner's side of a weight sync: find out who is there, send, wait until each has applied.
 
-Consumes replies of generators; waits for each phase at most `phase_timeout_s`; unblocks generators
-that wait for weights. A member that is late, dead or failing costs one deadline: the sync goes on
-with the others, in a new group if the transfer had begun, and waits for a newcomer when nobody is
-left. The collective runs on a thread of its own, so a peer that hangs in it cannot hold the
-learner.
+Consumes replies of generators; waits for each phase at most `phase_timeout_s`, in a transfer for
+each bucket; unblocks generators that wait for weights. A member that is late, dead or failing costs
+one deadline: the sync goes on with the others, in a new group if the transfer had begun, and waits
+for a newcomer when nobody is left. The collective runs on a thread of its own, so a peer that hangs
+in it cannot hold the learner.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 TRANSFERS = 5
 """Failed transfers of one version after which the learner gives up."""
 MEMBER_SHARE = 0.6
-"""A rank gives up at this share of the phase's deadline, so that its answer comes before the
-deadline is over.
+"""A rank gives up when nothing moved for this share of the phase's deadline, so that its answer
+comes before the deadline is over.
 """
 WAIT_S = 0.5
 
@@ -211,11 +211,10 @@ class WeightPublisher:
             TRANSFER, version=str(version), members=names, join=join, offsets=offsets, update=update
         )
         point("learner.sync.sent")
-        deadline = time.monotonic() + self._timeout
-        worker = _Thread(self._sender.transfer(meet=join is not None))
+        worker = _Thread()
+        worker.start(self._sender.transfer(meet=join is not None, moved=worker.moved))
         applied, errors = self._collect("applied", {m.name: m for m in members}, worker)
-        left = deadline - time.monotonic() if applied == set(names) else 0.0
-        error = worker.result(max(0.1, left))
+        error = worker.result(self._timeout if applied == set(names) else 0.1)
         if not error and applied == set(names):
             self._group = lives
             point("learner.sync.applied")
@@ -225,7 +224,8 @@ class WeightPublisher:
         silent = [m for m in members if m.name not in applied and m.name not in errors]
         self._evict(silent)
         parts = [f"{m.where}: {errors[m.name]}" for m in members if m.name in errors]
-        parts += [f"{m.where} did not answer within {self._timeout:.0f} s" for m in silent]
+        late = f"did not answer within {self._timeout:.0f} s of what moved last"
+        parts += [f"{m.where} {late}" for m in silent]
         parts += [f"the learner's end: {error}"] if error else []
         return "phase applied: " + "; ".join(parts)
 
@@ -235,13 +235,17 @@ class WeightPublisher:
         """(members that completed this phase in time, errors of those that reported one).
 
         A member whose registration lapses, or whose name has passed on to another life, is not
-        waited for. When the learner's end of the transfer fails the group is closed.
+        waited for. When the learner's end of the transfer fails the group is closed; while it
+        moves, the deadline does too.
         """
-        deadline = time.monotonic() + self._timeout
+        begun = time.monotonic()
         done: set[str] = set()
         errors: dict[str, str] = {}
         waiting = set(expected)
-        while waiting and (left := deadline - time.monotonic()) > 0:
+        while waiting:
+            moved = begun if worker is None else worker.moved_s
+            if (left := moved + self._timeout - time.monotonic()) <= 0:
+                break
             for position, data in self._mailbox.receive(
                 "replies", self._position, min(left, WAIT_S)
             ):
@@ -270,8 +274,16 @@ class _Thread:
     alive.
     """
 
-    def __init__(self, call: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         self._error = ""
+        self.moved()
+
+    def moved(self) -> None:
+        """It goes on."""
+        self.moved_s = time.monotonic()
+
+    def start(self, call: Callable[[], None]) -> None:
+        """Begin."""
         self._thread = threading.Thread(
             target=self._run, args=(call,), daemon=True, name="weight-sync"
         )

@@ -38,8 +38,8 @@ class _Engine(FakeEngine):
         super().__init__()
         self._report = report
 
-    async def load_weights(self, update: dict[str, Any], version: Version) -> None:
-        await super().load_weights(update, version)
+    async def load_weights(self, update: dict[str, Any], version: Version, *moved: Any) -> None:
+        await super().load_weights(update, version, *moved)
         self._report.write_text(
             json.dumps({"version": str(version), "checksum": checksum(self.weights)})
         )

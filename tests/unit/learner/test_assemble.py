@@ -156,8 +156,8 @@ def test_a_resumed_life_goes_on_from_the_snapshot_that_generators_ran(
     seen: list[dict[str, torch.Tensor]] = []
     load = second.engine.load_weights
 
-    async def noted(update: dict[str, Any], version: Any) -> None:
-        await load(update, version)
+    async def noted(update: dict[str, Any], version: Any, *moved: Any) -> None:
+        await load(update, version, *moved)
         seen.append(dict(second.engine.weights))
 
     second.engine.load_weights = noted  # type: ignore[method-assign]
@@ -288,11 +288,11 @@ def test_a_stop_while_no_generator_is_alive_loses_no_record(
     life = Life(configuration(model, task, target="half"), tmp_path)
     apply = life.engine.load_weights
 
-    async def leave_after_the_first(update: dict[str, Any], version: Any) -> None:
+    async def leave_after_the_first(update: dict[str, Any], version: Any, *moved: Any) -> None:
         if version.n:
             life.broker.registry.request_stop("learner", "test")
             raise RuntimeError("out of memory")
-        await apply(update, version)
+        await apply(update, version, *moved)
 
     life.engine.load_weights = leave_after_the_first  # type: ignore[method-assign]
     # When the run is stopped meanwhile

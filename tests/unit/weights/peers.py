@@ -22,10 +22,11 @@ class Peer:
     """A generator's weight receiver on an event loop of its own."""
 
     def __init__(
-        self, broker: MemoryBroker, name: str, engine: FakeEngine | None = None, *, life: str = "a"
-    ) -> None:
+        self, broker: MemoryBroker, name: str, engine: FakeEngine | None = None, *, life: str = "a",
+        timeout_s: float = 5,
+    ) -> None:  # fmt: skip
         self.engine = engine or FakeEngine()
-        self.receiver = WeightReceiver(broker.mailbox, self.engine, name, phase_timeout_s=5)
+        self.receiver = WeightReceiver(broker.mailbox, self.engine, name, phase_timeout_s=timeout_s)
         self.error: BaseException | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -21,8 +21,8 @@ def test_bytes_that_are_not_those_staged_are_refused(broker: MemoryBroker) -> No
     class Corrupting(GlooSender):
         times = 100
 
-        def transfer(self, *, meet: bool) -> Callable[[], None]:
-            wrong, collective = int(self.times > 0), super().transfer(meet=meet)
+        def transfer(self, *, meet: bool, **more: Callable[[], None]) -> Callable[[], None]:
+            wrong, collective = int(self.times > 0), super().transfer(meet=meet, **more)
             self.times -= 1
 
             def corrupted() -> None:
@@ -44,15 +44,6 @@ def test_bytes_that_are_not_those_staged_are_refused(broker: MemoryBroker) -> No
     sender.times = 1
     assert same(published(publisher, 1, seed=1), peer.engine.weights)
     peer.stop()
-
-
-def test_buckets_tile_the_weights_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gloo, "BUCKET_BYTES", 64)
-    names = [f"w{i}" for i in range(6)]
-    shapes = [[4], [30], [2, 3], [], [100], [1]]
-    plan = gloo.buckets(names, ["float32"] * 6, shapes)
-    assert [n for b in plan for n in b.names] == names
-    assert [b.nbytes for b in plan] == [16, 120, 32, 400, 8]
 
 
 def test_weights_are_staged_bucket_by_bucket(monkeypatch: pytest.MonkeyPatch) -> None:

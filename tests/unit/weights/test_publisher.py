@@ -77,7 +77,7 @@ class Once(FakeEngine):
         super().__init__()
         self.fault = fault
 
-    async def load_weights(self, update: dict[str, Any], version: Version) -> None:
+    async def load_weights(self, update: dict[str, Any], version: Version, *moved: Any) -> None:
         fault, self.fault = self.fault, ""
         if fault == "leaves":  # its connections end, as those of a process that is killed
             self._receiver.close()
@@ -85,7 +85,7 @@ class Once(FakeEngine):
         if fault == "hangs":
             await asyncio.sleep(4)  # longer than the publisher's deadline
             raise TransferAborted("transfer aborted: was elsewhere")
-        await super().load_weights(update, version)
+        await super().load_weights(update, version, *moved)
 
 
 @pytest.mark.parametrize("fault", ["leaves", "hangs"])
@@ -159,3 +159,34 @@ def test_a_learner_without_generators_waits_for_one(
     assert len(asked) >= 2
     assert same(peers[0].engine.weights, sent)
     peers[0].stop()
+
+
+class Slow(FakeEngine):
+    """An engine that takes a part of the deadline for each bucket."""
+
+    async def load_weights(self, update: dict[str, Any], version: Version, *moved: Any) -> None:
+        def dawdle() -> None:
+            moved[0]()
+            time.sleep(0.1)
+
+        await super().load_weights(update, version, dawdle)
+
+
+def test_a_transfer_may_take_any_time_while_it_moves(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given eight buckets of more than a socket holds, and deadlines that one of them needs a part of
+    monkeypatch.setattr(gloo, "BUCKET_BYTES", 8 << 20)
+    large = {f"layer.{i}": torch.ones(2 << 20) * i for i in range(8)}
+    sender = gloo.GlooSender("127.0.0.1")
+    publisher = WeightPublisher(broker.registry, broker.mailbox, sender, phase_timeout_s=0.5)
+    peer = Peer(broker, "generator-0", Slow(), timeout_s=0.3)
+    # When they are sent
+    started = time.monotonic()
+    report = publisher.publish(Version(epoch="e", n=0), large.items())
+    # Then the whole takes longer than any deadline, and nothing failed
+    assert time.monotonic() - started > 0.7
+    assert report.failures == ()
+    assert same(peer.engine.weights, large)
+    publisher.close()
+    peer.stop()
