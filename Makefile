@@ -17,7 +17,7 @@ demo: setup
 
 # Unit tests and checks, then the real parts: a plain redis-server, real vLLM, real processes, and those processes killed.
 # The fault tests mostly wait, so the kernels and what starts no whole run, which mostly compute, run beside them.
-PARTS := $(patsubst %,tests/integration/test_%.py,bench_kernels broker_contract code compiled_chunks families ranks \
+PARTS := $(patsubst %,tests/integration/test_%.py,bench_kernels broker_contract code compiled_chunks families nccl ranks \
   scorer_models server service_schema)
 
 test: check

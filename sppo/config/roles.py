@@ -169,8 +169,9 @@ class WeightsConfig(Settings):
     loopback addresses otherwise.
     """
     phase_timeout_s: Annotated[Seconds, FREE] = 60.0
-    """Deadline of each phase of a weight sync; it must hold the longest step of an engine. A role
-    that lives but gets nothing done for five of it, at least 90 s, is ended and started again.
+    """Deadline of each phase of a weight sync, in a transfer of each bucket; it must hold the
+    longest step of an engine. A role that lives but gets nothing done for five of it, at least
+    90 s, is ended and started again.
     """
 
 

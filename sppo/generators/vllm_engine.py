@@ -1,5 +1,5 @@
-"""vLLM as a generator's engine. This module, `sppo.weights.vllm_transfer` and `sppo.weights.nccl`
-alone import vLLM.
+"""vLLM as a generator's engine. This module, `sppo.weights.nccl` and `sppo.weights.vllm_*` alone
+import vLLM.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from sppo import compute, models
 from sppo.config import RunConfig, cpu_threads
-from sppo.errors import TransferAborted
+from sppo.errors import TransferAborted, WeightsMixed
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
 from sppo.weights.protocol import unheard
 
@@ -115,11 +115,21 @@ class VllmEngine:
         self, update: dict[str, Any], version: Version, moved: Callable[[], None] = unheard
     ) -> None:
         """Receive and load; running completions go on under the new weights and carry one span
-        more.
+        more. Over gloo everything arrives first; over NCCL each bucket is loaded as it comes.
         """
-        _check(await self._engine.collective_rpc("sppo_fetch", args=(update,)))
-        moved()
-        await self._engine.collective_rpc("sppo_load", args=(update,))
+        call, loaded = self._engine.collective_rpc, False
+        for _ in range((await call("sppo_begin", args=(update,)))[0]):
+            reasons = [reason for reason in await call("sppo_receive") if reason]
+            if reasons and loaded:
+                await call("sppo_undo")
+                raise WeightsMixed(reasons[0])
+            _check(reasons)
+            if loaded := self._transport == "nccl":
+                await call("sppo_load")
+            moved()
+        if not loaded:
+            await call("sppo_load")
+        await call("sppo_finish")
         await self.label(version)
 
     async def label(self, version: Version) -> None:

@@ -174,16 +174,8 @@ def _moments(
     if gpu:
         there["the optimizer"] = _optimizer(config, found)
         if config.weights.transport == "nccl":
-            there["a transfer of weights"] = _transfer(found, low)
+            there["a transfer of weights"] = BUFFERS * BUFFER_BYTES
     return there
-
-
-def _transfer(found: Shape, low: int) -> int:
-    """On rank 0, when no activations are there: weights as they are packed into a buffer, which one
-    more than fills, and that buffer; and those on their way.
-    """
-    largest = max(low * math.prod(part) for part in found.weights.values())
-    return 2 * (BUFFER_BYTES + largest) + (BUFFERS - 1) * BUFFER_BYTES
 
 
 def _optimizer(config: RunConfig, found: Shape) -> int:

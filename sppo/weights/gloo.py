@@ -8,7 +8,7 @@ loads is what the learner published. Each bucket has the group's deadline to its
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -170,23 +170,30 @@ class GlooReceiver:
             ) from error
 
     def receive(
+        self, *, moved: Callable[[], None] = unheard, **update: Any
+    ) -> list[tuple[str, Tensor]]:
+        """Every weight of `each`, once all have arrived; `moved` is called after each bucket."""
+        weights = []
+        for bucket in self.each(**update):
+            weights += bucket
+            moved()
+        return weights
+
+    def each(
         self,
         *,
         names: list[str],
         dtype_names: list[str],
         shapes: list[list[int]],
         digests: list[str],
-        moved: Callable[[], None] = unheard,
-    ) -> list[tuple[str, Tensor]]:
-        """Every named weight, once all have arrived and are what the learner staged; `moved` is
-        called after each bucket.
+    ) -> Iterator[list[tuple[str, Tensor]]]:
+        """The weights of one bucket after the other.
 
-        Raises TransferAborted when a peer is gone or too slow, or the bytes are others: nothing is
-        to be loaded then.
+        Raises TransferAborted when a peer is gone or too slow, or the bytes are not those that the
+        learner staged: nothing is to be loaded then.
         """
         if self._group is None:
             raise TransferAborted(f"{ABORTED}: weights announced before this engine joined a group")
-        weights: list[tuple[str, Tensor]] = []
         expected_buckets = buckets(names, dtype_names, shapes, BUCKET_BYTES)
         for bucket, expected in zip(expected_buckets, digests, strict=True):
             flat = torch.empty(bucket.nbytes, dtype=torch.uint8)
@@ -200,9 +207,7 @@ class GlooReceiver:
                 raise TransferAborted(
                     f"{ABORTED}: checksum mismatch in the bucket of {bucket.names[0]}"
                 )
-            weights += bucket.unpack(flat)
-            moved()
-        return weights
+            yield bucket.unpack(flat)
 
     def close(self) -> None:
         """Leave the group."""

@@ -54,7 +54,7 @@ class WeightReceiver:
     @property
     def busy(self) -> bool:
         """Whether a weight sync is going on here."""
-        return bool(self._paused_for) or self._mixed_until is not None
+        return bool(self._paused_for)
 
     async def run(self) -> None:
         """Handle control messages for ever. Raises WeightSyncError when weights could not be

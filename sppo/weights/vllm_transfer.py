@@ -1,8 +1,8 @@
 """What we add to vLLM for weight transfers: the names of two engines, over gloo
-(`sppo.weights.vllm_gloo`) and NCCL (`sppo.weights.nccl`), and the steps of a transfer.
+(`sppo.weights.vllm_gloo`) and NCCL (`sppo.weights.vllm_nccl`), and the steps of a transfer.
 
 vLLM loads `register` in each of its processes through the `vllm.general_plugins` entry point. vLLM
-is imported here, in those two and in `sppo.generators.vllm_engine` alone.
+is imported here, in those, in what they share and in `sppo.generators.vllm_engine` alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sppo import marks, stop
 from sppo.errors import TransferAborted
 
 NCCL = "sppo_nccl"
-"""vLLM's NCCL engine with deadlines, by its name in vLLM's registry."""
+"""Our engine over NCCL, by its name in vLLM's registry."""
 NAP_S = 1e-3
 """How long a waiting process of vLLM sleeps on a CPU before it looks again."""
 
@@ -33,7 +33,7 @@ def register() -> None:
         WeightTransferEngineFactory.register_engine(
             "gloo", "sppo.weights.vllm_gloo", "GlooTransferEngine"
         )
-        WeightTransferEngineFactory.register_engine(NCCL, "sppo.weights.nccl", "NcclEngine")
+        WeightTransferEngineFactory.register_engine(NCCL, "sppo.weights.vllm_nccl", "NcclEngine")
 
 
 def _wait_without_spinning() -> None:
@@ -69,22 +69,31 @@ class Steps:
             return str(error)
         return ""
 
-    def sppo_fetch(self: Any, update: dict[str, Any]) -> str:
-        """Over gloo everything arrives before anything is loaded, on every rank; returns why it did
-        not, or nothing.
-        """
-        fetch = getattr(self.weight_transfer_engine, "fetch", None)
+    def sppo_begin(self: Any, update: dict[str, Any]) -> int:
+        """Say what comes; returns in how many buckets."""
+        count: int = self.weight_transfer_engine.begin(update)
+        return count
+
+    def sppo_receive(self: Any) -> str:
+        """Take the next bucket in hand; returns why it did not arrive, or nothing."""
         try:
-            if fetch is not None:
-                fetch(update)
+            self.weight_transfer_engine.receive()
         except TransferAborted as error:
             return str(error)
         return ""
 
-    def sppo_load(self: Any, update: dict[str, Any]) -> None:
-        """Load what was fetched; over NCCL, what arrives meanwhile. A failure leaves a mixture of
-        weights.
-        """
-        self.start_weight_update()
-        self.update_weights(update)
+    def sppo_load(self: Any) -> None:
+        """Load what is in hand."""
+        if not self._weight_update_active:
+            self.start_weight_update()
+        self.update_weights({})
+
+    def sppo_finish(self: Any) -> None:
+        """Everything is loaded."""
         self.finish_weight_update()
+
+    def sppo_undo(self: Any) -> None:
+        """A transfer broke off after a part was loaded: be ready for a whole one."""
+        self.weight_transfer_engine.undo()
+        self.weight_transfer_engine.reset_weight_update_target()
+        self._weight_update_active = False

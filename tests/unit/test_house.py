@@ -35,7 +35,8 @@ UNMIRRORED = {
     "sppo/generators/transformers_engine.py": "needs a model: tests/integration/test_engine.py",
     "sppo/weights/vllm_gloo.py": "needs vLLM: tests/integration/test_engine.py",
     "sppo/weights/vllm_transfer.py": "needs vLLM: tests/integration/test_engine.py",
-    "sppo/weights/nccl.py": "needs GPUs, and vLLM on them",
+    "sppo/weights/vllm_nccl.py": "needs vLLM: tests/integration/test_nccl.py",
+    "sppo/weights/vllm_reload.py": "needs vLLM: tests/integration/test_nccl.py",
 }
 """Modules with logic whose tests stand elsewhere, with the reason. At most ten."""
 

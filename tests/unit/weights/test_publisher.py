@@ -175,7 +175,7 @@ class Slow(FakeEngine):
 def test_a_transfer_may_take_any_time_while_it_moves(
     broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given eight buckets of more than a socket holds, and deadlines that one of them needs a part of
+    # Given eight buckets, each more than a socket holds, and one deadline for a few of them
     monkeypatch.setattr(gloo, "BUCKET_BYTES", 8 << 20)
     large = {f"layer.{i}": torch.ones(2 << 20) * i for i in range(8)}
     sender = gloo.GlooSender("127.0.0.1")
