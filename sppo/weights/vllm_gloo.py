@@ -50,7 +50,7 @@ class GlooTransferEngine(Reloading):
         self._receiver.join(
             master_address=init_info.master_address,
             master_port=init_info.master_port,
-            rank=init_info.rank_offset + self.parallel_config.rank,
+            rank=init_info.rank_offset + self.number,
             world_size=init_info.world_size,
             timeout_s=init_info.timeout_s,
             own_host=init_info.own_host,

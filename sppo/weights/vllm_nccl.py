@@ -49,7 +49,7 @@ class NcclEngine(Reloading):
         self._device = here(torch.device(self.device))
         self._group = make_group(
             init_info.master_address, init_info.master_port,
-            rank=init_info.rank_offset + self.parallel_config.rank,
+            rank=init_info.rank_offset + self.number,
             world_size=init_info.world_size,
             device=self._device, timeout_s=init_info.timeout_s,
         )  # fmt: skip

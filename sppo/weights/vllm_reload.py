@@ -33,6 +33,12 @@ class Reloading(WeightTransferEngine):
     _unpacked: Sequence[Any] = ()
     _in_hand: Sequence[tuple[str, Tensor]] = ()
 
+    @property
+    def number(self) -> int:
+        """Of this rank among the generator's."""
+        each = self.parallel_config
+        return int(each.data_parallel_index * each.world_size + each.rank)
+
     def begin(self, update: dict[str, Any]) -> int:
         """What comes next; returns in how many buckets."""
         raise NotImplementedError

@@ -36,6 +36,8 @@ from sppo.types import Version, VersionSpan
 from tests import checkpoints, makers
 
 VOCABULARY = 61
+DEVICE = os.environ.get("RANK_DEVICE", "cpu")
+"""`cuda`: of tests/gpu."""
 TRUSTED = {"trusted_network": True}
 CONFIGS: dict[str, dict[str, Any]] = {
     "centered": {"mini_batches": 2, "entropy_coef": 0.01},
@@ -92,7 +94,7 @@ def settings(name: str) -> RunConfig:
 def how(name: str) -> dict[str, Any]:
     """How a policy of these settings computes."""
     return {
-        "device": "cpu",
+        "device": DEVICE,
         "logprobs": Logprobs(temperature=0.7),
         "compute": torch.float32,
         "adapted": Adapters.of(settings(name)),
@@ -146,7 +148,10 @@ def script(name: str, folder: Path, policy: Any, team: Ranks) -> dict[str, Any]:
     figures["mismatch.probe"] = trainer.mismatch(groups(), makers.V0, "probe").mean
     rank.do(Drop(snapshot="probe"))
     size = team.size
-    save_file(optimizer.kept, folder / f"gradients-{name}-{size}.safetensors")
+    save_file(
+        {k: v.cpu() for k, v in optimizer.kept.items()},
+        folder / f"gradients-{name}-{size}.safetensors",
+    )
     written = save(rank, folder / f"saved-{name}" / str(size))
     weights = {k: v.clone() for k, v in rank.stream(Weights())}
     if name != "adapters":
@@ -168,9 +173,9 @@ def main() -> None:
         given = {"ranks": size, "shard": shard}
         found = place.find(makers.run_config(learner=given, weights=TRUSTED), by)
         assert found is not None
-        team = by_hand.meet(found, "cpu", 60.0)
+        team = by_hand.meet(found, DEVICE, 60.0)
     else:
-        team = Team(rank, size, folder / f"store-{size}", "cpu")
+        team = Team(rank, size, folder / f"store-{size}", DEVICE)
     for name in names:
         policy = ShardedPolicy(str(folder / "model"), team, **how(name))
         if rank:
