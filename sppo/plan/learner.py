@@ -13,7 +13,6 @@ which travel in float32 (`sppo.learner.sharded`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
