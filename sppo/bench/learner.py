@@ -47,7 +47,7 @@ class Shape:
 
 SHAPES = (
     Shape(name="quickstart", groups=8, completions=8, prompt=41, shortest=4, longest=16,
-          micro_batch_tokens=512),
+          micro_batch_tokens=1024),
     Shape(name="long", groups=1, completions=8, prompt=512, shortest=256, longest=256,
           micro_batch_tokens=4096),
 )  # fmt: skip

@@ -109,7 +109,8 @@ def _finish(
             folder = run_dir / "export"
             dtype = export_dtype(config, own.policy)
             (left,) = own.stream(Export(folder=str(folder), dtype=dtype))
-            records.exported(dtype, left)
+            # In bf16 generators ran, and answered with, weights rounded just so.
+            records.exported(dtype, left if config.compute == "float32" else None)
             models.load_tokenizer(models.resolve(config.model)).save_pretrained(str(folder))
     learner.fleet.close()
     records.phase("stopped" if stopped else "done")
