@@ -12,7 +12,7 @@ from tests import published
 from tests.unit.learner.test_assemble import Life, model, records
 
 __all__ = ["model"]
-TESTS = "tests.unit.learner.test_assemble"
+TESTS = "tests.unit.judges"
 
 
 @pytest.mark.parametrize(
