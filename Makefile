@@ -40,7 +40,7 @@ faults: setup
 test-faults: setup
 	FAULTS=long $(BIN)/python -m pytest tests/faults
 
-# Unit tests run in as many processes as there are cores, of one thread each; the checkers run beside them.
+# Unit tests run in three processes of one thread each, since a good part of them waits; the checkers run beside them.
 check: setup
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line checkers test-unit
 
@@ -57,7 +57,7 @@ imports: setup
 	$(BIN)/lint-imports
 
 test-unit: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --numprocesses=auto --maxprocesses=4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --numprocesses=3
 
 # The Triton kernels without a GPU: right in the interpreter, and lean when compiled for three architectures.
 test-kernels: setup

@@ -30,7 +30,12 @@ def one_gpu(ranks: int, generator: GeneratorConfig, weights: WeightsConfig) -> N
     """Refuse what one GPU that learner and generators share cannot do."""
     for setting, value, mend in (
         ("learner.ranks", ranks, ranks > 1 and "set it to 1"),
-        ("generator.tensor_parallel", generator.devices, generator.devices > 1 and "set it to 1"),
+        (
+            "generator.tensor_parallel",
+            generator.tensor_parallel,
+            generator.tensor_parallel > 1 and "set it to 1",
+        ),
+        ("generator.vllm", generator.vllm, generator.devices > 1 and "it asks for several GPUs"),
         (
             "weights.transport",
             weights.transport,

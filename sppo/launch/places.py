@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sppo.config import RunConfig
-from sppo.errors import ConfigError
+from sppo.errors import ConfigError, SppoError
 from sppo.launch.room import Demand, Machine, Seat, demand, enough, seats
 
 PLACE_TIMEOUT_S = 30.0
@@ -35,6 +35,10 @@ class Places:
         """Of processes to come."""
         self._demands: dict[str, Demand] = {}
         """Of processes that were seated: a new life asks for the same."""
+        self._nodes: dict[str, list[str]] = {}
+        """Where these were seated: a new life goes there, while these machines are up. Ray by
+        itself would put a small process on the machine that a large one comes back to.
+        """
 
     def machines(self, *, free: bool = False) -> list[Machine]:
         """Those of this Ray that are up, with all that they have, or with what is free of it."""
@@ -59,7 +63,8 @@ class Places:
             found, hinted = self._seats_to_be(config, counts), False
         for name, seat in found.items():
             self._demands[name] = seat.demand
-            self._ask(name, seat.demand, [m.node for m in seat.machines] if hinted else [])
+            self._nodes[name] = [m.node for m in seat.machines] if hinted else []
+            self._ask(name, seat.demand, self._nodes[name])
 
     def _seats_to_be(self, config: RunConfig, counts: Mapping[str, int]) -> dict[str, Seat]:
         there = self.machines()
@@ -74,7 +79,7 @@ class Places:
 
     def wait(self, config: RunConfig, given_up: Callable[[], object], tell: Tell) -> None:
         """Until all that was reserved is there, where machines may come. Raises ConfigError after
-        `launch.room_wait_s`, or when it is given up.
+        `launch.room_wait_s`, SppoError when it is given up.
         """
         limit_s = config.launch.room_wait_s
         deadline = time.monotonic() + limit_s
@@ -83,7 +88,9 @@ class Places:
             if not told:
                 tell(f"waiting up to {limit_s:.0f} s for machines: no room for {lacking}")
             told = True
-            if given_up() or time.monotonic() > deadline:
+            if given_up():
+                raise SppoError(f"stopped while it waited for machines: no room for {lacking}")
+            if time.monotonic() > deadline:
                 free = self.describe(next(self._demands[n] for n in lacking.split(", ")))
                 raise ConfigError(
                     f"launch.room_wait_s = {limit_s:g}: the cluster has no room for {lacking} "
@@ -109,7 +116,10 @@ class Places:
 
     def reserve(self, name: str, wanted: Demand) -> bool:
         """Ask for room for a process to come; whether it is there."""
-        self._ask(name, wanted, [])
+        if name not in self._groups:
+            nodes = self._nodes.get(name, [])
+            there = {machine.node for machine in self.machines()} if nodes else set()
+            self._ask(name, wanted, nodes if there.issuperset(nodes) else [])
         deadline = time.monotonic() + 0.1
         return all(
             group.wait(max(0.0, deadline - time.monotonic())) for group in self._groups[name]

@@ -54,15 +54,28 @@ def open_store(place: Place) -> Any:
     try:
         return _dist.TCPStore(
             place.address, place.port, None, is_master=place.rank == 0,
-            timeout=timedelta(seconds=JOIN_S), wait_for_workers=False,
+            timeout=timedelta(seconds=JOIN_S), wait_for_workers=False, **_listening(place),
         )  # fmt: skip
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         what = "cannot listen" if place.rank == 0 else f"has not come within {JOIN_S:.0f} s"
         reason = str(error).splitlines()[0]
         raise RoleDiedError(
             f"rank 0 of the learner {what} at {place.address}:{place.port} (MASTER_ADDR, "
             f"MASTER_PORT), says rank {place.rank} on {socket.gethostname()}: {reason}"
         ) from error
+
+
+def _listening(place: Place) -> dict[str, int]:
+    """A socket at rank 0's address, where that is one of this machine's; torch by itself listens on
+    every interface. Raises OSError.
+    """
+    own = {a.address for found in psutil.net_if_addrs().values() for a in found}
+    loopback = place.address.startswith("127.")
+    if place.rank or not (loopback or place.address in own):
+        return {}
+    family = socket.AF_INET6 if ":" in place.address else socket.AF_INET
+    listener = socket.create_server((place.address, place.port), family=family)
+    return {"master_listen_fd": listener.detach()}
 
 
 def interface(place: Place) -> str:

@@ -131,6 +131,7 @@ def test_a_setting_of_adapters_is_refused_where_there_are_none(
     [
         ("learner.ranks=2", "learner.ranks = 2: launch.share_gpu = true puts learner and"),
         ("generator.tensor_parallel=2", "generator.tensor_parallel = 2"),
+        ("generator.vllm={pipeline_parallel_size=2}", "generator.vllm = {'pipeline_parallel_size'"),
         ("weights.transport=nccl", "NCCL takes a GPU once; use 'gloo' or 'auto'"),
     ],
 )

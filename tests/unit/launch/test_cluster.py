@@ -154,7 +154,7 @@ def test_the_last_lines_give_a_hint(cluster: Made, tmp_path: Path, line: str, wo
 def test_who_has_ended_is_named_and_nobody_after_the_time(cluster: Made) -> None:
     ended = cluster.add("scorer-0")
     assert cluster.wait(0.01) is None
-    ended.set_result(None)
+    ended.set_result(0)
     assert cluster.wait(5) == "scorer-0"
 
 
@@ -165,7 +165,7 @@ def test_a_role_on_several_machines_ends_with_its_first_part_or_one_that_fails()
         parts[1].set_result({}) if not second else parts[1].set_exception(RuntimeError(second))
         assert ended.done() is bool(second)
         parts[0].set_result({"finished": True})
-        assert ended.done(), first
+        assert ended.result(0) == bool(second), first
 
 
 def test_the_part_that_failed_is_told_by_its_name(cluster: Made) -> None:
@@ -174,9 +174,10 @@ def test_the_part_that_failed_is_told_by_its_name(cluster: Made) -> None:
 
     answers = {"one": lambda: {"finished": True}, "two": fail}
     cluster.ray.get = lambda reference: answers[reference]()  # type: ignore[method-assign]
-    cluster.ray.wait = lambda parts, **_: (parts, [])
+    ended = Future[int]()
+    ended.set_result(1)
     cluster.roles["learner-0"] = RoleProcess(
-        name="learner-0", actors=["a", "b"], results=["one", "two"], ended=Future(), groups=[]
+        name="learner-0", actors=["a", "b"], results=["one", "two"], ended=ended, groups=[]
     )
     with pytest.raises(RoleDiedError, match=r"learner-0\.1 ended by itself"):
         cluster.result("learner-0")

@@ -10,7 +10,7 @@ import pytest
 
 from sppo import compute, config
 from sppo.config import RunConfig
-from sppo.errors import ConfigError
+from sppo.errors import ConfigError, SppoError
 from sppo.launch import places
 from sppo.launch.places import Places
 from sppo.launch.room import Demand, staff
@@ -61,13 +61,17 @@ def test_all_of_a_run_is_reserved_at_once_the_largest_first(ray: Ray) -> None:
     made.seat(run(), staff(run()))
     assert ray.asked[0] == ({"GPU": 8.0}, "a")
     assert ray.asked[1:] == [({"GPU": 1.0}, "b")] * 8
-    # A process takes what was reserved for it, and its next life asks again
+    # A process takes what was reserved for it, and its next life asks again, for the same machine
+    # while that is up
     groups = made.take("learner-0", made.wanted("learner", "learner-0", run()))
     assert len(groups) == 1
     assert len(ray.asked) == 9
     made.remove(groups)
     assert ray.removed == groups
     assert made.take("learner-0", made.wanted("learner", "learner-0", run())) != groups
+    assert ray.asked[-1] == ({"GPU": 8.0}, "a")
+    ray.has = {"b": 8, "c": 8}
+    made.take("learner-0", made.wanted("learner", "learner-0", run()))
     assert ray.asked[-1] == ({"GPU": 8.0}, None)
 
 
@@ -103,8 +107,9 @@ def test_machines_that_may_come_are_asked_for_and_waited_for(ray: Ray) -> None:
     with pytest.raises(ConfigError, match=r"room_wait_s = 0.03: .* no room for learner-0, gen"):
         made.wait(waiting, lambda: False, told.append)
     assert len(told) == 1
-    with pytest.raises(ConfigError, match="no room for learner-0"):
+    with pytest.raises(SppoError, match="stopped while .* no room for learner-0") as stopped:
         made.wait(run("launch.room_wait_s=60"), lambda: True, told.append)
+    assert not isinstance(stopped.value, ConfigError)
     ray.ready = True
     made.wait(waiting, lambda: False, told.append)
     made.wait(run(), lambda: True, told.append)  # nothing is waited for

@@ -72,5 +72,15 @@ def test_where_nobody_listens_or_another_does_rank_and_address_are_named(
             by_hand.open_store(at(0, port))
 
 
+def test_rank_0_listens_at_its_own_address_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    store = by_hand.open_store(at(0, port))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port), timeout=5)
+    store.set("said", "heard")
+    assert by_hand.open_store(at(1, port)).get("said") == b"heard"
+
+
 def test_the_interface_is_the_one_that_leads_to_rank_0() -> None:
     assert by_hand.interface(at(1)) in ("lo", "lo0")
