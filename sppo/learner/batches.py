@@ -48,7 +48,7 @@ class Batches:
         deadline = (begun := time.monotonic()) + self._timeout_s
         while (groups := self._ready()) is None:
             self._stops.check()
-            self._records.waiting(begun, len(self._queue.waiting()))
+            self._records.waiting(begun, len(self._queue.waiting()), self._extra)
             if self._queue.receive(WAIT_S) or self._fleet.meet_newcomers(self._lineage):
                 deadline = time.monotonic() + self._timeout_s
             elif time.monotonic() > deadline:

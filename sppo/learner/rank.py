@@ -43,7 +43,7 @@ def make(
     policy = _policy(config, team, device, on_forward)
     optimizer = Optimizer(config, policy.master, team)
     trainer = Trainer(config, policy, optimizer, team)
-    writer = Writer(late=team.size == 1)
+    writer = Writer(late=team.size == 1 and device == "cpu")
     if device != "cpu":
         writer.prepare(_written(policy, team) * (1 + optimizer.moments), pinned=True)
     optimizer.inner.register_step_pre_hook(lambda *_: writer.detach())

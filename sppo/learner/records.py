@@ -72,16 +72,17 @@ class Records:
             seconds=round(time.monotonic() - writing.began, 1),
         )  # fmt: skip
 
-    def waiting(self, since: float, there: int) -> None:
+    def waiting(self, since: float, there: int, extra: int) -> None:
         """The learner waits for a batch since then, by time.monotonic, of which so many groups are
-        there. It is said for whom after `SAY_S`, and again each time that this has doubled.
+        there; it wants `extra` beyond `learner.groups_per_step`. It is said for whom after `SAY_S`,
+        and again each time that this has doubled.
         """
         if since != self._waiting_since:
             self._waiting_since, self._say_s = since, SAY_S
         if (seconds := time.monotonic() - since) < self._say_s:
             return
         self._say_s = 2 * seconds
-        wanted = self._groups
+        wanted = self._groups + extra
         missing = max(1, wanted - there)
         text = f"the learner has waited {seconds:.0f} s for {missing} of {wanted} groups: " + (
             whereabouts(self._registry.members(), self._scorer)

@@ -196,7 +196,10 @@ class ShardedPolicy:
         """See `Policy.export`; rank 0 writes."""
         first, rounding = self._team.rank == 0, Rounding(self._path, dtype)
         made = adapters.merged(self._module, lambda _, p: whole(p.detach()), torch.float32)
-        tensors = {n: rounding.of(n, w).contiguous() if first else w[:0] for n, w in made}
+        tensors = dict[str, Tensor]()
+        for name, weight in made:  # made by all ranks together, and kept by rank 0 alone
+            if first:
+                tensors[name] = rounding.of(name, weight).contiguous()
         trained = [(n, whole(p).cpu()) for n, p in self.masters()] if self._adapted else []
         if not first:
             return None

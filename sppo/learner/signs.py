@@ -13,6 +13,7 @@ writes where its main thread is (`sppo.learner.where`), and looks at the others.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,10 +22,14 @@ from typing import Any
 
 from sppo.learner.where import Where
 
+log = logging.getLogger(__name__)
+
 SIGN_S = 2.0
 """Between two signs of life."""
 SILENT_S = 30.0
 """Without one a rank is gone."""
+GONE = (FileNotFoundError, ConnectionError)
+"""What a store says that is not there any more."""
 
 Found = Mapping[int, str]
 """Ranks that do not come, and in words what is known of each."""
@@ -128,6 +133,10 @@ class Signs:
             try:
                 self.look()
             except (RuntimeError, OSError) as error:
+                if isinstance(error, OSError) and not isinstance(error, GONE):
+                    log.warning("a sign of life was not written: %s", error)  # a full disk
+                    self._over.wait(SIGN_S)
+                    continue
                 if not self._over.is_set():
                     alone(str(error).splitlines()[0])
                 return

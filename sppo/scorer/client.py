@@ -151,7 +151,9 @@ class HttpScorer:
             connect_s = min(self._timeout_s, CONNECT_S)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=connect_s, sock_connect=connect_s
+                ),
                 headers=_headers(self._token), cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )  # fmt: skip

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import socket
 import subprocess
@@ -221,7 +222,7 @@ class ScorerProcess:
                 if "alive" in answer:
                     _begin(call for call in self.batches.all() if call.begun_at is not None)
                     continue
-                self.counters = answer.get("counters", self.counters)
+                self.counters = _numbers(answer.get("counters", self.counters))
                 if message := self.batches.back(answer["id"]):
                     self._answered(message, answer)
                 self._hand_over()
@@ -342,3 +343,12 @@ async def _message(reader: asyncio.StreamReader) -> dict[str, Any]:
         raise ValueError(f"a message of {size} bytes")
     message: dict[str, Any] = json.loads(await reader.readexactly(size))
     return message
+
+
+def _numbers(counters: Any) -> dict[str, float]:
+    """What can be added up; a user's scorer may count other things too."""
+    return {
+        str(name): value
+        for name, value in dict(counters).items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }

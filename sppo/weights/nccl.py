@@ -92,10 +92,11 @@ class _Meeting:
     def group(self, timeout_s: float) -> Any:
         """What came of it. Raises TransferAborted, or what NCCL raised that is not its peers'."""
         self._thread.join(timeout_s)
-        with self._lock:
+        with self._lock:  # which the other thread waits for: none aborts what the other does
             self._left = self._thread.is_alive()
+            if self._left:
+                _abort(self._group)  # its first collective may be what hangs
         if self._left:
-            _abort(self._group)  # its first collective may be what hangs
             raise TransferAborted(f"{ABORTED}: NCCL did not meet within {timeout_s:.1f} s")
         if self._error is not None:
             if _of_nccl(self._error):
@@ -124,9 +125,11 @@ def receive(
 
 def send(
     group: Any, staged: Sequence[Tensor], device: torch.device, *, piece_bytes: int,
-    moved: Callable[[], None],
+    moved: Callable[[], None], check: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    """Broadcast these [n] uint8 of host memory from rank 0, in pieces of `piece_bytes`."""
+    """Broadcast these [n] uint8 of host memory from rank 0, in pieces of `piece_bytes`. `check`
+    raises once the group has been aborted: nothing may be handed to NCCL then.
+    """
     under_way: list[Tensor | None] = [None] * BUFFERS
     pieces = [piece for flat in staged for piece in torch.split(flat, piece_bytes)]
     for i, piece in enumerate(pieces):
@@ -134,11 +137,12 @@ def send(
             stream.synchronize()  # what this stream sent before has left its memory
             moved()
             under_way[i % BUFFERS] = sent = piece.to(device, non_blocking=True)
+            check()
             group.broadcast(sent, 0, stream=stream)
-    for i in range(BUFFERS):
-        with _stream(device, i) as stream:
+    for i in range(len(pieces), len(pieces) + BUFFERS):  # the oldest first
+        with _stream(device, i % BUFFERS) as stream:
             stream.synchronize()
-    moved()
+        moved()
 
 
 class NcclSender:
@@ -183,12 +187,15 @@ class NcclSender:
             self._listener = None  # the store closes it
 
         def collective() -> None:
+            def check() -> None:
+                if used is not self._group:  # `close` forgets it, then aborts it
+                    raise RuntimeError("the group was left")
+
             with _on(device):  # a new thread begins on device 0
                 used = self._meet(address, device, listener) if meet else group
                 moved()
-                send(used, staged, device, piece_bytes=self._bucket_bytes, moved=moved)
-            if used is not self._group:  # aborted by `close`: what was left to send went nowhere
-                raise RuntimeError("the group was left")
+                send(used, staged, device, piece_bytes=self._bucket_bytes, moved=moved, check=check)
+            check()  # what was left to send went nowhere
 
         return collective
 
@@ -242,6 +249,8 @@ def _deadline(group: Any, seconds: float) -> Iterator[None]:
         failure = error
     finally:
         watchdog.cancel()
+        if over.is_set():
+            watchdog.join()
     if over.is_set():
         raise TransferAborted(f"{ABORTED}: nothing moved for {seconds:.1f} s") from failure
     if failure is not None:

@@ -107,7 +107,7 @@ def test_machines_that_may_come_are_asked_for_and_waited_for(ray: Ray) -> None:
     with pytest.raises(ConfigError, match=r"room_wait_s = 0.03: .* no room for learner-0, gen"):
         made.wait(waiting, lambda: False, told.append)
     assert len(told) == 1
-    with pytest.raises(SppoError, match="stopped while .* no room for learner-0") as stopped:
+    with pytest.raises(SppoError, match=r"stopped while .* no room for learner-0") as stopped:
         made.wait(run("launch.room_wait_s=60"), lambda: True, told.append)
     assert not isinstance(stopped.value, ConfigError)
     ray.ready = True

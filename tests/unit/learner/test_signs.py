@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,32 @@ def test_a_folder_keeps_the_newest_value(tmp_path: Path) -> None:
         store.set("sign/1", value)
     assert store.check(["sign/1"])
     assert store.get("sign/1") == b"b"
+
+
+def test_a_full_disk_is_no_end_of_a_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "SIGN_S", 0.0)
+    tries, told, again = 0, list[str](), threading.Event()
+
+    def full(key: str, value: str) -> None:
+        nonlocal tries
+        tries += 1
+        if tries > 2:
+            again.set()
+            raise FileNotFoundError("gone")
+        raise OSError(28, "No space left on device")
+
+    store = Folder(tmp_path)
+    monkeypatch.setattr(store, "set", full)
+    over = threading.Event()
+
+    def alone(reason: str) -> None:
+        told.append(reason)
+        over.set()
+
+    Signs(store, Where(), rank=0, size=2, deadline_s=45.0).start(lambda _: None, alone)
+    assert again.wait(5)
+    assert over.wait(5)
+    assert told == ["gone"]
+    assert "No space left" in caplog.text

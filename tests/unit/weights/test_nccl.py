@@ -56,7 +56,8 @@ def test_what_is_sent_in_pieces_comes_back_in_buckets() -> None:
         group, sender._staged, CPU, piece_bytes=256, moved=lambda: moves.append(len(group.sent))
     )
     assert max(piece.numel() for piece in group.sent) == 256  # the embedding has 66,000 bytes
-    assert len(moves) == len(group.sent) + 1
+    # At each that has left its buffer, the last ones among them
+    assert len(moves) == len(group.sent) + nccl.BUFFERS
     other = Group()
     other.sent = group.sent
     came: dict[str, Tensor] = {}
@@ -64,6 +65,20 @@ def test_what_is_sent_in_pieces_comes_back_in_buckets() -> None:
         flat = nccl.receive(other, bucket.nbytes, CPU, piece_bytes=256, timeout_s=5)
         came |= bucket.unpack(flat)
     assert same(came, sent)
+
+
+def test_nothing_is_sent_by_a_group_that_was_left() -> None:
+    group, sender = Sending(), nccl.NcclSender("127.0.0.1", "cpu")
+    sender.stage(weights(0).items())
+    sender._group = group
+
+    def leave() -> None:
+        if group.sent:
+            sender._group = None  # as `close` does, before it aborts
+
+    with pytest.raises(RuntimeError, match="the group was left"):
+        sender.transfer(meet=False, moved=leave)()
+    assert len(group.sent) == 1
 
 
 @pytest.mark.parametrize(
