@@ -12,7 +12,7 @@ from sppo.config.data import SamplingConfig
 from sppo.config.learner import AdapterConfig, LearnerConfig, OptimizerConfig
 from sppo.config.objective import ObjectiveConfig
 from sppo.config.objectives import GROUPED, ITERATES, READS, SAMPLER, WHOLE_BATCH, having, unread
-from sppo.config.roles import GeneratorConfig, WeightsConfig
+from sppo.config.roles import GeneratorConfig, LaunchConfig, WeightsConfig
 
 
 def changed(section: BaseModel) -> dict[str, Any]:
@@ -47,6 +47,15 @@ def one_gpu(ranks: int, generator: GeneratorConfig, weights: WeightsConfig) -> N
                 f"{setting} = {value!r}: launch.share_gpu = true puts learner and generators on "
                 f"one GPU; {mend}, or leave share_gpu out"
             )
+
+
+def machines_to_come(launch: LaunchConfig, device: str) -> None:
+    """Refuse to choose by what is there before all of it is."""
+    if launch.ray_address and launch.room_wait_s and device == "auto":
+        raise ValueError(
+            "learner.device = 'auto': launch.room_wait_s lets machines come, with GPUs or without; "
+            "set 'cuda' or 'cpu'"
+        )
 
 
 def read(objective: ObjectiveConfig) -> None:

@@ -96,6 +96,7 @@ class RunConfig(Settings):
     def _one_gpu_is_one(self) -> RunConfig:
         if self.launch.share_gpu:
             checks.one_gpu(self.learner.ranks, self.generator, self.weights)
+        checks.machines_to_come(self.launch, self.learner.device)
         return self
 
     @model_validator(mode="after")

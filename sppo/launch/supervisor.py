@@ -22,6 +22,7 @@ from sppo.launch import run_dir as run_dirs
 from sppo.launch.broker_keeper import POLL_S, BrokerKeeper
 from sppo.launch.cluster import Cluster
 from sppo.launch.journal import Journal
+from sppo.launch.places import may_grow
 from sppo.launch.progress import Progress
 from sppo.launch.reporter import Reporter
 from sppo.launch.restarts import Restarts
@@ -120,7 +121,7 @@ class Supervisor:
         resolved = compute.decided(config, cuda=cuda)
         why = compute.reason(config, cuda=cuda)
         self.reporter.note(f"computing in {resolved.compute}: {why}")
-        if len(machines) > 1:
+        if len(machines) > 1 or may_grow(config):
             reach.check_hosts(config)
         counts = staff(config)
         self.cluster.places.seat(resolved, counts)

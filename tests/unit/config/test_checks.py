@@ -126,6 +126,13 @@ def test_a_setting_of_adapters_is_refused_where_there_are_none(
     checks.adapters(AdapterConfig())
 
 
+def test_where_machines_may_come_the_device_is_named() -> None:
+    given = ["launch.room_wait_s=600", "learner.device=auto"]
+    with pytest.raises(ConfigError, match=r"learner\.device = 'auto': .* set 'cuda' or 'cpu'"):
+        config.load("cluster", given, environment=False)
+    assert config.load("cluster", given[:1], environment=False).learner.device == "cuda"
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
