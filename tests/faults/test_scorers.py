@@ -23,7 +23,7 @@ from tests.unit.scorer.judge.fake import Fake, judges, longer, serve
 
 AT_ONCE = 200
 KILLS = 2
-JUDGE_S = 1.6
+JUDGE_S = 2.2
 """Of each call: longer than a lease of the rig."""
 PLACES = 16
 

@@ -299,7 +299,7 @@ def test_vllm_lives_on_after_a_transfer_that_breaks_off(tmp_path: Path) -> None:
             await engine.close()
 
     def gap(folder: str, made: Completion) -> float:
-        return families._sampled_gap(families.load(folder), prompt, made)
+        return families.sampled_gap(families.load(folder), prompt, made)
 
     found = asyncio.run(work())
     learner.policy.export(exported := tmp_path / "exported", torch.float32)
