@@ -95,7 +95,9 @@ class ScorerConfig(Settings):
     wants a token.
     """
     port: Annotated[int, Field(ge=0, le=65535), FREE] = 0
-    """Port of our own service, for who watches or guards it from outside; 0 takes a free one."""
+    """Port of our own service, for who watches or guards it from outside; 0 takes a free one, as
+    several on one machine must.
+    """
     url: Annotated[str, PER_ROLE] = ""
     """A scorer service that already runs elsewhere; empty starts our own."""
     token: SecretStr = SecretStr("")
