@@ -17,8 +17,8 @@ demo: setup
 
 # Unit tests and checks, then the real parts: a plain redis-server, real vLLM, real processes, and those processes killed.
 # The fault tests mostly wait, so the kernels and what starts no whole run, which mostly compute, run beside them.
-PARTS := $(patsubst %,tests/integration/test_%.py,bench_kernels broker_contract code compiled_chunks families nccl ranks \
-  scorer_models server service_schema)
+PARTS := $(patsubst %,tests/integration/test_%.py,bench_kernels broker_contract code compiled_chunks families flex hung_rank \
+  hybrid lookups nccl ranks ranks_apart scorer_models server service_schema)
 
 test: check
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-kernels-and-parts faults
