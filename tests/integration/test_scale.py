@@ -22,6 +22,7 @@ SETTINGS = [
     "--set=learner.steps=400", f"--set=learner.groups_per_step={GROUPS}",
     "--set=sampling.completions=4",
     "--set=task.held_out=0", "--set=generator.engine=transformers", "--set=generator.cpus=0.5",
+    f"--set=generator.max_groups={GROUPS}",  # half of what is let out
 ]  # fmt: skip
 
 
