@@ -57,7 +57,7 @@ imports: setup
 	$(BIN)/lint-imports
 
 test-unit: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --numprocesses=3
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --numprocesses=3 --dist=worksteal
 
 # The Triton kernels without a GPU: right in the interpreter, and lean when compiled for three architectures.
 test-kernels: setup
