@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sppo_cli import main
+from sppo_cli import main, train_commands
 
 from sppo import __version__
 from sppo.errors import SppoError
@@ -239,7 +239,7 @@ def test_a_cache_that_cannot_be_written_is_named(
 
 def test_what_nobody_foresaw_is_one_line_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
     log = tmp_path / "up.log"
-    with pytest.raises(SppoError) as told, main._explained(log):
+    with pytest.raises(SppoError) as told, train_commands._explained(log):
         {}["a\nkey"]
     assert str(told.value) == rf"KeyError: 'a\nkey'; the traceback is in {log}"
     assert "Traceback" in log.read_text()
