@@ -238,6 +238,8 @@ class Member:
     """Generators: uid and reason of the newest of them."""
     spent: str = ""
     """Generators: why the scorer will score nothing more; empty as long as it does."""
+    ahead_s: float = 0.0
+    """Seconds by which its machine's clock is ahead of the broker's, as far as it knows."""
     progress: int = 0
     """Moves as long as the role gets on with its work, or could: one that stands still has hung."""
 

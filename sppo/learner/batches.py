@@ -13,6 +13,7 @@ from sppo.learner.records import Records
 from sppo.learner.schedule import Schedule
 from sppo.learner.stops import Stops
 from sppo.types import Group
+from sppo.watch import steps
 
 WAIT_S = 0.5
 
@@ -67,15 +68,11 @@ class Batches:
             return groups
         version, published = self._lineage.version, self._lineage.published
         stale = self._schedule.stale(groups, version, published, self._max_staleness)
+        self._records.judged("staleness", steps.stale(version.n, len(stale), self._max_staleness))
         if not stale:
             return groups
         self._lineage.ledger.again += len(stale)
         self._queue.again(stale, published.n)
-        self._records.warn(
-            "staleness",
-            f"step {version.n}: {len(stale)} groups were older than learner.max_staleness = "
-            f"{self._max_staleness} and are made again",
-        )
         return None
 
     def _filled(self) -> list[Group] | None:

@@ -21,13 +21,13 @@ from sppo.learner.objectives import anchors
 from sppo.learner.orders import Drop, Keep, Rank
 from sppo.learner.records import Records
 from sppo.types import Group, Version
+from sppo.watch.said import Finding
+from sppo.watch.steps import PARITY_NATS
 
 log = logging.getLogger(__name__)
 
 STRIKES = 3
 """Warnings in a row that end a run."""
-THRESHOLDS = {"bfloat16": 0.1, "float32": 0.01}
-"""Nats a token, where `learner.parity_threshold` is 0."""
 
 
 class Measure(Protocol):
@@ -45,7 +45,7 @@ class Judge:
     """What follows from the gaps of one life of the learner."""
 
     def __init__(self, config: RunConfig) -> None:
-        self.threshold = config.learner.parity_threshold or THRESHOLDS[config.compute]
+        self.threshold = config.learner.parity_threshold or PARITY_NATS[config.compute]
         self._compute = config.compute
         self._strikes = 0
 
@@ -122,8 +122,10 @@ class Parity:
 
     def judge(self, gaps: Gaps, step: int) -> None:
         """Warn of what a step or a probe saw."""
-        if warning := self._judge.judge(gaps, step):
-            self._records.warn("parity", warning)
+        warning = self._judge.judge(gaps, step)
+        if gaps.mean is not None:
+            found = Finding("parity", warning, gaps.mean) if warning else None
+            self._records.judged("parity", found)
 
     def start_probe(self, lineage: Lineage) -> None:
         """Remember these weights, so that parity can be measured on what generators sample with

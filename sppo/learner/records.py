@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ from sppo.metrics import JsonLines, Tally
 from sppo.transport import codec
 from sppo.transport.broker import Broker
 from sppo.types import Member
+from sppo.watch.said import Finding
+from sppo.watch.watch import Watch
 
 log = logging.getLogger(__name__)
 
 SAY_S = 5.0
 """Of waiting for a batch, after which it is first said for whom."""
-LOW_SAMPLE = 0.5
-"""Effective sample size below which a batch is far from the policy."""
 LOW_LEFT = 0.5
 """Share of the training that an export keeps, below which that is warned of."""
 
@@ -37,8 +37,9 @@ class Records:
 
     def __init__(self, config: RunConfig, broker: Broker, run_dir: Path, pulse: Pulse) -> None:
         self._mailbox = broker.mailbox
+        self._depths = broker.depths
         self._pulse = pulse
-        self._max_tokens = config.sampling.max_tokens
+        self._watch = Watch(config)
         self._metrics = JsonLines(run_dir / "metrics.jsonl")
         self._export: dict[str, Any] | None = None
         self._registry = broker.registry
@@ -79,21 +80,28 @@ class Records:
         """
         if since != self._waiting_since:
             self._waiting_since, self._say_s = since, SAY_S
+        members = self._registry.members()
+        self._watch.waits(members)
         if (seconds := time.monotonic() - since) < self._say_s:
             return
         self._say_s = 2 * seconds
         wanted = self._groups + extra
         missing = max(1, wanted - there)
         text = f"the learner has waited {seconds:.0f} s for {missing} of {wanted} groups: " + (
-            whereabouts(self._registry.members(), self._scorer)
+            whereabouts(members, self._scorer)
         )
         log.info("%s", text)
         self.event("waiting", text=text, seconds=round(seconds, 1), missing=missing, wanted=wanted)
 
-    def warn(self, topic: str, text: str) -> None:
-        """Something that a person should look at."""
-        log.warning("%s", text)
-        self.event("warning", topic=topic, text=text)
+    def judged(self, topic: str, finding: Finding | None) -> None:
+        """What this part of the learner found of a topic, None being that all is well."""
+        self._warn(self._watch.hear(topic, finding))
+
+    def _warn(self, news: Iterable[Finding]) -> None:
+        """Things that a person should look at."""
+        for finding in news:
+            log.warning("%s", finding.text)
+            self.event("warning", topic=finding.topic, text=finding.text)
 
     def exported(self, dtype: str, left: float | None) -> None:
         """In which number format; with the share of the training that rounding to it left, where
@@ -102,15 +110,16 @@ class Records:
         self._export = {"dtype": dtype, "left": left}
         self.event("export", **self._export)
         if left is not None and left < LOW_LEFT:
-            self.warn(
-                "export",
+            text = (
                 f"rounded to {dtype}, the exported weights keep {left:.0%} of what was trained; "
-                "the checkpoint has all of it: set model.export_dtype = 'float32'",
+                "the checkpoint has all of it: set model.export_dtype = 'float32'"
             )
+            self.judged("export", Finding("export", text))
 
     def keep_until(self, step: int) -> None:
         """Records of later steps belong to a line of training that was given up."""
         self._metrics.keep_until(step)
+        self._watch.recall(self._metrics.read())
 
     @contextmanager
     def batch(
@@ -122,7 +131,8 @@ class Records:
         try:
             yield
         finally:
-            counts = self._counted()
+            members = self._registry.members()
+            counts = self._counted(members)
             for step in steps:
                 self._step(
                     step
@@ -134,31 +144,16 @@ class Records:
                         **_held_out(lineage.evaluations),
                     }
                 )
+            self._warn(self._watch.look(members, self._depths))
 
-    def _counted(self) -> dict[str, float] | None:
+    def _counted(self, members: Sequence[Member]) -> dict[str, float] | None:
         """What the scorer's processes have counted; None where they count nothing."""
-        for member in self._registry.members():
+        for member in members:
             self._tally.hear(member.life, member.counters)
         return self._tally.total() or None
 
     def _step(self, record: dict[str, Any]) -> None:
-        # A capped weight cannot tell: that of the ratios before their cap does.
-        size = record.get("effective_sample_size_untruncated", record.get("effective_sample_size"))
-        if size is not None and size < LOW_SAMPLE:
-            self.warn(
-                "effective sample size",
-                f"step {record['step']}: effective sample size {size:.2f}: the batch is far from "
-                "the policy; lower learner.lookahead_steps or look at the mismatch",
-            )
-        if flaw := record.get("skipped"):
-            self.warn("skipped", f"step {record['step']} was skipped: {flaw}")
-        if record["truncated_share"] == 1:
-            self.warn(
-                "truncation",
-                f"step {record['step']}: every completion ended at sampling.max_tokens = "
-                f"{self._max_tokens}; raise it, or look at whether this model ends its turns at "
-                "all",
-            )
+        self._warn(self._watch.step(record))
         self._metrics.append(record)
         self.event("step", record=record)
 

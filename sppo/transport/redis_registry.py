@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import asdict
 from typing import cast
 
@@ -13,6 +14,8 @@ from sppo.transport.client import Connection
 from sppo.types import Member
 
 MEMBER_STOP_TTL_S = 120
+PROMPT_S = 1.0
+"""Longest round trip by which clocks are compared."""
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +26,22 @@ class RedisRegistry(Registry):
     def __init__(self, server: Connection) -> None:
         self._server = server
         self._announced: tuple[str, bytes] | None = None
+        self._ahead_s = 0.0
 
     def heartbeat(self, member: Member, ttl_s: float) -> None:
         client, key = self._server.client, self._server.key
-        value = codec.pack(asdict(member))
+        self._compare_clocks()
+        value = codec.pack(asdict(member) | {"ahead_s": self._ahead_s})
         self._server.call(lambda: client.set(key(f"hb:{member.name}"), value, px=int(ttl_s * 1000)))
         self._server.call(lambda: client.sadd(key("members"), member.name))
+
+    def _compare_clocks(self) -> None:
+        """With the server's, to half of a round trip; a slow one tells nothing."""
+        sent = time.time()
+        seconds, micros = self._server.call(self._server.client.time)
+        heard = time.time()
+        if 0 <= heard - sent < PROMPT_S:
+            self._ahead_s = round((sent + heard) / 2 - (seconds + micros / 1e6), 3)
 
     def leave(self, name: str) -> None:
         client, key = self._server.client, self._server.key

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+
+import pytest
 
 from sppo.transport import codec
 from sppo.transport.client import Connection
@@ -46,3 +49,13 @@ def test_what_was_announced_is_said_again_to_a_server_that_lost_it(server: Conne
     server.client.delete(f"sppo:{name}:run")
     registry.announce_again()
     assert RedisRegistry(server).get_run(name) == b"record"
+
+
+def test_a_heartbeat_says_how_far_its_clock_is_ahead(
+    server: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, true = RedisRegistry(server), time.time
+    monkeypatch.setattr(time, "time", lambda: true() + 7.0)
+    registry.heartbeat(Member(name="generator-0", role="generator"), 60)
+    (member,) = registry.members()
+    assert member.ahead_s == pytest.approx(7.0, abs=0.5)
