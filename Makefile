@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 LOCK := requirements/cpu.txt
 
-.PHONY: demo test test-unit test-kernels test-kernels-and-parts test-cluster faults test-faults check checkers lint types imports setup docs families lock clean
+.PHONY: demo test test-unit test-kernels test-kernels-and-parts test-cluster faults test-faults check checkers lint types imports setup docs docs-settings families lock clean
 
 demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
@@ -72,8 +72,12 @@ $(STAMP): $(LOCK) pyproject.toml
 	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' requirements/setup.sh
 	@touch $@
 
+# The documentation as a site in build/site, with warnings as errors and without a network.
+docs: docs-settings
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # Renew the list of settings; the page's head is kept.
-docs: setup
+docs-settings: setup
 	$(BIN)/python -c "from pathlib import Path; from sppo.config import reference; p = Path('docs/configuration.md'); \
 	  t = p.read_text(); p.write_text(t[:t.index('| setting |')] + reference())"
 

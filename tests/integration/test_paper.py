@@ -1,5 +1,5 @@
-"""The preset `paper` whole, with settings as small as README.md's and fewer steps: three iterations
-over forty prompts, five completions of each compared by a small model in PairRM's format.
+"""The preset `paper` whole, with settings as small as those of docs/presets.md and fewer steps: three
+iterations over forty prompts, five completions of each compared by a small model in PairRM's format.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SMALL = {
     "optimizer.warmup_steps": 1,
     "scorer.options.device": "cpu",
     "scorer.gpus": 0,
-    # README has neither of these: the test's model writes nonsense, and Transformers starts sooner
+    # docs/presets.md has neither: the test's model writes nonsense, and Transformers starts sooner
     "generator.engine": "transformers",
     "compute": "float32",
 }
