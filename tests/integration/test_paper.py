@@ -1,5 +1,6 @@
-"""The preset `paper` whole, with settings as small as those of docs/presets.md and fewer steps: three
-iterations over forty prompts, five completions of each compared by a small model in PairRM's format.
+"""The preset `paper` whole, with settings as small as those of docs/presets.md and fewer steps:
+three iterations over forty prompts, five completions of each compared by a small model in PairRM's
+format.
 """
 
 from __future__ import annotations
