@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 LOCK := requirements/cpu.txt
 
-.PHONY: demo test test-unit test-kernels test-kernels-and-parts test-cluster faults test-faults check checkers lint types imports setup docs docs-settings families lock clean
+.PHONY: demo test test-unit test-kernels test-kernels-and-parts test-cluster test-browser faults test-faults check checkers lint types imports setup docs docs-settings families lock clean
 
 demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
@@ -32,6 +32,10 @@ test-kernels-and-parts: test-kernels
 # what deploy/ has for Kubernetes and Docker. As root; elsewhere what cannot run skips, and says why.
 test-cluster: setup
 	$(BIN)/python -m pytest tests/cluster -rs
+
+# The report in Debian's Chromium, downloaded into .venv where it is not installed.
+test-browser: setup
+	$(BIN)/python -m pytest tests/browser -rs
 
 faults: setup
 	$(BIN)/python -m pytest tests/faults

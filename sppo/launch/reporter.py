@@ -1,5 +1,5 @@
 """What a run says of itself while it is up: to the person in front of it, in events.jsonl,
-status.json and summary.json.
+roles.jsonl, status.json and summary.json.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sppo.launch import run_dir as run_dirs
+from sppo.launch.attendance import Attendance
 from sppo.launch.journal import Journal, describe
 from sppo.launch.memory import Peak
 from sppo.launch.progress import Progress
@@ -25,6 +26,7 @@ class Reporter:
         self._run_dir = run_dir
         self._progress = progress
         self._memory = Peak()
+        self._attendance = Attendance(run_dir)
         self._members: dict[str, dict[str, Any]] = {}
         self.journal: Journal | None = None
         """Set once there is a broker to follow."""
@@ -53,6 +55,7 @@ class Reporter:
         """Who is there now."""
         self._members = describe(members)
         self._progress.members(members)
+        self._attendance.saw(members)
         self._memory.sample()
         self.status()
 

@@ -6,6 +6,7 @@ RUN/metrics.jsonl     one line per optimizer step (names: sppo/metrics.py)
 RUN/samples.jsonl     prompts, completions and scores of a few groups of each step (sppo/samples.py)
 RUN/base_answers.json what evaluations compare with, where the scorer compares
 RUN/events.jsonl      phases, evaluations, weight syncs, restarts: what happened when
+RUN/roles.jsonl       who was there and how busy, every ten seconds (sppo/launch/attendance.py)
 RUN/logs/             one file per role; up.log for the checks and the supervisor
 RUN/checkpoints/      whole checkpoints (sppo/learner/checkpoint.py)
 RUN/export/           the trained model in Hugging Face format

@@ -17,7 +17,7 @@ from typing import Any
 from sppo import compute, stop
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, RoleDiedError, SppoError
-from sppo.launch import reach, verdicts
+from sppo.launch import packages, reach, verdicts
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.broker_keeper import POLL_S, BrokerKeeper
 from sppo.launch.cluster import Cluster
@@ -64,6 +64,7 @@ def run(config: RunConfig, run_dir: Path, run_key: str, progress: Progress) -> d
             registry.request_stop("learner", "")
             registry.request_stop("workers", "")
             reporter.journal = Journal(run_dir, broker.mailbox)
+            reporter.journal.write({"kind": "versions", "packages": packages.versions()})
             for member in registry.members():  # of a run that was killed as a whole a moment ago
                 registry.leave(member.name)
             reporter.status("starting")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster import packages
+from tests import packages
 from tests.cluster.machines import Machine
 
 PASSWORD = "geheim"

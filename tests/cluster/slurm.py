@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import packages
+from tests import packages
 from tests.cluster.machines import Machine
 
 GPUS = 8

@@ -22,7 +22,8 @@ from typer.main import get_command
 from sppo import config
 from sppo.errors import ConfigError
 from sppo.transport.redis_broker import connect
-from tests.cluster import broker, packages
+from tests import packages
+from tests.cluster import broker
 
 REPOSITORY = Path(__file__).parents[2]
 MANIFESTS = REPOSITORY / "deploy" / "kubernetes"

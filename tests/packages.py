@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2] / ".venv" / "debian"
+ROOT = Path(__file__).parents[1] / ".venv" / "debian"
 FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin")
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 

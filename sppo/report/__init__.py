@@ -1,0 +1,1 @@
+"""The report of runs: what stands in their directories as one HTML page."""
