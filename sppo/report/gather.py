@@ -40,7 +40,7 @@ def run(run_dir: Path) -> dict[str, Any]:
     events = list(read_lines(run_dir / "events.jsonl"))
     config = configuration(run_dir)
     summary = described["summary"] or {}
-    return finite(
+    found: dict[str, Any] = finite(
         {
             "name": run_dir.resolve().name,
             "state": _state(described, records),
@@ -54,7 +54,8 @@ def run(run_dir: Path) -> dict[str, Any]:
             "versions": versions(events),
             "config": config,
         }
-    )  # type: ignore[no-any-return]
+    )
+    return found
 
 
 def kept_samples(run_dir: Path) -> list[dict[str, Any]]:
