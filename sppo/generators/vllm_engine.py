@@ -23,6 +23,9 @@ BATCHED_TOKENS, BATCHED_TOKENS_GPU = 2048, 8192
 SHARED_UTILIZATION = 0.05
 """Of a GPU that is shared: vLLM asks whether so much is free, and then takes the cache's bytes."""
 
+ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""By its full name: vLLM takes its short one, `uni`, for a wish that it may overrule on a CPU."""
+
 
 class VllmEngine:
     """See `sppo.generators.engine.Engine`."""
@@ -189,13 +192,21 @@ def engine_arguments(config: RunConfig, path: str, *, on_cpu: bool) -> dict[str,
         "disable_log_stats": True,
         "trust_remote_code": False,
         "tensor_parallel_size": settings.tensor_parallel,
-        # In a Ray actor with a placement group vLLM would have Ray start the other ranks,
-        # elsewhere.
-        "distributed_executor_backend": "mp" if settings.devices > 1 else None,
+        "distributed_executor_backend": _executor(settings.devices, on_cpu=on_cpu),
         "worker_extension_cls": "sppo.weights.vllm_transfer.Steps",
         **_memory(config, on_cpu=on_cpu),
         **settings.vllm,
     }
+
+
+def _executor(devices: int, *, on_cpu: bool) -> str | None:
+    """Who runs the ranks: for several, processes of this machine, as in a Ray actor with a placement
+    group vLLM would have Ray start them elsewhere. A single rank on a CPU runs in the engine's own
+    process: vLLM would give it one more, to set threads that `set_environment` has set already.
+    """
+    if devices > 1:
+        return "mp"
+    return ONE_PROCESS if on_cpu else None
 
 
 def _memory(config: RunConfig, *, on_cpu: bool) -> dict[str, Any]:
