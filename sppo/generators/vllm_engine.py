@@ -200,9 +200,10 @@ def engine_arguments(config: RunConfig, path: str, *, on_cpu: bool) -> dict[str,
 
 
 def _executor(devices: int, *, on_cpu: bool) -> str | None:
-    """Who runs the ranks: for several, processes of this machine, as in a Ray actor with a placement
-    group vLLM would have Ray start them elsewhere. A single rank on a CPU runs in the engine's own
-    process: vLLM would give it one more, to set threads that `set_environment` has set already.
+    """Who runs the ranks: for several, processes of this machine, as in a Ray actor with a
+    placement group vLLM would have Ray start them elsewhere. A single rank on a CPU runs in the
+    engine's own process: vLLM would give it one more, to set threads that `set_environment` has
+    set already.
     """
     if devices > 1:
         return "mp"

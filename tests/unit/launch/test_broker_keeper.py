@@ -11,7 +11,7 @@ from sppo import config
 from sppo.config import BrokerConfig, RunConfig
 from sppo.errors import BrokerError
 from sppo.launch import broker_keeper as module
-from sppo.launch.broker_keeper import BrokerKeeper
+from sppo.launch.broker_keeper import POLL_S, BrokerKeeper
 from sppo.launch.restarts import Restarts
 
 
@@ -132,7 +132,7 @@ def test_nobody_is_blamed_for_the_time_without_an_answer(kept: Kept) -> None:
         assert kept.after(1)
         assert kept.away == 0
         kept.server.silent = True
-        assert not kept.after(3)
+        assert not kept.after(2 * POLL_S)
         kept.server.silent = False
         assert kept.after(1)
         assert kept.away == 1
