@@ -85,7 +85,7 @@ def loads(shown: Shown, folder: Path) -> None:
     given = parse(shown.words)
     if shown.name.split()[-1] not in TAKES_CONFIG:
         for each in given.get("set_") or []:
-            assert names.setting(each.partition("=")[0]) in names.keys(), each
+            assert names.setting(each.partition("=")[0]) in names.fields(), each
         return
     sources = [given[name] for name in ("config", "source", "target", "a", "b") if given.get(name)]
     for source in sources or [""]:

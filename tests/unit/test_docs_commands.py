@@ -90,7 +90,7 @@ def test_settings_in_sentences_exist(page: str) -> None:
     for name in re.findall(r"`([a-z]+(?:\.[a-z_]+)+)(?: = [^`]*)?`", docs.read(page)):
         section = name.partition(".")[0]
         ours = section in names.sections() and not NO_SETTINGS.search(name)
-        known = [key for key in names.keys() if f"{key}.".startswith(f"{name}.")]
-        if ours and names.setting(name) not in names.keys() and not known:
+        known = [key for key in names.fields() if f"{key}.".startswith(f"{name}.")]
+        if ours and names.setting(name) not in names.fields() and not known:
             wrong.append(name)
     assert wrong == []
