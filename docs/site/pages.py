@@ -5,6 +5,8 @@ against.
 
 from __future__ import annotations
 
+import base64
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages."""
+    for file in notebook(config, "notebook"):
+        files.append(file)
     for page, source in OUTSIDE.items():
         files.append(_page(config, page, (ROOT / source).read_text(encoding="utf-8")))
     files.append(_page(config, "command-line.md", command_line()))
@@ -73,6 +77,25 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def _page(config: MkDocsConfig, place: str, text: str) -> File:
     return File.generated(config, place, content=text)
+
+
+def notebook(config: MkDocsConfig, name: str) -> list[File]:
+    """A notebook of docs/ as a page, and the pictures that its cells drew."""
+    text = (ROOT / "docs" / f"{name}.ipynb").read_text(encoding="utf-8")
+    parts: list[str] = []
+    pictures: list[File] = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts += [source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```", ""]
+        for output in cell.get("outputs", []):
+            if "text" in output:
+                parts += [f"```text\n{''.join(output['text']).rstrip()}\n```", ""]
+            elif "image/png" in output.get("data", {}):
+                place = f"{name}-{len(pictures) + 1}.png"
+                drawn = base64.b64decode(output["data"]["image/png"])
+                pictures.append(File.generated(config, place, content=drawn))
+                parts += [f"![what the cell above draws]({place})", ""]
+    return [_page(config, f"{name}.md", "\n".join(parts)), *pictures]
 
 
 def _api_page(module: str) -> str:
