@@ -20,6 +20,7 @@ def said(notebook: Any) -> list[str]:
     return ["".join(out.get("text", "") for out in cell.outputs) for cell in cells]
 
 
+@pytest.mark.timeout(300)
 def test_it_says_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")
     notebook = nbformat.read(PLACE, as_version=4)
@@ -28,7 +29,7 @@ def test_it_says_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     NotebookClient(
         notebook,
         kernel_name="python3",
-        timeout=100,
+        timeout=300,
         resources={"metadata": {"path": str(PLACE.parent)}},
     ).execute()
 
