@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from sppo.errors import ConfigError, SppoError
 from tests import command_blocks, docs
+from tests.bench import curves
 
 LOOKS = ("status", "samples", "plan", "config show", "config diff")
 RUNS = ("quickstart", "my-run", "first")
@@ -71,6 +72,18 @@ def test_what_a_page_says_of_plan_is_what_plan_says(monkeypatch: pytest.MonkeyPa
     assert [line.split() for line in done.output.splitlines() if line.strip()] == [
         line.split() for line in output.splitlines()
     ]
+
+
+def test_the_plot_is_drawn_from_the_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = docs.ROOT / "examples/records"
+    given = [str(records / "quickstart"), "--trl", str(records / "trl"), "--out"]
+    monkeypatch.setattr("sys.argv", ["curves", *given, str(tmp_path / "plot.png")])
+
+    curves.main()
+
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
 def test_a_mistake_in_a_block_would_be_found() -> None:

@@ -4,9 +4,14 @@ targets of make.
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+import types
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -14,11 +19,14 @@ import pytest
 from sppo import config as settings
 from sppo.config import names
 from sppo.errors import ConfigError
+from sppo.scorer.base import checked
+from sppo.types import ScoreRequest
 from tests import command_blocks, docs
 
 HISTORY = re.compile(r"CHANGELOG|docs/adr/")
 """What was, under the names of its time."""
 PAGES = [page for page in docs.pages() if not HISTORY.search(page)]
+KNOWN, TABLES = names.keys(), names.tables()
 NO_SETTINGS = re.compile(r"\.(py|toml|md|json|jsonl|log|sh|pt|db|csv|html|parquet|yaml)$")
 
 
@@ -85,12 +93,42 @@ def test_blocks_of_settings_load(page: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_blocks_of_python_are_python_and_their_scorers_score(
+    page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("my_reward", "my_scorer"):  # what a reader has
+        theirs = types.ModuleType(name)
+        theirs.compute_score = lambda *_: 1.0  # type: ignore[attr-defined]
+        theirs.my_reward = lambda prompts, **_: [1.0] * len(prompts)  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, name, theirs)
+    request = ScoreRequest(
+        uid="a",
+        question="What is 6 × 7?",
+        completions=["42", "no idea"],
+        data={"answer": "42", "data_source": "", "extra_info": ""},
+    )
+    for block in docs.blocks(page):
+        if block.language != "python":
+            continue
+        module = ast.parse(block.text)
+        if not any(isinstance(node, ast.FunctionDef) for node in module.body):
+            continue
+        space: dict[str, Any] = {"Any": Any, "Mapping": Mapping, "Sequence": Sequence}
+        exec(compile(module, f"{page}:{block.line}", "exec"), space)
+        for function in (space["score"], space.get("shorter")):
+            if function is not None:
+                reply = function(request.question, request.completions, request.data)
+                checked(page, request, reply)
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_settings_in_sentences_exist(page: str) -> None:
     wrong = []
     for name in re.findall(r"`([a-z]+(?:\.[a-z_]+)+)(?: = [^`]*)?`", docs.read(page)):
         section = name.partition(".")[0]
         ours = section in names.sections() and not NO_SETTINGS.search(name)
-        known = [key for key in names.fields() if f"{key}.".startswith(f"{name}.")]
-        if ours and names.setting(name) not in names.fields() and not known:
+        inside = [key for key in KNOWN if f"{key}.".startswith(f"{name}.")]
+        of_a_table = any(name.startswith(f"{table}.") for table in TABLES)
+        if ours and not inside and not of_a_table:
             wrong.append(name)
     assert wrong == []
