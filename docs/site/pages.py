@@ -162,8 +162,8 @@ def command_line() -> str:
     group = typer.main.get_command(app)
     parts = ["# The command line", "", "What `--help` says of each command.", ""]
     for path, command in _commands(group, ("sppo-cli",)):
-        context = click.Context(command, info_name=" ".join(path), max_content_width=100)
-        context.terminal_width = 100
+        context = click.Context(command, info_name=" ".join(path), max_content_width=84)
+        context.terminal_width = 84
         parts += [f"## {' '.join(path)}", "", "```text", command.get_help(context), "```", ""]
     return "\n".join(parts)
 

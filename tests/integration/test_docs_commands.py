@@ -16,8 +16,8 @@ from sppo.errors import ConfigError, SppoError
 from tests import command_blocks, docs
 from tests.bench import curves
 
-LOOKS = ("status", "samples", "plan", "config show", "config diff")
-RUNS = ("quickstart", "my-run", "first")
+LOOKS = ("status", "samples", "report", "plan", "config show", "config diff")
+RUNS = ("quickstart", "my-run", "first", "another")
 """Runs that pages speak of; here each is the record of the quickstart."""
 
 
@@ -44,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.timeout(300)  # the first imports torch and transformers
 @pytest.mark.parametrize("command", shown(), ids=lambda each: " ".join(each.words))
 def test_it_runs(
     command: command_blocks.Shown, folder: Path, monkeypatch: pytest.MonkeyPatch
