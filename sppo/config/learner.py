@@ -127,8 +127,8 @@ class LearnerConfig(Settings):
     in host memory.
     """
     ranks: Annotated[Processes, FREE] = 1
-    """Processes that share the model by FSDP2: a GPU each, or a part of the CPU's threads. All on
-    one machine, or started by hand on several (docs/operations.md).
+    """Processes that share the model by FSDP2: a GPU each, or a part of the CPU's threads; on
+    one machine, or on several where none holds them all (docs/operations.md).
     """
     shard: Annotated[Literal["all", "machine"], FREE] = "all"
     """Ranks that share one copy of the model: `all`, or those of a `machine`, each machine with a
