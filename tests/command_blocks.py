@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 import typer
+from sppo_cli.main import app
 
-from cli.main import app
 from sppo import config as settings
 from sppo.config import names
 from tests import docs

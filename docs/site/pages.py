@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +155,7 @@ def decisions() -> str:
 
 def command_line() -> str:
     """What every command says to `--help`."""
-    sys.path.insert(0, str(ROOT))
-    from cli.main import app
+    from sppo_cli.main import app
 
     group = typer.main.get_command(app)
     parts = ["# The command line", "", "What `--help` says of each command.", ""]

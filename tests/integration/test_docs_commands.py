@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from sppo_cli.main import app
 from typer.testing import CliRunner
 
-from cli.main import app
 from sppo.errors import ConfigError, SppoError
 from tests import command_blocks, docs
 from tests.bench import curves
