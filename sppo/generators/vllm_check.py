@@ -1,7 +1,7 @@
 """vLLM's own verdict on a run's engine arguments, in a process of its own: importing vLLM takes
 seconds.
 
-    python -m sppo.generators.vllm_check MODEL_FOLDER < configuration.json
+    python -m sppo.generators.vllm_check < {"path": model folder, "config": configuration's JSON}
 
 prints why vLLM refuses them, in one line, or nothing.
 """
@@ -9,13 +9,14 @@ prints why vLLM refuses them, in one line, or nothing.
 from __future__ import annotations
 
 import difflib
+import importlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from sppo import compute, stop
@@ -27,25 +28,31 @@ DEADLINE_S = 60.0
 
 
 @contextmanager
-def beside(config: RunConfig, path: str) -> Iterator[None]:
+def beside(config: RunConfig) -> Iterator[Callable[[str], None]]:
     """Check a configuration whose `compute` is decided while something else is done, and wait for
-    the verdict after it.
+    the verdict after it: vLLM is imported at once, and judges once it has the model's folder.
+
+        with beside(config) as take:
+            take(models.resolve(config.model))
 
     Raises ConfigError if vLLM refuses the arguments. A check that takes longer than a minute is
     given up: the engine will say the same.
     """
     child = subprocess.Popen(
-        [sys.executable, "-m", "sppo.generators.vllm_check", path],
+        [sys.executable, "-m", "sppo.generators.vllm_check"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         preexec_fn=stop.end_with_parent,
     )  # fmt: skip
-    try:
+
+    def take(path: str) -> None:
         assert child.stdin is not None
         with suppress(BrokenPipeError):
-            child.stdin.write(settings.to_json(config))
+            child.stdin.write(json.dumps({"path": path, "config": settings.to_json(config)}))
             child.stdin.close()
         child.stdin = None
-        yield
+
+    try:
+        yield take
         with suppress(subprocess.TimeoutExpired):
             said, _ = child.communicate(timeout=DEADLINE_S)
             if reason := said.strip():
@@ -113,8 +120,11 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what vLLM prints is no answer
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
-    answer.write(refusal(settings.from_json(sys.stdin.read()), str(Path(sys.argv[1]))))
+    importlib.import_module("vllm.engine.arg_utils")  # while the folder is being looked for
+    asked = json.loads(sys.stdin.read())
+    answer.write(refusal(settings.from_json(asked["config"]), asked["path"]))
     answer.close()
+    os._exit(0)  # vLLM's libraries take a second to leave, and somebody waits
 
 
 if __name__ == "__main__":

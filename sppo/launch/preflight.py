@@ -64,11 +64,12 @@ def check(config: RunConfig, tell: Tell, *, alone: bool = False) -> Questions:
     reach.check_broker(config)
     if not alone:
         _check_installed(config)
-    found = rows(config)
-    _check_objective(config)
-    _check_broker(config)
-    path = models.resolve(config.model)
-    with nullcontext() if alone else _engine_check(config, path):
+    with nullcontext(_unasked) if alone else _engine_check(config) as engine_takes:
+        found = rows(config)
+        _check_objective(config)
+        _check_broker(config)
+        path = models.resolve(config.model)
+        engine_takes(path)
         return _check_parts(config, path, found, tell, alone)
 
 
@@ -154,14 +155,18 @@ def _check_installed(config: RunConfig) -> None:
         )
 
 
-def _engine_check(config: RunConfig, path: str) -> AbstractContextManager[None]:
-    """vLLM's own parser at work beside the other checks. Of a run on a cluster, if vLLM is here, it
-    knows the names of arguments alone.
+def _engine_check(config: RunConfig) -> AbstractContextManager[Callable[[str], None]]:
+    """vLLM's own parser at work beside the other checks, as soon as it has the model's
+    folder. Of a run on a cluster, if vLLM is here, it knows the names of arguments alone.
     """
     if config.generator.engine != "vllm" or importlib.util.find_spec("vllm") is None:
-        return nullcontext()
+        return nullcontext(_unasked)
     from sppo.generators import vllm_check
 
     cluster = bool(config.launch.ray_address)
     decided = compute.decided(config, cuda=True) if cluster else compute.here(config)
-    return vllm_check.beside(decided, path)
+    return vllm_check.beside(decided)
+
+
+def _unasked(path: str) -> None:
+    """No engine of this machine has anything to say of a model."""

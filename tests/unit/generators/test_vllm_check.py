@@ -52,24 +52,33 @@ def check_that_runs(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_refusal_ends_what_went_on_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     check_that_runs("import sys; sys.stdin.read(); print('no room')", monkeypatch)
     done = []
-    with (
-        pytest.raises(ConfigError, match=r"generator\.engine = 'vllm': no room"),
-        vllm_check.beside(makers.run_config(), "m"),
-    ):
-        done.append("the other")
+
+    def checked() -> None:
+        with vllm_check.beside(makers.run_config()) as take:
+            take("m")
+            done.append("the other")
+
+    with pytest.raises(ConfigError, match=r"generator\.engine = 'vllm': no room"):
+        checked()
     assert done
+
+
+def test_what_went_on_beside_it_is_told_first_and_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_that_runs("import time; time.sleep(60)", monkeypatch)
+    with pytest.raises(ConfigError, match="no such row"), vllm_check.beside(makers.run_config()):
+        raise ConfigError("no such row")
 
 
 def test_silence_is_consent_and_a_check_that_hangs_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     check_that_runs("import sys; sys.stdin.read()", monkeypatch)
-    with vllm_check.beside(makers.run_config(), "m"):
-        pass
+    with vllm_check.beside(makers.run_config()) as take:
+        take("m")
     monkeypatch.setattr(vllm_check, "DEADLINE_S", 0.3)
     check_that_runs("import time; time.sleep(60)", monkeypatch)
-    with vllm_check.beside(makers.run_config(), "m"):
-        pass
+    with vllm_check.beside(makers.run_config()) as take:
+        take("m")
 
 
 def test_a_name_that_vllm_has_not_is_told_with_the_one_that_is_near() -> None:
