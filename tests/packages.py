@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / ".venv" / "debian"
 FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin")
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
+APART = ("", "pulseaudio")
+"""Folders below LIBRARIES in which programs look by their own paths, which are others here."""
 
 
 def fetch(*packages: str) -> None:
@@ -63,4 +65,5 @@ def program(name: str) -> str:
 
 def environment() -> dict[str, str]:
     """Where unpacked programs find their libraries."""
-    return {"LD_LIBRARY_PATH": f"{ROOT / LIBRARIES}"}
+    places = (str(ROOT / LIBRARIES / folder) for folder in APART)
+    return {"LD_LIBRARY_PATH": os.pathsep.join(places)}
