@@ -23,6 +23,7 @@ from . import (
     config_commands,
     eval_commands,
     plan_command,
+    replay_command,
     report_command,
     role_commands,
     run_commands,
@@ -78,7 +79,14 @@ def main(
     """Post-train language models with Self-Play Preference Optimization, asynchronously."""
 
 
-for commands in (train_commands, run_commands, report_command, role_commands, eval_commands):
+for commands in (
+    train_commands,
+    run_commands,
+    report_command,
+    replay_command,
+    role_commands,
+    eval_commands,
+):
     commands.register(app)
 
 

@@ -147,6 +147,10 @@ class LearnerConfig(Settings):
     """Groups of each step and each evaluation that are kept in RUN/samples.jsonl, besides the one
     with the best completion, that with the worst and the most truncated one; 0 keeps none at all.
     """
+    keep_groups: Annotated[Count, FREE] = 20
+    """Steps whose groups are kept in RUN/groups, the newest ones, for `sppo-cli replay`; 0 keeps
+    none. A token takes 8 bytes.
+    """
     parity_threshold: Annotated[Coefficient, FREE] = 0.0
     """Largest mean |engine − learner| log-prob of a token in nats, at equal weights; 0 takes 0.1
     for bfloat16 and 0.01 for float32. Above it the first batch ends the run, a later one warns, and

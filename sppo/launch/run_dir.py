@@ -17,6 +17,7 @@ RUN/broker/           the embedded broker's data
 RUN/run_id            names this run's keys in the broker
 RUN/pids/             the process of each role, for ending one that hangs
 RUN/spool/            groups beyond the broker's budget, until a checkpoint covers them
+RUN/groups/           the groups of the last steps, for `sppo-cli replay` (sppo/learner/kept.py)
 RUN/quarantine/       groups that were refused, for whoever wants to know why
 RUN/judge.sqlite3     what a judge has answered, and what that took
 """

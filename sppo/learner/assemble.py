@@ -18,6 +18,7 @@ from sppo.learner.batches import Batches
 from sppo.learner.evaluation import Evaluation
 from sppo.learner.fleet import Fleet
 from sppo.learner.groups import InHand
+from sppo.learner.kept import Kept
 from sppo.learner.lineage import Lineage
 from sppo.learner.loop import Learner
 from sppo.learner.model import check_device, export_dtype
@@ -163,6 +164,7 @@ def _assemble(
         parity=Parity(config, own, trainer.mismatch, records),
         records=records,
         samples=samples,
+        kept=Kept(run_dir, config.learner),
         saving=Saving(lineage, queue, records),
         stops=stops,
     )

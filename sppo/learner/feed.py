@@ -161,6 +161,7 @@ def objective_batch(
         groups=sizes.groups,
         own_anchor=own_anchor,
         kernels=kernels,
+        names=[name for item in items for name in _names(item)],
     )
 
 

@@ -17,10 +17,11 @@ from sppo.config import RunConfig
 from sppo.errors import ConfigError
 from sppo.faults import point
 from sppo.learner import checkpoint
-from sppo.learner.checkpoint import Writing
+from sppo.learner.checkpoint import Checkpoint, Writing
 from sppo.learner.ledger import Ledger
 from sppo.learner.model import Snapshot
 from sppo.learner.objectives import anchors
+from sppo.learner.objectives.anchors import Anchor
 from sppo.learner.orders import Keep, Load, Rank, Save
 from sppo.transport.broker import Tickets
 from sppo.types import Version
@@ -142,21 +143,11 @@ class Lineage:
                 f"learner.steps = {self._last_step} is below step {found.step} of "
                 f"{found.folder}; raise it"
             )
-        found.check(self._rank.policy.master)
-        self._rank.do(Load(folder=str(found.folder)))
+        restore(self._rank, found, self._anchor, self._device)
         state = found.state
-        checkpoint.restore_rng(state)
         self.advance(found.step)
-        # Generators go on from the weights that were published last, the objective with its
-        # reference.
         self.published = Version(epoch=self.version.epoch, n=state["published"])
-        folder = str(found.folder)
-        if self._anchor.keeps:
-            own = folder if self.snapshot and found.has("anchor") else ""
-            self._rank.do(Keep(snapshot="anchor", device=self._device, folder=own))
         self._reference_n = state.get("reference", 0)
-        if found.has("reference"):
-            self._rank.do(Keep(snapshot="reference", device=self._device, folder=folder))
         self.evaluations = list(state["evaluations"])
         self._life |= state["life"]
         self._parent = found.folder.name
@@ -215,3 +206,19 @@ class Lineage:
             self._life[key] += value
         log.info("saved %s", saving.writing.folder)
         return saving
+
+
+def restore(rank: Rank, found: Checkpoint, anchor: Anchor, device: str) -> None:
+    """Put weights, moments, random state and snapshots back as they were at a checkpoint:
+    generators go on from the weights that were published last, the objective with its reference.
+    Snapshots are kept on the device. Raises ConfigError if it is of another model.
+    """
+    found.check(rank.policy.master)
+    folder = str(found.folder)
+    rank.do(Load(folder=folder))
+    checkpoint.restore_rng(found.state)
+    if anchor.keeps:
+        own = found.state["published"] != found.step and found.has("anchor")
+        rank.do(Keep(snapshot="anchor", device=device, folder=folder if own else ""))
+    if found.has("reference"):
+        rank.do(Keep(snapshot="reference", device=device, folder=folder))

@@ -18,6 +18,7 @@ from sppo.faults import point
 from sppo.learner.batches import Batches
 from sppo.learner.evaluation import Evaluation
 from sppo.learner.fleet import Fleet
+from sppo.learner.kept import Kept
 from sppo.learner.lineage import Lineage
 from sppo.learner.parity import Parity
 from sppo.learner.queue import GroupQueue
@@ -46,6 +47,7 @@ class Learner:
     parity: Parity
     records: Records
     samples: Samples
+    kept: Kept
     saving: Saving
     stops: Stops
 
@@ -114,10 +116,9 @@ class Learner:
     def train(self, groups: list[Group], waited_s: float) -> list[dict[str, Any]]:
         """The metrics of each optimizer step of one batch."""
         version, published = self.lineage.version, self.lineage.published
+        self.kept.keep(groups, version, published)
         with self.records.usage.working("train"):
-            steps = [
-                step | {"wait_s": 0.0, "sync_s": 0.0}
-                for step in self.trainer.train(groups, version, published)
-            ]
+            taken = self.trainer.train(groups, version, published)
+            steps = [step | {"wait_s": 0.0, "sync_s": 0.0} for step in taken]
         steps[0]["wait_s"] = waited_s
         return steps

@@ -19,6 +19,7 @@ OPENS_S = 2.0
 BUSY = 5.0
 """How much longer it may take by the clock, where others use the machine too."""
 READY = "body[data-ready]"
+pytestmark = pytest.mark.timeout(600)  # Chromium may have to be downloaded first
 XS = """[...document.querySelectorAll('.curve')].filter((each) => each.plot).map(
   (each) => [each.plot.scales.x.min, each.plot.scales.x.max])"""
 

@@ -13,7 +13,7 @@ group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -106,6 +106,10 @@ class ObjectiveBatch:
     own_anchor: bool
     """Whether anchor and policy are the same weights, so that every log-ratio is zero."""
     kernels: Backend = "auto"
+    names: Sequence[tuple[str, int]] = ()
+    """[N] ticket, and position among the completions of its group that are fed; empty where a
+    batch was put together of several ranks' parts. No loss depends on it.
+    """
 
     @property
     def length_N(self) -> Tensor:  # noqa: N802 - named by its shape
@@ -141,6 +145,7 @@ class ObjectiveBatch:
             rewards_N=of(keep_N, self.rewards_N),
             preferences=preferences,
             finished_N=self.finished_N[keep_N],
+            names=[name for name, keep in zip(self.names, keep_N.tolist(), strict=False) if keep],
         )
 
 

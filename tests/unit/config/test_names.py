@@ -32,6 +32,7 @@ RESUME_MAY_CHANGE = {
     "learner.batch_timeout_s",
     "learner.cpus",
     "learner.keep_checkpoints",
+    "learner.keep_groups",
     "learner.keep_samples",
     "learner.kernels",
     "learner.micro_batch_tokens",

@@ -48,7 +48,7 @@ class World:
         self.learner = Learner(
             schedule=Schedule.of(config), lineage=self.line, trainer=world, queue=world,
             batches=world, skips=Skips(3), fleet=world, evaluation=world, parity=world,
-            records=self.records, samples=world, saving=world, stops=stops(self.broker),
+            records=self.records, samples=world, kept=world, saving=world, stops=stops(self.broker),
         )  # fmt: skip
 
     def note(self, what: str) -> None:
@@ -90,6 +90,10 @@ class World:
     def waiting(self) -> list[Group]:
         return []
 
+    # kept
+    def keep(self, groups: list[Group], version: Any, published: Any) -> None:
+        self.note("keep groups")
+
     # samples
     def of_steps(self, steps: Any, groups: list[Group]) -> None:
         self.note("keep samples")
@@ -124,7 +128,7 @@ def test_a_batch_is_used_before_it_is_published_and_recorded_before_it_is_saved(
 ) -> None:
     world = World(tmp_path, monkeypatch)
     world.learner.batch()
-    taken = ["settle", "step", "step", "learner.step.taken", "use", "keep samples"]
+    taken = ["settle", "keep groups", "step", "step", "learner.step.taken", "use", "keep samples"]
     after = ["publish 2", "record", "record", "learner.recorded", "judge", "admit"]
     assert world.done == [*taken, *after, "save"]
 
@@ -151,7 +155,7 @@ def test_a_stop_in_the_sync_leaves_the_steps_used_and_recorded(
     monkeypatch.setattr(world, "publish", stop)
     with pytest.raises(Stopped):
         world.learner.batch()
-    assert world.done[3:] == ["learner.step.taken", "use", "keep samples", "record", "record"]
+    assert world.done[4:] == ["learner.step.taken", "use", "keep samples", "record", "record"]
     assert world.line.n == 2
 
 
