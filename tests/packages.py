@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / ".venv" / "debian"
 FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin")
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
+PATIENCE_S = 200
+"""With apt-get, which may wait for a mirror for ever."""
 APART = ("", "pulseaudio")
 """Folders below LIBRARIES in which programs look by their own paths, which are others here."""
 
@@ -51,7 +53,11 @@ def _unpack(packages: tuple[str, ...]) -> bool:
 
 
 def _apt(*words: str, at: str | None = None) -> str | None:
-    done = subprocess.run(["apt-get", "-q", *words], cwd=at, capture_output=True, text=True)
+    command = ["apt-get", "-q", *words]
+    try:
+        done = subprocess.run(command, cwd=at, capture_output=True, text=True, timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        return None
     return done.stdout if done.returncode == 0 else None
 
 
