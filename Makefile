@@ -10,23 +10,19 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 LOCK := requirements/cpu.txt
 
-.PHONY: demo test test-unit test-kernels test-kernels-and-parts test-cluster test-browser faults test-faults check checkers lint types imports setup docs docs-settings families lock clean
+.PHONY: demo test test-unit test-kernels test-kernels-and-runs test-cluster test-browser faults test-faults check checkers lint types imports setup docs docs-settings families lock clean
 
 demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
 
 # Unit tests and checks, then the real parts: a plain redis-server, real vLLM, real processes, and those processes killed.
-# The fault tests mostly wait, so the kernels and what starts no whole run, which mostly compute, run beside them.
-PARTS := $(patsubst %,tests/integration/test_%.py,bench_kernels broker_contract code compiled_chunks families flex hung_rank \
-  hybrid lookups nccl ranks ranks_apart scorer_models server service_schema)
-
+# Much of it waits: two whole runs go beside each other, and the fault tests beside the kernels and the first of them.
 test: check
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-kernels-and-parts faults
-	$(BIN)/python -m pytest tests/integration $(addprefix --ignore=,$(PARTS))
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-kernels-and-runs faults
 	@$(MAKE) --no-print-directory test-cluster
 
-test-kernels-and-parts: test-kernels
-	$(BIN)/python -m pytest $(PARTS)
+test-kernels-and-runs: test-kernels
+	$(BIN)/python -m pytest tests/integration tests/browser -rs --numprocesses=2 --dist=loadfile
 
 # Network namespaces as machines, with Ray and with Debian's Slurm (downloaded into .venv where it is not installed), and
 # what deploy/ has for Kubernetes and Docker. As root; elsewhere what cannot run skips, and says why.
