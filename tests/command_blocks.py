@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
 from sppo_cli.main import app
 
@@ -66,10 +65,10 @@ def find(words: list[str]) -> tuple[str, Any]:
 
 
 def parse(words: list[str]) -> dict[str, Any]:
-    """What the command gets. Raises click.ClickException for what it does not know."""
+    """What the command gets. Raises UsageError for what it does not know."""
     name, command = find(words)
     rest = words[len(name.split()) :]
-    context = command.make_context(name, list(rest), parent=click.Context(command))
+    context = command.make_context(name, list(rest))
     parameters: dict[str, Any] = context.params
     return parameters
 
@@ -103,3 +102,24 @@ def module_exists(name: str) -> bool:
     top = name.partition(".")[0]
     found = importlib.util.find_spec(name if (docs.ROOT / top).is_dir() else top)
     return found is not None
+
+
+def paths() -> list[str]:
+    """Every command that does something, such as `bench loop`."""
+
+    def inside(command: Any, path: str) -> Iterator[str]:
+        found = getattr(command, "commands", None) or {}
+        if path and not found:
+            yield path
+        for name, each in found.items():
+            yield from inside(each, f"{path} {name}".strip())
+
+    return list(inside(whole(), ""))
+
+
+def examples(path: str) -> list[str]:
+    """What the end of a command's help shows, without `sppo-cli`."""
+    _, command = find(path.split())
+    said = re.sub(r"^Examples?: ", "", command.epilog or "")
+    shown = [re.sub(r"^([A-Z_]+=\S+ )*sppo-cli ", "", each) for each in said.split(" | ")]
+    return [each for each in shown if each]

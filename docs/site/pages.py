@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -160,8 +159,9 @@ def command_line() -> str:
     group = typer.main.get_command(app)
     parts = ["# The command line", "", "What `--help` says of each command.", ""]
     for path, command in _commands(group, ("sppo-cli",)):
-        context = click.Context(command, info_name=" ".join(path), max_content_width=84)
-        context.terminal_width = 84
+        context = command.make_context(
+            " ".join(path), [], resilient_parsing=True, terminal_width=84, max_content_width=84
+        )
         parts += [f"## {' '.join(path)}", "", "```text", command.get_help(context), "```", ""]
     return "\n".join(parts)
 

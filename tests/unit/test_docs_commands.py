@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import sys
 import tomllib
 import types
@@ -13,12 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 from sppo import config as settings
 from sppo.config import names
-from sppo.errors import ConfigError
 from sppo.scorer.base import checked
 from sppo.types import ScoreRequest
 from tests import command_blocks, docs
@@ -43,7 +42,7 @@ def test_commands_in_blocks_are_parsed_and_their_settings_load(page: str, folder
     for shown in command_blocks.ours(page):
         try:
             command_blocks.loads(shown, folder)
-        except (KeyError, click.ClickException, ConfigError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong, where it is belongs to it
             pytest.fail(f"{shown.place}: sppo-cli {' '.join(shown.words)}: {error}")
 
 
@@ -132,3 +131,26 @@ def test_settings_in_sentences_exist(page: str) -> None:
         if ours and not inside and not of_a_table:
             wrong.append(name)
     assert wrong == []
+
+
+@pytest.mark.parametrize("path", command_blocks.paths())
+def test_examples_of_help_are_parsed(path: str) -> None:
+    for example in command_blocks.examples(path):
+        if "..." not in example:
+            command_blocks.parse(shlex.split(example.partition(" >")[0]))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "no-such-command",
+        "up quickstart --no-such-option",
+        "up no-such-preset",
+        "up quickstart --set learner.stepz=2",
+        "bench judge labelled.jsonl --set scorer.judge.no_such=1",
+        "samples runs/a --step first",
+    ],
+)
+def test_mistakes_would_be_found(words: str, folder: Path) -> None:
+    with pytest.raises(Exception, match=r".+"):
+        command_blocks.loads(command_blocks.Shown(place="a:1", words=words.split()), folder)
