@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pages import OUTSIDE, ROOT
 
 LINK = re.compile(r"(\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
+NAMED = re.compile(r"\[(?:docs/)?([\w/-]+)\.md\]\(")
 LANGUAGES = {".py": "python", ".toml": "toml", ".sh": "bash", ".yaml": "yaml", ".lua": "lua"}
 
 
@@ -53,7 +54,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def rewritten(markdown: str, page: str) -> str:
-    """`page` is its place in the site. Links to what is not a file here are left as they are."""
+    """`page` is its place in the site. Links to what is not a file here are left as they are; a
+    text that is the name of a page loses its `.md`.
+    """
 
     def replaced(match: re.Match[str]) -> str:
         before, target, after = match.groups()
@@ -62,7 +65,7 @@ def rewritten(markdown: str, page: str) -> str:
             return match.group()
         return f"{before}{os.path.relpath(_in_site(place), os.path.dirname(page))}{after}"
 
-    return LINK.sub(replaced, markdown)
+    return LINK.sub(replaced, NAMED.sub(r"[\1](", markdown))
 
 
 def _in_repository(page: str, target: str) -> str:

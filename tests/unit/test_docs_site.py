@@ -43,6 +43,12 @@ def test_links_lead_to_the_sites_page(
     assert hook.rewritten(f"see [it]({link}).", page) == f"see [it]({expected})."
 
 
+@pytest.mark.parametrize("hook", ["links"], indirect=True)
+def test_texts_that_are_names_of_pages_lose_their_ending(hook: ModuleType) -> None:
+    text = "([docs/gpu.md](docs/gpu.md#will-it-fit), `a.md`)"
+    assert hook.rewritten(text, "index.md") == "([gpu](gpu.md#will-it-fit), `a.md`)"
+
+
 @pytest.mark.parametrize("hook", ["pages"], indirect=True)
 def test_every_command_has_its_help(hook: ModuleType) -> None:
     text = hook.command_line()
