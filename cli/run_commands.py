@@ -1,4 +1,4 @@
-"""Commands on the directory of a run: `status`, `down`, `chaos`."""
+"""Commands on the directory of a run: `status`, `down`, `ask`, `chaos`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(epilog="Example: sppo-cli status runs/quickstart --json")(status)
     app.command(epilog="Example: sppo-cli down runs/quickstart")(down)
+    app.command(epilog="Example: sppo-cli ask pause --run-dir runs/my-run")(ask)
     app.command(
         epilog="Examples: sppo-cli chaos quickstart --seed 1 --minutes 10 --json | sppo-cli chaos "
         "runs/stopped"
@@ -50,6 +51,24 @@ def down(run_dir: RunDir = Path("runs/quickstart")) -> None:
     run_dirs.describe(run_dir)
     ended = run_dirs.end(run_dir, lambda phase: typer.echo(f"{phase} ..."))
     typer.echo("ended" if ended else f"{run_dir}: nothing is running")
+
+
+def ask(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="pause, resume, checkpoint or evaluate.")
+    ],
+    run_dir: Annotated[Path, typer.Option("--run-dir", help="The running job.")] = Path(
+        "runs/quickstart"
+    ),
+) -> None:
+    """Ask the learner of a running job for something; it heeds that between two batches.
+
+    While it is paused generators finish the batches ahead and wait. `checkpoint` and `evaluate`
+    are done then too. A run that was stopped meanwhile does not begin paused.
+    """
+    from sppo.launch import asking
+
+    typer.echo(asking.request(run_dir, what))
 
 
 def chaos(

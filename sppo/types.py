@@ -227,7 +227,7 @@ class Member:
     tokens: int = 0
     """Generators: completion tokens sampled."""
     in_hand: int = 0
-    """Generators: groups leased and not yet pushed."""
+    """Generators: groups leased and not yet pushed. The learner: tickets out and not trained."""
     scoring: int = 0
     """Generators: how many of these are with the scorer."""
     counters: Mapping[str, float] = field(default_factory=dict)

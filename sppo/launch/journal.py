@@ -41,5 +41,8 @@ class Journal:
 
 def describe(members: Iterable[Member]) -> dict[str, Any]:
     """Live members for status.json."""
-    keys = ("role", "life", "host", "applied", "progress", "tokens")
+    keys = (
+        "role", "life", "host", "applied", "progress", "tokens", "busy_s", "ready_s", "in_hand",
+        "scoring", "refusals",
+    )  # fmt: skip
     return {m.name: {key: getattr(m, key) for key in keys} for m in members}

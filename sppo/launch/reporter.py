@@ -32,6 +32,9 @@ class Reporter:
         """Set once there is a broker to follow."""
         self.about: Callable[[], dict[str, Any]] = dict
         """What else belongs into status.json."""
+        self.depths: Callable[[], dict[str, int]] = dict
+        """Where tickets and groups are; set once there is a broker."""
+        self._depths: dict[str, int] = {}
 
     def note(self, text: str) -> None:
         """Show a line."""
@@ -53,7 +56,7 @@ class Reporter:
 
     def saw(self, members: list[Member]) -> None:
         """Who is there now."""
-        self._members = describe(members)
+        self._members, self._depths = describe(members), self.depths()
         self._progress.members(members)
         self._attendance.saw(members)
         self._memory.sample()
@@ -63,7 +66,8 @@ class Reporter:
         """Renew status.json."""
         state = self._progress.state() | ({"phase": phase} if phase else {})
         by = {"by": "up", "updated": time.time(), "peak_memory_mb": self._memory.nbytes >> 20}
-        run_dirs.write_status(self._run_dir, state | {"members": self._members} | self.about() | by)
+        seen = {"members": self._members, "depths": self._depths}
+        run_dirs.write_status(self._run_dir, state | seen | self.about() | by)
 
     def summarise(self, outcome: dict[str, Any], restarts: dict[str, int]) -> dict[str, Any]:
         """Keep how the run ended."""

@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,12 +106,12 @@ def _journal(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None]
                 progress.event(event)
             members = broker.registry.members()
             progress.members(members)
+            depths = broker.depths()
         except SppoError as error:  # the learner meets it too, and says what follows
             log.warning("%s", error)
             return
-        run_dirs.write_status(
-            run_dir, progress.state() | {"by": "learner", "members": describe(members)}
-        )
+        seen = {"members": describe(members), "depths": depths, "updated": time.time()}
+        run_dirs.write_status(run_dir, progress.state() | {"by": "learner"} | seen)
 
     def follow() -> None:
         while not ended.wait(JOURNAL_S):

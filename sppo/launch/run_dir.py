@@ -13,6 +13,7 @@ RUN/export/           the trained model in Hugging Face format
 RUN/data.json         digests of the prompts (sppo/tasks/fingerprint.py)
 RUN/summary.json      the outcome, once the run has ended
 RUN/status.json       the state of the run, renewed every second while it is up
+RUN/asked/            what a person asks of the learner (sppo/asked.py)
 RUN/broker/           the embedded broker's data
 RUN/run_id            names this run's keys in the broker
 RUN/pids/             the process of each role, for ending one that hangs
@@ -39,13 +40,15 @@ from typing import Any
 
 import psutil
 
-from sppo import locks
+from sppo import asked, locks
 from sppo.config import RENAMED, RESUME_MAY_CHANGE, RunConfig, flatten, setting, to_toml
 from sppo.errors import ConfigError
 from sppo.learner import manifest
 
 DOWN_TIMEOUT_S = 180.0
 """Without a sign of life of a supervisor that was asked to stop."""
+SIGN_S = 10.0
+"""Without a new status.json a run on another machine is taken for dead."""
 DOWN_SAID_S = 2.0
 """Between two lines about what it is at."""
 
@@ -123,6 +126,7 @@ def claim(run_dir: Path, config: RunConfig, *, anew: bool = False) -> str:
         _write(identity, uuid.uuid4().hex[:12])
     _write(run_dir / "config.toml", to_toml(config))
     (run_dir / "summary.json").unlink(missing_ok=True)  # of an earlier end
+    asked.withdraw(run_dir, *asked.WISHES)  # of an earlier life
     return f"{config.name}-{identity.read_text(encoding='utf-8')}"
 
 
@@ -161,6 +165,15 @@ def running(run_dir: Path) -> int | None:
     except psutil.NoSuchProcess:
         return None
     return int(status["pid"]) if alive else None
+
+
+def alive(run_dir: Path) -> bool:
+    """Whether the run shows signs of life, perhaps from another machine that shares the folder."""
+    if running(run_dir) is not None:
+        return True
+    status = read_json(run_dir / "status.json") or {}
+    fresh = time.time() - float(status.get("updated", 0)) < SIGN_S
+    return fresh and status.get("phase") not in ("done", "stopped")
 
 
 def write_status(run_dir: Path, status: dict[str, Any]) -> None:

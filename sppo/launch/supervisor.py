@@ -65,6 +65,7 @@ def run(config: RunConfig, run_dir: Path, run_key: str, progress: Progress) -> d
             registry.request_stop("workers", "")
             reporter.journal = Journal(run_dir, broker.mailbox)
             reporter.journal.write({"kind": "versions", "packages": packages.versions()})
+            reporter.depths = broker.depths
             for member in registry.members():  # of a run that was killed as a whole a moment ago
                 registry.leave(member.name)
             reporter.status("starting")

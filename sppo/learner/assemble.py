@@ -36,6 +36,7 @@ from sppo.learner.schedule import Schedule
 from sppo.learner.skips import Skips
 from sppo.learner.spool import Spool
 from sppo.learner.stops import Stopped, Stops
+from sppo.learner.wishes import Wishes
 from sppo.scorer import rules
 from sppo.tasks import check, fingerprint, questions
 from sppo.tasks.tickets import TicketFactory
@@ -152,6 +153,8 @@ def _assemble(
         alone_timeout_s=config.generator.start_timeout_s,
     )  # fmt: skip
     fleet = Fleet(config, broker.registry, publisher, own, records, stops)
+    evaluation = Evaluation(config, queue, fleet, records, samples, base, stops)
+    saving = Saving(lineage, queue, records)
     learner = Learner(
         schedule=Schedule.of(config),
         lineage=lineage,
@@ -160,13 +163,14 @@ def _assemble(
         batches=Batches(config, lineage, queue, fleet, records, stops),
         skips=Skips(config.optimizer.max_skipped),
         fleet=fleet,
-        evaluation=Evaluation(config, queue, fleet, records, samples, base, stops),
+        evaluation=evaluation,
         parity=Parity(config, own, trainer.mismatch, records),
         records=records,
         samples=samples,
         kept=Kept(run_dir, config.learner),
-        saving=Saving(lineage, queue, records),
+        saving=saving,
         stops=stops,
+        wishes=Wishes(run_dir, lineage, queue, fleet, evaluation, saving, records, stops, pulse),
     )
     return learner, own
 

@@ -29,6 +29,7 @@ from sppo.learner.schedule import Schedule
 from sppo.learner.skips import Skips
 from sppo.learner.stops import Stops
 from sppo.learner.trainer import Trainer
+from sppo.learner.wishes import Wishes
 from sppo.types import Group
 
 
@@ -50,6 +51,7 @@ class Learner:
     kept: Kept
     saving: Saving
     stops: Stops
+    wishes: Wishes
 
     def run(self) -> None:
         """To the last step and its evaluation. Raises Stopped when the run is asked to stop,
@@ -83,6 +85,7 @@ class Learner:
 
     def batch(self) -> None:
         """One batch, from its groups to what follows from the steps taken."""
+        self.wishes.heed()
         lineage, before = self.lineage, self.lineage.n
         with self.records.usage.on("wait") as waiting:
             groups = self.batches.next()

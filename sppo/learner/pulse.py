@@ -30,6 +30,8 @@ class Pulse:
         self._progress = 0
         self._busy = False
         self._clock = BusyClock()
+        self.in_hand = 0
+        """Tickets that are out and not trained."""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="heartbeat")
 
@@ -67,6 +69,7 @@ class Pulse:
                 life=self._life,
                 host=socket.gethostname(),
                 progress=self._progress,
+                in_hand=self.in_hand,
                 ready_s=self._clock.ready_s,
             )
             try:

@@ -93,6 +93,13 @@ class Records:
         log.info("%s", text)
         self.event("waiting", text=text, seconds=round(seconds, 1), missing=missing, wanted=wanted)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While somebody wants the run to stand still; nobody is idle meanwhile."""
+        with self.usage.on("pause"):
+            yield
+        self._watch.pause()
+
     def judged(self, topic: str, finding: Finding | None) -> None:
         """What this part of the learner found of a topic, None being that all is well."""
         self._warn(self._watch.hear(topic, finding))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sppo.config import BrokerConfig
 from sppo.errors import ConfigError
 from sppo.transport.broker import Broker
@@ -52,15 +54,17 @@ class RedisBroker(Broker):
         return str(self._server.call(lambda: self._server.client.info("server"))["run_id"])
 
     def depths(self) -> dict[str, int]:
-        server, client, key = self._server, self._server.client, self._server.key
-        return {
-            "todo": server.call(lambda: client.llen(key(KEYS["todo"]))),
-            "eval": server.call(lambda: client.llen(key(KEYS["todo_eval"]))),
-            "leased": server.call(lambda: client.zcard(key(KEYS["lease"]))),
-            "queued": server.call(lambda: client.xlen(key(KEYS["queue"]))),
-            "dead": server.call(lambda: client.xlen(key(KEYS["dead"]))),
-            "bytes": int(server.call(lambda: client.get(key(KEYS["bytes"]))) or 0),
-        }
+        client, key = self._server.client, self._server.key
+
+        def look() -> list[Any]:
+            with client.pipeline(transaction=False) as pipe:
+                pipe.llen(key(KEYS["todo"])).llen(key(KEYS["todo_eval"]))
+                pipe.zcard(key(KEYS["lease"])).xlen(key(KEYS["queue"])).xlen(key(KEYS["dead"]))
+                pipe.get(key(KEYS["bytes"]))
+                return list(pipe.execute())
+
+        names = ("todo", "eval", "leased", "queued", "dead", "bytes")
+        return {name: int(n or 0) for name, n in zip(names, self._server.call(look), strict=True)}
 
     def close(self) -> None:
         self._server.close()

@@ -33,4 +33,5 @@ def test_events_from_now_on_are_read_once_and_kept_but_for_steps(tmp_path: Path)
 def test_members_are_told_by_name() -> None:
     found = describe([Member(name="a-0", role="a", life="x", host="west", address="somewhere")])
     told = {"role": "a", "life": "x", "host": "west", "applied": "", "progress": 0, "tokens": 0}
-    assert found == {"a-0": told}
+    work = {"busy_s": 0.0, "ready_s": 0.0, "in_hand": 0, "scoring": 0, "refusals": 0}
+    assert found == {"a-0": told | work}

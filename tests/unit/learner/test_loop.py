@@ -49,6 +49,7 @@ class World:
             schedule=Schedule.of(config), lineage=self.line, trainer=world, queue=world,
             batches=world, skips=Skips(3), fleet=world, evaluation=world, parity=world,
             records=self.records, samples=world, kept=world, saving=world, stops=stops(self.broker),
+            wishes=world,
         )  # fmt: skip
 
     def note(self, what: str) -> None:
@@ -89,6 +90,9 @@ class World:
 
     def waiting(self) -> list[Group]:
         return []
+
+    def heed(self) -> None:
+        """Nothing is asked for."""
 
     # kept
     def keep(self, groups: list[Group], version: Any, published: Any) -> None:

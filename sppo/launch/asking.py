@@ -1,0 +1,34 @@
+"""Asking the learner of a running job for something, from its run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sppo import asked
+from sppo.errors import ConfigError
+from sppo.launch import run_dir as run_dirs
+
+RESUME = "resume"
+WHAT = (asked.PAUSE, RESUME, asked.CHECKPOINT, asked.EVALUATE)
+WORDS = {
+    asked.PAUSE: "after the batch at hand the learner takes no other, until it is asked to resume",
+    RESUME: "the learner goes on",
+    asked.CHECKPOINT: "a checkpoint is written after the batch at hand",
+    asked.EVALUATE: "the held-out questions are answered after the batch at hand",
+}
+
+
+def request(run_dir: Path, what: str) -> str:
+    """Ask; returns what will happen. Raises ConfigError for a wish that is none, and where nothing
+    is running.
+    """
+    if what not in WHAT:
+        raise ConfigError(f"{what!r}: ask for {', '.join(WHAT)}")
+    run_dirs.describe(run_dir)
+    if not run_dirs.alive(run_dir):
+        raise ConfigError(f"{run_dir}: nothing is running")
+    if what == RESUME:
+        asked.withdraw(run_dir, asked.PAUSE)
+    else:
+        asked.ask(run_dir, what)
+    return WORDS[what]

@@ -1,0 +1,94 @@
+"""What a person asks for between two batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sppo import asked
+from sppo.learner.pulse import Pulse
+from sppo.learner.stops import Stopped
+from sppo.learner.wishes import Wishes
+from sppo.transport.memory import MemoryBroker
+from tests import makers
+from tests.unit.learner.fakes import events, lineage, records, stops
+
+
+class World:
+    """Notes what is done; `script` is what happens in each round of a pause."""
+
+    def __init__(self, folder: Path, *script: Any) -> None:
+        config = makers.training(steps=4)
+        self.folder, self.script, self.done = folder, list(script), []
+        self.broker = MemoryBroker()
+        self.pulse = Pulse(self.broker.registry)
+        world: Any = self
+        line = lineage(config, folder / "c", broker=self.broker)
+        line.begin()
+        self.wishes = Wishes(
+            folder, line, world, world, world, world, records(config, self.broker, folder),
+            stops(self.broker), self.pulse,
+        )  # fmt: skip
+        line.ledger.issue()
+
+    def receive(self, wait_s: float) -> int:
+        self.script.pop(0)()
+        return 0
+
+    def meet_newcomers(self, line: Any) -> None:
+        self.done.append("meet newcomers")
+
+    def run(self, line: Any) -> None:
+        self.done.append("evaluate")
+
+    def begin(self) -> None:
+        self.done.append("save")
+
+    def settle(self) -> None:
+        self.done.append("settle")
+
+    def phases(self) -> list[str]:
+        return [event["phase"] for event in events(self.broker, "phase")]
+
+    def ask(self, wish: str) -> Any:
+        return lambda: asked.ask(self.folder, wish)
+
+    def resume(self) -> None:
+        asked.withdraw(self.folder, asked.PAUSE)
+
+
+def test_where_nothing_is_asked_the_run_goes_on(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.wishes.heed()
+    assert (world.done, world.phases(), world.pulse.in_hand) == ([], [], 1)
+
+
+def test_an_evaluation_and_a_checkpoint_are_made_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.ask("checkpoint")()
+    world.ask("evaluate")()
+    world.wishes.heed()
+    world.wishes.heed()
+    assert world.done == ["evaluate", "save"]
+    assert asked.standing(tmp_path) == []
+
+
+def test_paused_it_lives_on_and_does_what_else_is_asked(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.script = [lambda: None, world.ask("checkpoint"), world.resume]
+    world.ask("pause")()
+    world.wishes.heed()
+    around = ["settle", "meet newcomers"]
+    assert world.done == [*around, *around, "save", *around]
+    assert world.phases() == ["paused", "paused", "training"]
+
+
+def test_paused_it_can_be_stopped(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.script = [lambda: world.broker.registry.request_stop("learner", "interrupted")]
+    world.ask("pause")()
+    with pytest.raises(Stopped):
+        world.wishes.heed()
+    assert asked.standing(tmp_path) == ["pause"]
