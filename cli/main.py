@@ -27,6 +27,7 @@ from . import (
     report_command,
     role_commands,
     run_commands,
+    top_command,
     traces,
     train_commands,
 )
@@ -82,6 +83,7 @@ def main(
 for commands in (
     train_commands,
     run_commands,
+    top_command,
     report_command,
     replay_command,
     role_commands,

@@ -83,7 +83,7 @@ def run_learner_alone(
     try:
         for audience in ("learner", "workers"):
             broker.registry.request_stop(audience, "")
-        with _journal(config, broker, run_dir):
+        with following(config, broker, run_dir):
             outcome = run_learner(config, run_key, run_dir, place)
         run_dirs.write_json(run_dir / "summary.json", outcome)
         if outcome["finished"]:
@@ -94,7 +94,7 @@ def run_learner_alone(
 
 
 @contextmanager
-def _journal(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None]:
+def following(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None]:
     """Keep events.jsonl and status.json of a run without a supervisor, from a thread."""
     journal = Journal(run_dir, broker.mailbox)
     progress = Progress(config.learner.steps)

@@ -54,18 +54,14 @@ class Learner:
     wishes: Wishes
 
     def run(self) -> None:
-        """To the last step and its evaluation. Raises Stopped when the run is asked to stop,
-        SppoError with what went wrong.
-        """
+        """To the last evaluation. Raises Stopped if asked to stop, SppoError for what failed."""
         self.begin()
         while not self.schedule.over(self.lineage.n):
             self.batch()
         self.evaluation.run(self.lineage)
 
     def begin(self) -> None:
-        """Everything before the first step: generators ready, weights published, evaluation of
-        where we begin.
-        """
+        """Before the first step: generators ready, weights published, where we begin evaluated."""
         lineage = self.lineage
         self.fleet.await_members()
         if over := self.schedule.over(lineage.n):

@@ -1,0 +1,134 @@
+"""`sppo-cli top` in a real terminal, beside a run of another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_end_to_end import CLI
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+PATIENCE_S = 20.0
+
+
+class Terminal:
+    """A program in a terminal of tmux, with a server of its own."""
+
+    def __init__(self, folder: Path, *command: str) -> None:
+        self._tmux = ["tmux", "-u", "-f", "/dev/null", "-S", str(folder / "tmux")]
+        size = ["-x", "80", "-y", "24"]
+        self._run("new-session", "-d", *size, *command)
+
+    def _run(self, *words: str) -> str:
+        found = subprocess.run([*self._tmux, *words], check=True, capture_output=True, text=True)
+        return found.stdout
+
+    def lines(self) -> list[str]:
+        return self._run("capture-pane", "-p").splitlines()
+
+    def keys(self, *keys: str) -> None:
+        self._run("send-keys", *keys)
+
+    def resize(self, width: int, height: int) -> None:
+        self._run("resize-window", "-x", str(width), "-y", str(height))
+
+    def until(self, seen: Callable[[list[str]], bool]) -> list[str]:
+        deadline = time.monotonic() + PATIENCE_S
+        while not seen(lines := self.lines()):
+            assert time.monotonic() < deadline, "\n".join(lines)
+            time.sleep(0.05)
+        return lines
+
+    def over(self) -> bool:
+        found = subprocess.run([*self._tmux, "has-session"], capture_output=True)
+        return found.returncode != 0
+
+    def close(self) -> None:
+        subprocess.run([*self._tmux, "kill-server"], capture_output=True)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """One that takes steps."""
+    run_dir = tmp_path / "run"
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.small_run", str(run_dir)],
+            stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not (run_dir / "metrics.jsonl").exists():
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        yield run_dir, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def steps(run_dir: Path) -> int:
+    return len((run_dir / "metrics.jsonl").read_text().splitlines())
+
+
+def events(run_dir: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (run_dir / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+
+@pytest.mark.timeout(120)
+def test_a_run_is_watched_paused_saved_and_seen_to_die(
+    run: tuple[Path, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    run_dir, process = run
+    # Given a run of another process, in 80 x 24
+    terminal = Terminal(tmp_path, CLI, "top", str(run_dir))
+    try:
+        lines = terminal.until(lambda lines: lines[0].startswith("run  training  step "))
+        assert len(lines) == 24
+        terminal.until(lambda lines: any(line.startswith("reward     ▁") for line in lines) or any(
+            "█" in line for line in lines))  # fmt: skip
+        assert "generator-0" in "\n".join(lines)
+        # When it is paused, it takes no other step, and lives
+        terminal.keys("p")
+        terminal.until(lambda lines: lines[0].startswith("run  paused  step "))
+        before = steps(run_dir)
+        # and saves and evaluates when it is asked to
+        terminal.keys("c", "e")
+        deadline = time.monotonic() + PATIENCE_S
+        while not events(run_dir, "checkpoint") or len(events(run_dir, "eval")) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert steps(run_dir) == before
+        assert events(run_dir, "checkpoint")[-1]["step"] == before
+        # When it goes on, in another size
+        terminal.keys("p")
+        terminal.resize(60, 16)
+        lines = terminal.until(lambda lines: lines[0].startswith("run  training  step "))
+        assert (len(lines), max(map(len, lines)) <= 60) == (16, True)
+        deadline = time.monotonic() + PATIENCE_S
+        while steps(run_dir) <= before:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        # When it dies, that is said; then the screen is left
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        terminal.until(lambda lines: lines[0].startswith("run  dead  step "))
+        terminal.keys("q")
+        deadline = time.monotonic() + PATIENCE_S
+        while not terminal.over():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        terminal.close()
