@@ -50,7 +50,7 @@ class Top(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         ("q", "quit", "quit"), ("p", "pause", "pause"), ("c", "ask('checkpoint')", "checkpoint"),
         ("e", "ask('evaluate')", "evaluate"), ("s", "scale", "scale"),
-        ("question_mark", "help", "help"), ("escape", "back", "back"),
+        ("question_mark", "help", "help"), ("escape", "leave", "leave"),
     ]  # fmt: skip
 
     def __init__(self, run_dir: Path) -> None:
@@ -98,7 +98,7 @@ class Top(App[None]):
         self.query_one("#help").display = not self.query_one("#help").display
         self.query_one("#sample").display = not self.query_one("#help").display
 
-    def action_back(self) -> None:
+    def action_leave(self) -> None:
         """Leave the field, or the help."""
         self.query_one(Input).display = False
         self.set_focus(None)
@@ -109,7 +109,7 @@ class Top(App[None]):
         """Scale as `sppo-cli scale` does."""
         wanted = event.value.split()
         event.input.clear()
-        self.action_back()
+        self.action_leave()
         if wanted:
             self._try(lambda: self._scale(wanted))
 

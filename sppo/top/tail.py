@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 LAST = 2 << 20
 """Bytes of the end of a file that are read at first: about a thousand steps of metrics.jsonl."""
@@ -44,7 +44,7 @@ class Tail:
                 found.append(record)
         return found
 
-    def _read(self, file: Any) -> list[bytes]:
+    def _read(self, file: BinaryIO) -> list[bytes]:
         size, inode = file.seek(0, 2), _inode(file)
         self.anew = bool(self._file) and (inode != self._file or size < self._at)
         if self.anew or not self._file:
@@ -60,5 +60,5 @@ class Tail:
         return whole[1:] if skips else whole
 
 
-def _inode(file: Any) -> int:
+def _inode(file: BinaryIO) -> int:
     return os.fstat(file.fileno()).st_ino
