@@ -11,8 +11,10 @@ them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed
 
 from sppo.errors import ConfigError
@@ -21,16 +23,20 @@ from sppo.errors import ConfigError
 _dist: Any = torch.distributed
 
 
-def of(device: str, size: int, machine: int) -> Any:
+def of(device: str, size: int, machine: int, timeout: timedelta) -> Any:
     """The mesh of all `size` ranks, which all call this: in rows of `machine` ranks if that is
-    fewer.
+    fewer. A collective along a row or a column may take `timeout`.
     """
-    from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+    from torch.distributed.device_mesh import DeviceMesh
 
     if machine in (0, size):
         return DeviceMesh.from_group(_dist.group.WORLD, device)
-    names = ("machines", "ranks")
-    return init_device_mesh(device, (size // machine, machine), mesh_dim_names=names)
+    ranks = torch.arange(size).view(size // machine, machine)
+    groups = [  # init_device_mesh knows torch's own time-outs alone
+        _dist.new_subgroups_by_enumeration(lines.tolist(), timeout=timeout)[0]
+        for lines in (ranks.T, ranks)
+    ]
+    return DeviceMesh.from_group(groups, device, ranks, mesh_dim_names=("machines", "ranks"))
 
 
 def check(joined: Sequence[Mapping[str, Any]], machine: int) -> None:

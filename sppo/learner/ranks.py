@@ -191,7 +191,7 @@ class Team:
             self._control = _dist.new_group(backend="gloo", timeout=PATIENCE)
             if cuda:
                 _dist.barrier(device_ids=[local])  # NCCL connects here, while its interface is set
-            self.mesh: Any = mesh.of("cuda" if cuda else "cpu", size, machine)
+            self.mesh: Any = mesh.of("cuda" if cuda else "cpu", size, machine, PATIENCE)
         self._company = company
         self._folder: Path | None = store.parent if private else None
 

@@ -26,7 +26,7 @@ from sppo.learner.groups import Fetched, InHand
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.optim import Optimizer
 from sppo.learner.orders import Drop, Export, Keep, Load, Rank, Save, Weights
-from sppo.learner.ranks import Ranks, Solo, Team
+from sppo.learner.ranks import PATIENCE, Ranks, Solo, Team
 from sppo.learner.rows import whole
 from sppo.learner.sharded import ShardedPolicy
 from sppo.learner.spool import Spool
@@ -162,6 +162,12 @@ def script(name: str, folder: Path, policy: Any, team: Ranks) -> dict[str, Any]:
     return figures
 
 
+def assert_patient(team: Ranks) -> None:
+    """Whoever waits in a collective of the mesh waits as long as in any other."""
+    for group in team.mesh.get_all_groups():
+        assert group._get_backend(torch.device(DEVICE)).options._timeout == PATIENCE
+
+
 def main() -> None:
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
@@ -176,6 +182,7 @@ def main() -> None:
         team = by_hand.meet(found, DEVICE, 60.0)
     else:
         team = Team(rank, size, folder / f"store-{size}", DEVICE)
+    assert_patient(team)
     for name in names:
         policy = ShardedPolicy(str(folder / "model"), team, **how(name))
         if rank:
