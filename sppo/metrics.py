@@ -28,8 +28,8 @@ METRICS: Mapping[str, str] = {
     "1 for one completion",
     "compared_share": "share of the pairs of completions that the scorer compared; null for one "
     "that gives rewards",
-    "unmet": "completions that it compared with none of their group: not trained; null for one "
-    "that gives rewards",
+    "unmet": "completions that it compared with none of their group: not trained, but for cut ones "
+    "with `objective.truncated = 'zero'`; null for one that gives rewards",
     "measured_share": "share of the trained completions that went through the model, which those "
     "of groups without a "
     "gradient do not, but for a sample; residuals, weights and ratios are over these",

@@ -108,7 +108,8 @@ class Inpo:
     def _pairs(self, kept: ObjectiveBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(first [P], second [P], group [P], z [P]) of the pairs that were compared."""
         i_P, j_P, group_P = all_pairs(kept.group_offsets)
-        target_P = self._labels(scores.read(self._settings, kept), i_P.cpu(), j_P.cpu())
+        read = scores.read(self._settings, kept, whole=False)
+        target_P = self._labels(read, i_P.cpu(), j_P.cpu())
         target_P = target_P.to(kept.logprob_T)
         met_P = ~target_P.isnan()
         return i_P[met_P], j_P[met_P], group_P[met_P], target_P[met_P]

@@ -85,8 +85,10 @@ class Read:
         return found_G
 
 
-def read(settings: ObjectiveConfig, given: Given) -> Read:
-    """The scores under `objective.truncated` and `objective.link`."""
+def read(settings: ObjectiveConfig, given: Given, *, whole: bool = True) -> Read:
+    """The scores under `objective.truncated` and `objective.link`. `whole`: of each group all is
+    there that took part, and not only what the objective kept of it.
+    """
     finished_N, sizes_G = given.finished_N.cpu().bool(), given.group_offsets.cpu().diff()
     eligible_N = given.length_N.cpu() > 0
     if settings.truncated == "mask":
@@ -95,7 +97,9 @@ def read(settings: ObjectiveConfig, given: Given) -> Read:
     rewards_E, preferences = None, None
     if given.preferences is not None:
         matrices = [matrix_KK.cpu() for matrix_KK in given.preferences]
-        preferences, eligible_N = _comparisons(settings, matrices, eligible_N, finished_N, sizes_G)
+        preferences, eligible_N = _comparisons(
+            settings, matrices, eligible_N, finished_N, sizes_G, whole=whole
+        )
     elif given.rewards_N is not None:
         rewards_N = given.rewards_N.cpu()
         if settings.truncated == "zero":
@@ -121,22 +125,35 @@ def _comparisons(
     eligible_N: Tensor,
     finished_N: Tensor,
     sizes_G: Tensor,
+    *,
+    whole: bool,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """[K, K] of each group's completions that take part, and which of all these are [N]: the
     eligible ones but for those that met no other.
 
-    A cut one scored 0 loses to every finished one that it met and draws with its like.
+    A cut one scored 0 loses to every finished one that it met and draws with its like. One that the
+    scorer compared with nobody needs no comparison for that: it does with all who met somebody.
     """
     found, there = [], []
     parts = (torch.split(values_N, sizes_G.tolist()) for values_N in (eligible_N, finished_N))
     for matrix_KK, eligible_K, finished_K in zip(matrices, *parts, strict=True):
-        if settings.truncated == "zero":
-            ahead_KK = (1 + finished_K.to(matrix_KK)[:, None] - finished_K.to(matrix_KK)) / 2
-            stands_KK = (finished_K[:, None] & finished_K) | matrix_KK.isnan()
-            matrix_KK = torch.where(stands_KK, matrix_KK, ahead_KK)
         at = eligible_K.nonzero()[:, 0]
-        at = at[~unmet(matrix_KK[at][:, at])]
-        if len(at):
-            found.append(matrix_KK[at][:, at])
-        there.append(torch.zeros_like(eligible_K).index_fill(0, at, True))
+        matrix_KK = matrix_KK[at][:, at]
+        if settings.truncated == "zero":
+            matrix_KK = _cut_lost(matrix_KK, finished_K[at], whole=whole)
+        met_K = ~unmet(matrix_KK) | (not whole)
+        if met_K.any():
+            found.append(matrix_KK[met_K][:, met_K])
+        there.append(torch.zeros_like(eligible_K).index_fill(0, at[met_K], True))
     return tuple(found), torch.cat(there) if there else eligible_N
+
+
+def _cut_lost(matrix_KK: Tensor, finished_K: Tensor, *, whole: bool) -> Tensor:
+    """The matrix in which cut completions have lost, NaN where that says nothing."""
+    unread_K = unmet(matrix_KK)
+    by_rule_K, there_K = unread_K & ~finished_K, ~(unread_K & finished_K & whole)
+    stands_KK = (finished_K[:, None] & finished_K) | matrix_KK.isnan()
+    stands_KK &= ~((by_rule_K[:, None] | by_rule_K) & there_K[:, None] & there_K)
+    finished_K = finished_K.to(matrix_KK)
+    ahead_KK = (1 + finished_K[:, None] - finished_K) / 2
+    return torch.where(stands_KK, matrix_KK, ahead_KK)

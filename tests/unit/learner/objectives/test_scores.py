@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sppo.learner.objectives import Scored, scores
+from sppo.learner.objectives import Scored, make, scores
 from tests.unit.learner.objectives import makers
 
 CUT = torch.tensor([True, False, True, False, False])
@@ -113,6 +113,62 @@ def test_scored_0_loses_to_those_that_it_met() -> None:
     assert found.scores().tolist() == pytest.approx(
         [1 / 8 + 3 / 4, 1 / 8 + 3 / 4 * 1 / 4, 1 / 8 + 3 / 4 * 1 / 4, 1 / 8 + 3 / 4]
     )
+
+
+def unread(*, finished: list[bool], **changes: str) -> scores.Read:
+    """What is read of four completions, the first two compared, the others with nobody."""
+    return scores.read(makers.settings(**changes), half_read(finished))
+
+
+def half_read(finished: list[bool]) -> Scored:
+    matrix = torch.full((4, 4), NAN).fill_diagonal_(0.5)
+    matrix[0, 1], matrix[1, 0] = 0.75, 0.25
+    return Scored(
+        rewards_N=None,
+        preferences=(matrix,),
+        group_offsets=torch.tensor([0, 4]),
+        length_N=torch.tensor([3, 3, 3, 3]),
+        finished_N=torch.tensor(finished),
+    )
+
+
+def test_one_that_met_nobody_takes_no_part_cut_or_not() -> None:
+    found = unread(finished=[True, True, True, False], truncated="train")
+    assert found.eligible_N.tolist() == [True, True, False, False]
+
+
+def test_scored_0_it_needs_no_judge_to_lose() -> None:
+    # Given one that ended and one that was cut, neither of which the judge could read
+    found = unread(finished=[True, True, True, False], truncated="zero")
+    # Then the cut one loses to those that were judged; of the other nothing is known
+    assert found.eligible_N.tolist() == [True, True, False, True]
+    assert found.preferences is not None
+    assert found.preferences[0].tolist() == [[0.5, 0.75, 1], [0.25, 0.5, 1], [0, 0, 0.5]]
+
+
+def test_cut_ones_that_met_nobody_draw_with_each_other() -> None:
+    found = unread(finished=[True, True, False, False], truncated="zero")
+    assert found.eligible_N.all()
+    assert found.preferences is not None
+    assert found.preferences[0][2:].tolist() == [[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.5]]
+
+
+@pytest.mark.parametrize("name", ["sppo", "inpo", "dpo", "grpo", "rspo"])
+@pytest.mark.parametrize("select", ["all", "best_worst"])
+def test_every_objective_trains_what_lost_by_rule(name: str, select: str) -> None:
+    # Given a group whose first and last, best and worst, have met by rule alone
+    one = half_read([True, True, True, False])
+    changes = {"name": name, "select": select, "truncated": "zero"}
+    batch = makers.random_batch(0, compared=True)
+    assert batch.preferences is not None
+    assert one.preferences is not None
+    finished_N = torch.tensor([True] * 8 + [False])
+    tables = (*batch.preferences[:2], one.preferences[0].double())
+    batch = replace(batch, preferences=tables, finished_N=finished_N)
+    # Then its loss is a number, to which the last one adds
+    objective = make(makers.settings(**changes))
+    assert math.isfinite(makers.value(changes, batch))
+    assert makers.gradient(objective, batch)[-1].abs() > 0
 
 
 def test_what_was_not_compared_tells_nothing() -> None:
