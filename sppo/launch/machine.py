@@ -103,10 +103,11 @@ def _check_shared_memory(config: RunConfig) -> None:
     generator = config.generator
     if generator.engine != "vllm":
         return
-    if generator.devices == 1 and compute.engine_on_gpu(config):
-        return
     there = shutil.disk_usage(SHARED_MEMORY).free >> 20 if SHARED_MEMORY.is_dir() else 0
-    if there < QUEUE_MIB:
+    if there >= QUEUE_MIB:
+        return
+    # Whether there is a GPU is asked last: it takes torch, and rows are looked at before that.
+    if generator.devices > 1 or not compute.engine_on_gpu(config):
         raise ConfigError(
             f"{SHARED_MEMORY} has {there} MiB free and vLLM needs {QUEUE_MIB}: enlarge it (docker "
             f"run --shm-size=1g, "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sppo import config
+from sppo import compute, config
 from sppo.errors import ConfigError
 from sppo.launch import machine
 
@@ -85,6 +85,16 @@ def test_too_little_shared_memory_is_named_with_what_is_needed(
     machine.check(vllm, "scorer")
     monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path)
     machine.check(vllm)
+
+
+def test_whether_there_is_a_gpu_is_asked_only_where_it_matters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given room in shared memory, and a run that takes a GPU if there is one
+    monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(compute, "gpus_here", lambda: pytest.fail("torch was loaded"))
+    # Then rows are looked at without torch
+    machine.check(config.load("quickstart", ["learner.device=auto"]))
 
 
 def test_a_run_directory_without_room_for_the_brokers_log_is_named(
