@@ -1,8 +1,9 @@
 """Everything that can be found wrong before anything starts, in one place.
 
 First what takes no time: the machine, the run directory. Then, in a process of its own that takes
-its libraries with it, every row of the data, the broker, and the model with all that it takes part
-in: a bad row is told before a model is fetched.
+its libraries with it, every row of the data, the broker, the scorer, and the model with all that it
+takes part in: a bad row is told before a model is fetched, a judge that does not answer before
+libraries are loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sppo import compute
 from sppo.config import RunConfig
 from sppo.config.objectives import READS
 from sppo.errors import BrokerError, ConfigError
-from sppo.launch import aside, machine, reach
+from sppo.launch import aside, machine, reach, room
 from sppo.launch import run_dir as run_dirs
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ Tell = Callable[[str], None]
 
 def at_once(config: RunConfig, folder: Path, *, role: str) -> None:
     """What takes no time. Raises ConfigError."""
+    if role == "up" and not config.launch.ray_address:
+        room.check_here(config)
     machine.check(config, role)
     machine.check_disk(config, folder)
     run_dirs.check_checkpoint(folder)
@@ -64,13 +67,14 @@ def check(config: RunConfig, tell: Tell, *, alone: bool = False) -> Questions:
     reach.check_broker(config)
     if not alone:
         _check_installed(config)
+    found = rows(config)  # first: what is wrong with them is told within seconds
+    _check_objective(config)
     with nullcontext(_unasked) if alone else _engine_check(config) as engine_takes:
-        found = rows(config)
-        _check_objective(config)
         _check_broker(config)
         path = models.resolve(config.model)
         engine_takes(path)
-        return _check_parts(config, path, found, tell, alone)
+        _check_scorer(config, found, tell, alone)
+        return _check_parts(config, path, found)
 
 
 def rows(config: RunConfig) -> Questions:
@@ -120,23 +124,26 @@ def _check_broker(config: RunConfig) -> None:
         raise ConfigError(str(error)) from error
 
 
-def _check_parts(
-    config: RunConfig, path: str, found: Questions, tell: Tell, alone: bool
-) -> Questions:
-    """All that needs the model; returns the questions whose prompts it can take."""
-    from sppo import models
-    from sppo.launch import model_check
+def _check_scorer(config: RunConfig, found: Questions, tell: Tell, alone: bool) -> None:
+    """The scorer answers, and with what the objective needs. Raises ConfigError."""
     from sppo.scorer import base
     from sppo.scorer.check import check_scorer
-    from sppo.tasks import check
 
-    tokenizer = models.load_tokenizer(path)
-    model_check.check(config, path, tokenizer)
     rule = callable(base.SCORERS.get(config.scorer.name))
     if config.scorer.url or rule or not alone:
         compared = check_scorer(config, found, tell)
         if compared is not None and config.objective.name not in READS:
             _check_scores(config, compared)
+
+
+def _check_parts(config: RunConfig, path: str, found: Questions) -> Questions:
+    """All that needs the model; returns the questions whose prompts it can take."""
+    from sppo import models
+    from sppo.launch import model_check
+    from sppo.tasks import check
+
+    tokenizer = models.load_tokenizer(path)
+    model_check.check(config, path, tokenizer)
     return check.prompts(config, found, tokenizer)
 
 

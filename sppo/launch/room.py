@@ -106,6 +106,8 @@ def seats(
     for way in _ways(wanted, config.learner.ranks, len(machines)):
         found, without = _seated(machines, way, counts)
         if not without:
+            at = {n: s.machines or machines for n, s in found.items() if n.startswith("scorer-")}
+            _check_port(config, at)  # one that asks for nothing goes anywhere
             return found
         lost.append(without)
     raise ConfigError(
@@ -156,6 +158,30 @@ def _check_sums(
                 f"the run asks for {_asked(wanted, counts, unit)} and Ray has {there:g} "
                 f"({_listed(machines)}): {_MENDS[unit]}"
             )
+
+
+def check_here(config: RunConfig) -> None:
+    """Raises ConfigError for scorers that this machine alone could not hold."""
+    one = Machine(name="this machine")
+    scorers = dict.fromkeys((f"scorer-{i}" for i in range(staff(config)["scorer"])), (one,))
+    _check_port(config, scorers)
+
+
+def _check_port(config: RunConfig, scorers: Mapping[str, Sequence[Machine]]) -> None:
+    """Raises ConfigError if two that want the same port may be on one machine. `scorers`: where
+    each of them is, or may be.
+    """
+    there: dict[str, str] = {}
+    for name, machines in scorers.items() if config.scorer.port else ():
+        for machine in machines:
+            if other := there.get(machine.name):
+                meet = "are" if len(machines) == 1 else "may both be"
+                raise ConfigError(
+                    f"scorer.port = {config.scorer.port}: {other} and {name} {meet} on "
+                    f"{machine.name}, where one of them has that port; set scorer.port = 0, have "
+                    "one scorer, or set aside so much (scorer.cpus) that no machine holds two"
+                )
+        there |= {machine.name: name for machine in machines}
 
 
 def _ways(wanted: Mapping[str, Demand], ranks: int, machines: int) -> Iterator[dict[str, Demand]]:

@@ -9,6 +9,8 @@ from sppo.config import RunConfig
 from sppo.launch.verdicts import Who
 from sppo.transport.broker import LEARNER
 
+FIRST = "generator-0"
+
 
 @dataclass(slots=True, kw_only=True)
 class Post:
@@ -48,6 +50,13 @@ class Roster(dict[str, Post]):
     def config(self) -> RunConfig:
         """What the next one to be started gets: the learner's, which knows how many there are."""
         return self[LEARNER].config
+
+    @property
+    def begun(self) -> RunConfig:
+        """What the run began with, whatever it was scaled to since: the first generator's, which
+        never leaves.
+        """
+        return self[FIRST].config
 
     def expect(self, role: str, count: int) -> None:
         """A learner that starts again waits for as many."""

@@ -94,16 +94,24 @@ class Scaler:
                 "scorers: none is this run's own (scorer.mode = 'inline', or scorer.url names "
                 "yours), so there is nothing to scale"
             )
+        config = self._roster.begun
+        shares, asked = config.generator.replicas, self._wanted.get("generator", 0)
+        if config.launch.share_gpu and asked > shares:
+            raise ConfigError(
+                f"generators: {asked}: launch.share_gpu = true gave each of {shares} its share of "
+                f"the one GPU when the run began; end it (`sppo-cli down`) and start it again with "
+                f"--set generator.replicas={asked}"
+            )
         leaving = [self._roster[name].role for name in self._roster.leaving()]
         counts = {
             role: self._wanted.get(role, len(self._roster.staying(role))) + leaving.count(role)
             for role in ("learner", "scorer", "generator")
         }
-        cluster.places.check(self._roster.config, counts)
+        cluster.places.check(config, counts)
 
     def _grow(self, cluster: Cluster, start: Callable[[str], None]) -> None:
         config = self._roster.config
-        wanted = {name: demand(_role(name), config) for name in self._growing}
+        wanted = {name: demand(_role(name), self._roster.begun) for name in self._growing}
         there = [cluster.places.reserve(name, each) for name, each in wanted.items()]  # ask for all
         if all(there):
             self._growing = []

@@ -141,9 +141,41 @@ def test_learner_and_generators_may_share_one_gpu() -> None:
     assert found["learner-0"].demand.gpus == 0.5
     assert 0.999 < sum(gpus_taken(found).values()) <= 1
     assert run.weights.transport == "gloo"  # NCCL takes a GPU once
-    two = {**staff(run), "generator": 4}  # `scale` to one more than shares it
+    more = {**staff(run), "generator": 4}
     with pytest.raises(ConfigError, match=r"asks for 1\.1664 GPUs"):
-        seats(on_machines(1), run, two)
+        seats(on_machines(1), run, more)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "machines", "words"),
+    [
+        (0, 1, "scorer-0 and scorer-1 are on m0"),
+        (0, 2, "scorer-0 and scorer-1 may both be on m0"),
+        (2, 2, "scorer-0 and scorer-1 are on m0"),
+        (3, 2, ""),
+    ],
+)
+def test_two_scorers_with_one_port_are_on_two_machines(
+    cpus: int, machines: int, words: str
+) -> None:
+    run = loaded(
+        "learner.device=cpu", "scorer.port=8200", "scorer.mode=http", "scorer.replicas=2",
+        f"scorer.cpus={cpus}",
+    )  # fmt: skip
+    there = on_machines(*[0] * machines, cpus=5)
+    if not words:
+        assert len(seats(there, run, staff(run))) == 4
+        return
+    with pytest.raises(ConfigError, match=rf"scorer.port = 8200: {words}.*set scorer.port = 0"):
+        seats(there, run, staff(run))
+
+
+def test_what_one_machine_could_not_hold_is_told_before_anything_starts() -> None:
+    given = ("scorer.port=8200", "scorer.mode=http")
+    room.check_here(loaded(*given))
+    room.check_here(loaded(*given, "scorer.replicas=2", "scorer.url=http://127.0.0.1:1"))
+    with pytest.raises(ConfigError, match=r"scorer-0 and scorer-1 are on this machine"):
+        room.check_here(loaded(*given, "scorer.replicas=2"))
 
 
 def test_machines_that_are_not_there() -> None:

@@ -25,16 +25,18 @@ class Cluster:
     def places(self) -> Cluster:
         return self
 
-    def __init__(self, cpus: float = 4) -> None:
-        self.cpus = cpus
+    def __init__(self, cpus: float = 4, gpus: float = 0) -> None:
+        self.cpus, self.gpus = cpus, gpus
+        self.asked: dict[str, Demand] = {}
         self.granted = True
         self.released: list[str] = []
         self.swept: list[str] = []
 
     def check(self, config: RunConfig, counts: Mapping[str, int]) -> None:
-        room.seats([Machine(name="here", cpus=self.cpus)], config, counts)
+        room.seats([Machine(name="here", cpus=self.cpus, gpus=self.gpus)], config, counts)
 
     def reserve(self, name: str, wanted: Demand) -> bool:
+        self.asked[name] = wanted
         return self.granted
 
     def release(self, name: str) -> None:
@@ -61,10 +63,14 @@ class Broker:
 class Job:
     """A job of one generator and one scorer with its supervisor's side."""
 
-    def __init__(self, run_dir: Path) -> None:
-        run = config.load("quickstart", ["generator.cpus=1"], environment=False)
-        run = run.model_copy(update={"learner": run.learner.model_copy(update={"device": "cpu"})})
-        names = {"learner-0": "learner", "generator-0": "generator", "scorer-0": "scorer"}
+    def __init__(self, run_dir: Path, *given: str, generators: int = 1) -> None:
+        run = config.load(
+            "quickstart",
+            ["generator.cpus=1", "learner.device=cpu", *given, f"generator.replicas={generators}"],
+            environment=False,
+        )
+        names = {"learner-0": "learner", "scorer-0": "scorer"}
+        names |= {f"generator-{i}": "generator" for i in range(generators)}
         self.roster = Roster({name: Post(role=role, config=run) for name, role in names.items()})
         self.run_dir, self.cluster, self.broker = run_dir, Cluster(), Broker()
         self.started: list[str] = []
@@ -116,6 +122,24 @@ def test_more_than_there_is_changes_nothing(job: Job) -> None:
     assert job.started == []
     assert job.replicas == 1
     assert "asks for 9 CPUs" in job.scaler.state()["refused"]
+
+
+def test_shares_of_one_gpu_are_those_of_the_start(tmp_path: Path) -> None:
+    # Given a GPU that the learner shares with two generators
+    job = Job(tmp_path, "learner.device=cuda", "launch.share_gpu=true", generators=2)
+    job.cluster = Cluster(gpus=1)
+    # When one leaves and comes again
+    job.ask(generator=1)
+    job.scaler.gone("generator-1", "left")
+    job.ask(generator=2)
+    job.round()
+    # Then its share is what it was
+    assert job.started == ["generator-1"]
+    assert job.cluster.asked["generator-1"].gpus == 0.25
+    # And a third, for whom there is none, is refused with the way to have it
+    job.ask(generator=3)
+    assert "launch.share_gpu = true gave each of 2" in job.scaler.state()["refused"]
+    assert "--set generator.replicas=3" in job.scaler.state()["refused"]
 
 
 def test_no_single_machine_with_room_changes_nothing(
