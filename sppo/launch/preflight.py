@@ -3,7 +3,7 @@
 First what takes no time: the machine, the run directory. Then, in a process of its own that takes
 its libraries with it, every row of the data, the broker, the scorer, and the model with all that it
 takes part in: a bad row is told before a model is fetched, a judge that does not answer before
-libraries are loaded.
+that is read.
 """
 
 from __future__ import annotations
