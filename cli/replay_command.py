@@ -41,7 +41,7 @@ def replay(
     resolved = settings.load(str(run_dir / "config.toml"), environment=False)
     from sppo.learner import replay as learner
 
-    found = learner.replay(run_dir, resolved, step)
+    found = learner.replay(run_dir, resolved, step, lambda text: typer.echo(text, err=True))
     typer.echo(json.dumps(found) if as_json else "\n".join(lines(found)))
 
 

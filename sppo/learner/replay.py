@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers.utils import logging
 
 from sppo import compute, families, models
 from sppo.config import RunConfig
@@ -83,10 +84,13 @@ def find(run_dir: Path, config: RunConfig, step: int) -> Way:
     return replace(way, batches=[there[n] for n in wanted])
 
 
-def replay(run_dir: Path, config: RunConfig, step: int) -> dict[str, Any]:
+def replay(
+    run_dir: Path, config: RunConfig, step: int, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
     """The step's metrics beside those that were recorded, and every term of its loss for each
-    completion. Raises ConfigError if it cannot be taken again.
+    completion; `say` hears what takes long. Raises ConfigError if it cannot be taken again.
     """
+    logging.disable_progress_bar()
     way = find(run_dir, config, step)
     batches = [kept.read(path) for path in way.batches]
     recorded = next((r for r in read_lines(run_dir / "metrics.jsonl") if r["step"] == step), None)
@@ -95,6 +99,8 @@ def replay(run_dir: Path, config: RunConfig, step: int) -> dict[str, Any]:
             f"--step {step}: its groups are of a line of training that was given up; the step in "
             "metrics.jsonl was taken by a later life of the learner"
         )
+    since = way.checkpoint.name if way.checkpoint else "the base model"
+    say(f"from {since}: taking steps {way.start + 1} to {step} ...")
     learner = config.learner.model_copy(update={"ranks": 1})
     config = compute.here(config.model_copy(update={"learner": learner}))
     config = families.settled(config, models.resolve(config.model))
@@ -106,7 +112,7 @@ def replay(run_dir: Path, config: RunConfig, step: int) -> dict[str, Any]:
     found = compare(recorded or {}, record, config.compute)
     return {
         "step": step,
-        "from": way.checkpoint.name if way.checkpoint else "the base model",
+        "from": since,
         "steps_taken": step - way.start,
         "compute": config.compute,
         "recorded": recorded is not None,

@@ -141,6 +141,8 @@ class Watched:
             given = None if name in _paired(seen) else seen.stats.get(name)
             for row, value in zip(rows, _spread(given, counts_N), strict=True):
                 row[called] = value
+        if seen.batch.own_anchor:
+            rows = [row | {"delta": 0.0} for row in rows]
         squares = [_square(row, seen.batch.completions) for row in rows]
         total = seen.stats["loss"].sum().item() if "loss" in seen.stats else math.nan
         if all(square is not None for square in squares):

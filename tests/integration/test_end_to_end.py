@@ -15,7 +15,9 @@ import psutil
 import pytest
 
 from sppo import config, samples
+from sppo.learner import kept
 from sppo.metrics import METRICS
+from sppo.report import gather
 from sppo.tasks import questions
 from sppo.tasks.order import Order
 from tests.integration.conftest import processes_below
@@ -206,6 +208,23 @@ def test_each_role_has_its_log_and_no_secret_is_written(story: dict[str, Any]) -
     resolved = (run_dir / "config.toml").read_text()
     assert "password" not in resolved
     assert "token =" not in resolved
+
+
+def test_the_report_tells_what_every_role_did_and_the_groups_are_kept(
+    story: dict[str, Any],
+) -> None:
+    found = gather.run(story["run_dir"])
+    assert found["state"] == "finished"
+    assert found["metrics"]["step"] == list(range(1, STEPS + 1))
+    lanes = found["timeline"]["lanes"]
+    assert list(lanes) == ["learner", "generator-0", "scorer-0"]
+    assert {"trains", "weight sync", "evaluating"} <= {
+        what for *_, what in lanes["learner"]["spans"]
+    }
+    assert max(lanes["generator-0"]["busy"]) > 0
+    assert sum(lanes["generator-0"]["tokens_s"]) > 0
+    assert {"sppo", "torch"} <= found["versions"].keys()
+    assert list(kept.files(story["run_dir"] / "groups")) == list(range(1, STEPS + 1))
 
 
 def test_no_held_out_question_was_trained(story: dict[str, Any]) -> None:

@@ -58,7 +58,7 @@ def test_the_command_asks_for_the_step(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(replay, "replay", lambda *given: asked.append(given) or FOUND)
     run = written_runs.make(tmp_path / "run", steps=2)
     done = CliRunner().invoke(app, ["replay", str(run), "--step", "57", "--json"])
-    assert json.loads(done.output) == FOUND
+    assert json.loads(done.stdout) == FOUND
     assert (asked[0][0], asked[0][1].name, asked[0][2]) == (run, "quickstart", 57)
 
 

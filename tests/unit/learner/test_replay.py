@@ -65,7 +65,9 @@ def test_a_step_comes_out_as_it_was_recorded(
     runs: Runs, name: str, step: int, since: tuple[str, int]
 ) -> None:
     run_dir, given = runs[name]
-    found = replay.replay(run_dir, given, step)
+    said: list[str] = []
+    found = replay.replay(run_dir, given, step, said.append)
+    assert said == [f"from {found['from']}: taking steps {step - since[1] + 1} to {step} ..."]
     assert steps_since_a_checkpoint(found) == since
     differing = [figure for figure in found["metrics"] if not figure["same"]]
     assert not differing

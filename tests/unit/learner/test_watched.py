@@ -79,6 +79,11 @@ def test_other_objectives_have_their_own_terms(path: str, groups: list[Group], n
     assert ("residual_N" in others) == (name == "inpo")
 
 
+def test_the_policy_that_is_its_own_anchor_has_not_moved(path: str, groups: list[Group]) -> None:
+    watched, _ = watch(path, groups)
+    assert {row["delta"] for row in watched.completions() if row["trained"]} == {0.0}
+
+
 def test_closed_it_sees_nothing_and_changes_nothing(path: str, groups: list[Group]) -> None:
     given = tiny.settings()
     weights = []
