@@ -74,11 +74,13 @@ def _held_out(summary: dict[str, Any]) -> str:
     if not found:
         return f"held-out greedy accuracy  {_accuracy(summary)}"
     low, high = found["interval"]
-    when = "" if found["step"] == summary["steps"] else f" after step {found['step']}"
-    return (
+    older = found["step"] != summary["steps"]
+    when = f" after step {found['step']}" if older else ""
+    text = (
         f"wins against the base     {_percent(found['win_rate'])} [{_percent(low)}, "
         f"{_percent(high)}]{when} ({found['n']} questions, sign test p = {found['p']:.2g})"
     )
+    return f"{text}; {_older(summary)}" if older else text
 
 
 def _accuracy(summary: dict[str, Any]) -> str:
@@ -91,7 +93,12 @@ def _accuracy(summary: dict[str, Any]) -> str:
         f"{_percent(found['before'])} before, {_percent(found['after'])} {when} ({found['n']} "
         "questions)"
     )
-    return text if when == "after" else f"{text}; not measured since"
+    return text if when == "after" else f"{text}; {_older(summary)}"
+
+
+def _older(summary: dict[str, Any]) -> str:
+    """Of an evaluation before the last step."""
+    return f"not measured since, the last step is {summary['steps']}"
 
 
 def _time(time: dict[str, float] | None) -> list[str]:

@@ -91,10 +91,10 @@ def up(
 
     def start(run_key: str) -> dict[str, Any]:
         with terminal.kept_for_us(_log(folder)) as stream:
-            from sppo.launch import supervisor
+            from sppo.launch import supervisor, words
             from sppo.launch.progress import Progress
 
-            with Progress(resolved.learner.steps, stream) as progress:
+            with Progress(resolved.learner.steps, stream, words.takes(resolved)) as progress:
                 return supervisor.run(resolved, folder, run_key, progress)
 
     again = ["up", config, *_given(set_)]
@@ -179,7 +179,7 @@ def _train(
             reports.print_run(folder, done, again)
             return
         preflight.at_once(config, folder, role=again[0])
-        typer.echo(f"checking {source} ...")
+        typer.echo(f"checking {source}: packages, rows, model (10 s and more) ...")
         with terminal.kept_for_us(_log(folder)) as stream:
 
             def tell(words: str) -> None:

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ def cache_dir() -> Path:
     return Path(base)
 
 
-def resolve(config: ModelConfig) -> str:
-    """A local folder in Hugging Face format.
+def resolve(config: ModelConfig, tell: Callable[[str], None] = lambda words: None) -> str:
+    """A local folder in Hugging Face format; `tell` is told of what has to be fetched.
 
     Raises ConfigError when the name is none of a folder, a packaged model or a hub id that can be
     fetched.
@@ -58,7 +59,7 @@ def resolve(config: ModelConfig) -> str:
                 f"format)"
             )
         return config.name
-    return _from_hub(config)
+    return _from_hub(config, tell)
 
 
 def absent(name: str) -> str:
@@ -144,18 +145,20 @@ def copy_generation_config(path: str, folder: Path) -> None:
         target.unlink(missing_ok=True)
 
 
-def _from_hub(config: ModelConfig) -> str:
+def _from_hub(config: ModelConfig, tell: Callable[[str], None]) -> str:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    which: dict[str, Any] = {
+        "repo_id": config.name, "revision": config.revision or None,
+        "allow_patterns": ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"],
+    }  # fmt: skip
     try:
-        return str(
-            snapshot_download(
-                config.name,
-                revision=config.revision or None,
-                allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"],
-            )
-        )
+        if not hub_cache.keeps("models", config.name):
+            files = snapshot_download(**which, dry_run=True)
+            nbytes = sum(file.file_size or 0 for file in files if file.will_download)
+            tell(f"fetching {config.name}, {nbytes / 1e9:.2f} GB ...")
+        return str(snapshot_download(**which))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
             f"model.name = {config.name!r} is neither a local folder, nor {PACKAGED!r}, nor a "

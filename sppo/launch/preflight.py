@@ -71,7 +71,7 @@ def check(config: RunConfig, tell: Tell, *, alone: bool = False) -> Questions:
     _check_objective(config)
     with nullcontext(_unasked) if alone else _engine_check(config) as engine_takes:
         _check_broker(config)
-        path = models.resolve(config.model)
+        path = models.resolve(config.model, tell)
         engine_takes(path)
         _check_scorer(config, found, tell, alone)
         return _check_parts(config, path, found)

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -41,8 +41,13 @@ class Progress:
         progress.state()          # the same as numbers, for status.json
     """
 
-    def __init__(self, steps: int, file: TextIO | None = None) -> None:
-        """`file` is where to show it, else standard output."""
+    def __init__(
+        self, steps: int, file: TextIO | None = None, takes: Mapping[str, str] | None = None
+    ) -> None:
+        """`file` is where to show it, else standard output; `takes` is what a phase may take."""
+        self._takes = {phase: f" ({words})" for phase, words in (takes or {}).items()}
+        self._since = time.monotonic()
+        """When this phase began."""
         self._console: Console = _Terminal(file=file)
         self._live: Live | None = None
         self._steps = steps
@@ -97,9 +102,12 @@ class Progress:
         """Take in what the learner reports."""
         kind = event["kind"]
         if kind == "phase":
-            if event["phase"] != self._phase and not (self._live or event["phase"] == "training"):
-                self.note(f"{event['phase']} ...")
-            self._phase, self._saving_said = event["phase"], 0.0
+            phase = event["phase"]
+            if phase != self._phase:
+                self._since = time.monotonic()
+                if not (self._live or phase == "training"):
+                    self.note(f"{phase}{self._takes.get(phase, '')} ...")
+            self._phase, self._saving_said = phase, 0.0
         elif kind == "saving":
             self._take_saving(event)
         elif kind == "waiting":
@@ -114,6 +122,8 @@ class Progress:
                       f"(threshold {event['threshold']:g}, {event['compute']})")  # fmt: skip
         elif kind == "eval":
             self._held_out = event["record"]
+            took = f", {time.monotonic() - self._since:.0f} s the last time"
+            self._takes["evaluating"] = f" ({event['record']['n']} questions{took})"
             self.note(records.describe(event["record"]))
         elif kind == "step":
             self._take_step(event["record"])
@@ -150,6 +160,7 @@ class Progress:
             "reward_mean": self._last.get("reward_mean"),
             "held_out_accuracy": self._held_out.get("accuracy"),
             "held_out_win_rate": self._held_out.get("win_rate"),
+            "held_out_step": self._held_out.get("step"),
             "staleness_mean": self._last.get("staleness_mean"),
             "mismatch": self._last.get("mismatch"),
             "scorer_counts": self._last.get("scorer_counts"),
@@ -196,7 +207,7 @@ class Progress:
         if self._live is None:
             return
         table = Table.grid(padding=(0, 2))
-        table.add_row("phase", self._phase)
+        table.add_row("phase", self._phase + self._takes.get(self._phase, ""))
         if self._last:
             table.add_row("now", self._line())
         bar = ProgressBar(total=self._steps, completed=self._step, width=60)

@@ -22,6 +22,7 @@ from sppo.launch import reach
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.journal import Journal, describe
 from sppo.launch.progress import Progress
+from sppo.launch.words import takes
 from sppo.learner.place import Place
 from sppo.transport import runs
 from sppo.transport.broker import LEARNER, Broker
@@ -97,7 +98,7 @@ def run_learner_alone(
 def following(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None]:
     """Keep events.jsonl and status.json of a run without a supervisor, from a thread."""
     journal = Journal(run_dir, broker.mailbox)
-    progress = Progress(config.learner.steps)
+    progress = Progress(config.learner.steps, takes=takes(config))
     ended = threading.Event()
 
     def look() -> None:

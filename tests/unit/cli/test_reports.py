@@ -46,8 +46,9 @@ def test_a_stopped_run_says_how_to_go_on_and_when_it_was_measured(
 ) -> None:
     lines = shown(capsys, "r", ["learner", "quickstart"], finished=False, steps=47)
     assert lines[-1] == "resume with: sppo-cli learner quickstart --run-dir r"
-    assert "3.0% before, 41.5% after step 40 (200 questions); not measured since" in "\n".join(
-        lines
+    assert (
+        "3.0% before, 41.5% after step 40 (200 questions); not measured since, the last step is 47"
+        in "\n".join(lines)
     )
 
 
@@ -69,6 +70,7 @@ def test_a_run_by_comparisons_says_how_often_it_wins(capsys: pytest.CaptureFixtu
     )
     text = "\n".join(shown(capsys, "r", ["up", "q"], win_rate=found | {"step": 20}))
     assert "67.7%] after step 20 (200" in text
+    assert "p = 0.0016); not measured since, the last step is 40" in text
 
 
 def test_where_the_time_went_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

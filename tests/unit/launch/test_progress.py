@@ -88,3 +88,22 @@ def test_for_whom_the_learner_waits_and_what_a_judge_has_counted_is_shown() -> N
     assert said == text
     assert "scorer 1,234 calls, 80 cached, 40,000 prompt tokens" in line
     assert (state["phase"], state["scorer_counts"]["calls"]) == ("training", 1234)
+
+
+def test_what_takes_long_says_how_long_and_what_it_took_the_last_time() -> None:
+    out = io.StringIO()
+    with Progress(10, out, {"evaluating": "200 questions"}) as shown:
+        shown.event({"kind": "phase", "phase": "loading the model"})
+        shown.event({"kind": "phase", "phase": "evaluating"})
+        record = {"step": 0, "accuracy": 0.5, "n": 198, "win_rate": None}
+        shown.event({"kind": "eval", "record": record})
+        shown.event({"kind": "phase", "phase": "training"})
+        shown.event({"kind": "phase", "phase": "evaluating"})
+        state = shown.state()
+    assert out.getvalue().splitlines() == [
+        "loading the model ...",
+        "evaluating (200 questions) ...",
+        "held-out accuracy after step 0: 0.500 of 198",
+        "evaluating (198 questions, 0 s the last time) ...",
+    ]
+    assert (state["held_out_accuracy"], state["held_out_step"]) == (0.5, 0)

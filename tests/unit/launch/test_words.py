@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sppo.launch.words import AGAIN_S, REASONS, Words, counted
+from sppo.launch.words import AGAIN_S, REASONS, Words, counted, takes
+from tests import makers
 
 
 class Clock:
@@ -51,3 +52,10 @@ def test_what_a_scorer_counts_is_said_without_what_is_nothing() -> None:
         "scorer 1,234 calls, 5 prompt tokens"
     )
     assert counted(None) == counted({"calls": 0}) == ""
+
+
+def test_what_takes_long_is_said_as_far_as_it_is_known() -> None:
+    config = makers.run_config(task={"held_out": 0}, generator={"start_timeout_s": 90})
+    assert list(takes(config)) == ["waiting for generators"]
+    assert takes(config)["waiting for generators"].endswith("start_timeout_s = 90 s")
+    assert takes(makers.run_config(task={"held_out": 5}))["evaluating"] == "5 questions"
