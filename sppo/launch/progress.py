@@ -57,6 +57,8 @@ class Progress:
         self._last: dict[str, Any] = {}
         self._held_out: dict[str, Any] = {}
         """The record of the newest evaluation."""
+        self._warning = ""
+        """The newest."""
         self._saving_said = 0.0
         """How long a checkpoint had been written when that was last said."""
         self._step_ends: deque[float] = deque(maxlen=RATE_WINDOW + 1)
@@ -137,6 +139,8 @@ class Progress:
         """
         about = f"{event['uid']}: " if event.get("uid") else ""
         reason = about + (event.get("reason") or event.get("text", ""))
+        if kind == "warning":
+            self._warning = reason
         line = self._words.say(kind, reason, event.get("count", 1), event.get("topic", ""))
         if line:
             self.note(line)
@@ -167,6 +171,7 @@ class Progress:
             "tokens_per_s": self._token_rate(),
             "seconds_left": self._seconds_left(),
             "events": dict(self._words.counts),
+            "last_warning": self._warning or None,
         }
 
     def _take_saving(self, event: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ def test_refusals_dead_letters_and_warnings_appear_once_and_counted() -> None:
         "warning once more: below a half, 0.29 at step 5",
     ]
     assert state["events"] == {"dead": 2, "refusal": 3, "warning": 2}
+    assert state["last_warning"] == "below a half, 0.29 at step 5"
 
 
 class Gone(io.StringIO):
