@@ -15,6 +15,8 @@ Record = Mapping[str, Any]
 PARTS = (("wait_s", "waits for groups"), ("anchor_s", "anchor log-probs"), ("step_s", "trains"),
          ("sync_s", "weight sync"))  # fmt: skip
 """Of a batch, in the order in which they happen."""
+UNBORN = {"busy_s": 0.0, "ready_s": 0.0, "tokens": 0}
+"""A member when its life began."""
 BATCHES = ("training", "done", "stopped")
 """Phases that batches tell, or that nothing happens in."""
 SAID = {"waiting for the first batch": "waits for groups"}
@@ -124,7 +126,9 @@ def members(roles: Sequence[Record], origin: float) -> dict[str, Any]:
                 continue
             at, before = last.get(name, (0.0, {}))
             last[name] = (line["time"], member)
-            if before.get("life") != member["life"] or member["ready_s"] <= before["ready_s"]:
+            if before.get("life") != member["life"]:
+                at, before = line["time"] - member["ready_s"], UNBORN
+            if member["ready_s"] <= before["ready_s"]:
                 continue
             ready = member["ready_s"] - before["ready_s"]
             busy = (member["busy_s"] - before["busy_s"]) / ready

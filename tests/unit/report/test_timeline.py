@@ -67,9 +67,10 @@ def test_a_member_is_busy_for_a_share_of_each_interval() -> None:
         line(140.0, "b", 11.0, 12.0, in_hand=4, scoring=1),
     ]
     lane = timeline.members(roles, 100.0)["g"]
-    assert (lane["from"], lane["t"]) == ([0.0, 30.0], [10.0, 40.0])
-    assert (lane["busy"], lane["scoring"]) == ([0.5, 1.0], [0.0, 0.25])
-    assert lane["tokens_s"] == [20.0, 0.0]
+    # The first interval of a life begins with it
+    assert (lane["from"], lane["t"]) == ([0.0, 28.0, 30.0], [10.0, 30.0, 40.0])
+    assert (lane["busy"], lane["scoring"]) == ([0.5, 0.5, 1.0], [0.0, 0.0, 0.25])
+    assert lane["tokens_s"] == [20.0, 0.0, 0.0]
 
 
 def test_a_run_without_events_begins_at_nothing() -> None:
