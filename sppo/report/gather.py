@@ -75,7 +75,7 @@ def columns(records: Sequence[Record]) -> dict[str, list[Any]]:
     whole = [None, *map(_whole, records, records[1:])] if records else []
     found["whole_s"] = [_number(seconds) for seconds in whole]
     found["trained_tokens_s"] = [
-        _number(record.get("tokens", 0) / seconds) if seconds else None
+        _number(timeline.number(record, "tokens") / seconds) if seconds else None
         for record, seconds in zip(records, whole, strict=True)
     ]
     return {name: values for name, values in found.items() if any(v is not None for v in values)}
@@ -85,9 +85,9 @@ def _whole(before: Record, record: Record) -> float | None:
     """Seconds between the ends of two steps; None over the learner's death, and for steps of one
     batch, which end together.
     """
-    seconds = record.get("wall_s", math.nan) - before.get("wall_s", math.nan)
+    seconds = timeline.number(record, "wall_s") - timeline.number(before, "wall_s")
     same = record.get("epoch") == before.get("epoch")
-    return seconds if same and seconds > record.get("step_s", 0.0) / 2 else None
+    return seconds if same and seconds > timeline.number(record, "step_s") / 2 else None
 
 
 def evaluations(events: Iterable[Record]) -> list[dict[str, Any]]:

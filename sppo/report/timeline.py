@@ -7,6 +7,7 @@ published; between batches events.jsonl says the phase. The others' lanes are of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,12 @@ BATCHES = ("training", "done", "stopped")
 SAID = {"waiting for the first batch": "waits for groups"}
 WAITS = {"generator": "for tickets of the learner", "scorer": "for groups of generators"}
 """What a role with nothing in hand waits for."""
+
+
+def number(record: Record, name: str) -> float:
+    """A figure of a record; 0 for one that is not there, or no number."""
+    value = record.get(name)
+    return value if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 def of_run(
@@ -60,7 +67,7 @@ def offsets(records: Sequence[Record], events: Sequence[Record], origin: float) 
     found: dict[str, float] = {}
     ends: dict[str, float] = {}
     for record in records:
-        epoch, wall_s = str(record.get("epoch")), record.get("wall_s", 0.0)
+        epoch, wall_s = str(record.get("epoch")), number(record, "wall_s")
         ends[epoch] = wall_s
         if record["step"] in synced:
             began = synced[record["step"]] - origin - wall_s
@@ -76,9 +83,9 @@ def batches(records: Sequence[Record], began: Mapping[str, float]) -> list[list[
     """[start, end, what] of what the learner did for each batch, laid out back from its end."""
     spans: list[list[Any]] = []
     for batch in _batches(records):
-        end = began[str(batch[-1].get("epoch"))] + batch[-1].get("wall_s", 0.0)
+        end = began[str(batch[-1].get("epoch"))] + number(batch[-1], "wall_s")
         for name, what in reversed(PARTS):
-            seconds = sum(step.get(name) or 0.0 for step in batch)
+            seconds = sum(number(step, name) for step in batch)
             if seconds >= 0.001:
                 spans.append([round(end - seconds, 3), round(end, 3), what])
             end -= seconds
@@ -90,8 +97,12 @@ def _batches(records: Sequence[Record]) -> list[list[Record]]:
     found: list[list[Record]] = []
     for record in records:
         before = found[-1][-1] if found else {}
-        passed = record.get("wall_s", 0.0) - before.get("wall_s", 0.0)
-        if before.get("epoch") == record.get("epoch") and found and passed < record["step_s"] / 2:
+        passed = number(record, "wall_s") - number(before, "wall_s")
+        if (
+            before.get("epoch") == record.get("epoch")
+            and found
+            and passed < number(record, "step_s") / 2
+        ):
             found[-1].append(record)
         else:
             found.append([record])

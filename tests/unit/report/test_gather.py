@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sppo.errors import ConfigError
+from sppo.metrics import METRICS
 from sppo.report import gather
 from tests import written_runs
 
@@ -40,6 +41,15 @@ def test_a_run_that_died_with_figures_that_are_none(tmp_path: Path) -> None:
     assert found["metrics"]["step"] == [1, 2, 3]
     json.loads(gather.as_json(found))
     assert gather.kept_samples(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan, math.inf, "lost"])
+def test_a_run_of_which_no_figure_is_a_number(run: Path, nothing: Any) -> None:
+    records = [dict.fromkeys(METRICS, nothing) | {"step": n, "epoch": "a"} for n in (1, 2)]
+    written_runs.lines(run / "metrics.jsonl", records)
+    found = gather.run(run)
+    assert found["metrics"] == {"step": [1, 2]}
+    gather.as_json(found)
 
 
 @pytest.mark.parametrize(
