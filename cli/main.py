@@ -29,6 +29,7 @@ from . import (
     run_commands,
     top_command,
     traces,
+    track_command,
     train_commands,
 )
 
@@ -88,6 +89,7 @@ for commands in (
     replay_command,
     role_commands,
     eval_commands,
+    track_command,
 ):
     commands.register(app)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 METRICS: Mapping[str, str] = {
     "step": "optimizer steps since the base model",
+    "time": "when it was recorded, seconds since 1970",
     "epoch": "the learner's life that took the step",
     "wall_s": "seconds since this life of the learner began",
     "loss": "sum over the step of w · residual² / completions, KL and entropy terms apart",

@@ -23,6 +23,7 @@ from sppo.config.roles import (
 )
 from sppo.config.run import RunConfig, cpu_threads
 from sppo.config.sources import presets, utf8
+from sppo.config.track import MetricsConfig, TrackConfig
 
 __all__ = [
     "RENAMED",
@@ -36,6 +37,7 @@ __all__ = [
     "JudgeConfig",
     "LaunchConfig",
     "LearnerConfig",
+    "MetricsConfig",
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
@@ -43,6 +45,7 @@ __all__ = [
     "SamplingConfig",
     "ScorerConfig",
     "TaskConfig",
+    "TrackConfig",
     "WeightsConfig",
     "cpu_threads",
     "flatten",

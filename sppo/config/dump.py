@@ -16,7 +16,11 @@ from sppo.config.run import RunConfig
 def to_json(config: RunConfig) -> str:
     """The configuration without its secrets, which travel beside it (`with_secrets`)."""
     return config.model_dump_json(
-        exclude={"broker": {"password"}, "scorer": {"token": True, "judge": {"api_key"}}}
+        exclude={
+            "broker": {"password"},
+            "scorer": {"token": True, "judge": {"api_key"}},
+            "metrics": {"token"},
+        }
     )
 
 
@@ -27,6 +31,7 @@ def to_toml(config: RunConfig) -> str:
     values = config.model_dump(mode="json")
     values["broker"].pop("password")
     values["scorer"].pop("token")
+    values["metrics"].pop("token")
     values["scorer"]["judge"].pop("api_key")
     return tomli_w.dumps(values)
 

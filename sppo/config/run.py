@@ -20,6 +20,7 @@ from sppo.config.roles import (
     ScorerConfig,
     WeightsConfig,
 )
+from sppo.config.track import MetricsConfig, TrackConfig
 
 HANG_LEAST_S, HANG_DEADLINES = 90.0, 5
 
@@ -51,6 +52,8 @@ class RunConfig(Settings):
     weights: WeightsConfig = WeightsConfig()
     eval: EvalConfig = EvalConfig()
     launch: LaunchConfig = LaunchConfig()
+    track: TrackConfig = TrackConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
     @model_validator(mode="after")
     def _weights_stay_private(self) -> RunConfig:

@@ -18,7 +18,7 @@ from sppo import compute
 from sppo.config import RunConfig
 from sppo.config.objectives import READS
 from sppo.errors import BrokerError, ConfigError
-from sppo.launch import aside, machine, reach, room
+from sppo.launch import aside, machine, outside, reach, room
 from sppo.launch import run_dir as run_dirs
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ Tell = Callable[[str], None]
 
 def at_once(config: RunConfig, folder: Path, *, role: str) -> None:
     """What takes no time. Raises ConfigError."""
+    outside.check(config)
     if role == "up" and not config.launch.ray_address:
         room.check_here(config)
     machine.check(config, role)

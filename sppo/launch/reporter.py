@@ -11,6 +11,7 @@ from typing import Any
 
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.attendance import Attendance
+from sppo.launch.figures import Figures
 from sppo.launch.journal import Journal, describe
 from sppo.launch.memory import Peak
 from sppo.launch.progress import Progress
@@ -30,6 +31,8 @@ class Reporter:
         self._members: dict[str, dict[str, Any]] = {}
         self.journal: Journal | None = None
         """Set once there is a broker to follow."""
+        self.figures: Figures | None = None
+        """What /metrics says."""
         self.about: Callable[[], dict[str, Any]] = dict
         """What else belongs into status.json."""
         self.depths: Callable[[], dict[str, int]] = dict
@@ -52,6 +55,8 @@ class Reporter:
         events = self.journal.news()
         for event in events:
             self._progress.event(event)
+            if self.figures is not None:
+                self.figures.event(event)
         return events
 
     def saw(self, members: list[Member]) -> None:
@@ -61,6 +66,8 @@ class Reporter:
         self._attendance.saw(members)
         self._memory.sample()
         self.status()
+        if self.figures is not None:
+            self.figures.saw(members, self._depths)
 
     def status(self, phase: str = "") -> None:
         """Renew status.json."""

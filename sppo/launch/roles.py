@@ -18,8 +18,9 @@ from typing import Any
 from sppo import compute, locks, marks, stop
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, SppoError
-from sppo.launch import reach
+from sppo.launch import outside, reach
 from sppo.launch import run_dir as run_dirs
+from sppo.launch.figures import Figures
 from sppo.launch.journal import Journal, describe
 from sppo.launch.progress import Progress
 from sppo.launch.words import takes
@@ -99,15 +100,18 @@ def following(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None
     """Keep events.jsonl and status.json of a run without a supervisor, from a thread."""
     journal = Journal(run_dir, broker.mailbox)
     progress = Progress(config.learner.steps, takes=takes(config))
+    figures = Figures(config)
     ended = threading.Event()
 
     def look() -> None:
         try:
             for event in journal.news():
                 progress.event(event)
+                figures.event(event)
             members = broker.registry.members()
             progress.members(members)
             depths = broker.depths()
+            figures.saw(members, depths)
         except SppoError as error:  # the learner meets it too, and says what follows
             log.warning("%s", error)
             return
@@ -118,15 +122,20 @@ def following(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None
         while not ended.wait(JOURNAL_S):
             look()
 
+    def warn(text: str) -> None:
+        progress.note(text)
+        journal.write({"kind": "warning", "topic": "tracker", "text": text})
+
     run_dirs.write_status(run_dir, progress.state() | {"by": "learner"})
     thread = threading.Thread(target=follow, daemon=True, name="journal")
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        look()  # the last words
+    with outside.shown(config, run_dir, figures, warn):
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            look()  # the last words
 
 
 def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> None:

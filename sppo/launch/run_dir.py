@@ -20,6 +20,8 @@ RUN/pids/             the process of each role, for ending one that hangs
 RUN/spool/            groups beyond the broker's budget, until a checkpoint covers them
 RUN/groups/           the groups of the last steps, for `sppo-cli replay` (sppo/learner/kept.py)
 RUN/quarantine/       groups that were refused, for whoever wants to know why
+RUN/track/            what each tracker has got of this run (sppo/track/follower.py)
+RUN/prometheus.json   where /metrics is served, while it is (sppo/launch/exposition.py)
 RUN/judge.sqlite3     what a judge has answered, and what that took
 """
 
@@ -217,7 +219,7 @@ def role_process(run_dir: Path, role: str) -> psutil.Process | None:
     return process if same else None
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Write whole or not at all."""
     _write(path, json.dumps(value, indent=2) + "\n")
 

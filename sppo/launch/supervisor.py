@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 from sppo import compute, stop
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, RoleDiedError, SppoError
-from sppo.launch import packages, reach, verdicts
+from sppo.launch import outside, packages, reach, verdicts
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.broker_keeper import POLL_S, BrokerKeeper
 from sppo.launch.cluster import Cluster
+from sppo.launch.figures import Figures
 from sppo.launch.journal import Journal
 from sppo.launch.places import may_grow
 from sppo.launch.progress import Progress
@@ -59,7 +61,10 @@ def run(config: RunConfig, run_dir: Path, run_key: str, progress: Progress) -> d
     reporter.about = lambda: {"restarts": dict(restarts.counts), "scale": scaler.state()}
     undo = stop.catch(asked.append)
     try:
-        with keeper.open(config, run_key) as (settings, broker):
+        with (
+            keeper.open(config, run_key) as (settings, broker),
+            _shown(reporter, config, run_dir),
+        ):
             registry = broker.registry
             registry.request_stop("learner", "")
             registry.request_stop("workers", "")
@@ -90,6 +95,16 @@ def run(config: RunConfig, run_dir: Path, run_key: str, progress: Progress) -> d
     finally:
         undo()
     return summary
+
+
+def _shown(reporter: Reporter, config: RunConfig, run_dir: Path) -> AbstractContextManager[None]:
+    reporter.figures = Figures(config)
+    reporter.figures.restarts = lambda: reporter.about()["restarts"]
+
+    def warn(text: str) -> None:
+        reporter.tell("warning", text, topic="tracker")
+
+    return outside.shown(config, run_dir, reporter.figures, warn)
 
 
 @dataclass(kw_only=True)

@@ -144,6 +144,7 @@ class Records:
                 self._step(
                     step
                     | {
+                        "time": round(time.time(), 3),
                         "epoch": lineage.version.epoch,
                         "wall_s": lineage.age_s,
                         "mismatch_probe": probe,

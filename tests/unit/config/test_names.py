@@ -43,6 +43,7 @@ RESUME_MAY_CHANGE = {
     "learner.snapshot",
     "learner.steps",
     "learner.threads",
+    "metrics.address",
     "model.export_dtype",
     "scorer.cpus",
     "scorer.gpus",
@@ -60,6 +61,7 @@ RESUME_MAY_CHANGE = {
     "scorer.timeout_s",
     "optimizer.max_skipped",
     "optimizer.offload",
+    "track.to",
     "weights.host",
     "weights.phase_timeout_s",
     "weights.trusted_network",
@@ -120,7 +122,9 @@ def test_roles_may_differ_in_the_same_but_the_number_format_and_in_their_own_aff
 
 
 def test_what_is_secret_is_said_by_its_type() -> None:
-    assert set(config.SECRETS) == {"broker.password", "scorer.token", "scorer.judge.api_key"}
+    assert set(config.SECRETS) == {
+        "broker.password", "scorer.token", "scorer.judge.api_key", "metrics.token",
+    }  # fmt: skip
 
 
 def test_a_key_within_a_table_belongs_to_the_tables_setting() -> None:

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from sppo import config
+from sppo.config import MetricsConfig
+from sppo.errors import ConfigError
+from sppo.launch import exposition
+from sppo.launch.figures import Figures
+
+
+def get(url: str, token: str = "") -> tuple[int, str]:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.fixture
+def figures() -> Figures:
+    return Figures(config.load("quickstart"))
+
+
+def test_who_brings_the_token_reads_at_the_address_that_is_written_down(
+    tmp_path: Path, figures: Figures
+) -> None:
+    metrics = MetricsConfig(address="127.0.0.1:0", token="secret")  # type: ignore[arg-type]
+    with exposition.served(metrics, tmp_path, "mine", figures):
+        ((found),) = json.loads((tmp_path / "prometheus.json").read_text())
+        assert found["labels"] == {"run": "mine"}
+        url = f"http://{found['targets'][0]}"
+        code, text = get(f"{url}/metrics", "secret")
+        assert (code, get(f"{url}/metrics", "other")[0], get(url, "secret")[0]) == (200, 401, 404)
+        assert "# HELP sppo_learner_tokens_total completion tokens trained; summed" in text
+        taken = exposition.served(
+            MetricsConfig(address=found["targets"][0]), tmp_path, "mine", figures
+        )
+        with pytest.raises(ConfigError, match="in use"):
+            taken.__enter__()
+    assert not (tmp_path / "prometheus.json").exists()
+
+
+def test_nothing_listens_without_an_address(tmp_path: Path, figures: Figures) -> None:
+    with exposition.served(MetricsConfig(), tmp_path, "mine", figures):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    exposition.check(MetricsConfig())
+    with pytest.raises(ConfigError, match=r"pip install 'sppo\[prometheus\]'"):
+        exposition.check(MetricsConfig(address="127.0.0.1:0"))
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_an_address_of_the_newer_kind(tmp_path: Path, figures: Figures) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 loopback here")
+    with exposition.served(MetricsConfig(address="[::1]:0"), tmp_path, "mine", figures):
+        (found,) = json.loads((tmp_path / "prometheus.json").read_text())
+        assert get(f"http://{found['targets'][0]}/metrics")[0] == 200
