@@ -94,10 +94,18 @@ function tables(spec, runs) {
     spec.series.forEach(([name, label], j) => {
       if (!run.metrics[name]) return;
       found.tables.push([run.metrics.step, run.metrics[name]]);
-      found.series.push({ label: prefix + label, stroke: j ? `${stroke}99` : stroke, width: 1.5, dash: DASHES[j % 2] });
+      found.series.push({ label: prefix + label, stroke: j ? `${stroke}99` : stroke, width: 1.5, dash: DASHES[j % 2], points: { size: 6, fill: stroke, filter: alone } });
     });
   });
   return found;
+}
+
+function alone(u, i, shown) {
+  // Values between two gaps, which no line shows: these get a point.
+  if (shown) return null;
+  const there = [...u.data[i].entries()].filter(([, value]) => value !== undefined);
+  const none = (k) => (there[k]?.[1] ?? null) === null;
+  return there.filter(([, value], k) => value !== null && none(k - 1) && none(k + 1)).map(([at]) => at);
 }
 
 function chart(spec, runs, meanings) {

@@ -62,11 +62,14 @@ def make(run_dirs: Sequence[Path]) -> str:
 
 
 def _tell_apart(runs: Sequence[dict[str, Any]], run_dirs: Sequence[Path]) -> None:
-    """Runs of one name are called by their path."""
-    names = [run["name"] for run in runs]
-    for run, run_dir in zip(runs, run_dirs, strict=True):
-        if names.count(run["name"]) > 1:
-            run["name"] = str(run_dir)
+    """Runs of one name are called by as much of their paths as tells them apart."""
+    paths = [run_dir.resolve().parts for run_dir in run_dirs]
+    for parts in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(path[-parts:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    for run, name in zip(runs, names, strict=True):
+        run["name"] = name
 
 
 def _charts(runs: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
