@@ -6,6 +6,7 @@ and on a run that has ended.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -117,8 +118,7 @@ class Top(App[None]):
         scaling.request(self._run.run_dir, scaling.parse(wanted))
         return f"asked for {' '.join(wanted)}"
 
-    def _try(self, ask: object) -> None:
-        assert callable(ask)
+    def _try(self, ask: Callable[[], str]) -> None:
         try:
             self._said = ask()
         except (ConfigError, OSError) as error:
