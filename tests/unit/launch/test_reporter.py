@@ -51,9 +51,11 @@ def test_the_status_is_renewed_with_who_is_there(tmp_path: Path) -> None:
     made, _ = reporter(tmp_path)
     made.status("starting")
     assert status(tmp_path)["phase"] == "starting"
+    made.depths = lambda: {"leased": 3}
     made.saw([Member(name="scorer-0", role="scorer", life="a", address="")])
     found = status(tmp_path)
     assert set(found["members"]) == {"scorer-0"}
+    assert found["depths"] == {"leased": 3}
     assert (found["by"], found["restarts"]) == ("up", {"scorer-0": 1})
     assert found["peak_memory_mb"] > 0
 
