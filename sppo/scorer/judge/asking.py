@@ -115,7 +115,7 @@ class Asker:
                 continue
             if form and reply.tokens:
                 self._proven = True
-            elif form and not self._proven and reply.text:
+            elif not self._proven and reply.text and self._settings.logprobs != "off":
                 self._without(*self._forms[:-1], why="its answers hold none")
             return reply
 
@@ -125,15 +125,16 @@ class Asker:
         """
         known = not set(forms) & set(self._forms)  # by another call beside this one
         self._forms = [form for form in self._forms if form not in forms]
-        if known or self._forms != [0]:
+        if self._forms != [0]:
             return
         said = f"scorer.judge.url = {self._settings.url!r} gives no log-probs ({why})"
-        if self._settings.logprobs == "required":
+        if self._settings.logprobs == "required":  # for each call: none is taken without
             raise ScorerRefused(
                 f"scorer.judge.logprobs = 'required': {said}; 'auto' takes its verdicts as 1, 0 or "
                 "1/2"
             )
-        log.warning("%s: its verdicts are taken as they are", said)
+        if not known:
+            log.warning("%s: its verdicts are taken as they are", said)
 
     def _body(self, messages: Messages, form: int, limit: str) -> dict[str, Any]:
         settings = self._settings

@@ -106,6 +106,22 @@ def test_where_they_are_required_the_endpoint_is_refused(handler: Handler) -> No
     ask(handler, test, logprobs="required")
 
 
+@pytest.mark.parametrize("handler", [no_logprobs(0), says(chat("B"))])
+def test_where_they_are_required_no_call_beside_that_one_or_after_it_is_taken(
+    handler: Handler,
+) -> None:
+    async def test(asker: Asker, _: Fake) -> None:
+        # When several questions are under way as it shows, and one more is asked later
+        beside = [asker.ask(messages(text)) for text in "abcd"]
+        found = [*await asyncio.gather(*beside, return_exceptions=True)]
+        found += await asyncio.gather(asker.ask(messages("e")), return_exceptions=True)
+        # Then each is refused, and no answer is kept for the next life
+        assert [type(each) for each in found] == [ScorerRefused] * 5
+        assert asker.counts.calls == 0
+
+    ask(handler, test, logprobs="required")
+
+
 def test_none_are_asked_for_where_they_are_off() -> None:
     async def test(asker: Asker, _: Fake) -> None:
         assert (await asker.ask(messages("x"))).value == 1.0
