@@ -1,5 +1,5 @@
 """Requests to stop: SIGINT (Ctrl-C), SIGTERM (a batch system, `down`), SIGHUP (the terminal was
-closed).
+closed); and a deadline for what cannot be asked to stop.
 
 One that was ignored when this process began stays ignored, here and in what it starts: so `nohup`
 is undone by nobody, and neither is a shell that starts a job in the background.
@@ -59,6 +59,24 @@ def interrupting() -> Iterator[None]:
         yield
     finally:
         undo()
+
+
+@contextmanager
+def within(seconds: float, late: Exception) -> Iterator[None]:
+    """What takes longer inside is broken off by a signal, and `late` is raised. For the main
+    thread.
+    """
+
+    def over(*_: object) -> None:
+        raise late
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class GeneratorConfig(Settings):
     what would change the distribution that is sampled from is refused (docs/gpu.md).
     """
     start_timeout_s: Annotated[Seconds, FREE] = 300.0
-    """Longest time from start to the first heartbeat."""
+    """Longest time from start to the first heartbeat; of `sppo-cli eval` until its engine is up."""
 
     @property
     def devices(self) -> int:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sppo import stop
 from sppo.config import RunConfig
+from sppo.errors import RoleDiedError
 from sppo.generators import engine as engines
 from sppo.generators.engine import Engine
 from sppo.types import Answer, Completion, SamplingParams, Ticket, Version
@@ -23,19 +25,18 @@ def answer(
     """For each ticket K answers of the model in a folder; `done` is told how many tickets are.
 
     What is specific to the processors there are is decided in `config` (`compute.decided`). Ctrl-C
-    ends the engine and leaves.
+    ends the engine and leaves. Called by the main thread. Raises RoleDiedError for an engine that
+    does not come up within `generator.start_timeout_s`.
     """
-    return asyncio.run(
-        _answer(make(config, path), config.generator.max_groups, tickets, sampling, done)
-    )
+    return asyncio.run(_answer(make(config, path), config, tickets, sampling, done))
 
 
 async def _answer(
-    engine: Engine, at_once: int, tickets: Sequence[Ticket], sampling: SamplingParams,
+    engine: Engine, config: RunConfig, tickets: Sequence[Ticket], sampling: SamplingParams,
     done: Callable[[int], None],
 ) -> list[list[Answer]]:  # fmt: skip
     found: dict[int, list[Answer]] = {}
-    room = asyncio.Semaphore(at_once)
+    room = asyncio.Semaphore(config.generator.max_groups)
 
     async def one(number: int, ticket: Ticket) -> None:
         async with room:
@@ -45,7 +46,9 @@ async def _answer(
         done(len(found))
 
     try:
-        await engine.start()
+        # An engine may load its model without ever giving the event loop a turn.
+        with stop.within(config.generator.start_timeout_s, _late(config)):
+            await engine.start()
         await engine.label(VERSION)
         async with asyncio.TaskGroup() as tasks:
             for number, ticket in enumerate(tickets):
@@ -55,6 +58,14 @@ async def _answer(
     finally:
         await engine.close()
     return [found[number] for number in range(len(tickets))]
+
+
+def _late(config: RunConfig) -> RoleDiedError:
+    return RoleDiedError(
+        f"generator.engine = {config.generator.engine!r}: it did not come up within "
+        f"generator.start_timeout_s = {config.generator.start_timeout_s:g} s; raise that for a "
+        "model that takes longer to load"
+    )
 
 
 def _answer_of(completion: Completion) -> Answer:

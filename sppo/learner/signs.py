@@ -8,6 +8,9 @@ writes where its main thread is (`sppo.learner.where`), and looks at the others.
     a rank without a sign     its process is stopped, or its machine is gone
     a rank that is behind     it has passed fewer places than another one that waits, and both have
                               stood still for the deadline
+
+Who has not run for a while (a job that was suspended) says nothing of the others for that while:
+from then on all have their time anew.
 """
 
 from __future__ import annotations
@@ -28,6 +31,10 @@ SIGN_S = 2.0
 """Between two signs of life."""
 SILENT_S = 30.0
 """Without one a rank is gone."""
+PAUSE_S = 10.0
+"""A thread that looks around every `SIGN_S` and finds so much gone has not run meanwhile: a job was
+suspended, with all its ranks.
+"""
 GONE = (FileNotFoundError, ConnectionError)
 """What a store says that is not there any more."""
 
@@ -75,6 +82,7 @@ class Signs:
         self._over = threading.Event()
         self._seen: dict[int, tuple[dict[str, Any], float]] = {}
         """The newest sign of each rank, and when it was first seen."""
+        self._looked = time.monotonic()
 
     def start(self, lost: Callable[[Found], None], alone: Callable[[str], None]) -> None:
         """Give signs from a thread, until others are `lost`, or the store is: `alone` is told
@@ -118,6 +126,9 @@ class Signs:
         """Write this rank's sign and read the others'. Raises RuntimeError or OSError where the
         store is gone.
         """
+        if self._paused():
+            self._begin_anew()
+        self._looked = time.monotonic()
         self._beat += 1
         self._store.set(f"sign/{self._rank}", json.dumps({"beat": self._beat} | self._where.post()))
         for rank in range(self._size):
@@ -128,11 +139,24 @@ class Signs:
             if rank not in self._seen or self._seen[rank][0]["beat"] != sign["beat"]:
                 self._seen[rank] = (sign, time.monotonic())
 
+    def _paused(self) -> bool:
+        return time.monotonic() - self._looked > PAUSE_S
+
+    def _begin_anew(self) -> None:
+        """Nobody has been silent or has stood still before this moment."""
+        now = time.monotonic()
+        self._where.moved = now
+        self._seen = {rank: (sign | {"still": 0.0}, now) for rank, (sign, _) in self._seen.items()}
+
     def _run(self, lost: Callable[[Found], None], alone: Callable[[str], None]) -> None:
         while not self._over.is_set():
             try:
                 self.look()
             except (RuntimeError, OSError) as error:
+                if self._paused():  # what was under way then has timed out
+                    self._begin_anew()
+                    self._looked = time.monotonic()
+                    continue
                 if isinstance(error, OSError) and not isinstance(error, GONE):
                     log.warning("a sign of life was not written: %s", error)  # a full disk
                     self._over.wait(SIGN_S)

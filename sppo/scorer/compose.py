@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,9 +85,15 @@ class Compose:
     def counters(self) -> Callable[[], dict[str, float]] | None:
         """What the parts count, added up; None if none of them does."""
         parts = [part.counters for part in self._loaded or () if part.counters]
-        return (
-            (lambda: dict(sum((Counter(each()) for each in parts), Counter()))) if parts else None
-        )
+
+        def added() -> dict[str, float]:
+            found: dict[str, float] = {}
+            for each in parts:
+                for name, n in each().items():
+                    found[name] = found.get(name, 0) + n
+            return found
+
+        return added if parts else None
 
     def _now(self, request: Request) -> dict[str, Any]:
         return self._sum(request, [part.call([request])[0] for part in self._loaded or ()])

@@ -4,6 +4,7 @@ reload, and what it leaves out.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,13 +40,13 @@ class Reloading(WeightTransferEngine):
         each = self.parallel_config
         return int(each.data_parallel_index * each.world_size + each.rank)
 
+    @abstractmethod
     def begin(self, update: dict[str, Any]) -> int:
         """What comes next; returns in how many buckets."""
-        raise NotImplementedError
 
+    @abstractmethod
     def receive(self) -> None:
         """Take the next bucket in hand. Raises TransferAborted."""
-        raise NotImplementedError
 
     def start_weight_update(self) -> None:
         # A CPU packs experts for its kernel when that is first set up. At a reload vLLM 0.32

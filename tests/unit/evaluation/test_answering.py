@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import time
 from typing import Any
 
 import pytest
 
+from sppo.errors import RoleDiedError
 from sppo.evaluation.answering import VERSION, answer
 from sppo.generators.fake import FakeEngine
 from sppo.types import SamplingParams
@@ -45,3 +49,20 @@ def test_an_engine_that_fails_is_closed_and_says_why() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         answer(makers.run_config(), "", TICKETS, DRAWN, lambda n: None, lambda *_: engine)
     assert engine.closed
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_one_that_never_comes_up_is_named_and_closed(blocks: bool) -> None:
+    class Stuck(Engine):
+        async def start(self) -> None:
+            if blocks:
+                time.sleep(60)
+            await asyncio.sleep(60)
+
+    engine, run = Stuck(), makers.run_config(generator={"start_timeout_s": 0.02})
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(RoleDiedError, match=r"'vllm': it did not come up .*start_timeout_s = 0.02"):
+        answer(run, "", TICKETS, DRAWN, lambda n: None, lambda *_: engine)
+    assert engine.closed
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

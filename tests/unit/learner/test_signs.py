@@ -25,13 +25,17 @@ class Crew:
         ]
 
     def pass_time(self, seconds: float, *silent: int) -> Found:
-        """What rank 0 then knows."""
-        self.now[0] += seconds
-        for _ in range(2):
-            for rank, each in reversed(list(enumerate(self.signs))):
-                if rank not in silent:
-                    each.look()
+        """What rank 0 then knows; all but the silent have looked around every second or so."""
+        for _ in range(steps := max(1, round(seconds / module.SIGN_S))):
+            self.now[0] += seconds / steps
+            self.look(*silent)
+        self.look(*silent)
         return self.signs[0].found()
+
+    def look(self, *silent: int) -> None:
+        for rank, each in reversed(list(enumerate(self.signs))):
+            if rank not in silent:
+                each.look()
 
 
 @pytest.fixture
@@ -75,10 +79,48 @@ def test_those_that_may_take_long_and_those_that_all_stand_together_are_not_name
     crew.wheres[1].at("at the order 'export'", patient=True)
     crew.wheres[2].at("training after step 4")
     crew.wheres[2].come()
-    assert crew.pass_time(600) == {}
+    assert crew.pass_time(120) == {}
     # nor one that gets on, however far behind
     crew.wheres[1].at("training after step 4")
     assert crew.pass_time(40) == {}
+
+
+def test_a_job_that_was_suspended_begins_its_deadlines_anew(crew: Crew) -> None:
+    # Given ranks in the middle of a step, one of them a place behind
+    for where in crew.wheres:
+        where.at("training after step 4")
+    for rank in (0, 2):
+        crew.wheres[rank].come()
+    assert crew.pass_time(40) == {}
+    # When all stand still for an hour, and rank 0 is the first to look around
+    crew.now[0] += 3600
+    crew.signs[0].look()
+    # Then nobody is named, by it or by the others
+    assert crew.signs[0].found() == {}
+    crew.look()
+    assert [each.found() for each in crew.signs] == [{}, {}, {}]
+    # but for who does not come after that
+    assert crew.pass_time(40) == {}
+    assert list(crew.pass_time(8)) == [1]
+    # or gives no sign again
+    crew.now[0] += 3600
+    crew.look(1)
+    assert list(crew.pass_time(32, 1)) == [1]
+
+
+def test_a_look_that_was_under_way_when_a_job_was_suspended_is_taken_again(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, told = crew.signs[0], list[Any]()
+
+    def look() -> None:
+        monkeypatch.setattr(own, "look", own.end)
+        crew.now[0] += 3600
+        raise RuntimeError("timed out")
+
+    monkeypatch.setattr(own, "look", look)
+    own._run(told.append, told.append)
+    assert told == []
 
 
 def test_a_thread_tells_whom_it_lost_or_that_it_is_alone(

@@ -131,7 +131,7 @@ def test_a_format_that_is_no_expression_is_named() -> None:
 
 class Counting:
     def counters(self) -> dict[str, int]:
-        return {"calls": 2}
+        return {"calls": 2, "refused": 0}
 
     def score(self, request: Any) -> list[float]:
         return by_length(request)
@@ -143,4 +143,4 @@ def test_what_parts_count_is_added_up() -> None:
     assert made.counters is None  # before they are imported
     assert callable(made.score)
     assert made.counters is not None
-    assert made.counters() == {"calls": 4}
+    assert made.counters() == {"calls": 4, "refused": 0}  # what never happened is told too
