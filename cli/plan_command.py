@@ -78,7 +78,8 @@ def dry_run(config: RunConfig, run_dir: Path, machines: str = "") -> None:
     cuda = compute.on_gpu(config, gpus=gpus)
     typer.echo("\n".join(launch.placed(config, cuda=cuda, machines=machines)))
     try:
-        found = launch.counted(config)
+        each = launch.ranks_each(config, cuda=cuda, machines=machines)
+        found = launch.counted(config, ranks_each=each)
     except UncountedError as error:
         typer.echo(f"\nnot counted: {error}")
         return

@@ -76,33 +76,26 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
     return lines
 
 
-def counted(config: RunConfig, *, gpu: str = "", bandwidth: float = BANDWIDTH) -> Plan:
-    """What it takes in memory and on the network; see `sppo.plan.table.made`. Raises ConfigError,
-    also for a context that is too small.
+def counted(
+    config: RunConfig, *, gpu: str = "", bandwidth: float = BANDWIDTH, ranks_each: int = 0
+) -> Plan:
+    """What it takes in memory and on the network, with so many of the learner's ranks on each
+    machine if they were placed; see `sppo.plan.table.made`. Raises ConfigError, also for a context
+    that is too small.
     """
     from sppo.launch import model_check
-    from sppo.plan import learner, table
+    from sppo.plan import learner, machines, table
 
     model_check.check_context(config, learner.model(config)[0])
-    return table.made(config, gpu, bandwidth)
+    with machines.placed(ranks_each):
+        return table.made(config, gpu, bandwidth)
 
 
 def placed(config: RunConfig, *, cuda: bool, machines: str = "") -> list[str]:
     """Lines for a person: where each role would go, on `machines` such as `2x8`, or on as few as
     hold the run where nobody has seen them. Raises ConfigError if it does not fit.
     """
-    config, counts = compute.placed(config, cuda=cuda), room.staff(config)
-    if machines:
-        there, which = room.parse(machines), "--machines"
-    elif config.launch.ray_address:
-        there = room.enough(config, counts)
-        which = "as few as hold it; --machines names yours"
-    else:
-        total = sum(n * room.demand(role, config).gpus for role, n in counts.items())
-        own = gpus_here() if cuda else 0
-        there = [room.Machine(name="this machine", gpus=own or total, cpus=os.cpu_count() or 1)]
-        which = "none of its GPUs is seen here" if cuda and not own else ""
-    seats = room.seats(there, config, counts)
+    there, which, seats = _seats(config, cuda=cuda, machines=machines)
     many = f"{len(there)} machine{'s' * (len(there) > 1)}"
     lines = [f"placement         {many}{f' ({which})' if which else ''}"]
     for machine in there:
@@ -115,6 +108,30 @@ def placed(config: RunConfig, *, cuda: bool, machines: str = "") -> list[str]:
             lines.append(f"  {machine.words():30} {_runs(parts)}")
     anywhere = [name for name, seat in seats.items() if not seat.machines]
     return lines + ([f"  {'anywhere':30} {_runs(anywhere)}"] if anywhere else [])
+
+
+def ranks_each(config: RunConfig, *, cuda: bool, machines: str = "") -> int:
+    """How many of the learner's ranks `placed` puts on each of its machines."""
+    at = _seats(config, cuda=cuda, machines=machines)[2]["learner-0"].machines
+    return config.learner.ranks // max(1, len(at))
+
+
+def _seats(
+    config: RunConfig, *, cuda: bool, machines: str
+) -> tuple[list[room.Machine], str, dict[str, room.Seat]]:
+    """Machines, how they come to be these, and who goes where on them."""
+    config, counts = compute.placed(config, cuda=cuda), room.staff(config)
+    if machines:
+        there, which = room.parse(machines), "--machines"
+    elif config.launch.ray_address:
+        there = room.enough(config, counts)
+        which = "as few as hold it; --machines names yours"
+    else:
+        total = sum(n * room.demand(role, config).gpus for role, n in counts.items())
+        own = gpus_here() if cuda else 0
+        there = [room.Machine(name="this machine", gpus=own or total, cpus=os.cpu_count() or 1)]
+        which = "none of its GPUs is seen here" if cuda and not own else ""
+    return there, which, room.seats(there, config, counts)
 
 
 def gpus_here() -> int:

@@ -1,14 +1,17 @@
 """On how many machines the ranks of a learner stand, how many share a copy of the model, and what
 crosses the network between the machines.
 
-A machine has LOCAL_WORLD_SIZE ranks if the environment says so, as it does where ranks are started
-by hand, else as many as it usually has GPUs.
+A machine has as many ranks as they were placed (`placed`), or LOCAL_WORLD_SIZE if the environment
+says so, as it does where ranks are started by hand, else as many as it usually has GPUs.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from sppo import compute
@@ -18,6 +21,18 @@ from sppo.plan.shape import Shape
 GPUS = 8
 MASTER = 4
 """Bytes of a float32."""
+
+_PLACED: ContextVar[int] = ContextVar("ranks of a machine", default=0)
+
+
+@contextmanager
+def placed(ranks: int) -> Iterator[None]:
+    """What is counted inside has so many ranks on each machine; 0: nobody has placed them."""
+    token = _PLACED.set(ranks)
+    try:
+        yield
+    finally:
+        _PLACED.reset(token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +48,8 @@ class Between:
 def ranks_of_one(config: RunConfig) -> int:
     """Of the first machine."""
     given = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return min(config.learner.ranks, int(given) if given.isdecimal() and int(given) else GPUS)
+    there = _PLACED.get() or int(given if given.isdecimal() else 0) or GPUS
+    return min(config.learner.ranks, there)
 
 
 def sharing(config: RunConfig) -> int:

@@ -78,6 +78,17 @@ def test_where_each_role_would_go() -> None:
         plan.placed(cluster, cuda=True, machines="2x4")
 
 
+def test_memory_is_counted_with_the_ranks_that_the_placement_puts_on_a_machine() -> None:
+    cluster = config.load("cluster")
+    for machines, each in (("2x8", 8), ("4x4", 4), ("12x2", 2)):
+        assert plan.ranks_each(cluster, cuda=True, machines=machines) == each
+    assert plan.ranks_each(config.load("quickstart"), cuda=False) == 1
+    # Each machine's host memory holds what its own ranks copy for a checkpoint
+    whole, half = (plan.counted(cluster, gpu="h100", ranks_each=n).figures() for n in (8, 4))
+    assert whole != half
+    assert plan.counted(cluster, gpu="h100").figures() == whole
+
+
 def test_on_this_machine_what_it_has_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     eight = config.load("eight-gpus")
     assert "none of its GPUs is seen here" in plan.placed(eight, cuda=True)[0]
