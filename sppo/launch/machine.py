@@ -34,11 +34,18 @@ def check(config: RunConfig, role: str = "up") -> None:
     """Raises ConfigError for a machine on which this role of the run, or all of them, could not
     work.
     """
+    check_temporary(config, role)
+    if role == "generator" or _own_ray(config, role):
+        check_shared_memory(config)
+
+
+def check_temporary(config: RunConfig, role: str) -> None:
+    """Raises ConfigError if there is no temporary folder, or one that this role's sockets do not
+    fit into.
+    """
     folder = _temporary_folder()
     if longest := _longest_socket(config, role):
         _check_room_for(longest, folder)
-    if role == "generator" or _own_ray(config, role):
-        _check_shared_memory(config)
 
 
 def _own_ray(config: RunConfig, role: str) -> bool:
@@ -98,8 +105,10 @@ def _check_room_for(longest: str, folder: str) -> None:
         )
 
 
-def _check_shared_memory(config: RunConfig) -> None:
-    """vLLM on a CPU, or split over several GPUs, passes messages through shared memory."""
+def check_shared_memory(config: RunConfig) -> None:
+    """vLLM on a CPU, or split over several GPUs, passes messages through shared memory. Raises
+    ConfigError if there is too little.
+    """
     generator = config.generator
     if generator.engine != "vllm":
         return

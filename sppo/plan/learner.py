@@ -13,6 +13,7 @@ which travel in float32 (`sppo.learner.sharded`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -126,6 +127,18 @@ def snapshots(config: RunConfig) -> int:
     """Copies of the computing weights that a run keeps."""
     anchor = anchors.make(config.objective.anchor, config.objective.iteration_steps)
     return anchor.keeps + ("reference" in objectives.make(config.objective).needs)
+
+
+def standing(config: RunConfig, *, gpu: bool) -> dict[str, int]:
+    """What rank 0 holds at all times, without running a step to count the rest: `Rank.stands`."""
+    config = compute.decided(config, cuda=gpu)
+    return _stands(config, model(config)[1], gpu=gpu)
+
+
+def stored(config: RunConfig) -> int:
+    """Bytes of a checkpoint: float32 masters of what is trained, and the optimizer's memory."""
+    trained = sum(map(math.prod, model(config)[1].trained.values()))
+    return MASTER * trained * (1 + len(KINDS[config.optimizer.name].moments))
 
 
 def moments(config: RunConfig, found: Shape) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from sppo.config import BrokerConfig
 from sppo.errors import ConfigError
@@ -16,6 +17,7 @@ from sppo.transport.redis_tickets import RedisTickets
 from sppo.transport.scripts import KEYS, frame_key
 
 MEMORY_MARGIN = 1.25
+R = TypeVar("R")
 
 
 def connect(config: BrokerConfig, run: str, *, wait: bool = False) -> RedisBroker:
@@ -72,6 +74,10 @@ class RedisBroker(Broker):
     def check(self) -> None:
         """Raises ConfigError or BrokerError if the server does not answer at once."""
         self._server.call(lambda: self._server.client.info("server"), patience_s=0.0)
+
+    def ask(self, question: Callable[[Any], R]) -> R:
+        """What the server's client answers now. Raises as `check`."""
+        return self._server.call(lambda: question(self._server.client), patience_s=0.0)
 
     def check_memory(self) -> None:
         """Raises ConfigError if the server may drop keys, or has less memory than the run may

@@ -1,0 +1,60 @@
+"""Packages that are built for another torch are as if they were not there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+
+import pytest
+
+from sppo import builds
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Versions of what is installed; nothing else is."""
+    there: dict[str, str] = {}
+
+    def version(name: str) -> str:
+        if name not in there:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return there[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: there.get(name))
+    return there
+
+
+@pytest.mark.parametrize(
+    ("torch", "vision", "found"),
+    [
+        ("2.13.0+cpu", "0.28.0", ["torchvision"]),
+        ("2.13.0+cpu", "0.28.0+cu130", ["torchvision"]),
+        ("2.13.0+cpu", "0.28.0+cpu", []),
+        ("2.13.0", "0.28.0", []),
+        ("2.13.0+cu130", "0.28.0", []),
+        ("2.13.0+cpu", "", []),
+    ],
+)
+def test_beside_a_torch_for_cpus_they_must_be_for_cpus(
+    torch: str, vision: str, found: list[str], installed: dict[str, str]
+) -> None:
+    installed |= {"torch": torch} | ({"torchvision": vision} if vision else {})
+    assert builds.foreign() == found
+
+
+def test_no_torch_is_no_reason(installed: dict[str, str]) -> None:
+    installed["torchvision"] = "0.28.0"
+    assert builds.foreign() == []
+
+
+def test_what_is_hidden_is_not_found(
+    installed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed |= {"torch": "2.13.0+cpu", "torchcodec": "0.17.0"}
+    monkeypatch.delitem(sys.modules, "torchcodec", raising=False)
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    builds.hide_foreign()
+    assert sys.modules["torchcodec"] is None
+    assert "torchvision" not in sys.modules or sys.modules["torchvision"] is not None
