@@ -21,14 +21,6 @@ OUTSIDE = {
     "outside/contributing.md": "CONTRIBUTING.md",
     "outside/changelog.md": "CHANGELOG.md",
 }
-LATER = (
-    "watch.md",
-    "report.md",
-    "tracking.md",
-    "doctor.md",
-    "migrate-from-trl.md",
-    "migrate-from-sppo-scripts.md",
-)
 API = {
     "sppo.scorer.base": "what a scorer gets, and what it may answer",
     "sppo.scorer.calls": "the forms of a scorer of your own",
@@ -117,7 +109,7 @@ def _children(inside: Any, made: list[str]) -> Any:
             folder = ROOT / "docs" / entry.removesuffix("/*")
             found += ["adr/index.md"] if entry == "adr/*" else []
             found += sorted(f"{folder.name}/{path.name}" for path in folder.glob("*.md"))
-        elif entry not in LATER or (ROOT / "docs" / entry).exists():
+        else:
             found.append(_whole(entry, made))
     return found
 
