@@ -23,14 +23,16 @@ def decoder_layers(model: Any, trunk: Any, *, setting: str) -> nn.ModuleList:
 
     Raises ConfigError naming the `setting` that needs it if there is none.
     """
-    count = model.config.get_text_config().num_hidden_layers
-    found = [m for m in trunk.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
-    if not found:
-        raise ConfigError(
-            f"model.name: {type(model).__name__} has no list of {count} decoder layers; set "
-            f"{setting}"
-        )
-    return found[0]
+    config = model.config.get_text_config()
+    count = config.num_hidden_layers
+    lists = [m for m in trunk.modules() if isinstance(m, nn.ModuleList)]
+    # Where a layer attends twice (LongCat) both attentions count as hidden layers.
+    for length in (count, getattr(config, "num_layers", count)):
+        if found := [m for m in lists if len(m) == length]:
+            return found[0]
+    raise ConfigError(
+        f"model.name: {type(model).__name__} has no list of {count} decoder layers; set {setting}"
+    )
 
 
 def recompute(layers: nn.ModuleList) -> None:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from sppo.errors import ConfigError
 from sppo.families import Rows
 from sppo.learner import batching
-from sppo.learner.layers import decoder_layers
+from sppo.learner.layers import decoder_layers, recompute
 from sppo.learner.model import Logprobs, Policy
 from sppo.types import Group
+from tests import families
 from tests.unit.learner.tiny import VOCABULARY
 
 LAYERS = 6
@@ -99,3 +100,28 @@ def test_a_model_without_a_list_of_layers_is_refused_with_the_mend() -> None:
 
     with pytest.raises(ConfigError, match=r"no list of 3 decoder layers; set learner.ranks = 1"):
         decoder_layers(odd := Odd(), odd, setting="learner.ranks = 1")
+
+
+def test_a_layer_that_attends_twice_is_one_layer_and_is_computed_again() -> None:
+    # Given a LongCat, whose configuration counts attentions
+    import transformers
+
+    torch.manual_seed(0)
+    config = families.tiny("longcat_flash")
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.arange(1, 9)[None]
+
+    def gradients() -> list[Tensor]:
+        model.zero_grad()
+        model(input_ids=ids, use_cache=False).logits.square().mean().backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    kept = gradients()
+    # When its layers are computed again
+    found = decoder_layers(model, model.model, setting="learner.recompute = 'off'")
+    recompute(found)
+    # Then they are half as many, and the gradients are the same
+    assert 2 * len(found) == config.num_hidden_layers
+    again = gradients()
+    assert len(again) == len(kept) > len(found)
+    assert all(torch.equal(one, other) for one, other in zip(kept, again, strict=True))
