@@ -21,8 +21,11 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def groups() -> list[Group]:
+    return some_groups()
+
+
+def some_groups() -> list[Group]:
+    """Six, of which one has no signal."""
     made = makers.random_groups(np.random.default_rng(3), 6, vocabulary=VOCABULARY)
-    made[3] = replace(
-        made[3], rewards=np.full(len(made[3].completions), 0.5, np.float32)
-    )  # without a signal
+    made[3] = replace(made[3], rewards=np.full(len(made[3].completions), 0.5, np.float32))
     return made

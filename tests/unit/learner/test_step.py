@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from sppo import kernels
+from sppo.config import ObjectiveConfig, RunConfig
 from sppo.learner import batching, shares
 from sppo.learner.model import Policy
 from sppo.learner.objectives import targets as objective
 from sppo.learner.optim import Optimizer
 from sppo.learner.trainer import Trainer
-from sppo.types import Group, Version
+from sppo.types import Completion, Group, Version
 from tests import makers
+from tests.unit.learner.conftest import some_groups
 from tests.unit.learner.tiny import (
     compared,
     gradients,
@@ -118,93 +120,67 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_step_is_the_objective_of_these_log_probs(
-    path: str, groups: list[Group], case: str
-) -> None:
-    """Weights from stale completions reach loss and targets, put together here from log-probs one
-    by one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apart:
+    """One step on stale completions, as it was taken, and put together from log-probs one by
+    one.
     """
-    changes: dict[str, Any] = dict(CASES[case])
+
+    config: RunConfig
+    record: dict[str, Any]
+    """Of the step that was taken."""
+    loss: float
+    stats: kernels.LossStats
+    clipped_share: float
+
+
+@pytest.fixture(params=CASES, scope="module")
+def apart(path: str, request: pytest.FixtureRequest) -> Apart:
+    changes: dict[str, Any] = dict(CASES[request.param])
     then, now = policy(path), policy(path)
     moved(now)
-    rng = np.random.default_rng(1)
-    groups = (
-        compared(on_policy(then, groups))
-        if changes.pop("compared", False)
-        else on_policy(then, groups)
-    )
-    # Sampled by something near the snapshot: some weights meet their caps and some do not.
-    groups = [
-        replace(
-            g,
-            completions=tuple(
-                replace(
-                    c,
-                    behavior_logprobs=(c.behavior_logprobs + rng.normal(0, 0.2)).astype(np.float32),
-                )
-                for c in g.completions
-            ),
-        )
-        for g in groups
-    ]
+    groups = on_policy(then, some_groups())
+    groups = stale(compared(groups) if changes.pop("compared", False) else groups)
     config = settings(anchor="iteration", **changes)
     _, record = take(path, groups, move=True, anchor="iteration", **changes)
+    loss, stats, clipped_share = by_hand(config, groups, now, then)
+    return Apart(config=config, record=record, loss=loss, stats=stats, clipped_share=clipped_share)
 
+
+def stale(groups: list[Group]) -> list[Group]:
+    """Sampled by something near the snapshot: some weights meet their caps and some do not."""
+    rng = np.random.default_rng(1)
+
+    def older(c: Completion) -> Completion:
+        moved = c.behavior_logprobs + rng.normal(0, 0.2)
+        return replace(c, behavior_logprobs=moved.astype(np.float32))
+
+    return [replace(g, completions=tuple(map(older, g.completions))) for g in groups]
+
+
+def by_hand(
+    config: RunConfig, groups: list[Group], now: Policy, then: Policy
+) -> tuple[float, kernels.LossStats, float]:
+    """Loss, figures, and the share of weights that met their cap."""
     sizes = [len(g.completions) for g in groups]
-    ids_N = torch.arange(len(groups)).repeat_interleave(torch.tensor(sizes))
     logprob, anchor = (
         [t.detach() for g in groups for t in one_by_one(model, g)] for model in (now, then)
     )
     behavior = [torch.from_numpy(c.behavior_logprobs) for g in groups for c in g.completions]
     length_N = torch.tensor([len(t) for t in logprob])
-    cu_seqlens = torch.nn.functional.pad(length_N.cumsum(0), (1, 0))
-    tokens = {
-        "logprob_T": torch.cat(logprob),
-        "anchor_T": torch.cat(anchor),
-        "behavior_T": torch.cat(behavior),
-    }
     log_rho_N = torch.stack([(a - b).sum() for a, b in zip(anchor, behavior, strict=True)])
     cap = config.objective.weight_cap or None
     weight_N, clipped_N = kernels.sequence_weights(
         config.objective.weight, log_rho_N, length_N, cap=cap
     )
-    assert config.objective.weight == "none" or 0 < clipped_N.double().mean() < 1
-    rewards_N = (
-        None if groups[0].rewards is None else torch.cat([torch.tensor(g.rewards) for g in groups])
-    )
-    tables = None if rewards_N is not None else [torch.tensor(g.preferences) for g in groups]
-    if config.objective.link == "bradley-terry":
-        assert rewards_N is not None
-        rewards_N, tables = (
-            None,
-            objective.bradley_terry(
-                rewards_N, ids_N, temperature=config.objective.link_temperature
-            ),
-        )
-    scored: dict[str, Any] = {"group_ids_N": ids_N, "rewards_N": rewards_N, "preferences": tables}
-    score_N = objective.compute_scores(**scored)
-    keep_N = objective.select_completions(config.objective.select, score_N, ids_N)
-    if config.objective.label != "group":
-        target_N = objective.pair_targets(
-            config.objective.label,
-            kept_N=keep_N,
-            scores_N=score_N,
-            group_ids_N=ids_N,
-            preferences=tables,
-        )
-    elif config.objective.target == "centered":
-        target_N = score_N
-    else:
-        target_N = objective.compute_targets(
-            config.objective.target, eta=config.objective.eta, weights_N=weight_N, **scored
-        )
+    target_N, keep_N = targets_by_hand(config.objective, groups, weight_N)
     keep_T = keep_N.repeat_interleave(length_N)
     kept = [int(k.sum()) for k in keep_N.split(sizes)]
-    loss, expected = kernels.sppo_loss(
-        **{name: values_T[keep_T] for name, values_T in tokens.items()},
+    tokens = {"logprob_T": logprob, "anchor_T": anchor, "behavior_T": behavior}
+    loss, stats = kernels.sppo_loss(
+        **{name: torch.cat(values)[keep_T] for name, values in tokens.items()},
         mask_T=None,
-        cu_seqlens=torch.nn.functional.pad(cu_seqlens.diff()[keep_N].cumsum(0), (1, 0)),
+        cu_seqlens=torch.nn.functional.pad(length_N[keep_N].cumsum(0), (1, 0)),
         targets_N=target_N[keep_N],
         eta=config.objective.eta,
         group_offsets=torch.tensor([0, *np.cumsum(kept)]),
@@ -213,12 +189,56 @@ def test_a_step_is_the_objective_of_these_log_probs(
         cap=cap,
         length_normalized=config.objective.length_normalize,
     )
-    assert record["loss"] == pytest.approx(float(loss), rel=1e-4)
-    counts_N = expected.weight_N != 0  # a rejected completion takes no part
-    target, residual = expected.target_N[counts_N].mean(), expected.residual_N[counts_N].std()
-    assert record["target_mean"] == pytest.approx(float(target), abs=1e-5)
-    assert record["residual_std"] == pytest.approx(float(residual), rel=1e-4)
-    assert record["weight_mean"] == pytest.approx(float(expected.weight_N.mean()), rel=1e-4)
+    return float(loss), stats, float(clipped_N.double().mean())
+
+
+def targets_by_hand(
+    wanted: ObjectiveConfig, groups: list[Group], weight_N: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A [N], and which completions are trained [N]."""
+    ids_N = torch.arange(len(groups)).repeat_interleave(
+        torch.tensor([len(g.completions) for g in groups])
+    )
+    rewards_N = (
+        None if groups[0].rewards is None else torch.cat([torch.tensor(g.rewards) for g in groups])
+    )
+    tables = None if rewards_N is not None else [torch.tensor(g.preferences) for g in groups]
+    if wanted.link == "bradley-terry":
+        assert rewards_N is not None
+        tables = objective.bradley_terry(rewards_N, ids_N, temperature=wanted.link_temperature)
+        rewards_N = None
+    scored: dict[str, Any] = {"group_ids_N": ids_N, "rewards_N": rewards_N, "preferences": tables}
+    score_N = objective.compute_scores(**scored)
+    keep_N = objective.select_completions(wanted.select, score_N, ids_N)
+    if wanted.label != "group":
+        target_N = objective.pair_targets(
+            wanted.label, kept_N=keep_N, scores_N=score_N, group_ids_N=ids_N, preferences=tables
+        )
+    elif wanted.target == "centered":
+        target_N = score_N
+    else:
+        target_N = objective.compute_targets(
+            wanted.target, eta=wanted.eta, weights_N=weight_N, **scored
+        )
+    return target_N, keep_N
+
+
+def test_a_step_is_the_objective_of_these_log_probs(apart: Apart) -> None:
+    assert apart.record["loss"] == pytest.approx(apart.loss, rel=1e-4)
+
+
+def test_weights_from_stale_completions_reach_the_loss(apart: Apart) -> None:
+    assert apart.config.objective.weight == "none" or 0 < apart.clipped_share < 1
+    mean = float(apart.stats.weight_N.mean())
+    assert apart.record["weight_mean"] == pytest.approx(mean, rel=1e-4)
+
+
+def test_targets_and_residuals_are_told_of_those_that_take_part(apart: Apart) -> None:
+    counts_N = apart.stats.weight_N != 0  # a rejected completion takes no part
+    target = apart.stats.target_N[counts_N].mean()
+    assert apart.record["target_mean"] == pytest.approx(float(target), abs=1e-5)
+    residual = apart.stats.residual_N[counts_N].std()
+    assert apart.record["residual_std"] == pytest.approx(float(residual), rel=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{}, {"target": "softmean"}, {"select": "best_worst"}])
