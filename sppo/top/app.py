@@ -6,6 +6,7 @@ and on a run that has ended.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -23,6 +24,8 @@ from sppo.top import text
 from sppo.top.state import Run
 
 LOOK_S = 1.0
+SAID_S = 10.0
+"""For which an answer stands where the keys are named."""
 KEYS = "p pause/resume  c checkpoint  e evaluate  s scale  ? help  q quit"
 HELP = """p  no batch is taken after the one at hand; once more: the run goes on
 c  a checkpoint after the batch at hand
@@ -58,7 +61,7 @@ class Top(App[None]):
         """Raises ConfigError where there is no run."""
         super().__init__(ansi_color=True)
         self._run = Run(run_dir)
-        self._said = ""
+        self._said, self._said_at = "", 0.0
         self._shown: dict[str, Text] = {}
 
     def compose(self) -> ComposeResult:
@@ -123,13 +126,16 @@ class Top(App[None]):
             self._said = ask()
         except (ConfigError, OSError) as error:
             self._said = str(error).removeprefix(f"{self._run.run_dir}: ")
+        self._said_at = time.monotonic()
         self._look()
 
     def _look(self) -> None:
         self._run.look()
         answer = (self._run.status.get("scale") or {}).get("refused", "")
         if answer and self._said.startswith("asked for"):
-            self._said = f"refused: {answer}"
+            self._said, self._said_at = f"refused: {answer}", time.monotonic()
+        if time.monotonic() - self._said_at > SAID_S:
+            self._said = ""
         self._draw()
 
     def _draw(self) -> None:

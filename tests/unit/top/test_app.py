@@ -13,7 +13,7 @@ from textual.widgets import Input
 from sppo import asked
 from sppo.launch import run_dir as run_dirs
 from sppo.launch import scaling
-from sppo.top.app import KEYS, Top
+from sppo.top.app import KEYS, SAID_S, Top
 from tests.unit.top import runs
 
 SCREEN = """\
@@ -96,6 +96,10 @@ def test_keys_ask_the_learner(run_dir: Path) -> None:
         await press(pilot, "p")
         assert asked.standing(run_dir) == ["checkpoint", "evaluate"]
         assert shown(app)[-1] == "the learner goes on"
+        app._said_at -= SAID_S
+        app._look()
+        await pilot.pause()
+        assert shown(app)[-1] == KEYS
 
     watch(run_dir, script)
 
