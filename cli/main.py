@@ -29,6 +29,7 @@ from . import (
     role_commands,
     run_commands,
     top_command,
+    trace_command,
     traces,
     track_command,
     train_commands,
@@ -92,6 +93,7 @@ for commands in (
     eval_commands,
     track_command,
     doctor_command,
+    trace_command,
 ):
     commands.register(app)
 

@@ -85,6 +85,8 @@ class Ticket:
     """
     against: Answer | None = None
     """The base model's answer, once it is known."""
+    issued: float = field(default=0.0, compare=False)
+    """When, seconds since 1970 by the learner's clock; 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +138,10 @@ class Group:
     """
     details: tuple[Mapping[str, Any], ...] | None = None
     """[K] what the scorer said of each completion, for samples."""
+    times: tuple[float, ...] = field(default=(), compare=False)
+    """When its ticket was issued, leased, its completions sampled, scored, the group pushed, and
+    claimed by the learner: seconds since 1970, each by its own machine's clock (`sppo.spans`).
+    """
 
     @property
     def tokens(self) -> int:

@@ -15,7 +15,9 @@ import asyncio
 import logging
 import math
 import secrets
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -167,8 +169,9 @@ class Generator:
         self._in_hand.done(lease)
 
     async def _sample_and_score(self, lease: Lease) -> Group:
-        ticket = lease.ticket
+        ticket, times = lease.ticket, [lease.ticket.issued, time.time()]
         completions = await self._sample(lease)
+        times.append(time.time())
         point("generator.sampled")
         beside = opponents(ticket, completions)
         with self._presence.with_scorer():
@@ -189,6 +192,7 @@ class Generator:
             preferences=scores.preferences,
             details=bounded(scores.details),
             generator=self._name,
+            times=(*times, time.time()),
         )
         # A reward is of one answer, whoever stood beside it.
         return group if scores.rewards is None else group.only(range(len(completions)))
@@ -222,9 +226,14 @@ class Generator:
             tries += 1
 
     async def _push(self, group: Group) -> None:
-        while await asyncio.to_thread(self._broker.leases.push, group) is PushResult.FULL:
+        while await asyncio.to_thread(self._broker.leases.push, _now(group)) is PushResult.FULL:
             await asyncio.sleep(FULL_WAIT_S)
         point("generator.pushed")
+
+
+def _now(group: Group) -> Group:
+    """As it is pushed."""
+    return replace(group, times=(*group.times, time.time()))
 
 
 def _request(ticket: Ticket, completions: Sequence[Completion]) -> ScoreRequest:

@@ -4,6 +4,7 @@ run.
 RUN/config.toml       the resolved configuration, without secrets
 RUN/metrics.jsonl     one line per optimizer step (names: sppo/metrics.py)
 RUN/samples.jsonl     prompts, completions and scores of a few groups of each step (sppo/samples.py)
+RUN/spans.jsonl       when each trained group was where (sppo/spans.py)
 RUN/base_answers.json what evaluations compare with, where the scorer compares
 RUN/events.jsonl      phases, evaluations, weight syncs, restarts: what happened when
 RUN/roles.jsonl       who was there and how busy, every ten seconds (sppo/launch/attendance.py)

@@ -34,6 +34,7 @@ from sppo.learner.samples import Samples
 from sppo.learner.saving import Saving
 from sppo.learner.schedule import Schedule
 from sppo.learner.skips import Skips
+from sppo.learner.spans import Spans
 from sppo.learner.spool import Spool
 from sppo.learner.stops import Stopped, Stops
 from sppo.learner.wishes import Wishes
@@ -138,6 +139,8 @@ def _assemble(
     tickets = TicketFactory(config, found, tokenizer)
     samples = Samples(config, run_dir, tokenizer, tickets)
     base = BaseAnswers(run_dir, tokenizer)
+    spans = Spans(run_dir)
+    spans.resume(lineage.n)
     samples.resume(lineage.n, [record["step"] for record in lineage.evaluations])
     queue = GroupQueue(
         broker, tickets, lineage.ledger, Spool(run_dir),
@@ -167,6 +170,7 @@ def _assemble(
         parity=Parity(config, own, trainer.mismatch, records),
         records=records,
         samples=samples,
+        spans=spans,
         kept=Kept(run_dir, config.learner),
         saving=saving,
         stops=stops,

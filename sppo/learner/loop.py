@@ -27,6 +27,7 @@ from sppo.learner.samples import Samples
 from sppo.learner.saving import Saving
 from sppo.learner.schedule import Schedule
 from sppo.learner.skips import Skips
+from sppo.learner.spans import Spans
 from sppo.learner.stops import Stops
 from sppo.learner.trainer import Trainer
 from sppo.learner.wishes import Wishes
@@ -48,6 +49,7 @@ class Learner:
     parity: Parity
     records: Records
     samples: Samples
+    spans: Spans
     kept: Kept
     saving: Saving
     stops: Stops
@@ -95,6 +97,7 @@ class Learner:
         self.queue.bury(lost)
         lineage.advance(steps[-1]["step"])
         self.samples.of_steps(steps, groups)
+        self.spans.of_steps(steps, groups)
         if self.schedule.renews_reference(before, lineage.n):
             lineage.renew_reference()
         with self.records.batch(steps, lineage, self.parity.probe):
@@ -114,10 +117,9 @@ class Learner:
 
     def train(self, groups: list[Group], waited_s: float) -> list[dict[str, Any]]:
         """The metrics of each optimizer step of one batch."""
-        version, published = self.lineage.version, self.lineage.published
-        self.kept.keep(groups, version, published)
+        self.kept.keep(groups, self.lineage.version, self.lineage.published)
         with self.records.usage.working("train"):
-            taken = self.trainer.train(groups, version, published)
+            taken = self.trainer.train(groups, self.lineage.version, self.lineage.published)
             steps = [step | {"wait_s": 0.0, "sync_s": 0.0} for step in taken]
         steps[0]["wait_s"] = waited_s
         return steps

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 from sppo.learner.frames import Frames
 from sppo.learner.held import Held
 from sppo.learner.ledger import Ledger
@@ -49,7 +52,7 @@ class Ready:
         if group is None:
             return False
         self._held.add(entry)
-        self._groups[index] = group
+        self._groups[index] = replace(group, times=(*group.times, time.time()))
         return True
 
     def oldest(self, count: int) -> list[Group] | None:

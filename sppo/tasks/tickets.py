@@ -7,6 +7,7 @@ checkpoint can issue again whatever that checkpoint does not cover.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,6 +111,7 @@ def _ticket(
         min_version=min_version,
         paired=paired,
         against=against,
+        issued=time.time(),
     )
 
 

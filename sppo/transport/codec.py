@@ -40,6 +40,7 @@ from sppo.types import (
 MAGIC = b"SPG1"
 _PREFIX = struct.Struct("<4sIQ")
 MAX_HEADER = 1 << 24
+MAX_TIMES = 16
 _DTYPES: Mapping[str, np.dtype[Any]] = {
     "prompt": np.dtype("<i4"),
     "tokens": np.dtype("<i4"),
@@ -69,6 +70,8 @@ def encode_group(group: Group) -> bytes:
         "finish": [c.finish_reason for c in group.completions],
         "spans": [[[str(s.version), s.start, s.end] for s in c.spans] for c in group.completions],
     }
+    if group.times:
+        header["times"] = list(group.times)
     if group.details is not None:
         header["details"] = [dict(each) for each in group.details]
     body = msgpack.packb(header)
@@ -138,7 +141,15 @@ def _build(header: Mapping[str, Any], body: memoryview) -> Group:
         preferences=preferences,
         generator=_text(header["generator"]),
         details=_details(header.get("details"), len(lengths)),
+        times=_times(header.get("times", [])),
     )
+
+
+def _times(found: Any) -> tuple[float, ...]:
+    times = tuple(float(t) for t in found)
+    if len(times) > MAX_TIMES or not all(0 <= t < 1e11 for t in times):
+        raise BadFrame("times are none")
+    return times
 
 
 def _scores(
@@ -234,6 +245,7 @@ def pack_ticket(ticket: Ticket) -> bytes:
             "messages": ticket.messages,
             "paired": ticket.paired,
             "against": None if ticket.against is None else _pack_answer(ticket.against),
+            "issued": ticket.issued,
         }
     )
 
@@ -258,6 +270,7 @@ def unpack_ticket(data: bytes) -> Ticket:
             messages=tuple((_text(role), _text(words)) for role, words in fields["messages"]),
             paired=bool(fields.get("paired")),
             against=_answer(fields["against"]) if fields.get("against") else None,
+            issued=float(fields.get("issued", 0.0)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadFrame(f"malformed ticket: {error}") from error

@@ -20,6 +20,7 @@ import pytest
 from pydantic import SecretStr
 
 from sppo import config as settings
+from sppo import spans
 from sppo.config import BrokerConfig
 from sppo.generators.fake import VOCABULARY
 from sppo.launch import run_dir as run_dirs
@@ -227,6 +228,17 @@ def test_mlflow_has_each_step_once(story: Story, monkeypatch: pytest.MonkeyPatch
     assert len([path for path in tables if "train" in path]) == STEPS
     table = client.load_table(experiment.experiment_id, tables[-1], [run.info.run_id])
     assert list(table.columns) == list(shape.COLUMNS)
+
+
+def test_each_group_has_its_whole_life(story: Story) -> None:
+    lines = spans.read(story.run_dir)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    lives = spans.lives(lines)
+    assert len(lives) == sum(len(line["groups"]) for line in lines) == 2 * STEPS
+    assert spans.shifts(lines) == {"generator-0": 0.0}  # one machine, one clock
+    for life in lives:
+        sampled = {name: end - begin for name, begin, end in life.stages()}["sample"]
+        assert 0 < sampled < 30
 
 
 def by_name(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:

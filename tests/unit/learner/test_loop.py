@@ -25,6 +25,12 @@ from tests.unit.learner.fakes import lineage, records, stops
 QUIET = {"effective_sample_size": 1.0, "truncated_share": 0.0}
 
 
+class Silent:
+    """Spans that are not kept."""
+
+    def of_steps(self, *_: object) -> None: ...
+
+
 class World:
     """Everything around the loop: notes what is done, in order."""
 
@@ -48,7 +54,8 @@ class World:
         self.learner = Learner(
             schedule=Schedule.of(config), lineage=self.line, trainer=world, queue=world,
             batches=world, skips=Skips(3), fleet=world, evaluation=world, parity=world,
-            records=self.records, samples=world, kept=world, saving=world, stops=stops(self.broker),
+            records=self.records, samples=world, spans=Silent(), kept=world, saving=world,
+            stops=stops(self.broker),
             wishes=world,
         )  # fmt: skip
 

@@ -52,6 +52,18 @@ def test_what_the_scorer_said_survives_the_wire() -> None:
         codec.decode_group(codec.encode_group(short))
 
 
+def test_when_things_happened_survives_the_wire() -> None:
+    times = (1.5, 2.5, 1e9)
+    group = replace(makers.group(), times=times)
+    assert codec.decode_group(codec.encode_group(group)).times == times
+    assert codec.decode_group(codec.encode_group(makers.group())).times == ()
+    ticket = replace(makers.ticket(), issued=3.25)
+    assert codec.unpack_ticket(codec.pack_ticket(ticket)).issued == 3.25
+    for wrong in ((-1.0,), (float("nan"),), (1e12,), (1.0,) * 17):
+        with pytest.raises(BadFrame, match="times are none"):
+            codec.decode_group(codec.encode_group(replace(group, times=wrong)))
+
+
 def test_a_ticket_survives_the_wire() -> None:
     answer = Answer(token_ids=(5, 6), text="five six", finish_reason="length")
     for ticket in (
