@@ -19,6 +19,12 @@ def trace(
     out: Annotated[
         Path | None, typer.Option("--out", help="Where to write it; default: RUN/trace.json.")
     ] = None,
+    otlp: Annotated[
+        bool,
+        typer.Option(
+            "--otlp", help="Send OpenTelemetry spans to OTEL_EXPORTER_OTLP_ENDPOINT instead."
+        ),
+    ] = False,
 ) -> None:
     """Write when each group was issued, leased, sampled, scored, pushed, claimed and trained.
 
@@ -26,9 +32,15 @@ def trace(
     chrome://tracing. Generators' clocks are moved by what the order of things shows
     (docs/tracking.md).
     """
-    from sppo import spans
+    from sppo import otel, spans
 
     lines = spans.read(run_dir)
+    if otlp:
+        otel.check()
+        found = otel.made(lines, run_dir.resolve().name)
+        otel.send(found)
+        typer.echo(f"{len(found)} spans were sent")
+        return
     target = out or run_dir / "trace.json"
     target.write_text(json.dumps(spans.trace(lines)), encoding="utf-8")
     n = sum(len(line["groups"]) for line in lines)
