@@ -64,7 +64,7 @@ def test_a_collector_gets_a_span_of_each_group_with_its_stages_in_it(
 
 def test_what_a_collector_refuses_is_told(collector: list[bytes]) -> None:
     collector.append(b"one before")  # it takes the first alone
-    with pytest.raises(SppoError, match="0 of 8 spans were sent.*OTEL_EXPORTER_OTLP_ENDPOINT"):
+    with pytest.raises(SppoError, match=r"0 of 8 spans were sent.*OTEL_EXPORTER_OTLP_ENDPOINT"):
         otel.send(otel.made([line(1, WHOLE)], "mine"))
 
 
