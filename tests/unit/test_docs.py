@@ -8,7 +8,8 @@ import re
 import pytest
 import yaml
 
-from tests import docs
+from sppo import config as settings
+from tests import command_blocks, docs
 
 ROOT = docs.ROOT
 SITE = "mkdocs.yml"
@@ -66,3 +67,11 @@ def test_headings_are_named_as_github_names_them() -> None:
         docs.slug("Which game is played (`objective.name`)") == "which-game-is-played-objectivename"
     )
     assert docs.slug("`boxed-answer` and `exact-match`") == "boxed-answer-and-exact-match"
+
+
+def test_every_command_and_every_preset_has_its_line() -> None:
+    commands, presets = docs.read("docs/commands.md"), docs.read("docs/presets.md")
+    for path in command_blocks.paths():
+        assert re.search(rf"(sppo-cli |`){path}\b", commands), path
+    for name in settings.presets():
+        assert f"`{name}`" in presets, name
