@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 LOCK := requirements/cpu.txt
 
-.PHONY: demo test test-unit test-kernels test-kernels-and-runs test-cluster test-browser faults test-faults check checkers lint types imports setup docs docs-settings families lock clean
+.PHONY: demo test test-unit test-kernels test-kernels-and-runs test-cluster test-browser faults test-faults check checkers lint types imports setup docs docs-settings families lock test-wheel release-check clean
 
 demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
@@ -88,6 +88,18 @@ families: setup
 # Renew the lock from the environment in .venv, after changing it by hand.
 lock:
 	$(BIN)/pip list --format=freeze | grep -v -i -E '^(sppo|pip|torchvision|torchaudio|torchcodec)==' > $(LOCK)
+
+# What pip makes of the wheel in an empty environment, and a run of two steps from an empty folder. Fetches some 2 GB.
+test-wheel: setup
+	rm -rf $(VENV)/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir=$(VENV)/wheel .
+	$(BIN)/python -m venv --clear $(VENV)/empty
+	$(VENV)/empty/bin/python -m pip install --quiet "$$(ls $(VENV)/wheel/sppo-*.whl)[cpu]"
+	top=$$PWD; cd "$$(mktemp -d)" && $$top/$(VENV)/empty/bin/sppo-cli up quickstart --set learner.steps=2
+
+# Version, tag, changelog, tree, links and wheel; uploads and tags nothing.
+release-check: setup
+	$(BIN)/python requirements/release.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

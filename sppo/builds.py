@@ -3,16 +3,22 @@
 vLLM's CPU build names torchvision, torchaudio and torchcodec, which nothing here uses. Where pip
 takes a torch for CPUs from one index and these from another, they are builds for CUDA: none of them
 loads, and Transformers, which imports torchvision where it is installed, fails with it. To this
-process and those it forks they are then as if they were not installed.
+process and all that it starts they are then as if they were not installed.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+from pathlib import Path
 
 UNUSED = ("torchvision", "torchaudio", "torchcodec")
 CPU = "+cpu"
+AT_START = Path(__file__).with_name("at_start")
+"""Has a `sitecustomize`, which an interpreter imports before anything else: vLLM's engine is
+spawned, and imports Transformers before it comes to us.
+"""
 
 
 def foreign() -> list[str]:
@@ -24,9 +30,13 @@ def foreign() -> list[str]:
 
 
 def hide_foreign() -> None:
-    """Make `import` and `find_spec` say that they are not there."""
-    for name in foreign():
+    """Make `import` and `find_spec` say that they are not there, in interpreters to come too."""
+    found = foreign()
+    for name in found:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if found and str(AT_START) not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(AT_START), *paths]))
 
 
 def _version(package: str) -> str:

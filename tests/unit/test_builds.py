@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import sys
 
 import pytest
@@ -55,6 +56,11 @@ def test_what_is_hidden_is_not_found(
     installed |= {"torch": "2.13.0+cpu", "torchcodec": "0.17.0"}
     monkeypatch.delitem(sys.modules, "torchcodec", raising=False)
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.setenv("PYTHONPATH", "/mine")
     builds.hide_foreign()
     assert sys.modules["torchcodec"] is None
+    assert os.environ["PYTHONPATH"] == f"{builds.AT_START}{os.pathsep}/mine"
+    builds.hide_foreign()  # once is enough
+    assert os.environ["PYTHONPATH"] == f"{builds.AT_START}{os.pathsep}/mine"
+    assert (builds.AT_START / "sitecustomize.py").is_file()
     assert "torchvision" not in sys.modules or sys.modules["torchvision"] is not None
