@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -71,7 +70,8 @@ def environment(wheel: Path, tmp_path: Path) -> Path:
         check=True,
     )  # fmt: skip
     (own,) = (folder / "lib").glob("python*/site-packages")
-    (own / "rest.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    rest = [path for path in sys.path if path.endswith("site-packages")]
+    (own / "rest.pth").write_text("\n".join(rest))
     return folder / "bin"
 
 
