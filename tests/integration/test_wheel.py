@@ -86,7 +86,7 @@ def test_it_trains_from_an_empty_folder(environment: Path, tmp_path: Path) -> No
     assert where.stdout.startswith(str(environment.parent))  # not the tree's
     done = subprocess.run(
         [environment / "sppo-cli", "up", "quickstart", "--set", "learner.steps=2",
-         "--set", "eval.every_steps=0"],
+         "--set", "task.held_out=20"],
         cwd=empty, env=plain, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
