@@ -63,7 +63,7 @@ def _cores() -> Finding:
 def _quota() -> float:
     """Cores that a container's quota comes to; 0 where there is none."""
     try:
-        most, period = (CGROUP / "cpu.max").read_text().split()
+        most, period = (CGROUP / "cpu.max").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         return 0.0
     return 0.0 if most == "max" else int(most) / int(period)
@@ -92,7 +92,9 @@ def _memory() -> tuple[int, int]:
     there = psutil.virtual_memory()
     free, total = int(there.available), int(there.total)
     try:
-        most, used = ((CGROUP / f"memory.{n}").read_text().strip() for n in ("max", "current"))
+        most, used = (
+            (CGROUP / f"memory.{n}").read_text(encoding="utf-8").strip() for n in ("max", "current")
+        )
     except OSError:
         return free, total
     if most == "max":

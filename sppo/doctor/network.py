@@ -25,7 +25,7 @@ SLOW_S = 1.0
 
 def ports(run: Run) -> list[Finding]:
     """Those that are given out by chance, and those that settings name."""
-    first, last = map(int, EPHEMERAL.read_text().split())
+    first, last = map(int, EPHEMERAL.read_text(encoding="utf-8").split())
     with socket.create_server(("127.0.0.1", 0)):
         pass  # raises where loopback itself is not to be had
     said = f"{last - first + 1:,} are given out by chance ({first} to {last})"
