@@ -22,6 +22,7 @@ from sppo.config.roles import (
     WeightsConfig,
 )
 from sppo.config.run import RunConfig, cpu_threads
+from sppo.config.shown import shown
 from sppo.config.sources import presets, utf8
 from sppo.config.track import MetricsConfig, TrackConfig
 
@@ -57,6 +58,7 @@ __all__ = [
     "presets",
     "reference",
     "setting",
+    "shown",
     "to_json",
     "to_toml",
     "utf8",

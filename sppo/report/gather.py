@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sppo import samples
-from sppo.config import flatten
+from sppo.config import flatten, shown
 from sppo.launch import run_dir as run_dirs
 from sppo.metrics import METRICS, read_lines
 from sppo.report import timeline
@@ -24,8 +23,6 @@ HAPPENED = ("warning", "dead", "refusal", "restart", "resume", "parity", "checkp
 """Kinds of events that the page lists; syncs are listed where a member was lost in them."""
 DIGITS = 6
 """Significant digits of a metric on the page."""
-SECRET = re.compile(r"password|secret|token$|api_?key|credential", re.IGNORECASE)
-HIDDEN = "(not shown)"
 
 Record = Mapping[str, Any]
 
@@ -160,22 +157,7 @@ def configuration(run_dir: Path) -> dict[str, Any]:
     is named like one in a table of the user's own.
     """
     text = (run_dir / "config.toml").read_text(encoding="utf-8")
-    values = flatten(tomllib.loads(text))
-    return {
-        name: HIDDEN if value and SECRET.search(name.rpartition(".")[2]) else _without_login(value)
-        for name, value in values.items()
-    }
-
-
-def _without_login(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_login(each) for each in value]
-    if isinstance(value, dict):
-        return {
-            key: HIDDEN if SECRET.search(key) else _without_login(each)
-            for key, each in value.items()
-        }
-    return re.sub(r"://[^/\s@]*@", "://", value) if isinstance(value, str) else value
+    return flatten(shown(tomllib.loads(text)))
 
 
 def _state(described: Record, records: Sequence[Record]) -> str:

@@ -21,9 +21,9 @@ class About:
     """Its name among all runs, the same after a resume."""
     name: str
     config: Mapping[str, Any]
-    """Settings by section, without secrets."""
+    """Settings by section, without secrets (`sppo.config.shown`)."""
     toml: str
-    """The same as they stand in config.toml."""
+    """The same as TOML."""
     run_dir: Path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sppo.config.shown import HIDDEN
 from sppo.errors import ConfigError
 from sppo.metrics import METRICS
 from sppo.report import gather
@@ -128,7 +129,7 @@ def test_no_secret_is_shown(run: Path) -> None:
     assert "word" not in json.dumps(found)
     assert found["broker.url"] == "rediss://host:1/0"
     assert found["sampling.max_tokens"] == 16
-    assert found["scorer.options.api_key"] == gather.HIDDEN
+    assert found["scorer.options.api_key"] == HIDDEN
 
 
 def test_samples_have_scores(run: Path) -> None:
