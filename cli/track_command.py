@@ -40,6 +40,9 @@ def track(
         def say(text: str, name: str = name) -> None:
             typer.echo(f"{name}: {text}", err=True)
 
-        if not process.Work(name, run_dir, say, ended).run():
-            raise SppoError(f"{name} has not got all of {run_dir}")
+        path = run_dir / "logs" / f"track-{name}.log"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a", encoding="utf-8") as log:
+            if not process.Work(name, run_dir, say, ended, log=log).run():
+                raise SppoError(f"{name} has not got all of {run_dir}; details are in {path}")
         typer.echo(f"{name} has all of {run_dir}")

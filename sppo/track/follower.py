@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
+from sppo.config import shown
 from sppo.errors import ConfigError
 from sppo.track import shape
 from sppo.track.lines import Lines
@@ -57,11 +60,10 @@ def about(run_dir: Path, run_id: str) -> About:
     path = run_dir / "config.toml"
     if not path.exists():
         raise ConfigError(f"{run_dir}: there is no run here: name the directory of a run")
-    text = path.read_text(encoding="utf-8")
-    config = tomllib.loads(text)
+    config = shown(tomllib.loads(path.read_text(encoding="utf-8")))
     return About(
-        id=f"{config['name']}-{run_id}", name=config["name"], config=config, toml=text,
-        run_dir=run_dir,
+        id=f"{config['name']}-{run_id}", name=config["name"], config=config,
+        toml=tomli_w.dumps(config), run_dir=run_dir,
     )  # fmt: skip
 
 
@@ -86,17 +88,19 @@ class Follower:
         if not steps and not events:
             return
         self._take_samples()  # those of a step are written before its record
-        begins = (self._passed.step, self._passed.evaluated)
         for record in steps:
             self._step(record)
         for step, event in _evaluations(events).items():
             if step > self._passed.evaluated:
                 self._pass(step, event["time"], shape.evaluation(event["record"]), "eval")
                 self._passed.evaluated = step
-        if begins != (self._passed.step, self._passed.evaluated):
-            self._tracker.flush()
-            self._passed.save(self._kept)
+                self._keep()
         self._forget_samples()
+
+    def close(self) -> None:
+        """Let go of the run's files."""
+        for lines in (self._metrics, self._events, self._samples):
+            lines.close()
 
     def _step(self, record: dict[str, Any]) -> None:
         step, epoch, passed = record["step"], record["epoch"], self._passed
@@ -110,6 +114,14 @@ class Follower:
         passed.step = step
         if epoch not in passed.epochs:
             passed.epochs.append(epoch)
+        self._keep()
+
+    def _keep(self) -> None:
+        """After each, not after a round: if the next one fails, or this process is ended in it,
+        those before it are not passed on twice.
+        """
+        self._tracker.flush()
+        self._passed.save(self._kept)
 
     def _pass(self, step: int, at: float, figures: dict[str, float], stream: str) -> None:
         self._tracker.figures(step, at, figures)

@@ -10,7 +10,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from sppo import locks
 from sppo.errors import ConfigError
@@ -59,10 +61,14 @@ class Work:
     """
 
     def __init__(
-        self, name: str, run_dir: Path, say: Say, ended: threading.Event, *, patience_s: float = 0
-    ) -> None:
-        """`patience_s`: how long to wait for the process of an earlier life, which ends."""
+        self, name: str, run_dir: Path, say: Say, ended: threading.Event, *,
+        patience_s: float = 0, log: TextIO | None = None,
+    ) -> None:  # fmt: skip
+        """`patience_s`: how long to wait for the process of an earlier life, which ends. `log` gets
+        tracebacks; else standard error.
+        """
         self._patience_s = patience_s
+        self._log = log
         self._name = name
         self._run_dir = run_dir
         self._say = say
@@ -77,8 +83,9 @@ class Work:
             try:
                 self._follow()
             except Exception as error:  # noqa: BLE001 - a tracker may fail in any way
-                traceback.print_exc()
-                self._once(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+                traceback.print_exc(file=self._log)
+                self._since = None
+                self._once(_told(error))
                 if self._ended.is_set():
                     return False
                 self._ended.wait(RETRY_S)
@@ -113,6 +120,21 @@ class Work:
         self._since = time.monotonic()
         made = tracker.make(self._name, follower.about(self._run_dir, passed.run_id))
         follow = follower.Follower(self._run_dir, made, passed, kept)
+        try:
+            self._rounds(follow)
+        except Exception as error:
+            self._once(_told(error))  # before `close`, which may take long
+            self._since = time.monotonic()
+            with suppress(Exception):  # what failed before it has been told
+                made.close()  # else each new try leaves a writer and its thread behind
+            raise
+        finally:
+            follow.close()
+        self._since = time.monotonic()
+        made.close()
+        self._since = None
+
+    def _rounds(self, follow: follower.Follower) -> None:
         last = False
         while not last:
             last = self._ended.is_set()  # asked before looking: what came before it is passed on
@@ -120,11 +142,12 @@ class Work:
             follow.round()
             self._since = None
             self._ended.wait(POLL_S)
-        self._since = time.monotonic()
-        made.close()
-        self._since = None
 
     def _once(self, what: str) -> None:
         if not self._said:
             self._say(what)
         self._said = True
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -19,7 +19,8 @@ def test_a_run_that_is_there_is_written_to_each(
     done = run(app, ["track", str(tmp_path), "--to", "tensorboard"])
     assert done.output == f"tensorboard has all of {tmp_path}\n"
     failed = run(app, ["track", str(tmp_path), "--to", "tensorboard", "--to", "wandb"])
-    assert str(failed.exception) == f"wandb has not got all of {tmp_path}"
+    log = tmp_path / "logs" / "track-wandb.log"
+    assert str(failed.exception) == f"wandb has not got all of {tmp_path}; details are in {log}"
 
 
 def test_it_needs_a_run_and_a_name(tmp_path: Path) -> None:

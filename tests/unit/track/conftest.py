@@ -61,6 +61,9 @@ class Memory:
         self.texts: list[tuple[int, str, str]] = []
         self.flushed = 0
         self.fails: Exception | None = None
+        self.fails_at = 0
+        """The step at which the network is gone."""
+        self.closed = 0
 
     def forget(self, step: int) -> None:
         assert self.forgets
@@ -70,6 +73,8 @@ class Memory:
     def figures(self, step: int, time: float, figures: Mapping[str, float]) -> None:
         if self.fails is not None:
             raise self.fails
+        if step == self.fails_at and self.fails_at:
+            raise OSError("no network")
         self.told.append((step, dict(figures)))
 
     def samples(self, step: int, time: float, stream: str, rows: Sequence[Row]) -> None:
@@ -78,7 +83,8 @@ class Memory:
     def flush(self) -> None:
         self.flushed += 1
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.closed += 1
 
 
 @pytest.fixture

@@ -117,3 +117,26 @@ def test_the_run_is_what_its_directory_says(written: Written) -> None:
     assert found.config["learner"] == {"steps": 3}
     with pytest.raises(ConfigError, match="there is no run here"):
         follower.about(written.run_dir / "other", "abc")
+
+
+def test_no_secret_of_a_table_of_the_users_own_leaves(written: Written) -> None:
+    (written.run_dir / "config.toml").write_text(
+        'name = "mine"\n[scorer.options]\napi_key = "word"\nurl = "https://me:word@host/v1"\n'
+    )
+    found = follower.about(written.run_dir, "abc")
+    assert "word" not in found.toml + repr(found.config)
+    assert "https://host/v1" in found.toml
+
+
+def test_what_was_passed_on_before_a_failure_is_not_passed_on_twice(written: Written) -> None:
+    memory = Memory()
+    for n in (1, 2, 3):
+        written.step(n)
+    written.evaluation(3)
+    # When the tracker fails half-way through what is new
+    memory.fails_at = 3
+    with pytest.raises(OSError, match="no network"):
+        follow(written, memory).round()
+    memory.fails_at = 0
+    follow(written, memory).round()
+    assert [step for step, _ in memory.told] == [1, 2, 3, 3]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import threading
 from pathlib import Path
 
@@ -69,3 +70,19 @@ def test_two_do_not_write_the_same(written: Written, memory: Memory) -> None:
     with locks.held(folder / "memory.lock", AssertionError()):
         assert not work(written.run_dir, said).run()
     assert "another process writes" in said[0]
+
+
+def test_a_failure_leaves_no_writer_behind_and_its_traceback_in_the_log(
+    written: Written, memory: Memory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written.step(1)
+    memory.fails = OSError("no network")
+    said: list[str] = []
+    log = io.StringIO()
+    ended = threading.Event()
+    ended.set()
+    assert not Work("memory", written.run_dir, said.append, ended, log=log).run()
+    assert memory.closed == 1
+    assert said == ["OSError: no network"]
+    assert "Traceback" in log.getvalue()
+    assert capsys.readouterr().err == ""
