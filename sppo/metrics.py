@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,14 +138,14 @@ class JsonLines:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole records of a JSON-lines file; nothing if there is none."""
+    """The whole records of a JSON-lines file; nothing if there is none. Left out are lines that a
+    death or a full disk cut off: the last one, and one that a later life wrote on to.
+    """
     if not path.exists():
         return
     for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+        with suppress(json.JSONDecodeError):
             yield json.loads(line)
-        except json.JSONDecodeError:
-            return  # the last line of a process that was killed while writing
 
 
 class Spent:

@@ -34,7 +34,7 @@ class Lines:
         found = self._file.read()
         whole = found.rfind(b"\n") + 1
         self._file.seek(begin + whole)
-        return [json.loads(line) for line in found[:whole].splitlines()]
+        return [record for line in found[:whole].splitlines() for record in _record(line)]
 
     def close(self) -> None:
         """Let go of the file; the next call begins at its first line."""
@@ -48,3 +48,11 @@ class Lines:
         except FileNotFoundError:
             return True
         return (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino)
+
+
+def _record(line: bytes) -> list[dict[str, Any]]:
+    """None of a line that was cut off by a full disk or a death, and written on to later."""
+    try:
+        return [json.loads(line)]
+    except ValueError:
+        return []

@@ -18,6 +18,9 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
     with file.path.open("a", encoding="utf-8") as raw:
         raw.write('{"step": 4, "lo')
     assert [r["step"] for r in read_lines(file.path)] == [1, 2, 3]
+    # and what a later life wrote on to it does not hide the lines after it
+    file.append({"step": 5}, {"step": 6})
+    assert [r["step"] for r in read_lines(file.path)] == [1, 2, 3, 6]
     file.keep_until(2)
     assert [r["step"] for r in file.read()] == [1, 2]
     file.append({"step": 3}, {"step": 4})

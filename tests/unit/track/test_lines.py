@@ -33,3 +33,10 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path: Path) -> None:
     assert lines.anew
     file.path.unlink()
     assert lines.news() == []
+
+
+def test_a_line_that_was_cut_off_and_written_on_to_is_left_out(tmp_path: Path) -> None:
+    """As after a full disk."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n{"a": {"a": 2}\n{"a": 3}\n')
+    assert Lines(path).news() == [{"a": 1}, {"a": 3}]
