@@ -16,6 +16,8 @@ from shlex import quote
 
 from sppo.track.process import LEAVE_S
 
+LISTEN_S = 2.0
+"""For what a process that is gone has said last."""
 Warn = Callable[[str], None]
 
 
@@ -64,7 +66,8 @@ class _Process:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        self._listening.join()
+        # What its library left behind may hold the other end of the pipe.
+        self._listening.join(LISTEN_S)
         if code:
             self._warn(
                 f"{self._name} has not got all of this run; the rest: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,14 @@ def test_what_is_missing_at_the_end_is_told_with_the_command_for_it(
 def test_without_trackers_there_is_nothing(tmp_path: Path) -> None:
     with trackers.beside(tmp_path, [], lambda text: None):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_a_tracker_leaves_behind_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given one that has the pipe too, as a fork has
+    program = "import os, sys, time\nos.fork() or time.sleep(20)\nsys.stdin.read()"
+    monkeypatch.setattr(trackers, "LISTEN_S", 0.1)
+    began = time.monotonic()
+    beside(tmp_path, monkeypatch, program)
+    assert time.monotonic() - began < 15
