@@ -42,6 +42,8 @@ def served(config: MetricsConfig, run_dir: Path, name: str, figures: Figures) ->
     """Inside, whoever brings the token gets the figures. Raises ConfigError if nothing can listen
     there.
     """
+    found = run_dir / DISCOVERY
+    found.unlink(missing_ok=True)  # of a life that was killed: the address may be another's now
     if not config.address:
         yield
         return
@@ -58,7 +60,6 @@ def served(config: MetricsConfig, run_dir: Path, name: str, figures: Figures) ->
     thread.start()
     host, _ = config.place
     target = f"[{host}]:{server.server_port}" if ":" in host else f"{host}:{server.server_port}"
-    found = run_dir / DISCOVERY
     run_dirs.write_json(found, [{"targets": [target], "labels": {"run": name}}])
     try:
         yield

@@ -71,3 +71,11 @@ def test_an_address_of_the_newer_kind(tmp_path: Path, figures: Figures) -> None:
     with exposition.served(MetricsConfig(address="[::1]:0"), tmp_path, "mine", figures):
         (found,) = json.loads((tmp_path / "prometheus.json").read_text())
         assert get(f"http://{found['targets'][0]}/metrics")[0] == 200
+
+
+def test_the_address_of_a_life_that_was_killed_is_taken_away(
+    tmp_path: Path, figures: Figures
+) -> None:
+    (tmp_path / "prometheus.json").write_text("[]")
+    with exposition.served(MetricsConfig(), tmp_path, "mine", figures):
+        assert list(tmp_path.iterdir()) == []
