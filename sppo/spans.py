@@ -65,7 +65,7 @@ def shifts(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     least: dict[str, float] = {}
     most: dict[str, float] = {}
     for group in (group for line in lines for group in line["groups"]):
-        if len(times := group["times"]) == TIMES:
+        if _known(times := group["times"]):
             name = group["generator"]
             least[name] = max(least.get(name, -1e18), times[0] - times[LEASED])
             most[name] = min(most.get(name, 1e18), times[-1] - times[PUSHED])
@@ -76,6 +76,11 @@ def shifts(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
+def _known(times: Sequence[float]) -> bool:
+    """Whether there are all; a ticket of an older sppo does not say when it was issued (0)."""
+    return len(times) == TIMES and times[0] > 0
+
+
 def lives(lines: Sequence[Mapping[str, Any]]) -> list[Life]:
     """Of all groups that have their times, by the learner's clock."""
     by = shifts(lines)
@@ -83,7 +88,7 @@ def lives(lines: Sequence[Mapping[str, Any]]) -> list[Life]:
     for line in lines:
         begin, end = line["trained"]
         for group in line["groups"]:
-            if len(times := group["times"]) != TIMES:
+            if not _known(times := group["times"]):
                 continue
             own = [t + by[group["generator"]] for t in times[LEASED : PUSHED + 1]]
             moments = [times[0]]

@@ -35,6 +35,12 @@ def test_a_life_is_seven_stages_one_after_the_other() -> None:
     ]  # fmt: skip
 
 
+def test_a_group_whose_ticket_does_not_say_when_it_was_issued_is_not_shown() -> None:
+    given = [line(1, (0.0, 2.0, 3.0, 4.0, 5.0, 6.0))]
+    assert spans.lives(given) == []
+    assert spans.shifts(given) == {}
+
+
 @pytest.mark.parametrize(
     ("ahead", "shift"),
     [
