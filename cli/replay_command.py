@@ -40,9 +40,10 @@ def replay(
     run_dirs.describe(run_dir)
     resolved = settings.load(str(run_dir / "config.toml"), environment=False)
     from sppo.learner import replay as learner
+    from sppo.report.gather import finite
 
     found = learner.replay(run_dir, resolved, step, lambda text: typer.echo(text, err=True))
-    typer.echo(json.dumps(found) if as_json else "\n".join(lines(found)))
+    typer.echo(json.dumps(finite(found), allow_nan=False) if as_json else "\n".join(lines(found)))
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def test_the_command_asks_for_the_step(tmp_path: Path, monkeypatch: pytest.Monke
     done = CliRunner().invoke(app, ["replay", str(run), "--step", "57", "--json"])
     assert json.loads(done.stdout) == FOUND
     assert (asked[0][0], asked[0][1].name, asked[0][2]) == (run, "quickstart", 57)
+
+
+def test_a_term_that_is_no_number_is_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a step that was skipped, for which NaN would be no JSON."""
+    rows = [{"uid": "train-1", "loss": math.nan, "tokens": [1.0, math.inf]}]
+    monkeypatch.setattr(replay, "replay", lambda *_: FOUND | {"completions": rows})
+    run = written_runs.make(tmp_path / "run", steps=2)
+    done = CliRunner().invoke(app, ["replay", str(run), "--step", "57", "--json"])
+    found = json.loads(done.stdout)["completions"]
+    assert found == [{"uid": "train-1", "loss": None, "tokens": [1.0, None]}]
 
 
 def test_what_is_no_run_is_the_users_mistake(tmp_path: Path) -> None:
