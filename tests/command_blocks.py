@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from sppo_cli.main import app
+from sppo_cli.commands import app
 
 from sppo import config as settings
 from sppo.config import names

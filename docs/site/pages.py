@@ -146,7 +146,7 @@ def decisions() -> str:
 
 def command_line() -> str:
     """What every command says to `--help`."""
-    from sppo_cli.main import app
+    from sppo_cli.commands import app
 
     group = typer.main.get_command(app)
     parts = ["# The command line", "", "What `--help` says of each command.", ""]

@@ -16,7 +16,7 @@ import dockerfile
 import kubernetes_validate
 import pytest
 import yaml
-from sppo_cli.main import app
+from sppo_cli.commands import app
 from typer.main import get_command
 
 from sppo import config

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from sppo_cli.main import app
+from sppo_cli.commands import app
 from typer.testing import CliRunner
 
 from sppo.bench import kernels

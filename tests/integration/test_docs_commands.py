@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from sppo_cli.main import app
+from sppo_cli.commands import app
 from typer.testing import CliRunner
 
 from sppo.errors import ConfigError, SppoError

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sppo_cli import main
+from sppo_cli import commands
 from typer.testing import CliRunner
 
 from sppo.bench import judge as bench
@@ -140,7 +140,7 @@ def test_a_judge_by_length_is_found_out(by_length: str, tmp_path: Path) -> None:
     )
     arguments = ["bench", "judge", str(path), "--set", f"scorer.judge.url={by_length}"]
     arguments += ["--set", "scorer.judge.model=m", "--set", "scorer.judge.prices=[10, 1000]"]
-    shown = CliRunner().invoke(main.app, [*arguments, "--json"])
+    shown = CliRunner().invoke(commands.app, [*arguments, "--json"])
     found = json.loads(shown.stdout)
     assert found["agreement"] == 0.75
     assert (found["flips"], found["first_wins"]) == (0.0, 0.5)
@@ -148,7 +148,7 @@ def test_a_judge_by_length_is_found_out(by_length: str, tmp_path: Path) -> None:
     assert (found["triples"], found["intransitive"], found["unreadable"]) == (1, 0, 0)
     assert (found["calls"], found["prompt_tokens"], found["answer_tokens"]) == (8, 800, 8)
     assert found["cost"] == pytest.approx((8000 + 8000) / 1e6)
-    shown = CliRunner().invoke(main.app, arguments)
+    shown = CliRunner().invoke(commands.app, arguments)
     assert "agreement      0.750 of 4 pairs" in shown.stdout
     assert "0 of 1 are intransitive" in shown.stdout
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sppo_cli.main import app
+from sppo_cli.commands import app
 from typer.testing import CliRunner
 
 from sppo.bench import kernels

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sppo_cli.main import app
+from sppo_cli.commands import app
 from typer.testing import CliRunner
 
 from sppo import config as settings

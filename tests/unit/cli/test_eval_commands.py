@@ -6,8 +6,8 @@ import io
 from typing import Any
 
 import pytest
+from sppo_cli.commands import app
 from sppo_cli.eval_commands import Counter, lines
-from sppo_cli.main import app
 from typer.testing import CliRunner
 
 from sppo.errors import ConfigError

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sppo_cli import main, train_commands
+from sppo_cli import commands, train_commands
 
 from sppo import __version__
 from sppo.errors import SppoError
@@ -43,7 +43,7 @@ def test_every_command_shows_an_example(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["sppo-cli", *command.split(), "--help"])
     with pytest.raises(SystemExit):
-        main.run()
+        commands.run()
     shown = capsys.readouterr().out
     assert "Example" in shown
     assert f"sppo-cli {command}" in shown
@@ -51,7 +51,7 @@ def test_every_command_shows_an_example(
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from sppo_cli.main import app\n"
+        "import sys; from sppo_cli.commands import app\n"
         "try: app(['up', '--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'ray', 'vllm', 'transformers', 'redis', 'fastapi'} & set(sys.modules)\n"
@@ -161,7 +161,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["sppo-cli", *arguments])
     with pytest.raises(SystemExit) as ended:
-        main.run()
+        commands.run()
     error = capsys.readouterr().err.strip()
     assert ended.value.code == 2, error
     assert error.startswith("error: ")
@@ -230,7 +230,7 @@ def test_a_cache_that_cannot_be_written_is_named(
     monkeypatch.setenv("SPPO_CACHE", "/proc/nope")
     monkeypatch.setattr(sys, "argv", ["sppo-cli", "up", "quickstart"])
     with pytest.raises(SystemExit) as ended:
-        main.run()
+        commands.run()
     assert ended.value.code == 2
     assert (
         "/proc/nope, where converted models are kept, cannot be written" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sppo_cli import main, plan_command
+from sppo_cli import commands, plan_command
 from typer.testing import CliRunner
 
 from sppo import config
@@ -14,16 +14,16 @@ from sppo.errors import ConfigError
 
 
 def test_a_preset_is_planned_in_words_and_as_json() -> None:
-    said = CliRunner().invoke(main.app, ["plan", "math-7b", "--gpu", "h100"])
+    said = CliRunner().invoke(commands.app, ["plan", "math-7b", "--gpu", "h100"])
     assert said.exit_code == 0
     assert "learner, rank 0 of 3" in said.stdout
-    found = CliRunner().invoke(main.app, ["plan", "math-7b", "--gpu", "h100", "--json"])
+    found = CliRunner().invoke(commands.app, ["plan", "math-7b", "--gpu", "h100", "--json"])
     assert json.loads(found.stdout)["fits"]
 
 
 def test_what_does_not_fit_is_shown_and_refused() -> None:
     told = CliRunner().invoke(
-        main.app, ["plan", "math-7b", "--gpu", "h100", "--set", "learner.ranks=1"]
+        commands.app, ["plan", "math-7b", "--gpu", "h100", "--set", "learner.ranks=1"]
     )
     assert "key-value cache" in told.stdout
     assert isinstance(told.exception, ConfigError)

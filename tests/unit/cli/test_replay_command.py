@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sppo_cli import replay_command
-from sppo_cli.main import app
+from sppo_cli.commands import app
 from typer.testing import CliRunner
 
 from sppo.errors import ConfigError

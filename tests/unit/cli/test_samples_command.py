@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sppo_cli.main import app
+from sppo_cli.commands import app
 from typer.testing import CliRunner
 
 SAMPLE = {

@@ -119,7 +119,7 @@ def _team(size: int, sharing: int) -> Iterator[Any]:
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=size)
     try:
         team: Any = ranks.Solo()
-        team.size, team.mesh = size, mesh.of("cpu", size, sharing)
+        team.size, team.mesh = size, mesh.of("cpu", size, sharing, ranks.PATIENCE)
         yield team
     finally:
         dist.destroy_process_group()
