@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hmac
 import importlib.util
+import logging
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,9 +24,13 @@ from sppo.errors import ConfigError
 from sppo.launch import run_dir as run_dirs
 from sppo.launch.figures import Figures
 
+log = logging.getLogger(__name__)
+
 DISCOVERY = "prometheus.json"
 LOOK_S = 0.1
 """Between two looks at whether to end."""
+MOST = 16
+"""Connections at once: whoever holds more open takes neither threads nor files from the run."""
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
@@ -105,6 +111,30 @@ class _Server(ThreadingMixIn, WSGIServer):
 
             self.address_family = socket.AF_INET6
         super().__init__(place, handler)
+
+        self._free = threading.BoundedSemaphore(MOST)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own; turned away where there are enough."""
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Then there is room for another."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who connects and says nothing, or leaves, is no matter for the terminal."""
+        log.info("a request for /metrics was not answered: %r", sys.exception())
 
     def server_bind(self) -> None:
         """Without asking DNS for this machine's name."""

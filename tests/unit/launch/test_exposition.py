@@ -3,8 +3,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,26 @@ def test_the_address_of_a_life_that_was_killed_is_taken_away(
     (tmp_path / "prometheus.json").write_text("[]")
     with exposition.served(MetricsConfig(), tmp_path, "mine", figures):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_who_holds_connections_open_takes_no_more_threads_than_there_may_be(
+    tmp_path: Path, figures: Figures, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(exposition, "MOST", 2)
+    monkeypatch.setattr(exposition._Quiet, "timeout", 1.0)
+    with exposition.served(MetricsConfig(address="127.0.0.1:0"), tmp_path, "mine", figures):
+        (found,) = json.loads((tmp_path / "prometheus.json").read_text())
+        host, port = found["targets"][0].split(":")
+        silent = [socket.create_connection((host, int(port)), timeout=10) for _ in range(3)]
+        # Then the third is turned away, and there is room once the others have said nothing
+        assert silent[2].recv(1) == b""
+        assert silent[0].recv(1) == silent[1].recv(1) == b""
+        code, deadline = 0, time.monotonic() + 10
+        while code != 200 and time.monotonic() < deadline:
+            with suppress(OSError):
+                code, _ = get(f"http://{found['targets'][0]}/metrics")
+        assert code == 200
+        for each in silent:
+            each.close()
+    assert "Traceback" not in capfd.readouterr().err
