@@ -5,6 +5,7 @@ None of them is waited for while the run goes on, and at its end for `LEAVE_S` a
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -24,6 +25,11 @@ Warn = Callable[[str], None]
 def command(name: str, run_dir: Path) -> list[str]:
     """What the process of a tracker is started with."""
     return [sys.executable, "-m", "sppo.track", name, str(run_dir.resolve())]
+
+
+def _environment() -> dict[str, str]:
+    """Without settings: a tracker needs none, and some are secrets."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SPPO_")}
 
 
 @contextmanager
@@ -49,6 +55,7 @@ class _Process:
         log = stack.enter_context((run_dir / "logs" / f"track-{name}.log").open("ab"))
         self._process = subprocess.Popen(
             command(name, run_dir), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+            env=_environment(),
             start_new_session=True,  # Ctrl-C is for whoever trains
         )  # fmt: skip
         self._listening = threading.Thread(target=self._listen, daemon=True, name=f"track-{name}")

@@ -56,3 +56,13 @@ def test_a_process_that_a_tracker_leaves_behind_does_not_hold_up_the_end(
     began = time.monotonic()
     beside(tmp_path, monkeypatch, program)
     assert time.monotonic() - began < 15
+
+
+def test_no_setting_of_the_environment_is_handed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPPO_METRICS__TOKEN", "word")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    told = "print(os.environ.get('SPPO_METRICS__TOKEN'), os.environ['WANDB_MODE'], flush=True)"
+    said = beside(tmp_path, monkeypatch, f"import os, sys; {told}; sys.stdin.read()")
+    assert "wandb: None offline" in said[0]
