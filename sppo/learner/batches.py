@@ -15,7 +15,8 @@ from sppo.learner.stops import Stops
 from sppo.types import Group
 from sppo.watch import steps
 
-WAIT_S = 0.5
+WAIT_S = 1.0
+"""Of one look at the broker. What arrives meanwhile is taken in at once."""
 
 
 class Batches:
