@@ -29,18 +29,18 @@ class MetricsConfig(Settings):
     """Bearer token that whoever reads `/metrics` brings; beyond loopback it is needed."""
 
     @model_validator(mode="after")
-    def _guarded(self) -> MetricsConfig:
-        if not self.address:
-            return self
-        host, _ = self.place
-        if host in ("0.0.0.0", "::"):
+    def _of_one(self) -> MetricsConfig:
+        if self.address and self.place[0] in ("0.0.0.0", "::"):
             raise ValueError(f"address = {self.address!r}: name one address of this machine")
-        if not is_loopback(host) and not self.token.get_secret_value():
-            raise ValueError(
-                f"address = {self.address!r}: beyond loopback it wants a token; give "
-                "SPPO_METRICS__TOKEN, or use 127.0.0.1"
-            )
         return self
+
+    @property
+    def lacks_token(self) -> bool:
+        """Whether nothing may listen there. No check of the settings, which roles and commands read
+        without this secret: they serve nothing.
+        """
+        beyond = bool(self.address) and not is_loopback(self.place[0])
+        return beyond and not self.token.get_secret_value()
 
     @property
     def place(self) -> tuple[str, int]:

@@ -35,7 +35,8 @@ App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def check(config: MetricsConfig) -> None:
-    """Raises ConfigError if the package is not installed."""
+    """Raises ConfigError if the package is not installed, or a token is lacking."""
+    _check_token(config)
     if config.address and importlib.util.find_spec("prometheus_client") is None:
         raise ConfigError(
             f"metrics.address = {config.address!r}, and prometheus-client is not installed: pip "
@@ -43,11 +44,20 @@ def check(config: MetricsConfig) -> None:
         )
 
 
+def _check_token(config: MetricsConfig) -> None:
+    if config.lacks_token:
+        raise ConfigError(
+            f"metrics.address = {config.address!r}: beyond loopback it wants a token; give "
+            "SPPO_METRICS__TOKEN, or use 127.0.0.1"
+        )
+
+
 @contextmanager
 def served(config: MetricsConfig, run_dir: Path, name: str, figures: Figures) -> Iterator[None]:
     """Inside, whoever brings the token gets the figures. Raises ConfigError if nothing can listen
-    there.
+    there, or may not without a token.
     """
+    _check_token(config)
     found = run_dir / DISCOVERY
     found.unlink(missing_ok=True)  # of a life that was killed: the address may be another's now
     if not config.address:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sppo import config
@@ -33,7 +35,7 @@ def test_an_address_is_host_and_port(address: str, place: tuple[str, int]) -> No
         ("9464", "in quotes"), ("127.0.0.1", "write host:port"),
         ("127.0.0.1:99999", "write host:port"), ("http://127.0.0.1:1", "write host:port"),
         ("127.0.0.1:1/metrics", "write host:port"), ("a@127.0.0.1:1", "write host:port"),
-        ("0.0.0.0:9464", "name one address"), ("10.0.0.1:9464", "SPPO_METRICS__TOKEN"),
+        ("0.0.0.0:9464", "name one address"),
     ],
 )  # fmt: skip
 def test_others_are_refused(address: str, says: str) -> None:
@@ -41,7 +43,19 @@ def test_others_are_refused(address: str, says: str) -> None:
         config.load("quickstart", [f"metrics.address={address}"])
 
 
-def test_beyond_loopback_it_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_loopback_it_wants_a_token_but_of_who_serves_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SPPO_METRICS__TOKEN", "secret")
     loaded = config.load("quickstart", ["metrics.address=10.0.0.1:9464"])
     assert loaded.metrics.place == ("10.0.0.1", 9464)
+    assert not loaded.metrics.lacks_token
+    # Roles get the settings without the secret, and so do those who read config.toml
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml(loaded))
+    for read in (
+        config.from_json(config.to_json(loaded)),
+        config.load(str(path), environment=False),
+    ):
+        assert read.metrics.lacks_token
+    assert not config.load("quickstart").metrics.lacks_token

@@ -104,3 +104,13 @@ def test_who_holds_connections_open_takes_no_more_threads_than_there_may_be(
         for each in silent:
             each.close()
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_nothing_listens_beyond_loopback_without_a_token(tmp_path: Path, figures: Figures) -> None:
+    open_to_all = MetricsConfig(address="10.0.0.1:9464")
+    with pytest.raises(
+        ConfigError, match=r"metrics.address = '10.0.0.1:9464'.*SPPO_METRICS__TOKEN"
+    ):
+        exposition.check(open_to_all)
+    with pytest.raises(ConfigError, match="SPPO_METRICS__TOKEN"):
+        exposition.served(open_to_all, tmp_path, "mine", figures).__enter__()
