@@ -40,10 +40,16 @@ class Passed:
     @classmethod
     def load(cls, path: Path, run_id: str) -> Passed:
         """As it was kept, or the beginning. A directory whose run begins anew before its first step
-        is another run.
+        is another run. Raises ConfigError for a file that is damaged.
         """
         if path.exists():
-            passed = cls(**json.loads(path.read_text(encoding="utf-8")))
+            try:
+                passed = cls(**json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as error:
+                raise ConfigError(
+                    f"{path} is damaged, and says what this tracker has: delete it, and it gets "
+                    "all of the run again"
+                ) from error
             if passed.run_id == run_id or passed.step:
                 return passed
         return cls(run_id)

@@ -109,6 +109,10 @@ def test_a_run_that_begins_anew_is_another_one(tmp_path: Path) -> None:
     Passed("abc", step=3).save(kept)
     assert Passed.load(kept, "def").run_id == "abc"
     assert json.loads(kept.read_text())["step"] == 3
+    # and one that a power failure left empty is told with the mend
+    kept.write_text("")
+    with pytest.raises(ConfigError, match=r"x\.json is damaged.*delete it"):
+        Passed.load(kept, "abc")
 
 
 def test_the_run_is_what_its_directory_says(written: Written) -> None:
