@@ -15,8 +15,7 @@ from sppo.learner.stops import Stops
 from sppo.types import Group
 from sppo.watch import steps
 
-WAIT_S = 1.0
-"""Of one look at the broker. What arrives meanwhile is taken in at once."""
+WAIT_S = 1.0  # of one look at the broker; what arrives meanwhile is taken in at once
 
 
 class Batches:
