@@ -7,16 +7,21 @@ evaluate      taken away when the held-out questions have been answered
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 PAUSE, CHECKPOINT, EVALUATE = WISHES = ("pause", "checkpoint", "evaluate")
 
 
+def begin(run_dir: Path) -> None:
+    """Make the folder: whoever trains can then take out what anybody, root too, puts in."""
+    (run_dir / "asked").mkdir(exist_ok=True)
+
+
 def ask(run_dir: Path, wish: str) -> None:
     """Wish it."""
-    folder = run_dir / "asked"
-    folder.mkdir(exist_ok=True)
-    (folder / wish).touch()
+    begin(run_dir)
+    (run_dir / "asked" / wish).touch()
 
 
 def withdraw(run_dir: Path, *wishes: str) -> None:
@@ -26,5 +31,5 @@ def withdraw(run_dir: Path, *wishes: str) -> None:
 
 
 def standing(run_dir: Path) -> list[str]:
-    """What is wished for now."""
-    return [wish for wish in WISHES if (run_dir / "asked" / wish).exists()]
+    """What is wished for now; nothing where the folder may not be read."""
+    return [wish for wish in WISHES if os.path.exists(run_dir / "asked" / wish)]

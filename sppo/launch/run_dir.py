@@ -129,6 +129,7 @@ def claim(run_dir: Path, config: RunConfig, *, anew: bool = False) -> str:
         _write(identity, uuid.uuid4().hex[:12])
     _write(run_dir / "config.toml", to_toml(config))
     (run_dir / "summary.json").unlink(missing_ok=True)  # of an earlier end
+    asked.begin(run_dir)
     asked.withdraw(run_dir, *asked.WISHES)  # of an earlier life
     return f"{config.name}-{identity.read_text(encoding='utf-8')}"
 

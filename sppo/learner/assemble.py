@@ -89,6 +89,7 @@ def _live(
         except Stopped:
             stopped = True
             log.info("asked to stop at step %d", learner.lineage.n)
+            learner.wishes.drop()
         except ScorerSpent:
             _finish(config, learner, own, run_dir, stopped=True)
             raise

@@ -40,6 +40,9 @@ class Wishes:
         self._records = records
         self._stops = stops
         self._pulse = pulse
+        self._stuck: set[str] = set()
+        """Wishes that were done, and could not be taken away."""
+        asked.begin(run_dir)
 
     def heed(self) -> None:
         """Do what is asked for now, and stand still as long as a pause is. Raises Stopped, and
@@ -64,13 +67,27 @@ class Wishes:
         log.info("resumed after step %d", n)
         self._records.phase("training")
 
+    def drop(self) -> None:
+        """The run was asked to stop: what stands is not for its next life."""
+        for wish in asked.standing(self._run_dir):
+            self._done(wish)
+
     def _serve(self) -> list[str]:
         """What was asked for."""
-        standing = asked.standing(self._run_dir)
+        standing = [w for w in asked.standing(self._run_dir) if w not in self._stuck]
         if asked.EVALUATE in standing:
             self._evaluation.run(self._lineage)
-            asked.withdraw(self._run_dir, asked.EVALUATE)
+            self._done(asked.EVALUATE)
         if asked.CHECKPOINT in standing:
             self._saving.begin()
-            asked.withdraw(self._run_dir, asked.CHECKPOINT)
+            self._done(asked.CHECKPOINT)
         return standing
+
+    def _done(self, wish: str) -> None:
+        """A wish that cannot be taken away, as in a folder of another user, ends no run."""
+        try:
+            asked.withdraw(self._run_dir, wish)
+        except OSError as error:
+            self._stuck.add(wish)
+            log.warning("%s: asked for no more in this life of the learner, until the file can be "
+                        "removed: %s", wish, error)  # fmt: skip

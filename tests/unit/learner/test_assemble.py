@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sppo import config, samples
+from sppo import asked, config, samples
 from sppo.config import RunConfig
 from sppo.errors import ScorerSpent, SppoError, WeightSyncError
 from sppo.generators.fake import VOCABULARY, FakeEngine
@@ -136,6 +136,15 @@ def test_generators_get_new_weights_only_when_an_iteration_ends(
     moved = [line["delta_std"] for line in lines]
     assert moved[0] is moved[4] is None
     assert all(m > 0 for i, m in enumerate(moved) if i not in (0, 4))
+
+
+def test_a_life_that_is_stopped_while_paused_leaves_no_pause_to_the_next(
+    model: str, task: str, tmp_path: Path
+) -> None:
+    asked.ask(tmp_path, asked.PAUSE)
+    outcome = Life(configuration(model, task), tmp_path).run(stop_after=0)
+    assert not outcome["finished"]
+    assert asked.standing(tmp_path) == []
 
 
 def test_a_resumed_life_goes_on_from_the_snapshot_that_generators_ran(

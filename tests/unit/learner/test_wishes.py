@@ -92,3 +92,32 @@ def test_paused_it_can_be_stopped(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         world.wishes.heed()
     assert asked.standing(tmp_path) == ["pause"]
+
+
+def test_stopped_it_does_not_begin_paused_the_next_time(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.ask("pause")()
+    world.ask("evaluate")()
+    world.wishes.drop()
+    assert asked.standing(tmp_path) == []
+
+
+def test_a_wish_that_cannot_be_taken_away_is_done_once_and_ends_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.ask("checkpoint")()
+
+    def refuse(run_dir: Path, *wishes: str) -> None:
+        raise PermissionError(13, "Permission denied", str(run_dir / "asked" / wishes[0]))
+
+    monkeypatch.setattr(asked, "withdraw", refuse)
+    world.wishes.heed()
+    world.wishes.heed()
+    assert world.done == ["save"]
+    assert "checkpoint: asked for no more" in caplog.text
+
+
+def test_the_folder_of_wishes_is_the_learners_own(tmp_path: Path) -> None:
+    World(tmp_path)
+    assert (tmp_path / "asked").is_dir()
