@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +66,30 @@ def test_what_is_hidden_is_not_found(
     assert os.environ["PYTHONPATH"] == f"{builds.AT_START}{os.pathsep}/mine"
     assert (builds.AT_START / "sitecustomize.py").is_file()
     assert "torchvision" not in sys.modules or sys.modules["torchvision"] is not None
+
+
+def started(*paths: Path, code: str = "") -> subprocess.CompletedProcess[str]:
+    """An interpreter with these in PYTHONPATH."""
+    root = builds.AT_START.parents[1]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*paths, root]))}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+
+
+def test_the_sitecustomize_that_was_there_before_is_imported_too(tmp_path: Path) -> None:
+    # Given two of a user's own, of which Python imports the first
+    for name in ("mine", "behind"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sitecustomize.py").write_text(f"print({name!r})")
+    paths = [builds.AT_START, tmp_path / "mine", tmp_path / "behind"]
+    # When an interpreter starts that has something to hide
+    done = started(*paths, code="import sys; print('sppo' in sys.modules)")
+    # Then it is as without it
+    assert (done.stdout.split(), done.stderr) == (["mine", "True"], "")
+
+
+def test_an_interpreter_without_sppo_starts_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "sppo.py").write_text("raise ModuleNotFoundError('No module named sppo')")
+    done = started(tmp_path, builds.AT_START, code="print('on')")
+    assert (done.stdout.split(), done.stderr) == (["on"], "")
