@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 from sppo import asked
@@ -27,8 +28,19 @@ def request(run_dir: Path, what: str) -> str:
     run_dirs.describe(run_dir)
     if not run_dirs.alive(run_dir):
         raise ConfigError(f"{run_dir}: nothing is running")
+    if what == asked.EVALUATE and not _questions(run_dir):
+        raise ConfigError(
+            f"{run_dir}: task.held_out = 0, so there are no questions to evaluate with; "
+            "task.held_out = 200 in a run of its own has some"
+        )
     if what == RESUME:
         asked.withdraw(run_dir, asked.PAUSE)
     else:
         asked.ask(run_dir, what)
     return WORDS[what]
+
+
+def _questions(run_dir: Path) -> bool:
+    """Whether the run has some held out."""
+    settings = tomllib.loads((run_dir / "config.toml").read_text(encoding="utf-8"))
+    return bool(settings.get("task", {}).get("held_out") != 0)

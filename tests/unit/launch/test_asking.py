@@ -52,3 +52,13 @@ def test_a_run_on_another_machine_shows_itself_by_its_status(
     status = {"phase": phase, "updated": time.time() - age, "pid": 2**22 + 1, "pid_created": 0}
     (tmp_path / "status.json").write_text(json.dumps(status))
     assert run_dirs.alive(tmp_path) == lives
+
+
+def test_an_evaluation_without_questions_is_refused(running: Path) -> None:
+    (running / "config.toml").write_text("[task]\nheld_out = 0\n")
+    with pytest.raises(ConfigError, match=r"task\.held_out = 0, so there are no questions"):
+        asking.request(running, "evaluate")
+    assert asked.standing(running) == []
+    (running / "config.toml").write_text("[task]\nheld_out = 8\n")
+    asking.request(running, "evaluate")
+    assert asked.standing(running) == ["evaluate"]
