@@ -62,6 +62,8 @@ class Top(App[None]):
         super().__init__(ansi_color=True)
         self._run = Run(run_dir)
         self._said, self._said_at = "", 0.0
+        self._scaled = ""
+        """The newest request of ours to scale."""
         self._shown: dict[str, Text] = {}
 
     def compose(self) -> ComposeResult:
@@ -118,7 +120,7 @@ class Top(App[None]):
             self._try(lambda: self._scale(wanted))
 
     def _scale(self, wanted: list[str]) -> str:
-        scaling.request(self._run.run_dir, scaling.parse(wanted))
+        self._scaled = scaling.request(self._run.run_dir, scaling.parse(wanted))
         return f"asked for {' '.join(wanted)}"
 
     def _try(self, ask: Callable[[], str]) -> None:
@@ -131,9 +133,10 @@ class Top(App[None]):
 
     def _look(self) -> None:
         self._run.look()
-        answer = (self._run.status.get("scale") or {}).get("refused", "")
-        if answer and self._said.startswith("asked for"):
-            self._said, self._said_at = f"refused: {answer}", time.monotonic()
+        answer = self._run.status.get("scale") or {}
+        refused = answer.get("refused") if answer.get("id") == self._scaled else ""
+        if refused and self._said.startswith("asked for"):
+            self._said, self._said_at = f"refused: {refused}", time.monotonic()
         if time.monotonic() - self._said_at > SAID_S:
             self._said = ""
         self._draw()

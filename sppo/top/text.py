@@ -91,7 +91,8 @@ def _curve(run: Run, width: int, label: str, metric: str, form: str) -> Text:
     if metric == "mismatch" and len(values) < 2:
         values = run.curve("mismatch_probe") or values
     if metric == "held_out":  # a step knows of the evaluations before it
-        newest = run.held_out.get("win_rate") or run.held_out.get("accuracy")
+        newest = run.held_out.get("win_rate")
+        newest = run.held_out.get("accuracy") if newest is None else newest
         values += [newest] if newest is not None else []
     if not values:
         return _fit(Text(f"{label:{LABEL}} not measured", "dim"), width)
@@ -122,7 +123,7 @@ def told(run: Run, width: int) -> Text:
     lines = []
     for when, text in list(run.told)[-TOLD:]:
         colour = "yellow" if text.startswith("warning") else ""
-        lines.append(_fit(Text(f"{ago(when)}  {text}", colour), width))
+        lines.append(_fit(Text(f"{ago(when)}  {_flat(text)}", colour), width))
     return Text("\n").join(lines) if lines else _fit(Text("no warnings", "dim"), width)
 
 

@@ -106,6 +106,7 @@ def test_keys_ask_the_learner(run_dir: Path) -> None:
 
 def test_scale_asks_how_many(run_dir: Path) -> None:
     async def script(app: Top, pilot: Pilot[None]) -> None:
+        runs.status(run_dir, scale={"id": "an earlier one", "refused": "too many", "leaving": []})
         await press(pilot, "s", *"gen")
         assert shown(app)[-1] == "gen"
         app.query_one(Input).value = "generators=2"

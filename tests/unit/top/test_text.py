@@ -59,6 +59,8 @@ def test_curves_are_named_with_their_newest_value(run: Run) -> None:
     assert (mismatch[-10:], length[-11:]) == ("0.013 nats", "12.0 tokens")
     run.held_out = {"win_rate": 0.6, "interval": [0.5, 0.7], "step": 3}
     assert "win rate" in text.curves(run, 60).plain
+    run.held_out = {"win_rate": 0.0, "accuracy": 0.9, "step": 3}
+    assert text.curves(run, 60).plain.splitlines()[1].endswith(" 0.000")
     run.records.clear()
     run.held_out = {}
     assert text.curves(run, 60).plain.count("not measured") == 4
@@ -69,6 +71,11 @@ def test_warnings_say_when(run: Run) -> None:
     for n in range(5):
         run.told.append((time.time(), f"restart: {n}"))
     assert [line[-1] for line in text.told(run, 80).plain.splitlines()] == ["2", "3", "4"]
+    run.told.append((time.time(), "given up: an answer\nof two lines \x1b[2J"))
+    assert (
+        text.told(run, 80).plain.splitlines()[-1]
+        == "0 s ago  given up: an answer of two lines  [2J"
+    )
 
 
 def test_the_sample_is_prompt_best_and_worst_without_control_characters(run: Run) -> None:
