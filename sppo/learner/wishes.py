@@ -7,6 +7,8 @@ generators had begun, brings newcomers to the published weights, and does what e
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sppo import asked
@@ -76,12 +78,20 @@ class Wishes:
         """What was asked for."""
         standing = [w for w in asked.standing(self._run_dir) if w not in self._stuck]
         if asked.EVALUATE in standing:
-            self._evaluation.run(self._lineage)
-            self._done(asked.EVALUATE)
+            with self._once(asked.EVALUATE):
+                self._evaluation.run(self._lineage)
         if asked.CHECKPOINT in standing:
-            self._saving.begin()
-            self._done(asked.CHECKPOINT)
+            with self._once(asked.CHECKPOINT):
+                self._saving.begin()
         return standing
+
+    @contextmanager
+    def _once(self, wish: str) -> Iterator[None]:
+        """What fails of it ends this life, not the next ones too."""
+        try:
+            yield
+        finally:
+            self._done(wish)
 
     def _done(self, wish: str) -> None:
         """A wish that cannot be taken away, as in a folder of another user, ends no run."""

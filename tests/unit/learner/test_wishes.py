@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sppo import asked
+from sppo.errors import ScorerError
 from sppo.learner.pulse import Pulse
 from sppo.learner.stops import Stopped
 from sppo.learner.wishes import Wishes
@@ -121,3 +122,12 @@ def test_a_wish_that_cannot_be_taken_away_is_done_once_and_ends_no_run(
 def test_the_folder_of_wishes_is_the_learners_own(tmp_path: Path) -> None:
     World(tmp_path)
     assert (tmp_path / "asked").is_dir()
+
+
+def test_a_wish_that_fails_is_not_tried_again_by_the_next_life(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.run = lambda line: (_ for _ in ()).throw(ScorerError("nothing is scored"))  # type: ignore[method-assign]
+    world.ask("evaluate")()
+    with pytest.raises(ScorerError):
+        world.wishes.heed()
+    assert asked.standing(tmp_path) == []
