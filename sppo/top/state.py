@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import deque
@@ -69,12 +70,8 @@ class Run:
 
     def look(self) -> None:
         """Read what is new."""
-        status = _status(self.run_dir)
-        if status is not None:
-            self.status = status
-        self.alive = run_dirs.alive(self.run_dir)
-        summary = None if self.alive else run_dirs.read_json(self.run_dir / "summary.json")
-        self.finished = bool(summary and summary.get("finished"))
+        with contextlib.suppress(ValueError, OSError):  # a file system shows a rename half done
+            self._take_status()
         self.asked = asked.standing(self.run_dir) if self.alive else []
         fresh = self._metrics.records()
         if self._metrics.anew:
@@ -116,6 +113,14 @@ class Run:
     def curve(self, name: str) -> list[float]:
         """The figures of a metric that are known, oldest first."""
         return [float(r[name]) for r in self.records if isinstance(r.get(name), int | float)]
+
+    def _take_status(self) -> None:
+        status = run_dirs.read_json(self.run_dir / "status.json")
+        if status is not None:
+            self.status = status
+        self.alive = run_dirs.alive(self.run_dir)
+        summary = None if self.alive else run_dirs.read_json(self.run_dir / "summary.json")
+        self.finished = bool(summary and summary.get("finished"))
 
     def _take_events(self) -> None:
         events = self._events.records()
@@ -171,13 +176,6 @@ def _hands(member: Mapping[str, Any]) -> str:
     sampled = member.get("in_hand", 0) - scoring
     parts = [f"samples {sampled}" if sampled > 0 else "", f"{scoring} at scorer" if scoring else ""]
     return ", ".join(part for part in parts if part) or "waits for tickets"
-
-
-def _status(run_dir: Path) -> dict[str, Any] | None:
-    try:
-        return run_dirs.read_json(run_dir / "status.json")
-    except ValueError:  # of a file system that shows a rename half done
-        return None
 
 
 def _sample(lines: Sequence[bytes]) -> dict[str, Any] | None:

@@ -108,3 +108,10 @@ def test_wishes_of_a_run_that_is_up(tmp_path: Path) -> None:
 def test_times_are_said_in_words() -> None:
     now = time.time()
     assert [ago(now - s) for s in (5, 300, 8000)] == ["5 s ago", "5 min ago", "2 h ago"]
+
+
+def test_a_status_that_is_half_there_changes_nothing(tmp_path: Path) -> None:
+    run = looked(runs.going_on(tmp_path))
+    (tmp_path / "status.json").write_text('{"phase": "pau')
+    run.look()
+    assert (run.state, run.alive) == ("training", True)
