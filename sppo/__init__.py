@@ -2,6 +2,6 @@
 
 from sppo import builds
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 builds.hide_foreign()
