@@ -149,11 +149,16 @@ class Signs:
         self._seen = {rank: (sign | {"still": 0.0}, now) for rank, (sign, _) in self._seen.items()}
 
     def _run(self, lost: Callable[[Found], None], alone: Callable[[str], None]) -> None:
+        excused = False
         while not self._over.is_set():
             try:
                 self.look()
+                excused = False
             except (RuntimeError, OSError) as error:
-                if self._paused():  # what was under way then has timed out
+                # What was under way in a pause has timed out. A store that answers no more takes
+                # as long, and again the next time.
+                if self._paused() and not excused:
+                    excused = True
                     self._begin_anew()
                     self._looked = time.monotonic()
                     continue

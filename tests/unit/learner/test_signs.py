@@ -123,6 +123,23 @@ def test_a_look_that_was_under_way_when_a_job_was_suspended_is_taken_again(
     assert told == []
 
 
+def test_a_store_that_answers_no_more_is_no_suspended_job(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, told, looks = crew.signs[0], list[Any](), list[int]()
+
+    def look() -> None:
+        looks.append(1)
+        crew.now[0] += 300
+        if len(looks) == 5:
+            own.end()
+        raise RuntimeError("no answer within 300 s")
+
+    monkeypatch.setattr(own, "look", look)
+    own._run(told.append, told.append)
+    assert (told, len(looks)) == (["no answer within 300 s"], 2)
+
+
 def test_a_thread_tells_whom_it_lost_or_that_it_is_alone(
     crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
