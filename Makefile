@@ -10,19 +10,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 LOCK := requirements/cpu.txt
 
-.PHONY: demo test test-unit test-kernels test-kernels-and-runs test-cluster test-browser faults test-faults check checkers lint types imports setup docs docs-settings families lock test-wheel release-check clean
+.PHONY: demo test test-unit test-kernels test-cluster test-browser faults test-faults check checkers lint types imports setup docs docs-settings families lock test-wheel release-check clean
 
 demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
 
 # Unit tests and checks, then the real parts: a plain redis-server, real vLLM, real processes, and those processes killed.
-# Much of it waits: two whole runs go beside each other, and the fault tests beside the kernels and the first of them.
+# Much of it waits: the fault tests go beside the kernels, which mostly compute, and then two whole runs beside each other.
 test: check
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-kernels-and-runs faults
-	@$(MAKE) --no-print-directory test-cluster
-
-test-kernels-and-runs: test-kernels
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-kernels faults
 	$(BIN)/python -m pytest tests/integration tests/browser -rs --numprocesses=2 --dist=loadfile
+	@$(MAKE) --no-print-directory test-cluster
 
 # Network namespaces as machines, with Ray and with Debian's Slurm (downloaded into .venv where it is not installed), and
 # what deploy/ has for Kubernetes and Docker. As root; elsewhere what cannot run skips, and says why.

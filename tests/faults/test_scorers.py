@@ -46,12 +46,15 @@ def test_a_run_whose_scorer_is_killed_again_and_again_trains_each_ticket_once(
         for name in ("scorer-0", "generator-0", "learner-0"):
             rig.start(name)
         deadline = time.monotonic() + 90
+        killed: set[str] = set()  # lives: the heartbeat of one outlives it
         while rig.step():
             assert time.monotonic() < deadline, rig.logs()
-            beats = {m.name: m.progress for m in rig.broker.registry.members()}
-            if rig.deaths["scorer-0"] < KILLS and beats.get("scorer-0", 0) > 1:
-                # When it has scored, and groups are likely to be in hand
-                os.kill(rig.pid("scorer-0"), signal.SIGKILL)
+            for member in rig.broker.registry.members():
+                fresh = member.name == "scorer-0" and member.life not in killed
+                if fresh and member.progress > 1 and len(killed) < KILLS:
+                    # When it has scored, and groups are likely to be in hand
+                    os.kill(rig.pid("scorer-0"), signal.SIGKILL)
+                    killed.add(member.life)
             time.sleep(0.05)
         # Then
         assert rig.deaths["scorer-0"] >= 1
