@@ -4,6 +4,7 @@ and unpacked below .venv/debian. Nothing is installed.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -27,11 +28,14 @@ def fetch(*packages: str) -> None:
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool}: {', '.join(packages)} come from Debian's packages")
     stamp = ROOT / f"{'-'.join(packages)}.there"
-    if stamp.exists():
-        return
-    if not (_unpack(packages) or (_apt("update") is not None and _unpack(packages))):
-        pytest.skip(f"apt-get has no {', '.join(packages)}, or cannot download them")
-    stamp.touch()
+    ROOT.mkdir(parents=True, exist_ok=True)
+    with (ROOT / "lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of these tests: apt-get would refuse
+        if stamp.exists():
+            return
+        if not (_unpack(packages) or (_apt("update") is not None and _unpack(packages))):
+            pytest.skip(f"apt-get has no {', '.join(packages)}, or cannot download them")
+        stamp.touch()
 
 
 def _unpack(packages: tuple[str, ...]) -> bool:
@@ -39,7 +43,6 @@ def _unpack(packages: tuple[str, ...]) -> bool:
     if plan is None:
         return False
     lacking = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
-    ROOT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:
         if lacking and _apt("download", *lacking, at=folder) is None:
             return False

@@ -16,9 +16,11 @@ from tests import packages
 PLACES = (packages.ROOT / "usr/lib/chromium/chromium", Path("/usr/lib/chromium/chromium"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Skips where there is none to be had."""
+    """Skips where there is none to be had. Ends with the module: its driver keeps an event loop
+    running in this thread, beside which no other test could run one.
+    """
     packages.fetch("chromium", "fonts-dejavu-core")
     place = next((place for place in PLACES if place.exists()), None)
     if place is None:

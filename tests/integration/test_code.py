@@ -95,7 +95,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
     assert (tmp_path / "kept").read_text() == SECRET
     assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o600
-    assert children() == before
+    assert children() <= before
 
 
 def children() -> set[psutil.Process]:
@@ -113,7 +113,7 @@ def test_hostile_programs_end_in_time_and_are_paid_nothing(place: Path) -> None:
         request = ScoreRequest(uid="1", question="", completions=[program], data={"tests": TESTS})
         assert scorer.score(request)["rewards"] == [0], name
         assert time.monotonic() - begun < TIMEOUT_S + SLACK_S, name
-        assert children() == before, name
+        assert children() <= before, name
 
 
 def test_what_is_tried_is_refused_and_the_program_goes_on(place: Path) -> None:
