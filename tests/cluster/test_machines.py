@@ -23,7 +23,7 @@ from tests.cluster.roles import TINY, pace, records, write_scorer
 
 CLI = str(Path(sys.executable).with_name("sppo-cli"))
 RAY_PORT = 6380
-GROUPS, STEPS = 4, 14
+GROUPS, STEPS = 4, 24
 LINK_S = 0.05
 CUT_S = 4.0
 BAR_S = 60.0
