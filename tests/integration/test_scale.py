@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from sppo import spans
+from sppo.metrics import read_lines
 from tests.integration.conftest import processes_below
 from tests.integration.test_end_to_end import CLI, MINUTES, records
 
@@ -77,11 +79,11 @@ def test_generators_and_scorers_come_and_go_while_the_learner_trains(tmp_path: P
             "scorer-1",
         ]
         # Then the newcomer contributes within two weight syncs
-        generators: set[str] = set()
-        while "generator-1" not in generators:
-            generators = have_sampled(run_dir)
-            assert len(syncs(run_dir)) <= came + 2, log.read_text()
-            time.sleep(0.05)
+        while not (sampled := when_sampled(run_dir, "generator-1")):
+            assert len(syncs(run_dir)) <= came + 10, log.read_text()
+            time.sleep(0.1)
+        meanwhile = [event for event in syncs(run_dir)[came:] if event["time"] < sampled[0]]
+        assert len(meanwhile) <= 2, log.read_text()
         # When it shrinks again
         shrunk = scale(run_dir, "generators=1", "scorers=1")
         assert shrunk.returncode == 0, (shrunk.stderr, log.read_text())
@@ -107,7 +109,7 @@ def test_generators_and_scorers_come_and_go_while_the_learner_trains(tmp_path: P
     assert processes_below(run_dir) == []
 
 
-def have_sampled(run_dir: Path) -> set[str]:
-    """Generators that have sampled completions."""
-    status = json.loads((run_dir / "status.json").read_text())
-    return {name for name, member in status["members"].items() if member.get("tokens")}
+def when_sampled(run_dir: Path, generator: str) -> list[float]:
+    """When its groups that have been trained were sampled, the earliest first."""
+    groups = [group for step in read_lines(run_dir / spans.NAME) for group in step["groups"]]
+    return sorted(group["times"][2] for group in groups if group["generator"] == generator)
