@@ -13,4 +13,4 @@ def test_versions_name_what_is_there_and_nothing_else() -> None:
     assert found["python"] == platform.python_version()
     assert found["sppo"] == __version__
     assert "torch" in found
-    assert set(found) <= {"python", *packages.NAMED}
+    assert set(found) <= {"python", "sppo", *packages.NAMED}
