@@ -22,6 +22,8 @@ find_python() {
 }
 
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check --no-input "$@" >>"$LOG" 2>&1; }
+# Python compiles what it imports, when it does: most files of these packages never are.
+install() { pip install --no-compile --no-deps "$@"; }
 
 explain() { fail "$1: $(grep -a '^ERROR' "$LOG" | tail -n 1 | cut -c 1-300); all that pip said: $LOG"; }
 
@@ -35,12 +37,12 @@ fi
 
 torch=$(grep '^torch==' "$LOCK")
 echo "installing $torch (about 1 minute) ..."
-if ! pip install --no-deps "$torch"; then
+if ! install "$torch"; then
   echo "  pip's own indexes have none: asking $TORCH_INDEX ..."
-  pip install --no-deps --index-url "$TORCH_INDEX" "$torch" ||
+  install --index-url "$TORCH_INDEX" "$torch" ||
     explain "$torch is neither there nor at $TORCH_INDEX; make TORCH_INDEX=URL names another index"
 fi
 echo "installing the other $(($(grep -c '==' "$LOCK") - 1)) packages (about 2 minutes) ..."
-pip install --no-deps -r "$LOCK" || explain "a package of $LOCK was not installed"
-pip install --no-deps --no-build-isolation --editable . || explain "sppo itself was not installed"
+install -r "$LOCK" || explain "a package of $LOCK was not installed"
+install --no-build-isolation --editable . || explain "sppo itself was not installed"
 echo "$VENV is ready"
