@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin")
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 PATIENCE_S = 200
 """With apt-get, which may wait for a mirror for ever."""
+LACKING_S = 1800
+"""For so long nobody asks again for what could not be had."""
 APART = ("", "pulseaudio")
 """Folders below LIBRARIES in which programs look by their own paths, which are others here."""
 
@@ -33,7 +36,11 @@ def fetch(*packages: str) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process of these tests: apt-get would refuse
         if stamp.exists():
             return
-        if not (_unpack(packages) or (_apt("update") is not None and _unpack(packages))):
+        lacking = stamp.with_suffix(".lacking")
+        tried = lacking.exists() and time.time() - lacking.stat().st_mtime < LACKING_S
+        if tried or not (_unpack(packages) or (_apt("update") is not None and _unpack(packages))):
+            if not tried:
+                lacking.touch()
             pytest.skip(f"apt-get has no {', '.join(packages)}, or cannot download them")
         stamp.touch()
 
