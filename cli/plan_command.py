@@ -63,7 +63,8 @@ def plan(
 
 def dry_run(config: RunConfig, run_dir: Path, machines: str = "") -> None:
     """What `up` would start, where, of which data if that is here, and what it takes where that can
-    be counted. Raises ConfigError if something does not fit, or the data cannot be used.
+    be counted. Raises ConfigError if something does not fit, or data or the names of the
+    engine's arguments are wrong.
     """
     from sppo import compute
     from sppo.launch import plan as launch
@@ -72,6 +73,7 @@ def dry_run(config: RunConfig, run_dir: Path, machines: str = "") -> None:
     from sppo.plan.uncounted import UncountedError
 
     typer.echo("\n".join(launch.describe(config, run_dir)))
+    preflight.engine_names(config)
     if not launch.absent_data(config):
         typer.echo(f"data              {preflight.rows(config).describe()}")
     gpus = bool(launch.gpus_here() or machines or config.launch.ray_address)

