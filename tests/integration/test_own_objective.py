@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from sppo_cli.commands import app
+from typer.testing import CliRunner
 
+from sppo.errors import ConfigError
 from tests.integration.conftest import REPOSITORY, SMALL_SCORER, processes_below
 from tests.integration.test_end_to_end import CLI, MINUTES, records
 
@@ -35,20 +38,15 @@ SETTINGS = {
 pytestmark = pytest.mark.timeout(6 * MINUTES)
 
 
-def up(run_dir: Path, model: str, **changes: object) -> subprocess.CompletedProcess[str]:
-    settings = SETTINGS | {key.replace("__", "."): value for key, value in changes.items()}
-    return subprocess.run(
-        [CLI, "up", "quickstart", "--run-dir", str(run_dir), f"--set=model.name={model}",
-         *(f"--set={key}={value}" for key, value in settings.items())],
-        capture_output=True, text=True, cwd=REPOSITORY, check=False,
-    )  # fmt: skip
-
-
 def test_an_objective_of_ones_own_trains(small_model: str, tmp_path: Path) -> None:
     # Given a class that the project does not know
     run_dir = tmp_path / "run"
     # When it is named by its import string
-    done = up(run_dir, small_model)
+    done = subprocess.run(
+        [CLI, "up", "quickstart", "--run-dir", str(run_dir), f"--set=model.name={small_model}",
+         *(f"--set={key}={value}" for key, value in SETTINGS.items())],
+        capture_output=True, text=True, cwd=REPOSITORY, check=False,
+    )  # fmt: skip
     # Then every step is taken, with the figures that the class sums up itself
     assert done.returncode == 0, done.stdout + done.stderr
     lines = records(run_dir)
@@ -77,20 +75,27 @@ def test_an_objective_of_ones_own_trains(small_model: str, tmp_path: Path) -> No
     assert changed <= {f"{name}.weight" for name in adapted}
 
 
+def refused(model: str, folder: Path, objective: str) -> str:
+    """Why `up` starts nothing, in this process."""
+    settings = SETTINGS | {"model.name": model, "objective.name": objective}
+    words = [f"--set={key}={value}" for key, value in settings.items()]
+    done = CliRunner().invoke(app, ["up", "quickstart", "--run-dir", str(folder / "run"), *words])
+    assert isinstance(done.exception, ConfigError), (done.exception, done.output)
+    return str(done.exception)
+
+
 def test_one_that_is_not_there_ends_before_anything_starts(
     small_model: str, tmp_path: Path
 ) -> None:
-    done = up(tmp_path / "run", small_model, objective__name="examples.objective.ipo:Missing")
-    assert done.returncode == 2
-    assert "objective.name = 'examples.objective.ipo:Missing'" in done.stdout + done.stderr
-    assert "has no attribute 'Missing'" in done.stdout + done.stderr
+    said = refused(small_model, tmp_path, "examples.objective.ipo:Missing")
+    assert "objective.name = 'examples.objective.ipo:Missing'" in said
+    assert "has no attribute 'Missing'" in said
 
 
 def test_one_that_compares_is_refused_where_the_scorer_gives_rewards(
     small_model: str, tmp_path: Path
 ) -> None:
     name = "tests.integration.comparing:Comparing"
-    done = up(tmp_path / "run", small_model, objective__name=name)
-    assert done.returncode == 2
-    assert f"objective.name = {name!r} needs preferences" in done.stdout + done.stderr
-    assert "return a [K, K] matrix" in done.stdout + done.stderr
+    said = refused(small_model, tmp_path, name)
+    assert f"objective.name = {name!r} needs preferences" in said
+    assert "return a [K, K] matrix" in said
