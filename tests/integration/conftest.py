@@ -1,11 +1,17 @@
 """Real brokers: the embedded server, and a plain redis-server. A small model for runs that are
-about something else than the model.
+about something else than the model. The wheel, built and installed.
+
+These tests mostly wait, and several processes of pytest run them at a time, a file each: the long
+files begin first.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +24,23 @@ from sppo.transport.server import EmbeddedServer
 from tests import brokers
 
 REPOSITORY = Path(__file__).parents[2]
+LONG = [
+    "test_chaos", "test_end_to_end", "test_roles", "test_preferences", "test_paper",
+    "test_families", "test_judges", "test_scale", "test_own_objective", "test_engine",
+    "test_bench_loop", "test_ranks", "test_eval", "test_nccl", "test_placement",
+]  # fmt: skip
+"""Files of whole runs and of vLLM, the longest first."""
 SMALL_SCORER = f"{__name__}:even_length"
 
 # A shell ignores Ctrl-C in what it starts in the background, and what is ignored stays so: these
 # tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +73,44 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     ).save_pretrained(folder)
     models.load_tokenizer(whole).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy of what it is built from, so that the tree stays as it is."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    unwanted = shutil.ignore_patterns("__pycache__")
+    for name in ("sppo", "cli"):
+        shutil.copytree(REPOSITORY / name, source / name, ignore=unwanted)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source / name)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+         "--disable-pip-version-check", f"--wheel-dir={folder}", str(source)],
+        check=True,
+    )  # fmt: skip
+    (made,) = folder.glob("sppo-*.whl")
+    return made
+
+
+@pytest.fixture(scope="session")
+def environment(wheel: Path) -> Path:
+    """The programs of an environment that has the wheel itself, installed, and for all else the
+    packages of this one.
+    """
+    folder = wheel.parent / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps",
+         "--no-index", "--disable-pip-version-check", str(wheel)],
+        check=True,
+    )  # fmt: skip
+    (own,) = (folder / "lib").glob("python*/site-packages")
+    rest = [path for path in sys.path if path.endswith("site-packages")]
+    (own / "rest.pth").write_text("\n".join(rest))
+    return folder / "bin"
 
 
 def even_length(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:

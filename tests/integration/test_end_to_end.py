@@ -1,4 +1,6 @@
-"""The whole loop as a user runs it: `sppo-cli up`, interrupted, resumed, finished, looked at."""
+"""The whole loop as a user runs it, from the wheel and in an empty folder: `sppo-cli up`,
+interrupted, resumed, finished, looked at.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +38,17 @@ SETTINGS = [
 MINUTES = 60
 
 
-def start(run_dir: Path, log: Path) -> subprocess.Popen[str]:
+def start(up: list[Any], folder: Path, log: Path) -> subprocess.Popen[str]:
     with log.open("w") as file:
         return subprocess.Popen(
-            [CLI, "up", "quickstart", "--run-dir", str(run_dir), *SETTINGS],
-            stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            up, stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            cwd=folder, env=plain(),
         )  # fmt: skip
+
+
+def plain() -> dict[str, str]:
+    """An environment in which Python finds what is installed and no more."""
+    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
 def status(run_dir: Path) -> dict[str, Any]:
@@ -77,11 +84,16 @@ def listening_beyond_loopback(pid: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def story(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One run: started, interrupted by Ctrl-C after a step, resumed to its end."""
-    folder = tmp_path_factory.mktemp("e2e")
-    run_dir, log = folder / "run", folder / "up.log"
-    told: dict[str, Any] = {"run_dir": run_dir}
+    folder, log = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("e2e") / "up.log"
+    run_dir, up = folder / "runs/quickstart", [environment / "sppo-cli", "up", "quickstart"]
+    up += SETTINGS
+    told: dict[str, Any] = {"folder": folder, "run_dir": run_dir}
+    told["installed"] = subprocess.run(
+        [environment / "python", "-c", "import sppo; print(sppo.__file__)"],
+        cwd=folder, env=plain(), capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
 
     def wait(process: subprocess.Popen[str], ready: Any, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -90,7 +102,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
 
-    first = start(run_dir, log)
+    first = start(up, folder, log)
     wait(first, lambda: len(records(run_dir)) >= 1, 4 * MINUTES)
     wait(
         first, lambda: status(run_dir).get("step", 0) >= 1, MINUTES
@@ -98,10 +110,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     told["while running"] = status(run_dir)
     told["open doors"] = listening_beyond_loopback(first.pid)
     second = subprocess.run(
-        [CLI, "up", "quickstart", "--run-dir", str(run_dir), *SETTINGS],
-        capture_output=True,
-        text=True,
-        check=False,
+        up, capture_output=True, text=True, check=False, cwd=folder, env=plain()
     )
     told["second up"] = (second.returncode, second.stderr)
     os.killpg(first.pid, signal.SIGINT)  # as a terminal does
@@ -110,7 +119,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     told["left after interrupt"] = processes_below(run_dir)
     told["interrupted"] = json.loads((run_dir / "summary.json").read_text())
     told["records before"] = records(run_dir)
-    again = start(run_dir, log)
+    again = start(up, folder, log)
     told["resumed code"] = again.wait(5 * MINUTES)
     told["resumed log"] = log.read_text()
     told["left at the end"] = processes_below(run_dir)
@@ -139,6 +148,13 @@ def test_a_second_up_continues_the_count_and_trains_no_ticket_twice(story: dict[
     uids = [uid for r in lines for uid in r["tickets"]]
     assert len(uids) == len(set(uids)) == TICKETS
     assert sorted(uids) == [f"train-{i:09d}" for i in range(TICKETS)]
+
+
+def test_it_was_the_wheel_that_ran_and_it_wrote_where_it_says(
+    story: dict[str, Any], environment: Path
+) -> None:
+    assert story["installed"].startswith(str(environment.parent))  # not the tree's
+    assert [path.name for path in story["folder"].iterdir()] == ["runs"]
 
 
 def test_the_summary_tells_the_outcome(story: dict[str, Any]) -> None:
