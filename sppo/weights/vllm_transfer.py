@@ -26,7 +26,7 @@ def register() -> None:
     marks.name_shared_memory()
     marks.ignore_interrupts()
     stop.end_with_founder()  # a killed `eval` or generator leaves no engine behind
-    _wait_without_spinning()
+    _sparing_on_a_cpu()
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
     if "gloo" not in WeightTransferEngineFactory._registry:
@@ -36,18 +36,22 @@ def register() -> None:
         WeightTransferEngineFactory.register_engine(NCCL, "sppo.weights.vllm_nccl", "NcclEngine")
 
 
-def _wait_without_spinning() -> None:
-    """On a CPU, have vLLM's processes sleep while they wait for each other.
+def _sparing_on_a_cpu() -> None:
+    """On a CPU, have vLLM's processes sleep while they wait for each other, and compile nothing.
 
     For a second after each message vLLM 0.32 yields the core in a loop: where the cores are the
     device, that takes the time of those that compute. (Its other way, to wait for a notice, may
-    miss one and then waits for seconds.)
+    miss one and then waits for seconds.) And at its first sample torch and a C++ compiler make one
+    function, of the sampled tokens' ranks, for which nobody here asks.
     """
     from vllm.distributed.device_communicators import shm_broadcast
     from vllm.platforms import current_platform
+    from vllm.v1.sample.ops import logprobs
 
     if current_platform.is_cpu():
         shm_broadcast.sched_yield = lambda: time.sleep(NAP_S)
+        counts = logprobs.batched_count_greater_than
+        logprobs.batched_count_greater_than = getattr(counts, "_torchdynamo_orig_callable", counts)
 
 
 class Steps:
