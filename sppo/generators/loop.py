@@ -124,9 +124,10 @@ class Generator:
             self._presence.in_hand = len(self._in_hand)
             counters = self._scorer.counters if isinstance(self._scorer, InlineScorer) else {}
             await self._presence.beat(self._receiver.applied, self._engine.world_size, counters)
-            if await asyncio.to_thread(self._broker.registry.stop_reason, "workers"):
-                raise _Stopped
-            if reason := await asyncio.to_thread(self._broker.registry.stop_reason, self._name):
+            stop_reason = self._broker.registry.stop_reason
+            if reason := await asyncio.to_thread(stop_reason, "workers", self._name):
+                if await asyncio.to_thread(stop_reason, "workers"):
+                    raise _Stopped
                 self.leave(reason)
             await asyncio.sleep(HEARTBEAT_S)
 

@@ -19,7 +19,7 @@ from sppo.transport.broker import Broker
 from sppo.transport.redis_broker import connect
 from sppo.transport.server import EmbeddedServer
 
-POLL_S = 2.0
+POLL_S = 3.0
 """How often the supervisor looks."""
 CLIENT_PATIENCE_S = 1.0
 """The process that mends an embedded broker must not wait for one."""

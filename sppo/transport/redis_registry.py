@@ -14,6 +14,7 @@ from sppo.transport.client import Connection
 from sppo.types import Member
 
 MEMBER_STOP_TTL_S = 120
+COMPARE_S = 30.0
 PROMPT_S = 1.0
 """Longest round trip by which clocks are compared."""
 
@@ -27,13 +28,25 @@ class RedisRegistry(Registry):
         self._server = server
         self._announced: tuple[str, bytes] | None = None
         self._ahead_s = 0.0
+        self._seen: tuple[str, ...] = ()
+        """The names of members that were there last."""
+        self._compare_at = 0.0
+        """When to look at the server's clock again."""
 
     def heartbeat(self, member: Member, ttl_s: float) -> None:
         client, key = self._server.client, self._server.key
-        self._compare_clocks()
+        if time.monotonic() >= self._compare_at:
+            self._compare_clocks()
+            self._compare_at = time.monotonic() + COMPARE_S
         value = codec.pack(asdict(member) | {"ahead_s": self._ahead_s})
-        self._server.call(lambda: client.set(key(f"hb:{member.name}"), value, px=int(ttl_s * 1000)))
-        self._server.call(lambda: client.sadd(key("members"), member.name))
+
+        def tell() -> None:
+            with client.pipeline(transaction=False) as pipe:
+                pipe.set(key(f"hb:{member.name}"), value, px=int(ttl_s * 1000))
+                pipe.sadd(key("members"), member.name)
+                pipe.execute()
+
+        self._server.call(tell)
 
     def _compare_clocks(self) -> None:
         """With the server's, to half of a round trip; a slow one tells nothing."""
@@ -50,13 +63,23 @@ class RedisRegistry(Registry):
 
     def members(self) -> list[Member]:
         client, key = self._server.client, self._server.key
-        names = sorted(
-            n.decode() for n in self._server.call(lambda: client.smembers(key("members")))
-        )
-        if not names:
-            return []
-        values = self._server.call(lambda: client.mget([key(f"hb:{n}") for n in names]))
-        found = [_member(value) for value in values if value is not None]
+
+        def look() -> list[bytes | None]:
+            # In one go with those who were there the last time: mostly they still are.
+            known = self._seen
+            with client.pipeline(transaction=False) as pipe:
+                pipe.smembers(key("members"))
+                pipe.mget([key(f"hb:{n}") for n in known or ("",)])
+                names, values = pipe.execute()
+            self._seen = tuple(sorted(n.decode() for n in names))
+            if self._seen == known:
+                return cast("list[bytes | None]", values if known else [])
+            return cast(
+                "list[bytes | None]",
+                client.mget([key(f"hb:{n}") for n in self._seen]) if self._seen else [],
+            )
+
+        found = [_member(value) for value in self._server.call(look) if value is not None]
         return [member for member in found if member is not None]
 
     def alive(self, name: str) -> bool:
