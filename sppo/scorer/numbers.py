@@ -35,7 +35,7 @@ _LATEX = (
     ("\\right", ""),
 )
 
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:[\u00a0\u2009\u202f']\d{3})+|\d+)(?:\.\d+)?|\.\d+"
+_DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3})+|\d{1,3}(?:[\u00a0\u2009\u202f']\d{3})+|\d+)(?:\.\d+)?|\.\d+"
 _UNITS = r"(?:\s+[^\W\d_]{2,}(?:\^?[23]|[²³])?){1,4}"
 _NUMBER = re.compile(
     rf"""(?:[A-Za-z]\w{{0,15}}\s*=\s*)?                # x =
@@ -117,7 +117,7 @@ def _decimal(digits: str) -> Fraction:
 
 # Where a completion states its answer -------------------------------------------------------------
 
-_BRACE = re.compile(r"\\boxed\s*\{|[{}]")
+_BRACE = re.compile(r"\\boxed\s*\{|\\\\(?!boxed)|\\?[{}]")
 _CALCULATION = re.compile(r"<<[^<>]{0,200}>>")  # GSM8K's notes: 48/2 = <<48/2=24>>24
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,40}>")
 _ANSWER_IS = re.compile(r"\banswer\s+is\b[\s:*]*", re.IGNORECASE)
@@ -180,6 +180,8 @@ def box(text: str) -> str | None:
     opened: list[tuple[int, bool]] = []
     text = text.replace("\\fbox", "\\boxed")
     for found in _BRACE.finditer(text):
+        if found[0] in ("\\\\", "\\{", "\\}"):
+            continue  # a new line, or a brace that is printed
         if found[0] != "}":
             opened.append((found.end(), found[0] != "{"))
         elif opened:

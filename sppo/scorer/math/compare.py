@@ -19,8 +19,14 @@ from sppo.scorer.math.tokens import has_word
 
 Symbolic = Callable[[str, str], bool]
 """What decides where none of this can: (reference, answer) -> whether they are equal."""
+_OPERATORS = re.compile(
+    r"\\(?:frac|sqrt|binom|cdot|times|div|star|circ|ast|log|ln|sin|cos|tan|pi|lfloor|rfloor|lceil|rceil)"
+    r"(?![A-Za-z])"
+)
 DEEPEST = 4
 MOST_PARTS = 60
+MOST_WAYS = 4
+"""Parts of the longest list that may be one value in several ways of writing."""
 
 
 def same(reference: str, answer: str, symbolic: Symbolic) -> bool:
@@ -150,6 +156,8 @@ class _Comparison:
         return all(self.same(a, b, depth - 1) for a, b in zip(gold, found, strict=True))
 
     def _unordered(self, gold: Sequence[str], found: Sequence[str], depth: int) -> bool:
+        if len(gold) != len(found) and max(len(gold), len(found)) <= MOST_WAYS:
+            gold, found = self._distinct(gold, depth), self._distinct(found, depth)
         if len(gold) != len(found) or len(gold) > MOST_PARTS:
             return False
         left = list(found)
@@ -160,6 +168,15 @@ class _Comparison:
             left.pop(at)
         return True
 
+    def _distinct(self, parts: Sequence[str], depth: int) -> list[str]:
+        """Without what says the same in another way: of `15 39/40, 639/40` the first."""
+        kept: list[str] = []
+        for part in parts:
+            again = (squeezed(part) != squeezed(x) and self.same(x, part, depth - 1) for x in kept)
+            if not any(again):
+                kept.append(part)
+        return kept
+
     def _equations(self, gold: str, found: str, depth: int) -> bool | None:
         """x = 5 for 5, and the last of a chain; two equations by their sides."""
         a, b = shapes.sides(gold), shapes.sides(found)
@@ -167,7 +184,7 @@ class _Comparison:
             return None
         names = shapes.is_name(a[0]), shapes.is_name(b[0])
         if len(b) > 1 and len(a) == 1:
-            chained = names[1] or not re.search("[A-Za-z]", b[0].replace("\\frac", ""))
+            chained = names[1] or not re.search("[A-Za-z]", _OPERATORS.sub("", b[0]))
             return chained and self.same(gold, b[-1], depth - 1)
         if len(a) > 1 and len(b) == 1:
             return names[0] and self.same(a[-1], found, depth - 1)

@@ -6,12 +6,14 @@ import re
 
 from sppo.scorer.math.normal import tidy
 from sppo.scorer.math.quantity import quantity
+from sppo.scorer.math.shapes import is_name, point, sides
 from sppo.scorer.numbers import box, stated
 
 TAIL = 8000
 """Characters at the end of a completion in which an answer outside a box is looked for."""
 
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACE = re.compile(r"\\\\|\\?[{}]")
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(\d)(?!\d)|([A-Za-z])(?![A-Za-z]))")
 _REFERENCE_BOX = re.compile(r"\\boxed\s+([^${}]+)\$")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
@@ -39,6 +41,8 @@ _FILLER = re.compile(
 _CLAUSE = re.compile(r",?\s+(?:since|because|as|which|so|where|when|who|that is|i\.e\.)\s")
 _VAGUE = re.compile(r"\b(?:than|least|most|between|or|not|about|approximately|around|if)\b", re.I)
 _PROSE = re.compile(r"(?:[A-Za-z]{2,}\W+){2}")
+_IS = re.compile(r"(?<![\w\\])(?:is|are|equals|be)(?![\w\\])[\s:]*(?=\S)")
+_SIGNED = re.compile(r"[=$]\s*-\s*\\?$")
 
 
 def reference_of(text: str) -> str:
@@ -62,12 +66,12 @@ def reference_of(text: str) -> str:
 def answer_of(text: str, *, cut: bool = False) -> str | None:
     """The answer that a completion gives, as it is written; None where it gives none.
 
-    In this order: its last closed box, or last boxes where only `and`, `or` and commas stand
-    between them; what stands behind `####`; `<answer>`; the sentence that says "answer is"; the
-    mathematics that ends its last line, or else the last number. Of a text that was `cut` off, what
-    stands at its very end is no answer, nor is a last number.
+    In this order: its last closed box, with a minus sign before it, or last boxes where only `and`,
+    `or` and commas stand between them; what stands behind `####`; `<answer>`; the sentence that
+    says "answer is"; the mathematics that ends its last line, or else the last number. Of a text
+    that was `cut` off, what stands at its very end is no answer, nor is a last number.
     """
-    found = _boxes(text)
+    found = _boxes(text, signed=True)
     if found is not None:
         return found
     if "\\boxed" in text or "\\fbox" in text:
@@ -85,8 +89,10 @@ def answer_of(text: str, *, cut: bool = False) -> str | None:
     return None if cut else _at_the_end(text)
 
 
-def _boxes(text: str) -> str | None:
-    """What the last closed box holds; several that are listed make a list."""
+def _boxes(text: str, *, signed: bool = False) -> str | None:
+    """What the last closed box holds; several that are listed make a list. With `signed` the minus
+    sign of `= -\\boxed{5}` belongs to it.
+    """
     last = box(text)
     if last is None:
         return None
@@ -101,16 +107,18 @@ def _boxes(text: str) -> str | None:
         start = _BOXED.match(text, spans[-1][0])
         assert start is not None
         parts.insert(0, text[start.end() : spans[-1][1]])
+    if signed and len(parts) == 1 and spans and _SIGNED.search(text[: spans[-1][0]]):
+        return f"-({last.strip()})"
     return ", ".join(dict.fromkeys(part.strip() for part in parts))
 
 
 def _closing(text: str, start: int) -> int | None:
     """Where the brace that was opened before `start` is closed."""
     depth = 1
-    for i in range(start, min(len(text), start + 5000)):
-        depth += (text[i] == "{") - (text[i] == "}")
+    for found in _BRACE.finditer(text, start, start + 5000):
+        depth += {"{": 1, "}": -1}.get(found[0], 0)
         if depth == 0:
-            return i
+            return found.start()
     return None
 
 
@@ -130,9 +138,12 @@ def _first_sentence(text: str) -> str:
 
 def _sentence(text: str) -> str:
     """The answer in a sentence that is known to give it: its mathematics if it begins with it or
-    holds nothing else, else all of it.
+    holds nothing else, else all of it. Of "The largest $n$ is 34" it is what stands behind the
+    "is".
     """
     found = list(_MATH.finditer(text))
+    if (behind_is := _behind_is(text, found)) is not None:
+        return _sentence(behind_is)
     if not found:
         return _said(text)
     leads = _FILLER.fullmatch(text[: found[0].start()]) is not None
@@ -144,6 +155,20 @@ def _sentence(text: str) -> str:
             return text
         return runs[0] + (" %" if behind and len(runs) == 1 else "")
     return text
+
+
+def _behind_is(text: str, found: list[re.Match[str]]) -> str | None:
+    """What a sentence says that something is; None where it says it of a number, or in words."""
+    hidden = _MATH.sub(lambda m: "x" * len(m[0]), text)
+    verb = _IS.search(hidden)
+    if verb is None:
+        return None
+    named, rest = text[: verb.start()], text[verb.end() :]
+    leads = bool(found) and _FILLER.fullmatch(text[: found[0].start()]) is not None
+    said_of_number = re.search(r"\d", named if leads else hidden[: verb.start()])
+    if said_of_number or not named.strip() or _VAGUE.search(hidden[: verb.start()]):
+        return None
+    return rest if re.search(r"\d|\$|\\[(\[]", rest) else None
 
 
 def _said(text: str) -> str:
@@ -163,11 +188,17 @@ def _runs(text: str, found: list[re.Match[str]]) -> list[str]:
     for i, piece in enumerate(found):
         inside = next(group for group in piece.groups() if group is not None)
         joined = i > 0 and _JOINT.fullmatch(text[found[i - 1].end() : piece.start()])
-        if runs and joined:
+        if runs and joined and not _is_step(runs[-1]):
             runs[-1] += f", {inside}"
         else:
             runs.append(inside)
     return runs
+
+
+def _is_step(piece: str) -> bool:
+    """Whether a piece of mathematics is an equation that names nothing: 5x = 30."""
+    parts = sides(piece)
+    return len(parts) > 1 and not is_name(parts[0]) and point(piece) is None
 
 
 def _at_the_end(text: str) -> str | None:

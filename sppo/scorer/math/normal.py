@@ -15,6 +15,12 @@ _SIGNS = str.maketrans({
     "θ": r"\theta ", "∅": r"\emptyset ", "′": "'", "“": '"', "”": '"', "’": "'",
     "\u00a0": " ", "\u2009": " ", "\u202f": " ", "。": ".",
 })  # fmt: skip
+_DOUBLED = re.compile(
+    r"(?<!\\)\\\\(?=(?:[dtc]?frac|sqrt|binom|left|right|text|mbox|mathrm|mathbf|overline|quad|boxed|pi|theta"
+    r"|infty|angle|cdot|times|div|pm|cup|in|circ|le|leq|ge|geq|log|ln|sin|cos|tan|cot|sec|csc)"
+    r"(?![A-Za-z]))"
+)
+"""A command with two backslashes, as in a string of JSON: no row of a matrix begins so."""
 _POWERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _POWER = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))")
@@ -56,7 +62,9 @@ def tidy(text: str) -> str:
     text = peeled(text)
     if len(text) > LONGEST:
         return ""
-    text = unicodedata.normalize("NFC", text)
+    if "\\\\begin{" in text:
+        text = text.replace("\\\\", "\\")  # all of it is such a string
+    text = _DOUBLED.sub(r"\\", unicodedata.normalize("NFC", text))
     text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text)
     text = _POWER.sub(lambda m: "^{" + m[0].translate(_POWERS) + "}", text).translate(_SIGNS)
     text = "".join(_ascii(c) for c in text)

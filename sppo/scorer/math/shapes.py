@@ -26,6 +26,7 @@ _NAME = re.compile(
     r"(?:\\?[A-Za-z]+(?:_\{?\w+\}?)?'*|[A-Za-z]\^\{-1\})\s*(?:\(\s*-?\w(?:\s*,\s*\w)*\s*\))?"
     r"|\(\s*[A-Za-z](?:_\{?\w+\}?)?(?:\s*,\s*[A-Za-z](?:_\{?\w+\}?)?)*\s*\)"
     r"|\\angle\s*[A-Z]{1,3}|[A-Za-z ]{3,40}|\|[A-Z]{2}\||\\overline\{[A-Z]{2}\}"
+    r"|[A-Z]+(?:_\{?\w+\}?)?(?:\s*:\s*[A-Z]+(?:_\{?\w+\}?)?)+|\\frac\{[A-Z]{2}\}\{[A-Z]{2}\}"
 )
 _SIDES = re.compile(r"(?<![<>!\\:])=(?!=)")
 _ORDER = re.compile(r"<=|>=|<|>|\\le(?![A-Za-z])|\\ge(?![A-Za-z])")
@@ -54,7 +55,7 @@ def split(text: str, separators: str) -> list[str]:
 def _thousands(text: str, at: int) -> bool:
     return (
         text[at] == ","
-        and re.search(r"(?<![\d.])\d{1,3}(?:,\d{3})*$", text[max(0, at - 20) : at]) is not None
+        and re.search(r"(?<![\d.])[1-9]\d{0,2}(?:,\d{3})*$", text[max(0, at - 20) : at]) is not None
         and re.match(r",\d{3}(?!\d)", text[at:]) is not None
     )
 

@@ -13,6 +13,8 @@ _TIME = re.compile(
     r"(\d{1,2}):([0-5]\d)\s*(?:([ap])\s*\.?\s*m\b\.?)?(?:\s*[A-Z]{2,3})?", re.IGNORECASE
 )
 _WORDY = re.compile(r"[A-Za-z0-9 ,.'’:;\"/&-]+")
+_JOINING = re.compile(r"\b(?:and|or)\b", re.IGNORECASE)
+_WORD = re.compile("[A-Za-z]{3}")
 _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 
 
@@ -33,9 +35,9 @@ def as_time(text: str) -> tuple[int, int, str] | None:
 
 def words(text: str) -> tuple[str, ...] | None:
     """The words of a text that has a word of three letters and no mathematics; None for others."""
-    if not _WORDY.fullmatch(text) or not re.search("[A-Za-z]{3}", text):
+    if not _WORDY.fullmatch(text):
         return None
-    if re.search(r"\d\s*[-/]\s*\d", text):
+    if re.search(r"\d\s*[-/]\s*\d", text) or not _WORD.search(_JOINING.sub(" ", text)):
         return None
     said = re.findall(r"[a-z0-9]+", text.lower().replace("'", ""))
     return tuple(word for word in said if word not in ("the", "a", "an", "and"))

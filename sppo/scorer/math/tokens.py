@@ -13,7 +13,7 @@ class Unreadable(ValueError):  # noqa: N818 - caught where it is read
 
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+    r"\s*(?:(?P<number>[1-9]\d{0,2}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
     r"|(?P<command>\\[A-Za-z]+)|(?P<symbol>[A-Za-z])|(?P<sign>\*\*|[-+*/^_(){}\[\]|!%'])"
     r"|\\(?P<brace>[{}|]))"
 )

@@ -21,6 +21,8 @@ from sppo.scorer.math.normal import LONGEST, peeled, tidy
         ("x²≥3π", r"x^{2}\ge 3\pi"),
         (r"5\text{ m}^2", "5 meters ^2".replace(" ^", "^")),
         (r"\sqrt3", r"\sqrt{3}"),
+        (r"2\\pi", r"2\pi"),
+        (r"a \\ \pi", r"a \newline \pi"),
         ("**42**", "42"),
     ],
 )
