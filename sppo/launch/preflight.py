@@ -2,8 +2,7 @@
 
 First what takes no time: the machine, the run directory. Then, in a process of its own that takes
 its libraries with it, every row of the data, the broker, the scorer, and the model with all that it
-takes part in: a bad row is told before a model is fetched, a judge that does not answer before
-that is read.
+takes part in: a bad row, and a judge that does not answer, are told before a model is fetched.
 """
 
 from __future__ import annotations
@@ -70,11 +69,15 @@ def check(config: RunConfig, tell: Tell, *, alone: bool = False) -> Questions:
         _check_installed(config)
     found = rows(config)  # first: what is wrong with them is told within seconds
     _check_objective(config)
+    elsewhere = bool(config.scorer.url) or config.scorer.name == "llm-judge"
+    if elsewhere:  # it says within seconds what is wrong with it; vLLM would take them
+        _check_scorer(config, found, tell, alone)
     with nullcontext(_unasked) if alone else _engine_check(config) as engine_takes:
         _check_broker(config)
         path = models.resolve(config.model, tell)
         engine_takes(path)
-        _check_scorer(config, found, tell, alone)
+        if not elsewhere:
+            _check_scorer(config, found, tell, alone)
         return _check_parts(config, path, found)
 
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 TRIES = 4
 FIRST_S = 1.0
 """Pause after the first error; each that follows is twice as long."""
+UNMET_S = 0.5
+"""Between tries to reach a judge that has never answered."""
 LONGEST_S = 60.0
 SAY_S = 60.0
 """How often it is said that everyone waits."""
@@ -66,7 +68,7 @@ class Patient:
             except Unreachable as error:
                 if not self._met:
                     failures.append(f"{error}; is the judge running?")
-                self._hold(str(error), FIRST_S if not self._met else None)
+                self._hold(str(error), UNMET_S if not self._met else None)
             except Failed as error:
                 failures.append(str(error))
                 self.retries += len(failures) < TRIES

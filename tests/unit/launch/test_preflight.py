@@ -13,6 +13,7 @@ import pytest
 from sppo import config, models
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
+from sppo.generators import vllm_check
 from sppo.launch import preflight
 from tests import makers
 
@@ -57,15 +58,16 @@ def test_a_broker_that_is_not_there_is_told_before_a_model_is_looked_for(
         preflight.check(run, print)
 
 
-def test_a_scorer_that_does_not_answer_is_told_before_the_model_is_read(
+def test_a_service_that_does_not_answer_is_told_before_a_model_and_vllm_are_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "load_tokenizer", lambda _: pytest.fail("the model was read"))
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    address = {"scorer.url": "http://127.0.0.1:9", "model.name": str(tmp_path / "model")}
+    monkeypatch.setattr(models, "resolve", lambda *_: pytest.fail("the model was looked for"))
+    monkeypatch.setattr(vllm_check, "beside", lambda _: pytest.fail("vLLM was started"))
+    run = with_rows(
+        tmp_path, *GOOD, **{"scorer.url": "http://127.0.0.1:9", "generator.engine": "vllm"}
+    )
     with pytest.raises(ConfigError, match=r"scorer.url = 'http://127.0.0.1:9"):
-        preflight.check(with_rows(tmp_path, *GOOD, **address), print)
+        preflight.check(run, print)
 
 
 def test_an_engine_that_is_not_installed_is_named_first_unless_it_runs_elsewhere(
