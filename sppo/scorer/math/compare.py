@@ -157,7 +157,9 @@ class _Comparison:
 
     def _unordered(self, gold: Sequence[str], found: Sequence[str], depth: int) -> bool:
         if len(gold) != len(found) and max(len(gold), len(found)) <= MOST_WAYS:
-            gold, found = self._distinct(gold, depth), self._distinct(found, depth)
+            gold, found = (
+                _distinct(parts, lambda a, b: self.same(a, b, depth - 1)) for parts in (gold, found)
+            )
         if len(gold) != len(found) or len(gold) > MOST_PARTS:
             return False
         left = list(found)
@@ -167,15 +169,6 @@ class _Comparison:
                 return False
             left.pop(at)
         return True
-
-    def _distinct(self, parts: Sequence[str], depth: int) -> list[str]:
-        """Without what says the same in another way: of `15 39/40, 639/40` the first."""
-        kept: list[str] = []
-        for part in parts:
-            again = (squeezed(part) != squeezed(x) and self.same(x, part, depth - 1) for x in kept)
-            if not any(again):
-                kept.append(part)
-        return kept
 
     def _equations(self, gold: str, found: str, depth: int) -> bool | None:
         """x = 5 for 5, and the last of a chain; two equations by their sides."""
@@ -202,6 +195,15 @@ class _Comparison:
     def _asked(self, gold: str, found: str) -> bool:
         """What math-verify says; of the letters of prose it would make products."""
         return not has_word(gold) and not has_word(found) and self._symbolic(gold, found)
+
+
+def _distinct(parts: Sequence[str], same: Callable[[str, str], bool]) -> list[str]:
+    """Without what says the same in another way: of `15 39/40, 639/40` the first."""
+    kept: list[str] = []
+    for part in parts:
+        if not any(squeezed(part) != squeezed(x) and same(x, part) for x in kept):
+            kept.append(part)
+    return kept
 
 
 def _same_quantity(a: Quantity, b: Quantity) -> bool:
