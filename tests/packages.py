@@ -19,8 +19,8 @@ FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin")
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 PATIENCE_S = 200
 """With apt-get, which may wait for a mirror for ever."""
-LACKING_S = 1800
-"""For so long nobody asks again for what could not be had."""
+PAUSE_S = 1800
+"""Before it is asked again for its lists, or for what could not be had."""
 APART = ("", "pulseaudio")
 """Folders below LIBRARIES in which programs look by their own paths, which are others here."""
 
@@ -36,13 +36,24 @@ def fetch(*packages: str) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process of these tests: apt-get would refuse
         if stamp.exists():
             return
-        lacking = stamp.with_suffix(".lacking")
-        tried = lacking.exists() and time.time() - lacking.stat().st_mtime < LACKING_S
-        if tried or not (_unpack(packages) or (_apt("update") is not None and _unpack(packages))):
-            if not tried:
-                lacking.touch()
+        if _asked(stamp.with_suffix(".tried")) or not (_unpack(packages) or _anew(packages)):
             pytest.skip(f"apt-get has no {', '.join(packages)}, or cannot download them")
         stamp.touch()
+
+
+def _asked(stamp: Path) -> bool:
+    """Whether this was tried within PAUSE_S; from now on it was."""
+    if stamp.exists() and time.time() - stamp.stat().st_mtime < PAUSE_S:
+        return True
+    stamp.touch()
+    return False
+
+
+def _anew(packages: tuple[str, ...]) -> bool:
+    """With lists as they are today."""
+    if _asked(ROOT / "lists.tried") or _apt("update") is None:
+        return False
+    return _unpack(packages)
 
 
 def _unpack(packages: tuple[str, ...]) -> bool:
