@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sppo.config import is_loopback
 from sppo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sppo.config import RunConfig
 
 Compute = Literal["bfloat16", "float32"]
+Transport = Literal["gloo", "nccl", "shared"]
 
 MULTIPLIES_BF16 = {"avx512_bf16", "amx_bf16"}
 """Flags of /proc/cpuinfo; what `torch.cpu._is_avx512_bf16_supported` and `_is_amx_tile_supported`
@@ -40,11 +42,17 @@ def on_gpu(config: RunConfig, *, gpus: bool) -> bool:
 
 
 def placed(config: RunConfig, *, cuda: bool) -> RunConfig:
-    """The configuration with `learner.device` and `weights.transport` decided."""
-    transport: Literal["auto", "gloo", "nccl"] = config.weights.transport
+    """The configuration with `learner.device` and `weights.transport` decided. Raises ConfigError
+    for memory that learner and engines would not have together.
+    """
+    transport = config.weights.transport
     if transport == "auto":
-        alone = config.generator.engine == "vllm" and not config.launch.share_gpu
-        transport = "nccl" if cuda and alone else "gloo"
+        transport = _transport(config, cuda=cuda)
+    if transport == "shared" and cuda and not config.launch.share_gpu:
+        raise ConfigError(
+            "weights.transport = 'shared': learner and generators have GPUs of their own; use "
+            "'auto', or launch.share_gpu = true"
+        )
     device = {"device": "cuda" if cuda else "cpu"}
     return config.model_copy(
         update={
@@ -52,6 +60,12 @@ def placed(config: RunConfig, *, cuda: bool) -> RunConfig:
             "weights": config.weights.model_copy(update={"transport": transport}),
         }
     )
+
+
+def _transport(config: RunConfig, *, cuda: bool) -> Transport:
+    if config.launch.share_gpu:  # NCCL takes a GPU once
+        return "shared" if is_loopback(config.weights.host) else "gloo"
+    return "nccl" if cuda and config.generator.engine == "vllm" else "gloo"
 
 
 def decided(config: RunConfig, *, cuda: bool) -> RunConfig:

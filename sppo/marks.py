@@ -20,6 +20,7 @@ from sppo import stop
 
 VARIABLE = "_SPPO_ROLE"
 _FOLDER = Path("/dev/shm")
+_WITH = "with."
 
 
 def mark(run_dir: Path, role: str) -> str:
@@ -45,6 +46,15 @@ def name_shared_memory() -> None:
         )
 
 
+def goes_too(name: str) -> None:
+    """Shared memory of this process that others have named is removed with its mark, if it carries
+    one. `name`: of a file in /dev/shm.
+    """
+    found = os.environ.get(VARIABLE)
+    if found and _FOLDER.is_dir():
+        (_FOLDER / f"{_prefix(found)}{_WITH}{name}").touch()
+
+
 def ignore_interrupts() -> None:
     """In a process that a role has started: Ctrl-C and a closed terminal reach everyone, and the
     role decides what follows.
@@ -58,6 +68,8 @@ def remove_shared_memory(found: str) -> list[str]:
     """Remove what the processes of a mark have left, once they are gone; returns the names."""
     names = left_shared_memory(found)
     for name in names:
+        if name.startswith(with_it := f"{_prefix(found)}{_WITH}"):
+            (_FOLDER / name.removeprefix(with_it)).unlink(missing_ok=True)
         (_FOLDER / name).unlink(missing_ok=True)
     return names
 

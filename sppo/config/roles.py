@@ -159,8 +159,11 @@ class ScorerConfig(Settings):
 
 
 class WeightsConfig(Settings):
-    transport: Literal["auto", "gloo", "nccl"] = "auto"
-    """`nccl` on GPUs, `gloo` on CPUs; `auto` follows the learner's device."""
+    transport: Literal["auto", "gloo", "nccl", "shared"] = "auto"
+    """`nccl` on GPUs, `gloo` on CPUs, `shared` through memory that both ends have: of the GPU that
+    they share (CUDA IPC), or of one machine's CPUs. `auto` follows the learner's device and
+    `launch.share_gpu`.
+    """
     host: Annotated[Name, FREE] = "127.0.0.1"
     """The learner's address, at which generators meet it for a weight sync, or `auto` as for a
     generator.
@@ -184,8 +187,8 @@ class LaunchConfig(Settings):
     (`broker.url`).
     """
     share_gpu: Annotated[bool, FREE] = False
-    """Learner and generators are on one GPU together: weights go over gloo, and an engine's cache
-    is `generator.kv_cache_gib`.
+    """Learner and generators are on one GPU together: weights go through its memory, and an
+    engine's cache is `generator.kv_cache_gib`.
     """
     room_wait_s: Annotated[Coefficient, FREE] = 0.0
     """Longest wait for machines that whoever scales the Ray cluster adds for this run, which sees

@@ -91,6 +91,12 @@ class RunConfig(Settings):
                 "over gloo; use "
                 "'gloo' or 'auto'"
             )
+        if self.weights.transport == "shared" and not is_loopback(self.weights.host):
+            raise ValueError(
+                f"weights.transport = 'shared': weights.host = {self.weights.host!r} is for "
+                "generators of other machines, which have no memory with the learner; use 'auto', "
+                "or a loopback address"
+            )
         if self.scorer.url and self.scorer.mode != "http":
             raise ValueError(f"scorer.url = {self.scorer.url!r} needs scorer.mode = 'http'")
         return self

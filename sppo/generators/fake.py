@@ -25,10 +25,10 @@ class FakeEngine:
 
     world_size = 1
 
-    def __init__(self, *, token_s: float = 0.0) -> None:
+    def __init__(self, *, token_s: float = 0.0, receiver: GlooReceiver | None = None) -> None:
         self._token_s = token_s
         self._running = asyncio.Event()
-        self._receiver = GlooReceiver()
+        self._receiver = receiver or GlooReceiver()
         self.version = Version(epoch="none", n=0)
         self.weights: dict[str, Tensor] = {}
 

@@ -26,6 +26,7 @@ from sppo.types import Completion, SamplingParams, Version
 from sppo.weights.gloo import GlooReceiver
 from sppo.weights.names import as_parameters
 from sppo.weights.protocol import unheard
+from sppo.weights.shared import SharedReceiver
 
 PAGE = 32
 SPARE_PAGES = 16
@@ -39,18 +40,19 @@ class TransformersEngine:
     world_size = 1
 
     def __init__(self, config: RunConfig, model_path: str, *, transport: str, on_cpu: bool) -> None:
-        """Raises ValueError for a transport other than gloo: weights are received in host
-        memory.
-        """
-        if transport != "gloo":
+        """Raises ValueError for NCCL: everything is received before anything is copied."""
+        if transport not in ("gloo", "shared"):
             raise ValueError(
-                f"generator.engine = 'transformers' receives weights over gloo, not {transport!r}"
+                "generator.engine = 'transformers' receives weights over gloo or through shared "
+                f"memory, not {transport!r}"
             )
         self._config = config
         self._path = model_path
         self._device = "cpu" if on_cpu else "cuda"
         self._limit = config.task.max_prompt_tokens + config.sampling.max_tokens
-        self._receiver = GlooReceiver()
+        self._receiver = (
+            GlooReceiver() if transport == "gloo" else SharedReceiver(torch.device(self._device))
+        )
         self._hold: _Hold | None = None
         self._model: Any = None
         self._manager: Any = None

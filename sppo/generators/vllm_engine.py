@@ -60,7 +60,7 @@ class VllmEngine:
         vllm_transfer.register()
         self._stop = models.stop_ids(self._model_path, models.load_tokenizer(self._model_path))
         self._sampling, self._final_only = VllmSamplingParams, RequestOutputKind.FINAL_ONLY
-        backend = vllm_transfer.NCCL if self._transport == "nccl" else self._transport
+        backend = vllm_transfer.BACKENDS[self._transport]
         self._engine = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 **engine_arguments(self._config, self._model_path, on_cpu=self._on_cpu),
@@ -110,7 +110,7 @@ class VllmEngine:
 
     async def join_group(self, join: dict[str, Any]) -> None:
         """See `WeightTarget.join_group`."""
-        if self._transport == "gloo":
+        if self._transport != "nccl":
             join = join | {"own_host": self._config.generator.host}
         _check(await self._engine.collective_rpc("sppo_join", args=(join,)))
 
@@ -118,7 +118,7 @@ class VllmEngine:
         self, update: dict[str, Any], version: Version, moved: Callable[[], None] = unheard
     ) -> None:
         """Receive and load; running completions go on under the new weights and carry one span
-        more. Over gloo everything arrives first; over NCCL each bucket is loaded as it comes.
+        more. Over gloo everything arrives first; otherwise each bucket is loaded as it comes.
         """
         call, loaded = self._engine.collective_rpc, False
         for _ in range((await call("sppo_begin", args=(update,)))[0]):
@@ -127,7 +127,7 @@ class VllmEngine:
                 await call("sppo_undo")
                 raise WeightsMixed(reasons[0])
             _check(reasons)
-            if loaded := self._transport == "nccl":
+            if loaded := self._transport != "gloo":
                 await call("sppo_load")
             moved()
         if not loaded:

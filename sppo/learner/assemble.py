@@ -196,6 +196,10 @@ def _make_sender(config: RunConfig, device: str) -> WeightSender:
         from sppo.weights.nccl import NcclSender
 
         return NcclSender(config.weights.host, device)
+    if config.weights.transport == "shared":
+        from sppo.weights.shared import SharedSender
+
+        return SharedSender(config.weights.host, device)
     from sppo.weights.gloo import GlooSender
 
     return GlooSender(config.weights.host)

@@ -36,6 +36,7 @@ from sppo.plan.micro_batch import Layout
 from sppo.plan.shape import Shape
 from sppo.plan.trace import Activations
 from sppo.weights.nccl import BUFFER_BYTES, BUFFERS
+from sppo.weights.shared import BUCKET_BYTES, SLOTS
 
 FEW = 2
 """Layers that are run at least, and one of each kind; the rest follows from one more."""
@@ -163,6 +164,8 @@ def _stands(config: RunConfig, found: Shape, *, gpu: bool) -> dict[str, int]:
         there["snapshots"] = low * own * snapshots(config)
     if not gpu:
         there["staged weights"] = low * found.parameters
+    if config.weights.transport == "shared":
+        there["memory shared with engines"] = SLOTS * BUCKET_BYTES
     return there
 
 

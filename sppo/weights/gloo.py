@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -78,6 +79,22 @@ class GlooGroup:
             raise RuntimeError("the group was left")
         group.broadcast(flat, 0).wait()
 
+    def wait_for_all(self) -> None:
+        """Returns when every rank has called it. Raises RuntimeError if one is gone or too slow."""
+        group = self._group
+        if group is None:
+            raise RuntimeError("the group was left")
+        group.barrier().wait()
+
+    def answer(self, text: str) -> None:
+        """Leave a word for rank 0, before `connect`."""
+        self._store.set(f"answer/{self._rank}", text)
+
+    def answers(self) -> list[str]:
+        """What the others left before they connected, by rank. It is not to be trusted."""
+        found = [self._store.get(f"answer/{rank}") for rank in range(1, self._world_size)]
+        return [ascii(text.decode("utf-8", "replace"))[1:-1] for text in found]
+
     def close(self) -> None:
         """Leave. A broadcast that another thread waits in keeps the group until it ends or its time
         is over.
@@ -146,10 +163,10 @@ class GlooReceiver:
     def join(
         self, *, master_address: str, master_port: int, rank: int, world_size: int,
         timeout_s: float,
-        own_host: str = "127.0.0.1",
+        own_host: str = "127.0.0.1", answer: str | None = None,
     ) -> None:  # fmt: skip
         """Join the sender's group as `rank`, leaving an earlier one; peers reach this end at
-        `own_host`.
+        `own_host`. `answer` is for a sender that asks for it.
         """
         self.close()
         try:
@@ -163,6 +180,8 @@ class GlooReceiver:
                 f"{ABORTED}: the learner is gone: {str(error).splitlines()[0]}"
             ) from error
         try:
+            if answer is not None:
+                self._group.answer(answer)
             self._group.connect()
         except RuntimeError as error:
             raise TransferAborted(
@@ -192,22 +211,26 @@ class GlooReceiver:
         Raises TransferAborted when a peer is gone or too slow, or the bytes are not those that the
         learner staged: nothing is to be loaded then.
         """
-        if self._group is None:
-            raise TransferAborted(f"{ABORTED}: weights announced before this engine joined a group")
         expected_buckets = buckets(names, dtype_names, shapes, BUCKET_BYTES)
         for bucket, expected in zip(expected_buckets, digests, strict=True):
             flat = torch.empty(bucket.nbytes, dtype=torch.uint8)
-            try:
-                self._group.broadcast(flat)
-            except (
-                RuntimeError
-            ) as error:  # gloo's only one: a connection was lost or the time is over
-                raise TransferAborted(f"{ABORTED}: {str(error).splitlines()[0]}") from error
+            with self._together() as group:
+                group.broadcast(flat)
             if digest(flat) != expected:
                 raise TransferAborted(
                     f"{ABORTED}: checksum mismatch in the bucket of {bucket.names[0]}"
                 )
             yield bucket.unpack(flat)
+
+    @contextmanager
+    def _together(self) -> Iterator[GlooGroup]:
+        """The group, to do something with the others. Raises TransferAborted when that fails."""
+        if self._group is None:
+            raise TransferAborted(f"{ABORTED}: weights announced before this engine joined a group")
+        try:
+            yield self._group
+        except RuntimeError as error:  # gloo's only one: a lost connection, or the time is over
+            raise TransferAborted(f"{ABORTED}: {str(error).splitlines()[0]}") from error
 
     def close(self) -> None:
         """Leave the group."""

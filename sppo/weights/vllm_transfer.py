@@ -1,5 +1,6 @@
-"""What we add to vLLM for weight transfers: the names of two engines, over gloo
-(`sppo.weights.vllm_gloo`) and NCCL (`sppo.weights.vllm_nccl`), and the steps of a transfer.
+"""What we add to vLLM for weight transfers: the names of three engines, over gloo
+(`sppo.weights.vllm_gloo`), over NCCL (`sppo.weights.vllm_nccl`) and through shared memory
+(`sppo.weights.vllm_shared`), and the steps of a transfer.
 
 vLLM loads `register` in each of its processes through the `vllm.general_plugins` entry point. vLLM
 is imported here, in those, in what they share and in `sppo.generators.vllm_engine` alone.
@@ -13,14 +14,14 @@ from typing import Any
 from sppo import marks, stop
 from sppo.errors import TransferAborted
 
-NCCL = "sppo_nccl"
-"""Our engine over NCCL, by its name in vLLM's registry."""
+BACKENDS = {"gloo": "gloo", "nccl": "sppo_nccl", "shared": "sppo_shared"}
+"""Our engine of each `weights.transport`, by its name in vLLM's registry."""
 NAP_S = 1e-3
 """How long a waiting process of vLLM sleeps on a CPU before it looks again."""
 
 
 def register() -> None:
-    """Entry point: make `gloo` known to vLLM's factory. vLLM calls it once in each process, or
+    """Entry point: make our engines known to vLLM's factory. vLLM calls it once in each process, or
     more.
     """
     marks.name_shared_memory()
@@ -33,7 +34,12 @@ def register() -> None:
         WeightTransferEngineFactory.register_engine(
             "gloo", "sppo.weights.vllm_gloo", "GlooTransferEngine"
         )
-        WeightTransferEngineFactory.register_engine(NCCL, "sppo.weights.vllm_nccl", "NcclEngine")
+        WeightTransferEngineFactory.register_engine(
+            BACKENDS["nccl"], "sppo.weights.vllm_nccl", "NcclEngine"
+        )
+        WeightTransferEngineFactory.register_engine(
+            BACKENDS["shared"], "sppo.weights.vllm_shared", "SharedTransferEngine"
+        )
 
 
 def _sparing_on_a_cpu() -> None:

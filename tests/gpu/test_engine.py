@@ -122,14 +122,36 @@ def test_nccl_from_gpu_1_to_vllm_on_gpu_0_and_transfers_that_break_off(figures: 
     from sppo.weights.nccl import NcclSender
 
     torch.cuda.set_device(1)
-    bench = Bench(NcclSender("127.0.0.1", "cuda", bucket_bytes=16 << 20), transport="nccl")
+    try:
+        bench = Bench(NcclSender("127.0.0.1", "cuda", bucket_bytes=16 << 20), transport="nccl")
+        syncs_and_broken_ones(bench, "over NCCL", figures)
+    finally:
+        torch.cuda.set_device(0)
+
+
+@pytest.mark.gpus(1)
+@pytest.mark.timeout(300)
+def test_cuda_ipc_to_vllm_on_the_same_gpu_and_transfers_that_break_off(
+    figures: Figures, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sync to vLLM through memory of the one GPU that it shares with the learner; then break
+    transfers off, before and after a part was loaded, and see the same engine take the next.
+    """
+    from sppo.weights.shared import SharedSender
+
+    bench = Bench(SharedSender("127.0.0.1", "cuda", bucket_bytes=16 << 20), transport="shared")
+    syncs_and_broken_ones(bench, "by CUDA IPC", figures)
+    assert "weights go over gloo" not in caplog.text
+
+
+def syncs_and_broken_ones(bench: Bench, way: str, figures: Figures) -> None:
     base, moved = versions(2)
 
     async def work() -> None:
         learner, engine = bench.learner, bench.engine
         await learner.publish(engine, base)
         for part, took in (await learner.publish(engine, base)).items():
-            figures.add(f"sync over NCCL: {part}", took, "s")
+            figures.add(f"sync {way}: {part}", took, "s")
         gap = learner.gap(bench.prompts, await bench.sampled(LONG, "a"), base)
         figures.add("engine against learner", gap, "nats")
         assert gap < PARITY
@@ -152,7 +174,4 @@ def test_nccl_from_gpu_1_to_vllm_on_gpu_0_and_transfers_that_break_off(figures: 
         figures.add("engine against learner, synced", gap, "nats")
         assert gap < PARITY
 
-    try:
-        bench.run(work, figures)
-    finally:
-        torch.cuda.set_device(0)
+    bench.run(work, figures)

@@ -48,7 +48,7 @@ def up(folder: Path, settings: list[str], figures: Figures) -> None:
 @pytest.mark.gpus(1)
 @pytest.mark.timeout(300)
 def test_quickstart_on_one_gpu(tmp_path: Path, figures: Figures) -> None:
-    """Train the default model for six steps, learner and vLLM on one GPU, weights over gloo."""
+    """Train the default model for six steps, learner and vLLM on one GPU by CUDA IPC."""
     up(tmp_path / "run", ["launch.share_gpu=true", "generator.kv_cache_gib=2"], figures)
 
 

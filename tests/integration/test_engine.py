@@ -25,6 +25,7 @@ from sppo.learner.model import Logprobs, Policy
 from sppo.learner.trainer import Trainer
 from sppo.types import Completion, Group, SamplingParams, Version
 from sppo.weights.gloo import GlooSender, digest
+from sppo.weights.shared import SharedSender
 
 AnyEngine = Any  # one of the two
 GREEDY = SamplingParams(completions=1, temperature=0.0, max_tokens=8, seed=0)
@@ -33,9 +34,9 @@ WARM = replace(LONG, max_tokens=32)
 
 
 ENGINES = [
-    ("vllm", "float32"),
-    ("transformers", "bfloat16"),
-]  # the other two pairs: test_roles, test_preferences
+    ("vllm", "float32", "gloo"),
+    ("transformers", "bfloat16", "shared"),
+]  # the other two pairs: test_roles, test_preferences; vLLM through shared memory: test_nccl
 PARITY = {"float32": 1e-3, "bfloat16": 0.1}
 
 
@@ -63,14 +64,15 @@ def prompts(run: config.RunConfig) -> list[list[int]]:
 class Learner:
     """A policy with its end of a weight transfer."""
 
-    def __init__(self, run: config.RunConfig, path: str) -> None:
+    def __init__(self, run: config.RunConfig, path: str, transport: str) -> None:
         self.policy = Policy(
             path, device="cpu", logprobs=Logprobs(temperature=run.sampling.temperature),
             compute=compute.dtype(run),
             adapted=Adapters.of(run),
         )  # fmt: skip
         self.trainer = Trainer(run, self.policy, None)  # type: ignore[arg-type]
-        self._sender = GlooSender("127.0.0.1")
+        shared = transport == "shared"
+        self._sender = SharedSender("127.0.0.1", "cpu") if shared else GlooSender("127.0.0.1")
         self._joined = False
 
     def disturb(self, seed: int) -> None:
@@ -99,9 +101,10 @@ class Learner:
         """Send a part of the weights, then leave; returns what the engine says about it."""
         update = self._sender.stage(self.policy.weights())
 
+        self._sender._staged = self._sender._staged[:1]
+
         def part() -> None:
-            assert self._sender._group is not None
-            self._sender._group.broadcast(self._sender._staged[0])
+            self._sender.transfer(meet=False)()
             self._sender.close()
 
         sending = threading.Thread(target=part)
@@ -158,9 +161,9 @@ async def seconds_while_idle() -> float:
     return spent() - before
 
 
-def make(name: str, run: config.RunConfig, path: str) -> AnyEngine:
+def make(name: str, run: config.RunConfig, path: str, transport: str) -> AnyEngine:
     kind = {"vllm": VllmEngine, "transformers": TransformersEngine}[name]
-    return kind(run, path, transport="gloo", on_cpu=True)
+    return kind(run, path, transport=transport, on_cpu=True)
 
 
 def label(engine: AnyEngine) -> Awaitable[None]:
@@ -185,9 +188,10 @@ async def with_engine(
     name: str,
     run: config.RunConfig,
     path: str,
+    transport: str,
     work: Callable[[AnyEngine], Awaitable[dict[str, Any]]],
 ) -> dict[str, Any]:
-    engine = make(name, run, path)
+    engine = make(name, run, path, transport)
     await engine.start()
     try:
         return await work(engine)
@@ -196,13 +200,15 @@ async def with_engine(
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("name", "number_format"), ENGINES)
+@pytest.mark.parametrize(("name", "number_format", "transport"), ENGINES)
 def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
-    name: str, number_format: str, run: config.RunConfig, prompts: list[list[int]], tmp_path: Path
-) -> None:
+    name: str, number_format: str, transport: str, run: config.RunConfig,
+    prompts: list[list[int]],
+    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     run = run.model_copy(update={"compute": number_format})
     path = models.resolve(run.model)
-    learner = Learner(run, path)
+    learner = Learner(run, path, transport)
 
     async def synced(engine: AnyEngine) -> dict[str, Any]:
         base, first, second = (Version(epoch="e", n=n) for n in range(3))
@@ -246,7 +252,9 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
     async def adapted(engine: AnyEngine) -> dict[str, Any]:
         """Another learner, of adapters, with the same engine."""
         third = Version(epoch="e", n=3)
-        other = Learner(run.model_copy(update={"adapter": config.AdapterConfig(rank=8)}), path)
+        other = Learner(
+            run.model_copy(update={"adapter": config.AdapterConfig(rank=8)}), path, transport
+        )
         other.policy.keep("reference", device="cpu")
         other.disturb(3)
         await other.publish(engine, third)
@@ -261,7 +269,8 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
         await label(engine)
         return {"checksums": await checksums(engine), "answers": await answers(engine, prompts)}
 
-    one = asyncio.run(with_engine(name, run, path, synced))
+    one = asyncio.run(with_engine(name, run, path, transport, synced))
+    assert "weights go over gloo" not in caplog.text
     # engine and learner agree on the log-probs, before and after syncs
     assert one["parity"] < PARITY[number_format]
     assert one["late parity"] < PARITY[number_format]
@@ -300,7 +309,7 @@ def test_an_engine_runs_what_the_learner_publishes_to_the_bit(
     exported = tmp_path / "export"
     learner.policy.export(exported, compute.dtype(run))
     tokenizer.save_pretrained(str(exported))
-    two = asyncio.run(with_engine(name, run, str(exported), plain))
+    two = asyncio.run(with_engine(name, run, str(exported), transport, plain))
     assert one["checksums"] == two["checksums"]
     assert one["answers"] == two["answers"]
     assert one["answers"] != one["base answers"]

@@ -1,5 +1,6 @@
 """Weights over NCCL without a GPU: the code that runs on one, over a stand-in for the library
-(`nccl_stub.c`) that vLLM loads by its own setting. As NCCL does, it waits for ever.
+(`nccl_stub.c`) that vLLM loads by its own setting. As NCCL does, it waits for ever. And vLLM with
+weights through shared memory, which loads them in the same way.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from sppo.weights import nccl
 from sppo.weights.buckets import buckets
 from sppo.weights.nccl import NcclSender
 from sppo.weights.publisher import WeightPublisher
+from sppo.weights.shared import SharedSender
 from tests import families
 from tests.makers import run_config
 from tests.unit.weights.peers import Peer, same
@@ -217,11 +219,12 @@ def test_a_peer_that_is_lost_in_the_meeting_of_nccl_itself_is_left_behind() -> N
 
 
 class Learner:
-    """A policy with its end over NCCL."""
+    """A policy with its end of a transfer."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, transport: str) -> None:
         self.policy = families.learner(path)
-        self.sender = NcclSender("127.0.0.1", "cpu", bucket_bytes=16 << 10)
+        kind: Any = {"nccl": NcclSender, "shared": SharedSender}[transport]
+        self.sender = kind("127.0.0.1", "cpu", bucket_bytes=16 << 10)
         self.joined = False
 
     def disturb(self, seed: int) -> None:
@@ -258,18 +261,24 @@ def small(path: str) -> RunConfig:
 
 
 @pytest.mark.timeout(120)
-def test_vllm_lives_on_after_a_transfer_that_breaks_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("transport", "reason"),
+    [("nccl", "nothing moved for"), ("shared", r"transfer aborted.*[Tt]imed out")],
+)
+def test_vllm_lives_on_after_a_transfer_that_breaks_off(
+    transport: str, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Real vLLM with its worker in a process of its own: one that breaks off before anything was
-    loaded, and one after a part was.
+    loaded, and one after a part was. What comes through shared memory is loaded as it comes too.
     """
     from sppo.generators.vllm_engine import VllmEngine
 
     path = families.save("llama", tmp_path / "model")
-    learner = Learner(path)
+    learner = Learner(path, transport)
     assert os.environ["VLLM_NCCL_SO_PATH"]
     prompt = families.group().prompt_ids[:8].tolist()
     greedy = SamplingParams(completions=1, temperature=0.0, max_tokens=8, seed=0)
-    engine = VllmEngine(small(path), path, transport="nccl", on_cpu=True)
+    engine = VllmEngine(small(path), path, transport=transport, on_cpu=True)
 
     async def answer(label: str) -> Completion:
         return (await engine.sample(prompt, greedy, label))[0]
@@ -282,14 +291,14 @@ def test_vllm_lives_on_after_a_transfer_that_breaks_off(tmp_path: Path) -> None:
             # Nothing arrives of the next: the engine has what it had
             learner.disturb(1)
             await engine.pause()
-            with pytest.raises(TransferAborted, match=r"nothing moved for") as caught:
+            with pytest.raises(TransferAborted, match=reason) as caught:
                 await learner.publish(engine, 1, pieces=0)
             assert not isinstance(caught.value, WeightsMixed)
             await engine.resume()
             found["after nothing"] = await answer("b")
             # Three buckets arrive and are loaded: the same process takes the whole next
             await engine.pause()
-            with pytest.raises(WeightsMixed, match=r"nothing moved for"):
+            with pytest.raises(WeightsMixed, match=reason):
                 await learner.publish(engine, 1, pieces=3)
             await learner.publish(engine, 1)
             await engine.resume()
@@ -307,3 +316,4 @@ def test_vllm_lives_on_after_a_transfer_that_breaks_off(tmp_path: Path) -> None:
         assert gap(path, found[name]) < 1e-3
     assert gap(str(exported), found["new"]) < 1e-3
     assert gap(path, found["new"]) > 0.1
+    assert "weights go over gloo" not in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +71,24 @@ def test_weights_travel_over_nccl_where_both_ends_have_gpus(
 ) -> None:
     run = RunConfig(generator={"engine": engine}, weights={"transport": transport})  # type: ignore[arg-type]
     assert compute.decided(run, cuda=cuda).weights.transport == decided
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
+def test_weights_go_through_memory_that_both_ends_have_where_they_share_a_gpu(
+    engine: str, cuda: bool
+) -> None:
+    given: Any = {"generator": {"engine": engine}, "launch": {"share_gpu": True}}
+    assert compute.decided(RunConfig(**given), cuda=cuda).weights.transport == "shared"
+    given["weights"] = {"host": "10.0.0.1", "trusted_network": True}
+    assert compute.decided(RunConfig(**given), cuda=cuda).weights.transport == "gloo"
+
+
+def test_gpus_of_their_own_have_no_memory_together() -> None:
+    run = RunConfig(weights={"transport": "shared"})  # type: ignore[arg-type]
+    assert compute.decided(run, cuda=False).weights.transport == "shared"
+    with pytest.raises(ConfigError, match=r"transport = 'shared': learner and .*share_gpu = true"):
+        compute.decided(run, cuda=True)
 
 
 def test_what_was_decided_for_a_run_is_not_decided_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,5 +23,5 @@ def test_without_a_gpu_each_test_is_collected_and_says_what_it_would_do(
     told = [line for line in said.splitlines() if "0 here. It would: " in line]
     assert len(told) >= 8
     assert all(len(line.split("It would: ")[1]) > 30 for line in told)
-    for word in ("kernels", "vLLM", "gloo", "NCCL", "one GPU", "GPU each", "FSDP2"):
+    for word in ("kernels", "vLLM", "gloo", "NCCL", "CUDA IPC", "one GPU", "GPU each", "FSDP2"):
         assert any(word in line for line in told), word

@@ -36,6 +36,7 @@ UNMIRRORED = {
     "sppo/weights/vllm_gloo.py": "needs vLLM: tests/integration/test_engine.py",
     "sppo/weights/vllm_transfer.py": "needs vLLM: tests/integration/test_engine.py",
     "sppo/weights/vllm_nccl.py": "needs vLLM: tests/integration/test_nccl.py",
+    "sppo/weights/vllm_shared.py": "needs vLLM: tests/integration/test_nccl.py",
     "sppo/weights/vllm_reload.py": "needs vLLM: tests/integration/test_nccl.py",
 }
 """Modules with logic whose tests stand elsewhere, with the reason. At most ten."""

@@ -35,3 +35,19 @@ def test_what_a_killed_process_leaves_is_found_by_its_mark_and_removed(tmp_path:
     assert marks.left_shared_memory(mark) == []
     assert marks.left_shared_memory(other)
     marks.remove_shared_memory(other)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="shared memory is not in files here")
+def test_shared_memory_that_others_have_named_goes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Path("/dev/shm") / f"torch_{os.getpid()}_test"
+    there.touch()
+    marks.goes_too(there.name)  # without a mark nobody removes it
+    mark = marks.mark(tmp_path, "learner")
+    assert marks.remove_shared_memory(mark) == []
+    assert there.exists()
+    monkeypatch.setenv(marks.VARIABLE, mark)
+    marks.goes_too(there.name)
+    assert len(marks.remove_shared_memory(mark)) == 1
+    assert not there.exists()

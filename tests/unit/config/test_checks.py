@@ -133,6 +133,13 @@ def test_where_machines_may_come_the_device_is_named() -> None:
     assert config.load("cluster", given[:1], environment=False).learner.device == "cuda"
 
 
+def test_other_machines_have_no_memory_with_the_learner() -> None:
+    given = ["weights.transport=shared", "weights.host=10.0.0.1", "weights.trusted_network=true"]
+    with pytest.raises(ConfigError, match=r"transport = 'shared': weights\.host = '10\.0\.0\.1'"):
+        config.load("quickstart", given, environment=False)
+    config.load("quickstart", given[:1], environment=False)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
