@@ -20,8 +20,9 @@ class Held(Exception):  # noqa: N818 - what happened; each caller says what it m
     """Another process holds the lock."""
 
 
-def take(file: Path, *, wait_s: float = 0.0) -> int:
+def take(file: Path, *, wait_s: float = 0.0, shared: bool = False) -> int:
     """The descriptor that holds the lock until it is closed, in the processes that inherit it too.
+    `shared`: together with others who take it so.
 
     Raises Held if it does not become free within `wait_s`, OSError if the file cannot be opened.
     """
@@ -29,13 +30,19 @@ def take(file: Path, *, wait_s: float = 0.0) -> int:
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             return lock
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 os.close(lock)
                 raise Held(str(file)) from None
             time.sleep(AGAIN_S)
+
+
+def release(lock: int) -> None:
+    """Let go of what `take` gave, for the processes that have inherited it too."""
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    os.close(lock)
 
 
 @contextmanager

@@ -49,6 +49,20 @@ def one_gpu(ranks: int, generator: GeneratorConfig, weights: WeightsConfig) -> N
             )
 
 
+def turns(launch: LaunchConfig, generator: GeneratorConfig) -> None:
+    """Refuse turns where nobody shares, or an engine cannot sleep."""
+    if not launch.share_gpu:
+        raise ValueError(
+            "launch.take_turns = true: it is for a GPU that learner and generators share; set "
+            "launch.share_gpu = true, or leave take_turns out"
+        )
+    if generator.engine != "vllm":
+        raise ValueError(
+            f"generator.engine = {generator.engine!r}: launch.take_turns = true has the engine "
+            "sleep, which only 'vllm' does; use it, or leave take_turns out"
+        )
+
+
 def machines_to_come(launch: LaunchConfig, device: str) -> None:
     """Refuse to choose by what is there before all of it is."""
     if launch.ray_address and launch.room_wait_s and device == "auto":

@@ -18,6 +18,7 @@ ELSEWHERE = {
     "tensor_parallel_size": "generator.tensor_parallel",
     "gpu_memory_utilization": "generator.gpu_memory_utilization",
     "weight_transfer_config": "weights.transport",
+    "enable_sleep_mode": "launch.take_turns",
 }  # fmt: skip
 """Argument, and the setting that says it."""
 

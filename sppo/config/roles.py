@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from sppo.config import engine_arguments
 from sppo.config.fields import (
     FREE,
+    ON_RESUME,
     PER_ROLE,
     Coefficient,
     Count,
@@ -189,6 +190,11 @@ class LaunchConfig(Settings):
     share_gpu: Annotated[bool, FREE] = False
     """Learner and generators are on one GPU together: weights go through its memory, and an
     engine's cache is `generator.kv_cache_gib`.
+    """
+    take_turns: Annotated[bool, ON_RESUME] = False
+    """With `share_gpu`, where memory is short: engines sleep while the learner trains, so that
+    their weights and caches are not there beside its activations. Neither works while the other
+    does.
     """
     room_wait_s: Annotated[Coefficient, FREE] = 0.0
     """Longest wait for machines that whoever scales the Ray cluster adds for this run, which sees

@@ -105,6 +105,8 @@ class RunConfig(Settings):
     def _one_gpu_is_one(self) -> RunConfig:
         if self.launch.share_gpu:
             checks.one_gpu(self.learner.ranks, self.generator, self.weights)
+        if self.launch.take_turns:
+            checks.turns(self.launch, self.generator)
         checks.machines_to_come(self.launch, self.learner.device)
         return self
 

@@ -30,6 +30,8 @@ class FakeEngine:
         self._running = asyncio.Event()
         self._receiver = receiver or GlooReceiver()
         self.version = Version(epoch="none", n=0)
+        self.naps = 0
+        self._asleep = False
         self.weights: dict[str, Tensor] = {}
 
     async def start(self) -> None:
@@ -52,6 +54,7 @@ class FakeEngine:
         versions = []
         for _ in range(length):
             await self._running.wait()
+            assert not self._asleep, "nothing is sampled by an engine that sleeps"
             versions.append(self.version)
             await asyncio.sleep(self._token_s)
         return Completion(
@@ -68,6 +71,15 @@ class FakeEngine:
 
     async def ping(self) -> None:
         """Always there."""
+
+    async def sleep(self) -> None:
+        """Be of no use."""
+        self.naps += 1
+        self._asleep = True
+
+    async def wake(self) -> None:
+        """Be of use again."""
+        self._asleep = False
 
     async def pause(self) -> None:
         """Hold every completion before its next token."""
@@ -90,6 +102,7 @@ class FakeEngine:
         def receive() -> dict[str, Tensor]:
             return {name: w.clone() for name, w in self._receiver.receive(**update, moved=moved)}
 
+        assert not self._asleep, "an engine that sleeps has no memory for weights"
         self.weights = await asyncio.to_thread(receive)
         self.version = version
 

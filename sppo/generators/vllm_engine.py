@@ -108,6 +108,18 @@ class VllmEngine:
         """Go on sampling."""
         await self._engine.resume_generation()
 
+    async def sleep(self) -> None:
+        """Weights into host memory, and the cache away: by vLLM's sleep mode, which it has on GPUs
+        alone. On a CPU what is there stays. Nothing may be in flight.
+        """
+        if not self._on_cpu:
+            await self._engine.sleep(level=1)
+
+    async def wake(self) -> None:
+        """Back, with the weights of before."""
+        if not self._on_cpu:
+            await self._engine.wake_up()
+
     async def join_group(self, join: dict[str, Any]) -> None:
         """See `WeightTarget.join_group`."""
         if self._transport != "nccl":
@@ -217,7 +229,8 @@ def _memory(config: RunConfig, *, on_cpu: bool) -> dict[str, Any]:
         # completions.
         return cache | {"block_size": 32}
     if config.launch.share_gpu:  # what is free changes with the learner: nothing can be measured
-        return cache | {"gpu_memory_utilization": SHARED_UTILIZATION}
+        shared = cache | {"gpu_memory_utilization": SHARED_UTILIZATION}
+        return shared | ({"enable_sleep_mode": True} if config.launch.take_turns else {})
     return {"gpu_memory_utilization": config.generator.gpu_memory_utilization}
 
 

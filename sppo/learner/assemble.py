@@ -37,6 +37,7 @@ from sppo.learner.skips import Skips
 from sppo.learner.spans import Spans
 from sppo.learner.spool import Spool
 from sppo.learner.stops import Stopped, Stops
+from sppo.learner.turn import Turn
 from sppo.learner.wishes import Wishes
 from sppo.scorer import rules
 from sppo.tasks import check, fingerprint, questions
@@ -156,7 +157,8 @@ def _assemble(
         phase_timeout_s=config.weights.phase_timeout_s,
         alone_timeout_s=config.generator.start_timeout_s,
     )  # fmt: skip
-    fleet = Fleet(config, broker.registry, publisher, own, records, stops)
+    turn = Turn(config, broker.run_key, records, stops)
+    fleet = Fleet(config, broker.registry, publisher, own, records, stops, turn)
     evaluation = Evaluation(config, queue, fleet, records, samples, base, stops)
     saving = Saving(lineage, queue, records)
     learner = Learner(
@@ -168,7 +170,7 @@ def _assemble(
         skips=Skips(config.optimizer.max_skipped),
         fleet=fleet,
         evaluation=evaluation,
-        parity=Parity(config, own, trainer.mismatch, records),
+        parity=Parity(config, own, turn.within("checking parity", trainer.mismatch), records),
         records=records,
         samples=samples,
         spans=spans,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import AbstractContextManager
 
 from sppo.config import RunConfig
 from sppo.errors import WeightSyncError
@@ -11,6 +12,7 @@ from sppo.learner.lineage import Lineage
 from sppo.learner.orders import Rank, Weights
 from sppo.learner.records import Records
 from sppo.learner.stops import Stops
+from sppo.learner.turn import Turn
 from sppo.transport.broker import Registry
 from sppo.weights.publisher import SyncReport, WeightPublisher
 
@@ -27,7 +29,7 @@ class Fleet:
     def __init__(
         self, config: RunConfig, broker: Registry, publisher: WeightPublisher, rank: Rank,
         records: Records,
-        stops: Stops,
+        stops: Stops, turn: Turn,
     ) -> None:  # fmt: skip
         self._wanted = {"generator": config.generator.replicas, "scorer": 0}
         if config.scorer.mode == "http" and not config.scorer.url:
@@ -39,6 +41,7 @@ class Fleet:
         self._rank = rank
         self._records = records
         self._stops = stops
+        self._turn = turn
         self._published_at = 0.0
 
     def await_members(self) -> None:
@@ -81,6 +84,12 @@ class Fleet:
         lineage.synced(report.total_s)
         self._tell(report)
         return report.total_s
+
+    def asleep(self, phase: str) -> AbstractContextManager[None]:
+        """Where turns are taken on one GPU, no engine works inside, and the learner is in this
+        phase.
+        """
+        return self._turn.taken(phase)
 
     def _tell(self, report: SyncReport) -> None:
         self._records.event(

@@ -118,7 +118,7 @@ class Learner:
     def train(self, groups: list[Group], waited_s: float) -> list[dict[str, Any]]:
         """The metrics of each optimizer step of one batch."""
         self.kept.keep(groups, self.lineage.version, self.lineage.published)
-        with self.records.usage.working("train"):
+        with self.fleet.asleep("training"), self.records.usage.working("train"):
             taken = self.trainer.train(groups, self.lineage.version, self.lineage.published)
             steps = [step | {"wait_s": 0.0, "sync_s": 0.0} for step in taken]
         steps[0]["wait_s"] = waited_s

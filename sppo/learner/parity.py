@@ -142,7 +142,8 @@ class Parity:
             return
         if self._kept:
             version = lineage.published
-        groups = [g for g in waiting if version in g.versions()]
+        if not (groups := [g for g in waiting if version in g.versions()]):
+            return
         with self._records.usage.on("probe"):
             snapshot = lineage.snapshot if self._kept else "probe"
             gaps = self._measure(groups[: self._most], version, snapshot)

@@ -66,6 +66,23 @@ def generator_on(config: RunConfig, gpu: Gpu | None) -> str:
     return f"sampling.max_tokens = {config.sampling.max_tokens}: {has}; lower it"
 
 
+def turns_on(config: RunConfig, gpu: Gpu) -> str:
+    """The same of the engines' turn on a GPU that the learner has for itself in between."""
+    over = roles.sampling(config, gpu) - gpu.usable
+    if over <= 0:
+        return ""
+    cache = config.generator.kv_cache_gib
+    less = int((cache - over / config.generator.replicas / GIB) * 10) / 10
+    words = (
+        f"generator.kv_cache_gib = {cache:g}: in their turn engines take "
+        f"{size(roles.sampling(config, gpu))} with what the learner keeps, a GPU ({gpu.name}) has "
+        f"{size(gpu.usable)} to fill"
+    )
+    if less > 0:
+        return f"{words}; set generator.kv_cache_gib = {less:g}"
+    return f"{words}; train adapters (adapter.rank), or choose a smaller model or a larger GPU"
+
+
 def sync_in_time(config: RunConfig, *, gpu: bool, bandwidth: float) -> str:
     """The same of a weight sync."""
     found = roles.sync(config, gpu=gpu, bandwidth=bandwidth)

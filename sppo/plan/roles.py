@@ -89,10 +89,21 @@ def generator(config: RunConfig, gpu: Gpu | None) -> Generator:
 
 
 def beside(config: RunConfig, gpu: Gpu) -> int:
-    """Bytes of the learner's GPU that generators have."""
+    """Bytes of the learner's GPU that generators have while it trains."""
     if not config.launch.share_gpu:
         return 0
-    return config.generator.replicas * (generator(config, gpu).peak + ENGINE + CONTEXT)
+    own = 0 if config.launch.take_turns else generator(config, gpu).peak
+    return config.generator.replicas * (own + ENGINE + CONTEXT)
+
+
+def sampling(config: RunConfig, gpu: Gpu) -> int:
+    """Bytes of a GPU on which turns are taken while it is the engines': theirs, and what the
+    learner keeps. 0 where none are taken.
+    """
+    if not config.launch.take_turns:
+        return 0
+    engines = config.generator.replicas * generator(config, gpu).peak
+    return engines + sum(learner.standing(config, gpu=True).values())
 
 
 def broker(config: RunConfig) -> Broker:

@@ -40,6 +40,8 @@ class Plan:
     broker: Broker
     host: Mapping[str, int]
     sync: Sync
+    sampling: int
+    """Bytes of the GPU in the engines' turn (`launch.take_turns`), or 0."""
     refusals: tuple[str, ...]
     """What does not fit, each with setting, value and mend."""
 
@@ -67,6 +69,7 @@ def made(config: RunConfig, gpu: str, bandwidth: float) -> Plan:
     refusals = [
         fit.learner_on(config, on) if on else "",
         fit.generator_on(config, on),
+        fit.turns_on(config, on) if on else "",
         fit.sync_in_time(config, gpu=cuda, bandwidth=bandwidth),
         "" if on else _all_here(config, rank, engine, host, memory),
     ]
@@ -76,6 +79,7 @@ def made(config: RunConfig, gpu: str, bandwidth: float) -> Plan:
         ranks=config.learner.ranks, sharing=machines.sharing(config), rank=rank,
         between=machines.between(config, found, gpu=cuda), generators=config.generator.replicas,
         devices=config.generator.devices, generator=engine, broker=roles.broker(config),
+        sampling=roles.sampling(config, on) if on else 0,
         host=host, sync=roles.sync(config, gpu=cuda, bandwidth=bandwidth),
         refusals=tuple(filter(None, refusals)),
     )  # fmt: skip
@@ -101,6 +105,7 @@ def lines(plan: Plan) -> list[str]:
         _row(moment, rank.moments[moment], f"activations kept: {gpus.size(rank.kept)}"),
         _row("peak", rank.peak),
         *([_row("generators, on the same GPU", gpu.taken)] if gpu and gpu.taken else []),
+        *([_row("in the engines' turn", plan.sampling)] if plan.sampling else []),
         *_between(plan.between),
         f"generators: {plan.generators} on {plan.devices} device(s) each",
         _row("weights", engine.weights),

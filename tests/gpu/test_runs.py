@@ -47,9 +47,17 @@ def up(folder: Path, settings: list[str], figures: Figures) -> None:
 
 @pytest.mark.gpus(1)
 @pytest.mark.timeout(300)
-def test_quickstart_on_one_gpu(tmp_path: Path, figures: Figures) -> None:
-    """Train the default model for six steps, learner and vLLM on one GPU by CUDA IPC."""
-    up(tmp_path / "run", ["launch.share_gpu=true", "generator.kv_cache_gib=2"], figures)
+@pytest.mark.parametrize("turns", [False, True])
+def test_quickstart_on_one_gpu(turns: bool, tmp_path: Path, figures: Figures) -> None:
+    """Train the default model for six steps, learner and vLLM on one GPU by CUDA IPC; at once, or
+    in turns, where vLLM sleeps while the learner trains.
+    """
+    given = ["launch.share_gpu=true", "generator.kv_cache_gib=2"]
+    up(tmp_path / "run", [*given, f"launch.take_turns={str(turns).lower()}"], figures)
+    for name in ("learner-0", "generator-0"):
+        said = (tmp_path / "run" / "logs" / f"{name}.log").read_text(encoding="utf-8")
+        assert "weights go over gloo" not in said
+    assert (said.count("awake") >= STEPS) is turns
 
 
 @pytest.mark.gpus(2)

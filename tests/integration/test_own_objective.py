@@ -1,5 +1,6 @@
 """A run with an objective of the user's own: the example, by its import string. It trains
-adapters.
+adapters, on the device that it shares with vLLM: weights go through shared memory, and turns are
+taken.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ import json
 import math
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,10 +22,11 @@ from tests.integration.conftest import REPOSITORY, SMALL_SCORER, processes_below
 from tests.integration.test_end_to_end import CLI, MINUTES, records
 
 STEPS = 4
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "compute": "float32",
     "scorer.name": SMALL_SCORER,
-    "generator.engine": "transformers",
+    "launch.share_gpu": "true",
+    "launch.take_turns": "true",
     "sampling.completions": 4,
     "task.held_out": 0,
     "learner.steps": STEPS,
@@ -49,7 +52,7 @@ def test_an_objective_of_ones_own_trains(small_model: str, tmp_path: Path) -> No
     )  # fmt: skip
     # Then every step is taken, with the figures that the class sums up itself
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = records(run_dir)
+    lines, batches = records(run_dir), STEPS // SETTINGS["learner.mini_batches"]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     gaps = [line["ipo_gap"] for line in lines if line["ipo_gap"] is not None]
     assert gaps
@@ -58,6 +61,11 @@ def test_an_objective_of_ones_own_trains(small_model: str, tmp_path: Path) -> No
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     assert (summary["finished"], summary["restarts"]) == (True, {})
     assert processes_below(run_dir) == []
+    # The engine slept through each step and the check before them, and nothing was sent to it
+    said = {p.stem: p.read_text(encoding="utf-8") for p in (run_dir / "logs").iterdir()}
+    assert said["generator-0"].count("asleep") == said["generator-0"].count("awake") == 1 + batches
+    assert "weights go over gloo" not in said["learner-0"]
+    assert summary["time"]["turn"] > 0
     # And the export is the base model with what was trained, which lies beside it as well
     base, export = Path(small_model), run_dir / "export"
     before, after, trained = (

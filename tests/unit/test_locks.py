@@ -37,6 +37,18 @@ def test_who_waits_gets_it_when_it_is_free(tmp_path: Path) -> None:
     assert 0.2 < time.monotonic() - began < 5
 
 
+def test_some_may_hold_it_together(tmp_path: Path) -> None:
+    file = tmp_path / "a.lock"
+    first, second = (locks.take(file, shared=True) for _ in range(2))
+    with pytest.raises(locks.Held):
+        locks.take(file)
+    inherited = os.dup(first)  # as a child has it
+    locks.release(first)
+    locks.release(second)
+    os.close(locks.take(file))
+    os.close(inherited)
+
+
 def test_it_is_held_by_whoever_inherits_it_until_that_is_killed(tmp_path: Path) -> None:
     # Given a child that has inherited the lock of a process that let go of it
     file = tmp_path / "a.lock"

@@ -133,6 +133,21 @@ def test_where_machines_may_come_the_device_is_named() -> None:
     assert config.load("cluster", given[:1], environment=False).learner.device == "cuda"
 
 
+@pytest.mark.parametrize(
+    ("preset", "given", "words"),
+    [
+        ("quickstart", [], "launch.take_turns = true: it is for a GPU that learner and generators"),
+        ("one-gpu", ["generator.engine=transformers"], "has the engine sleep, which only 'vllm'"),
+    ],
+)
+def test_turns_are_taken_by_those_who_share_and_can_sleep(
+    preset: str, given: list[str], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        config.load(preset, ["launch.take_turns=true", *given], environment=False)
+    config.load("one-gpu", ["launch.take_turns=true"], environment=False)
+
+
 def test_other_machines_have_no_memory_with_the_learner() -> None:
     given = ["weights.transport=shared", "weights.host=10.0.0.1", "weights.trusted_network=true"]
     with pytest.raises(ConfigError, match=r"transport = 'shared': weights\.host = '10\.0\.0\.1'"):

@@ -56,6 +56,16 @@ def test_on_gpus_vllm_spawns_its_processes(monkeypatch: pytest.MonkeyPatch) -> N
     assert "VLLM_WORKER_MULTIPROC_METHOD" not in os.environ
 
 
+def test_an_engine_that_takes_turns_can_sleep_where_vllm_has_it() -> None:
+    run = config.load("one-gpu", ["launch.take_turns=true"], environment=False)
+    asked = [
+        engine_arguments(compute.decided(run, cuda=not on_cpu), "/m", on_cpu=on_cpu)
+        for on_cpu in (False, True)
+    ]
+    assert asked[0]["enable_sleep_mode"]
+    assert "enable_sleep_mode" not in asked[1]
+
+
 def test_the_cache_of_a_shared_gpu_is_a_number_of_bytes() -> None:
     run = compute.decided(config.load("one-gpu", environment=False), cuda=True)
     found = engine_arguments(run, "/m", on_cpu=False)

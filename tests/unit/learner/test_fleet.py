@@ -15,6 +15,7 @@ from sppo.learner.fleet import Fleet
 from sppo.learner.lineage import Lineage
 from sppo.learner.orders import Weights
 from sppo.learner.stops import Stopped
+from sppo.learner.turn import Turn
 from sppo.transport.memory import MemoryBroker
 from sppo.types import Member
 from sppo.weights.publisher import SyncReport
@@ -50,9 +51,10 @@ class Setting:
         self.broker, self.rank = MemoryBroker(), FakeRank()
         self.line: Lineage = lineage(config, folder / "c", self.rank)
         self.publisher: Any = Publisher(self.broker)
+        kept, asked = records(config, self.broker, folder), stops(self.broker)
         self.fleet = Fleet(
-            config, self.broker.registry, self.publisher, self.rank,  # type: ignore[arg-type]
-            records(config, self.broker, folder), stops(self.broker),
+            config, self.broker.registry, self.publisher, self.rank, kept, asked,  # type: ignore[arg-type]
+            Turn(config, "run", kept, asked),
         )  # fmt: skip
 
 

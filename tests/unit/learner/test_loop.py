@@ -5,6 +5,7 @@ two of these may cost hangs on it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,12 @@ class World:
     def await_members(self) -> None:
         self.note("await members")
 
+    @contextmanager
+    def asleep(self, phase: str) -> Iterator[None]:
+        self.note(phase)
+        yield
+        self.note("awake")
+
     def publish(self, line: Any) -> float:
         self.note(f"publish {line.published.n}")
         return 1.0
@@ -139,7 +146,8 @@ def test_a_batch_is_used_before_it_is_published_and_recorded_before_it_is_saved(
 ) -> None:
     world = World(tmp_path, monkeypatch)
     world.learner.batch()
-    taken = ["settle", "keep groups", "step", "step", "learner.step.taken", "use", "keep samples"]
+    turn = ["training", "step", "step", "awake"]
+    taken = ["settle", "keep groups", *turn, "learner.step.taken", "use", "keep samples"]
     after = ["publish 2", "record", "record", "learner.recorded", "judge", "admit"]
     assert world.done == [*taken, *after, "save"]
 
@@ -166,7 +174,7 @@ def test_a_stop_in_the_sync_leaves_the_steps_used_and_recorded(
     monkeypatch.setattr(world, "publish", stop)
     with pytest.raises(Stopped):
         world.learner.batch()
-    assert world.done[4:] == ["learner.step.taken", "use", "keep samples", "record", "record"]
+    assert world.done[6:] == ["learner.step.taken", "use", "keep samples", "record", "record"]
     assert world.line.n == 2
 
 

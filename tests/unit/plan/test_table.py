@@ -74,6 +74,18 @@ def test_one_gpu_holds_learner_and_generator() -> None:
     assert plan.gpu.usable + plan.gpu.taken == alone.gpu.usable
     assert plan.gpu.taken > plan.generator.peak
     assert any("generators, on the same GPU" in line for line in table.lines(plan))
+    # Who takes turns has the whole card for whoever is larger, and is told of the other too
+    apart = table.made(config.load("one-gpu", ["launch.take_turns=true"]), "l4", 10e9)
+    assert apart.gpu is not None
+    assert apart.gpu.usable - plan.gpu.usable == plan.generator.peak
+    assert apart.refusals == ()
+    assert apart.sampling == plan.generator.peak + sum(plan.rank.stands.values())
+    assert any("in the engines' turn" in line for line in table.lines(apart))
+    turns = ["launch.take_turns=true", "generator.kv_cache_gib=20"]
+    (full,) = table.made(config.load("one-gpu", turns), "l4", 10e9).refusals
+    assert full.startswith("generator.kv_cache_gib = 20: in their turn engines take 2")
+    mended = [turns[0], full.rpartition("set ")[2].replace(" = ", "=")]
+    assert table.made(config.load("one-gpu", mended), "l4", 10e9).refusals == ()
     # What does not fit beside it names no second rank as the mend
     (refused,) = table.made(config.load("one-gpu", ["adapter.rank=0"]), "l4", 10e9).refusals
     assert refused.endswith("set adapter.rank = 32")
