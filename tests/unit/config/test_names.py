@@ -27,6 +27,7 @@ RESUME_MAY_CHANGE = {
     "launch.environment",
     "launch.room_wait_s",
     "launch.share_gpu",
+    "launch.take_turns",
     "launch.max_restarts",
     "launch.ray_address",
     "learner.batch_timeout_s",
@@ -117,8 +118,10 @@ def test_a_second_up_may_change_how_long_and_where_but_not_what_is_learned() -> 
     assert config.RESUME_MAY_CHANGE == RESUME_MAY_CHANGE
 
 
-def test_roles_may_differ_in_the_same_but_the_number_format_and_in_their_own_affairs() -> None:
-    assert (RESUME_MAY_CHANGE - {"compute"}) | ONLY_ROLES_MAY_DIFFER == config.ROLES_MAY_DIFFER
+def test_roles_may_differ_in_the_same_but_what_they_agree_on_and_in_their_own_affairs() -> None:
+    assert (
+        RESUME_MAY_CHANGE - {"compute", "launch.take_turns"}
+    ) | ONLY_ROLES_MAY_DIFFER == config.ROLES_MAY_DIFFER
 
 
 def test_what_is_secret_is_said_by_its_type() -> None:
