@@ -199,7 +199,6 @@ def own_name(role: str) -> str:
 async def _generate(name: str, config: RunConfig, broker: Broker, leave: threading.Event) -> None:
     from sppo import families, models
     from sppo.generators import engine
-    from sppo.generators.engine import Engine
     from sppo.generators.loop import Generator, make_scorer
     from sppo.generators.turns import TakesTurns
     from sppo.turns import Turns
@@ -209,7 +208,7 @@ async def _generate(name: str, config: RunConfig, broker: Broker, leave: threadi
         families.read(path, config.model.name), config.generator.engine, config.model.name,
         on_cpu=config.learner.device == "cpu", number_format=config.compute,
     )  # fmt: skip
-    made: Engine = engine.make(config, path)
+    made = engine.make(config, path)
     if config.launch.take_turns:
         made = TakesTurns(made, Turns(broker.run_key))
     generator = Generator(config, broker, made, make_scorer(config, broker.registry), name)

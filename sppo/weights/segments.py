@@ -129,7 +129,7 @@ def _attach_cuda(handle: dict[str, Any], device: torch.device) -> Tensor:
     except RuntimeError as error:
         raise NotShared(str(error).splitlines()[0]) from error
     flat = torch.empty(0, dtype=torch.uint8, device=device)
-    return flat.set_(opened, 0, (handle["nbytes"],), (1,))  # type: ignore[no-any-return]
+    return flat.set_(opened, 0, (handle["nbytes"],), (1,))
 
 
 def _uuid(device: torch.device) -> str:
