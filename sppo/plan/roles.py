@@ -92,7 +92,10 @@ def beside(config: RunConfig, gpu: Gpu) -> int:
     """Bytes of the learner's GPU that generators have while it trains."""
     if not config.launch.share_gpu:
         return 0
-    own = 0 if config.launch.take_turns else generator(config, gpu).peak
+    engine = generator(config, gpu)
+    own = 0 if config.launch.take_turns else engine.peak
+    if config.generator.engine == "transformers":
+        own += engine.weights  # all that arrives is there before it is copied
     return config.generator.replicas * (own + ENGINE + CONTEXT)
 
 

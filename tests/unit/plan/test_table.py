@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sppo import config
-from sppo.plan import gpus, table
+from sppo.plan import gpus, roles, table
 
 NAMED = {  # what the head of each preset names
     "quickstart": "", "quickstart-preferences": "", "gsm8k": "40GB", "math": "40GB",
@@ -81,6 +81,8 @@ def test_one_gpu_holds_learner_and_generator() -> None:
     assert apart.refusals == ()
     assert apart.sampling == plan.generator.peak + sum(plan.rank.stands.values())
     assert any("in the engines' turn" in line for line in table.lines(apart))
+    other = config.load("one-gpu", ["generator.engine=transformers"])
+    assert roles.beside(other, alone.gpu) == plan.gpu.taken + plan.generator.weights
     turns = ["launch.take_turns=true", "generator.kv_cache_gib=20"]
     (full,) = table.made(config.load("one-gpu", turns), "l4", 10e9).refusals
     assert full.startswith("generator.kv_cache_gib = 20: in their turn engines take 2")
