@@ -38,3 +38,5 @@ def judge(
     pairs = bench.read(file)
     found = bench.measure(resolved, pairs, lambda text: typer.echo(text, err=True))
     typer.echo(bench.as_json(found) if as_json else "\n" + "\n".join(bench.table(found)))
+    if said := bench.complaint(found, resolved):
+        typer.echo(f"warning: {said}", err=True)

@@ -78,7 +78,9 @@ class Measured:
     agreement_high: float | None
     """Its interval at 95 % (Wilson)."""
     agreement_decided: float | None
-    """The same where neither verdict nor label is a tie."""
+    """The same where neither verdict nor label is a tie, ..."""
+    decided: int
+    """... which are so many pairs."""
     flips: float | None
     """Position bias: share of verdicts that are another one in the other order."""
     first_wins: float | None
@@ -190,6 +192,7 @@ def figures(judged: Sequence[Judged]) -> dict[str, Any]:
         "agreement_low": interval[0],
         "agreement_high": interval[1],
         "agreement_decided": _mean([each.verdict == each.pair.label for each in decided]),
+        "decided": len(decided),
         "flips": _mean([_label(each.shown_first) != _label(each.shown_second) for each in there]),
         "first_wins": _mean([(each.shown_first + 1 - each.shown_second) / 2 for each in there]),
         "longer_wins": _mean([_for_longer(each.verdict, each.pair) for each in uneven]),
@@ -282,6 +285,19 @@ def table(found: Measured) -> list[str]:
         f"{found.answer_tokens} tokens{cost}",
         f"seconds        {found.seconds:.1f}, {rate:.1f} calls a second",
     ]
+
+
+def complaint(found: Measured, settings: JudgeConfig) -> str:
+    """What is to be said of a judge that is right less often than a coin; empty of others."""
+    right = found.agreement_decided
+    if right is None or wilson(right, found.decided)[1] >= 0.5:
+        return ""
+    return (
+        f"scorer.judge.model = {settings.model!r} says the opposite of the labels: right of "
+        f"{right:.3f} of {found.decided} pairs without a tie, where a coin is right of half; have "
+        "scorer.judge.rubric ask for the better answer, by the letter under which it is shown, or "
+        "turn the labels round"
+    )
 
 
 def _shown(value: float | None) -> str:

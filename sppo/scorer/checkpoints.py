@@ -72,6 +72,24 @@ def architectures(path: Path) -> list[str]:
         raise refusal(str(path), f"config.json cannot be read: {error}") from error
 
 
+def weights(path: Path) -> set[str]:
+    """The names of a checkpoint's weights, without loading any. Raises ConfigError for a file that
+    is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found: set[str] = set()
+    for file in sorted(path.glob("*.safetensors")):
+        try:
+            with safe_open(str(file), framework="numpy") as opened:
+                found |= set(opened.keys())
+        except (SafetensorError, OSError) as error:
+            raise refusal(
+                str(path), f"{file.name} cannot be read ({error}); fetch it anew"
+            ) from None
+    return found
+
+
 def tensors(path: Path, names: Sequence[str]) -> dict[str, torch.Tensor]:
     """Those of a checkpoint's weights that are there."""
     from safetensors import safe_open

@@ -25,8 +25,9 @@ from transformers import AutoModel
 
 from sppo.scorer import checkpoints
 from sppo.scorer.checkpoints import Asked, Dtype
+from sppo.scorer.pairwise_model import VALUE
 
-VALUE, PROMPT = "value_head.weight", "prompt_head.weight"
+PROMPT = "prompt_head.weight"
 
 
 class GeneralPreference:
@@ -40,12 +41,6 @@ class GeneralPreference:
     ) -> None:
         """Raises ConfigError."""
         heads = checkpoints.tensors(path, [VALUE, PROMPT])
-        if VALUE not in heads:
-            raise checkpoints.refusal(
-                model,
-                "it is neither a PairRM (DebertaV2PairRM) nor a general preference model, whose "
-                f"checkpoint holds {VALUE}",
-            )
         self._value_DH = heads[VALUE].float().to(device)
         if len(self._value_DH) % 2:
             raise checkpoints.refusal(model, f"{VALUE} has {len(self._value_DH)} rows: an odd size")

@@ -20,6 +20,7 @@ from sppo.scorer.checkpoints import Asked, Dtype
 from sppo.scorer.comparisons import Compare, Pair
 
 PAIRRM = "DebertaV2PairRM"
+VALUE = "value_head.weight"
 SIZES = ("opponents", "batch", "rows", "source_tokens", "candidate_tokens", "max_tokens")
 Question = tuple[Asked, str, str]
 
@@ -71,7 +72,7 @@ class PairwiseModel:
         if temperature is not None and not temperature > 0:
             raise ValueError(f"scorer.options.temperature = {temperature} must be above 0")
         if Path(model).is_dir():
-            checkpoints.architectures(checkpoints.folder(model))
+            _is_pairrm(model, checkpoints.folder(model))
         self.batch = batch
         self._model, self._device, self._dtype, self._rows = model, device, dtype, rows
         self._compare, self._opponents, self._reference = compare, opponents, reference
@@ -82,7 +83,7 @@ class PairwiseModel:
         path = checkpoints.folder(self._model)
         where, sizes = (self._model, path, self._device, self._dtype), self._sizes
         self._ranker: Ranker
-        if PAIRRM in checkpoints.architectures(path):
+        if _is_pairrm(self._model, path):
             from sppo.scorer.pairrm import PairRM
 
             source, candidate = sizes["source_tokens"], sizes["candidate_tokens"]
@@ -137,3 +138,18 @@ class PairwiseModel:
     def _probability(self, logit: float) -> float:
         bounded = max(-700.0, min(700.0, logit / self._tau))
         return 1 / (1 + math.exp(-bounded))
+
+
+def _is_pairrm(model: str, path: Path) -> bool:
+    """Whether a checkpoint is a PairRM, or a general preference model. Raises ConfigError if it is
+    neither.
+    """
+    if PAIRRM in checkpoints.architectures(path):
+        return True
+    if VALUE not in checkpoints.weights(path):
+        raise checkpoints.refusal(
+            model,
+            f"it is neither a PairRM ({PAIRRM}) nor a general preference model, whose checkpoint "
+            f"holds {VALUE}",
+        )
+    return False

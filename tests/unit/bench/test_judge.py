@@ -153,6 +153,20 @@ def test_a_judge_by_length_is_found_out(by_length: str, tmp_path: Path) -> None:
     assert "0 of 1 are intransitive" in shown.stdout
 
 
+def test_a_judge_that_is_wrong_about_everything_is_told_so(by_length: str, tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}", "a": "long", "b": "s", "label": "b"} for n in range(5)]
+    arguments = ["bench", "judge", str(written(tmp_path, *rows))]
+    settings = [f"scorer.judge.url={by_length}", "scorer.judge.model=m"]
+    for setting in settings:
+        arguments += ["--set", setting]
+    shown = CliRunner().invoke(commands.app, arguments)
+    said = "warning: scorer.judge.model = 'm' says the opposite of the labels: right of 0.000 of 5 "
+    assert said in shown.stderr
+    assert "have scorer.judge.rubric ask for" in shown.stderr
+    written(tmp_path, *rows[1:], {**rows[0], "label": "a"})  # 1 of 5 may be chance
+    assert "opposite" not in CliRunner().invoke(commands.app, arguments).stderr
+
+
 def test_a_judge_that_cannot_be_used_is_said_in_its_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from sppo.errors import ConfigError
 from sppo.scorer.calls import OptionError, make
@@ -114,6 +115,18 @@ def test_options_that_make_no_sense_are_refused_by_name(options: dict[str, Any],
 
 def test_a_folder_without_a_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"scorer.options.model.*holds no config.json"):
+        PairwiseModel(model=str(tmp_path))
+
+
+def test_a_checkpoint_of_neither_layout_is_refused_before_anything_is_loaded(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    save_file({"lm_head.weight": np.zeros((2, 2), np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"scorer.options.model.*neither a PairRM.*value_head"):
+        PairwiseModel(model=str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ConfigError, match=r"model.safetensors cannot be read .*fetch it anew"):
         PairwiseModel(model=str(tmp_path))
 
 
