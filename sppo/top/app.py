@@ -15,6 +15,8 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
+from textual.events import Resize
+from textual.geometry import Size
 from textual.widgets import Input, Static
 
 from sppo import asked
@@ -80,9 +82,9 @@ class Top(App[None]):
         self._look()
         self.set_interval(LOOK_S, self._look)
 
-    def on_resize(self) -> None:
-        """Lay it out for the new width."""
-        self._draw()
+    def on_resize(self, event: Resize) -> None:
+        """Lay it out anew. textual calls this before `self.size` is the new one."""
+        self._draw(event.size)
 
     def action_pause(self) -> None:
         """Pause, or go on."""
@@ -139,15 +141,15 @@ class Top(App[None]):
             self._said, self._said_at = f"refused: {refused}", time.monotonic()
         if time.monotonic() - self._said_at > SAID_S:
             self._said = ""
-        self._draw()
+        self._draw(self.size)
 
-    def _draw(self) -> None:
+    def _draw(self, size: Size) -> None:
         """Only what has changed is drawn."""
-        run, width = self._run, self.size.width
+        run, width = self._run, size.width
         for name in SECTIONS[:-1]:
             self._show(name, getattr(text, name)(run, width))
         above = sum(self._shown[name].plain.count("\n") + 1 for name in SECTIONS[:-1])
-        self._show("sample", text.sample(run, width, max(1, self.size.height - above - 1)))
+        self._show("sample", text.sample(run, width, max(1, size.height - above - 1)))
         foot = Text(self._said or KEYS, "bold" if self._said else "dim")
         foot.truncate(max(1, width), overflow="ellipsis")
         self._show("foot", foot)

@@ -4,40 +4,49 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sppo.top.app import KEYS
+from tests import packages
 from tests.integration.test_end_to_end import CLI
 
-pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 PATIENCE_S = 20.0
+SIZES = ((100, 40), (60, 16), (150, 20), (80, 24))
 
 
 class Terminal:
     """A program in a terminal of tmux, with a server of its own."""
 
     def __init__(self, folder: Path, *command: str) -> None:
-        self._tmux = ["tmux", "-u", "-f", "/dev/null", "-S", str(folder / "tmux")]
+        program, self._environment = tmux()
+        self._tmux = [program, "-u", "-f", "/dev/null", "-S", str(folder / "tmux")]
         size = ["-x", "80", "-y", "24"]
         self._run("new-session", "-d", *size, *command)
 
     def _run(self, *words: str) -> str:
-        found = subprocess.run([*self._tmux, *words], check=True, capture_output=True, text=True)
-        return found.stdout
+        command = [*self._tmux, *words]
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, env=self._environment
+        )
+        return done.stdout
 
     def lines(self) -> list[str]:
         return self._run("capture-pane", "-p").splitlines()
 
     def keys(self, *keys: str) -> None:
         self._run("send-keys", *keys)
+
+    def resize(self, width: int, height: int) -> None:
+        self._run("resize-window", "-x", str(width), "-y", str(height))
 
     def until(self, seen: Callable[[list[str]], bool]) -> list[str]:
         deadline = time.monotonic() + PATIENCE_S
@@ -47,11 +56,20 @@ class Terminal:
         return lines
 
     def over(self) -> bool:
-        found = subprocess.run([*self._tmux, "has-session"], capture_output=True)
-        return found.returncode != 0
+        command = [*self._tmux, "has-session"]
+        return subprocess.run(command, capture_output=True, env=self._environment).returncode != 0
 
     def close(self) -> None:
-        subprocess.run([*self._tmux, "kill-server"], capture_output=True)
+        command = [*self._tmux, "kill-server"]
+        subprocess.run(command, capture_output=True, env=self._environment)
+
+
+def tmux() -> tuple[str, dict[str, str]]:
+    """The program, and where it finds its libraries."""
+    packages.fetch("tmux")
+    program = packages.program("tmux")
+    there = Path(program).is_relative_to(packages.ROOT)
+    return program, os.environ | (packages.environment() if there else {})
 
 
 @pytest.fixture
@@ -73,6 +91,18 @@ def run(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     finally:
         process.kill()
         process.wait()
+
+
+def laid_out(lines: list[str], width: int, height: int) -> bool:
+    """Whether each line of the view is one line of a terminal of this size."""
+    heads = ("run  ", "role  ", "learner-0 ", "generator-0 ")
+    feet = [line for line in lines if line.startswith(KEYS[:9])]
+    return (
+        len(lines) == height
+        and all(line.startswith(head) for line, head in zip(lines, heads, strict=False))
+        and feet == [lines[-1]]
+        and lines[-1].startswith(KEYS[: width - 1].rstrip())
+    )
 
 
 def steps(run_dir: Path) -> int:
@@ -97,6 +127,10 @@ def test_a_run_is_watched_paused_saved_and_seen_to_die(
         terminal.until(lambda lines: any(line.startswith("reward     ▁") for line in lines) or any(
             "█" in line for line in lines))  # fmt: skip
         assert "generator-0" in "\n".join(lines)
+        # When it gets another size, all is laid out for that
+        for width, height in SIZES:
+            terminal.resize(width, height)
+            terminal.until(partial(laid_out, width=width, height=height))
         # When it is paused, it takes no other step, and lives
         terminal.keys("p")
         terminal.until(lambda lines: lines[0].startswith("run  paused  step "))
@@ -109,7 +143,7 @@ def test_a_run_is_watched_paused_saved_and_seen_to_die(
             time.sleep(0.05)
         assert steps(run_dir) == before
         assert events(run_dir, "checkpoint")[-1]["step"] == before
-        # When it goes on, that is seen (resizing: tests/unit/top/test_app.py)
+        # When it goes on, that is seen
         terminal.keys("p")
         terminal.until(lambda lines: lines[0].startswith("run  training  step "))
         deadline = time.monotonic() + PATIENCE_S
