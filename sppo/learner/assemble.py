@@ -22,6 +22,7 @@ from sppo.learner.kept import Kept
 from sppo.learner.lineage import Lineage
 from sppo.learner.loop import Learner
 from sppo.learner.model import check_device, export_dtype
+from sppo.learner.notes import Notes
 from sppo.learner.orders import Export, Rank
 from sppo.learner.parity import Parity
 from sppo.learner.place import Place
@@ -90,7 +91,6 @@ def _live(
         except Stopped:
             stopped = True
             log.info("asked to stop at step %d", learner.lineage.n)
-            learner.wishes.drop()
         except ScorerSpent:
             _finish(config, learner, own, run_dir, stopped=True)
             raise
@@ -98,6 +98,7 @@ def _live(
             team.noticed()
             learner.saving.rescue()
             raise
+        learner.wishes.drop()
         return _finish(config, learner, own, run_dir, stopped=stopped)
 
 
@@ -144,6 +145,8 @@ def _assemble(
     spans = Spans(run_dir)
     spans.resume(lineage.n)
     samples.resume(lineage.n, [record["step"] for record in lineage.evaluations])
+    kept = Kept(run_dir, config.learner)
+    notes = Notes(records=records, kept=kept, samples=samples, spans=spans)
     queue = GroupQueue(
         broker, tickets, lineage.ledger, Spool(run_dir),
         limits=config.broker,
@@ -159,7 +162,7 @@ def _assemble(
     )  # fmt: skip
     turn = Turn(config, broker.run_key, records, stops)
     fleet = Fleet(config, broker.registry, publisher, own, records, stops, turn)
-    evaluation = Evaluation(config, queue, fleet, records, samples, base, stops)
+    evaluation = Evaluation(config, queue, fleet, records, notes, base, stops)
     saving = Saving(lineage, queue, records)
     learner = Learner(
         schedule=Schedule.of(config),
@@ -172,9 +175,7 @@ def _assemble(
         evaluation=evaluation,
         parity=Parity(config, own, turn.within("checking parity", trainer.mismatch), records),
         records=records,
-        samples=samples,
-        spans=spans,
-        kept=Kept(run_dir, config.learner),
+        notes=notes,
         saving=saving,
         stops=stops,
         wishes=Wishes(run_dir, lineage, queue, fleet, evaluation, saving, records, stops, pulse),

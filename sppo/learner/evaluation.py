@@ -17,9 +17,9 @@ from sppo.evaluation.records import describe, of_groups
 from sppo.learner.base_answers import BaseAnswers
 from sppo.learner.fleet import Fleet
 from sppo.learner.lineage import Lineage
+from sppo.learner.notes import Notes
 from sppo.learner.queue import GroupQueue
 from sppo.learner.records import Records
-from sppo.learner.samples import Samples
 from sppo.learner.stops import Stops
 from sppo.types import Group
 
@@ -33,14 +33,14 @@ class Evaluation:
 
     def __init__(
         self, config: RunConfig, queue: GroupQueue, fleet: Fleet, records: Records,
-        samples: Samples, base: BaseAnswers, stops: Stops,
+        notes: Notes, base: BaseAnswers, stops: Stops,
     ) -> None:  # fmt: skip
         self._asked = config.task.evaluates
         self._timeout_s = config.learner.batch_timeout_s
         self._queue = queue
         self._fleet = fleet
         self._records = records
-        self._samples = samples
+        self._notes = notes
         self._base = base
         self._stops = stops
 
@@ -63,7 +63,7 @@ class Evaluation:
             record = self._record(n, uids, groups)
             if first and record["win_rate"] is not None:
                 self._base.keep(groups)
-            self._samples.of_evaluation(n, groups)
+            self._notes.evaluation(n, groups)
         lineage.evaluations.append(record)
         self._records.event("eval", record=record)
         log.info("evaluation: %s", describe(record))

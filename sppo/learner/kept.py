@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sppo.config import LearnerConfig
-from sppo.errors import BadFrame, ConfigError, SppoError
+from sppo.errors import BadFrame, ConfigError
 from sppo.transport import codec
 from sppo.types import Group, Version
 
@@ -39,8 +39,8 @@ class Kept:
 
     def keep(self, groups: Sequence[Group], version: Version, published: Version) -> None:
         """Write a batch down before it is trained, and delete what is older than
-        `learner.keep_groups` steps, or of a line of training that was given up. Raises SppoError if
-        the disk is full.
+        `learner.keep_groups` steps, or of a line of training that was given up. Raises OSError, as
+        where the disk is full, and leaves nothing half written.
         """
         if not self._keep:
             return
@@ -51,18 +51,15 @@ class Kept:
             "published": str(published),
             "frames": [codec.encode_group(group) for group in groups],
         }
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for first, other in files(self._folder).items():
+            if not version.n + 1 - self._keep < first <= version.n + 1:
+                other.unlink()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
             scratch.write_bytes(codec.pack(batch))
             scratch.rename(path)
-            for first, other in files(self._folder).items():
-                if not version.n + 1 - self._keep < first <= version.n + 1:
-                    other.unlink()
-        except OSError as error:
-            raise SppoError(
-                f"{self._folder}: {error.strerror}; free some disk space, or set "
-                "learner.keep_groups = 0, then `sppo-cli up` again"
-            ) from error
+        finally:
+            scratch.unlink(missing_ok=True)
 
 
 def files(folder: Path) -> dict[int, Path]:

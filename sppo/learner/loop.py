@@ -18,16 +18,14 @@ from sppo.faults import point
 from sppo.learner.batches import Batches
 from sppo.learner.evaluation import Evaluation
 from sppo.learner.fleet import Fleet
-from sppo.learner.kept import Kept
 from sppo.learner.lineage import Lineage
+from sppo.learner.notes import Notes
 from sppo.learner.parity import Parity
 from sppo.learner.queue import GroupQueue
 from sppo.learner.records import Records
-from sppo.learner.samples import Samples
 from sppo.learner.saving import Saving
 from sppo.learner.schedule import Schedule
 from sppo.learner.skips import Skips
-from sppo.learner.spans import Spans
 from sppo.learner.stops import Stops
 from sppo.learner.trainer import Trainer
 from sppo.learner.wishes import Wishes
@@ -48,9 +46,7 @@ class Learner:
     evaluation: Evaluation
     parity: Parity
     records: Records
-    samples: Samples
-    spans: Spans
-    kept: Kept
+    notes: Notes
     saving: Saving
     stops: Stops
     wishes: Wishes
@@ -60,6 +56,7 @@ class Learner:
         self.begin()
         while not self.schedule.over(self.lineage.n):
             self.batch()
+        self.wishes.heed()  # what was asked for in the last batch
         self.evaluation.run(self.lineage)
 
     def begin(self) -> None:
@@ -96,8 +93,7 @@ class Learner:
         self.queue.use([group for group in groups if group.uid not in lost])
         self.queue.bury(lost)
         lineage.advance(steps[-1]["step"])
-        self.samples.of_steps(steps, groups)
-        self.spans.of_steps(steps, groups)
+        self.notes.steps(steps, groups)
         if self.schedule.renews_reference(before, lineage.n):
             lineage.renew_reference()
         with self.records.batch(steps, lineage, self.parity.probe):
@@ -117,7 +113,7 @@ class Learner:
 
     def train(self, groups: list[Group], waited_s: float) -> list[dict[str, Any]]:
         """The metrics of each optimizer step of one batch."""
-        self.kept.keep(groups, self.lineage.version, self.lineage.published)
+        self.notes.batch(groups, self.lineage.version, self.lineage.published)
         with self.fleet.asleep("training"), self.records.usage.working("train"):
             taken = self.trainer.train(groups, self.lineage.version, self.lineage.published)
             steps = [step | {"wait_s": 0.0, "sync_s": 0.0} for step in taken]

@@ -70,7 +70,7 @@ class Wishes:
         self._records.phase("training")
 
     def drop(self) -> None:
-        """The run was asked to stop: what stands is not for its next life."""
+        """The run is over, or was asked to stop: what stands is not for its next life."""
         for wish in asked.standing(self._run_dir):
             self._done(wish)
 

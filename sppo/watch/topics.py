@@ -106,6 +106,11 @@ TOPICS: Mapping[str, Topic] = {
         "the changes are smaller than the number format's steps",
         "model.export_dtype = 'float32'; the checkpoint has all of it",
     ),
+    "disk": Topic(
+        "RUN/groups, RUN/samples.jsonl or RUN/spans.jsonl cannot be written",
+        "training goes on without it",
+        "free some disk space, or set learner.keep_groups or learner.keep_samples to 0",
+    ),
 }
 
 

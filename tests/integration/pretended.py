@@ -99,7 +99,7 @@ def settings(folder: Path) -> config.RunConfig:
     }  # fmt: skip
     rows = [{"question": f"w{i} w{i + 1}", "answer": "w1"} for i in range(8)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "logs").mkdir()
+    (folder / "logs").mkdir(exist_ok=True)
     return config.load("quickstart", [f"{k}={json.dumps(v)}" for k, v in given.items()])
 
 

@@ -16,7 +16,9 @@ from sppo_cli import plan_command
 
 from sppo import config
 from sppo.errors import ConfigError
+from sppo.learner import replay
 from tests import makers
+from tests.integration import pretended
 from tests.integration.conftest import REPOSITORY
 
 
@@ -40,6 +42,10 @@ def test_roles_go_where_they_were_reckoned_and_ranks_train_on_two_machines(tmp_p
     assert sorted(told["trained"]["nodes"]) == ["learner-0", "learner-0.1"]
     assert len(set(told["trained"]["nodes"].values())) == 2
     assert "rank 1 of 2 is ready" in (tmp_path / "logs" / "learner-0.1.log").read_text()
+    # and what they took together one process takes again (`sppo-cli replay`)
+    again = replay.replay(tmp_path, pretended.settings(tmp_path), 2)
+    assert again["recorded"]
+    assert [figure for figure in again["metrics"] if not figure["same"]] == []
 
 
 @pytest.mark.timeout(300)

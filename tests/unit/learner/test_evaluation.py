@@ -55,10 +55,10 @@ class Queue:
         return "nothing is ready"
 
 
-class Samples:
+class Unwritten:
     """Keeps nothing."""
 
-    def of_evaluation(self, step: int, groups: list[Group]) -> None:
+    def evaluation(self, step: int, groups: list[Group]) -> None:
         pass
 
 
@@ -85,7 +85,7 @@ def evaluation(queue: Any, folder: Path, **changes: Any) -> tuple[Evaluation, Me
     settings = makers.run_config(**{"task": {"held_out": 3}} | changes)
     broker, fleet = MemoryBroker(), Nobody()
     told = records(settings, broker, folder)
-    asked: Any = (settings, queue, fleet, told, Samples(), Base(), stops(broker))
+    asked: Any = (settings, queue, fleet, told, Unwritten(), Base(), stops(broker))
     return Evaluation(*asked), broker
 
 

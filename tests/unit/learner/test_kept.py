@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sppo.errors import ConfigError, SppoError
+from sppo.errors import ConfigError
 from sppo.learner import kept
 from sppo.learner.kept import Kept
 from sppo.types import Version
@@ -60,13 +60,21 @@ def test_what_a_line_that_was_given_up_kept_goes(tmp_path: Path) -> None:
     assert list(kept.files(tmp_path / "groups")) == [1, 2]
 
 
-def test_a_full_disk_names_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+def test_a_full_disk_leaves_nothing_half_written_and_what_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Kept(tmp_path, makers.training(keep_groups=2).learner)
+    for n in (0, 1):
+        keeper.keep([makers.group()], at(n), at(n))
+
+    def full(path: Path, data: bytes) -> None:
+        path.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(SppoError, match=r"No space left on device; .*learner.keep_groups = 0"):
-        Kept(tmp_path, makers.training().learner).keep([makers.group()], at(0), at(0))
+    with pytest.raises(OSError, match="No space left on device"):
+        keeper.keep([makers.group()], at(2), at(2))
+    assert [path.name for path in (tmp_path / "groups").iterdir()] == ["step-000002.groups"]
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", b"\x81\xa7version\xa3e:1"])

@@ -26,12 +26,6 @@ from tests.unit.learner.fakes import lineage, records, stops
 QUIET = {"effective_sample_size": 1.0, "truncated_share": 0.0}
 
 
-class Silent:
-    """Spans that are not kept."""
-
-    def of_steps(self, *_: object) -> None: ...
-
-
 class World:
     """Everything around the loop: notes what is done, in order."""
 
@@ -55,7 +49,7 @@ class World:
         self.learner = Learner(
             schedule=Schedule.of(config), lineage=self.line, trainer=world, queue=world,
             batches=world, skips=Skips(3), fleet=world, evaluation=world, parity=world,
-            records=self.records, samples=world, spans=Silent(), kept=world, saving=world,
+            records=self.records, notes=world, saving=world,
             stops=stops(self.broker),
             wishes=world,
         )  # fmt: skip
@@ -99,15 +93,15 @@ class World:
     def waiting(self) -> list[Group]:
         return []
 
+    # wishes
     def heed(self) -> None:
-        """Nothing is asked for."""
+        self.note("heed")
 
-    # kept
-    def keep(self, groups: list[Group], version: Any, published: Any) -> None:
+    # notes
+    def batch(self, groups: list[Group], version: Any, published: Any) -> None:
         self.note("keep groups")
 
-    # samples
-    def of_steps(self, steps: Any, groups: list[Group]) -> None:
+    def steps(self, steps: Any, groups: list[Group]) -> None:
         self.note("keep samples")
 
     # fleet
@@ -147,7 +141,7 @@ def test_a_batch_is_used_before_it_is_published_and_recorded_before_it_is_saved(
     world = World(tmp_path, monkeypatch)
     world.learner.batch()
     turn = ["training", "step", "step", "awake"]
-    taken = ["settle", "keep groups", *turn, "learner.step.taken", "use", "keep samples"]
+    taken = ["heed", "settle", "keep groups", *turn, "learner.step.taken", "use", "keep samples"]
     after = ["publish 2", "record", "record", "learner.recorded", "judge", "admit"]
     assert world.done == [*taken, *after, "save"]
 
@@ -159,7 +153,8 @@ def test_a_run_begins_with_weights_and_tickets_and_ends_with_an_evaluation(
     world.learner.run()
     begin = ["await members", "publish 0", "reconcile", "evaluate", "admit", "check parity"]
     assert world.done[:6] == begin
-    assert world.done[-3:] == ["admit", "evaluate", "evaluate"]
+    # What is asked for in the last batch is done before the end
+    assert world.done[-4:] == ["admit", "evaluate", "heed", "evaluate"]
     assert world.line.n == 2
 
 
@@ -174,7 +169,7 @@ def test_a_stop_in_the_sync_leaves_the_steps_used_and_recorded(
     monkeypatch.setattr(world, "publish", stop)
     with pytest.raises(Stopped):
         world.learner.batch()
-    assert world.done[6:] == ["learner.step.taken", "use", "keep samples", "record", "record"]
+    assert world.done[7:] == ["learner.step.taken", "use", "keep samples", "record", "record"]
     assert world.line.n == 2
 
 
