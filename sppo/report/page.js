@@ -116,19 +116,22 @@ function chart(spec, runs, meanings) {
     host.append(el("p", { className: "quiet", textContent: "no figures" }));
     return host;
   }
-  const data = uPlot.join(given), most = Math.max(1, ...runs.map((run) => (run.metrics.step || []).at(-1) || 0));
-  const all = (u, low, high) => low === null || (low === data[0][0] && high === data[0].at(-1)) ? [0, most] : [low, high];
-  for (const each of series) each.value = (u, value) => number(value);
-  host.draw = (width) => {
-    host.plot = new uPlot({
-      width, height: 210, bands,
-      scales: { x: { time: false, range: all } },
-      cursor: { sync: { key: "step" }, points: { size: 6 } },
-      axes: [{ size: 30 }, { size: 62, values: (u, ticks) => ticks.map((tick) => number(tick)) }],
-      series: [{ label: "step", value: (u, value) => number(value) }, ...series],
-    }, data, host);
-  };
+  const data = uPlot.join(given);
+  host.draw = (width) => plot(host, width, runs, data, series, bands);
   return host;
+}
+
+function plot(host, width, runs, data, series, bands = []) {
+  // Over the steps of the longest of the runs, unless somebody has zoomed.
+  const most = Math.max(1, ...runs.map((run) => (run.metrics.step || []).at(-1) || 0));
+  const all = (u, low, high) => low === null || (low === u.data[0][0] && high === u.data[0].at(-1)) ? [0, most] : [low, high];
+  host.plot = new uPlot({
+    width, height: 210, bands,
+    scales: { x: { time: false, range: all } },
+    cursor: { sync: { key: "step" }, points: { size: 6 } },
+    axes: [{ size: 30 }, { size: 62, values: (u, ticks) => ticks.map((tick) => number(tick)) }],
+    series: ["step", ...series].map((each) => ({ ...(each === "step" ? { label: each } : each), value: (u, value) => number(value) })),
+  }, data, host);
 }
 
 function drawn(grid) {
@@ -249,7 +252,7 @@ function cells(...given) {
 }
 
 function options(label, names) {
-  const select = el("select", {}, el("option", { value: "", textContent: `all (${label})` }),
+  const select = el("select", {}, el("option", { value: "", textContent: "all" }),
     ...names.map((name) => el("option", { value: name, textContent: name })));
   return el("label", {}, `${label} `, select);
 }
@@ -316,6 +319,30 @@ function read(list, at) {
   };
 }
 
+function scores(runs) {
+  // Of those that the table shows.
+  const host = el("div", { className: "card curve" }, el("h3", { textContent: "Scores of these samples by step" }),
+    el("p", { className: "quiet", textContent: "Of training, unless the stream is eval. A step's best and worst groups are kept beside others: for the mean of all see Reward." }));
+  const series = runs.flatMap((run, i) => ["best", "mean", "worst"].map((name) => {
+    const colour = COLOURS[i % COLOURS.length], stroke = name === "mean" ? colour : `${colour}66`;
+    return { label: runs.length > 1 ? `${run.name} ${name}` : name, stroke, width: 1.5, points: { size: 6, fill: stroke, filter: alone } };
+  }));
+  let data = null;
+  host.fill = (found) => {
+    data = uPlot.join(runs.map((run) => {
+      const steps = new Map();
+      for (const each of found) {
+        if (each.run === run) steps.set(each.sample.step, [...(steps.get(each.sample.step) ?? []), ...known(each.sample.scores)]);
+      }
+      const rows = [...steps].filter(([, list]) => list.length).sort(([a], [b]) => a - b);
+      return [rows.map(([step]) => step), ...[best, mean, worst].map((of) => rows.map(([, list]) => of(list)))];
+    }));
+    host.plot?.setData(data);
+  };
+  host.draw = (width) => plot(host, width, runs, data, series);
+  return host;
+}
+
 function samples(runs, { every, kept, there }) {
   const all = kept.flatMap((list, i) => list.map((sample) => ({ run: runs[i], sample })));
   const total = there.reduce((a, b) => a + b, 0);
@@ -332,6 +359,7 @@ function samples(runs, { every, kept, there }) {
   const run = options("run", runs.map((each) => each.name)), stream = options("stream", ["train", "eval"]);
   const sort = el("select", {}, ...["step", "best", "worst", "length"].map((name) => el("option", { value: name, textContent: name })));
   const step = el("input", { type: "number", placeholder: "step", min: 0 }), text = el("input", { type: "search", placeholder: "in prompt or answer" });
+  const curve = scores(runs), over = el("div", { className: "scores" }, curve);
   const orders = { best: (s) => -(best(s.scores) ?? -Infinity), worst: (s) => worst(s.scores) ?? Infinity, length: (s) => -Math.max(...s.lengths) };
   const apply = () => {
     const wanted = text.value.toLowerCase(), [of, at] = [run, stream].map((each) => each.querySelector("select").value);
@@ -340,11 +368,13 @@ function samples(runs, { every, kept, there }) {
         [...s.completions, ...s.messages.map((each) => each.content)].some((each) => each.toLowerCase().includes(wanted)));
     const found = all.filter(matches), by = orders[sort.value];
     node.fill(by ? found.map((each) => [by(each.sample), each]).sort((a, b) => a[0] - b[0]).map(([, each]) => each) : found);
+    curve.fill(at ? found : found.filter(({ sample }) => sample.stream === "train"));
   };
   for (const control of [run, stream, sort]) control.onchange = apply;
   for (const control of [step, text]) control.oninput = apply;
+  curve.fill(all.filter(({ sample }) => sample.stream === "train"));
   return [el("p", { className: "quiet", textContent: note }),
-    el("div", { className: "controls" }, runs.length > 1 ? run : null, stream, step, text, el("label", {}, "sorted by ", sort)), node];
+    el("div", { className: "controls" }, runs.length > 1 ? run : null, stream, step, text, el("label", {}, "sorted by ", sort)), over, node];
 }
 
 // all of it -------------------------------------------------------------------------------------
@@ -361,12 +391,14 @@ async function main() {
   });
   section("Curves", el("p", { className: "quiet", textContent: "Over optimizer steps. Drag over a curve to zoom all of them, double-click to see all." }), curves, others);
   drawn(curves);
+  document.body.dataset.drawn = String(Math.round(performance.now()));
   const seconds = Math.max(...runs.map((run) => run.timeline.seconds));
   const lanes = el("div", {}, ...runs.map((run) => timeline(run, seconds)));
   section("Timeline", el("p", { className: "key quiet" }, ...Object.entries(KINDS).map(([kind, colour]) => el("span", {}, chip(colour), kind)),
     el("span", {}, chip("#dc2626"), "started again")), lanes);
   drawn(lanes);
   section("Samples", ...samples(runs, await unpack("run-samples")));
+  document.querySelectorAll("#samples .scores").forEach(drawn);
   section("What happened", ...happened(runs));
   section("Configuration", ...configuration(runs));
   document.body.dataset.ready = String(Math.round(performance.now()));

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
 
+from sppo.report import gather
 from sppo.report import page as report
 from tests import written_runs
 
@@ -92,6 +94,23 @@ def test_a_sample_opens_and_hostile_text_stays_text(opened: Opened, runs: Path) 
     assert not page.locator("dialog").is_visible()
     assert page.locator("img").count() == 0
     assert page.title() == "sppo report: a"
+
+
+def test_scores_of_samples_stand_over_steps_and_follow_what_is_chosen(
+    opened: Opened, runs: Path
+) -> None:
+    page = opened(runs / "a")
+    drawn = "document.querySelector('#samples .curve').plot.data"
+    steps, *curves = page.evaluate(drawn)
+    groups = [sample["scores"] for sample in gather.kept_samples(runs / "a")]
+    scores = {1 + i // 4: [*chain(*groups[i : i + 4])] for i in range(0, len(groups), 4)}
+    assert steps == list(scores)
+    assert curves[0] == [max(each) for each in scores.values()]
+    assert curves[1] == pytest.approx([sum(each) / len(each) for each in scores.values()])
+    assert curves[2] == [min(each) for each in scores.values()]
+    page.locator("#samples input[type=search]").fill("Question 2 of step 31.")
+    assert page.evaluate(drawn)[0] == [31]
+    assert page.evaluate(drawn)[2] == pytest.approx([sum(groups[122]) / 8])
 
 
 def test_two_runs_stand_side_by_side(opened: Opened, runs: Path) -> None:
