@@ -108,13 +108,15 @@ def trace(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """In the Trace Event Format: a process for the learner with its steps, one for each generator
     with its groups, in as many rows as overlap, and an arrow from each group to its step.
     """
-    events: list[dict[str, Any]] = [_name("process_name", 1, 0, "learner")]
+    events: list[dict[str, Any]] = [
+        _name("process_name", 1, 0, "learner"), _name("thread_name", 1, 1, "steps"),
+    ]  # fmt: skip
     for line in lines:
         begin, end = line["trained"]
         about = {"groups": len(line["groups"])}
         events.append(_slice(f"step {line['step']}", 1, 1, begin, end, about))
     rows: dict[str, list[float]] = {}
-    for life in sorted(lives(lines), key=lambda each: each.moments[0]):
+    for number, life in enumerate(sorted(lives(lines), key=lambda each: each.moments[0])):
         if life.generator not in rows:
             rows[life.generator] = []
             events.append(_name("process_name", len(rows) + 1, 0, life.generator))
@@ -124,7 +126,9 @@ def trace(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         events.append(_slice(life.uid, process, row, life.moments[0], life.trained, about))
         for name, begin, end in life.stages():
             events.append(_slice(name, process, row, begin, end, {}))
-        events += _arrow(life, process, row)
+        events += _arrow(number, _us(life.moments[-1]), process, row)
+    for process, free in enumerate(rows.values(), start=2):
+        events += [_name("thread_name", process, row + 1, "groups") for row in range(len(free))]
     skew = {name: round(seconds, 3) for name, seconds in shifts(lines).items()}
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"clock shifts, s": skew}}
 
@@ -152,9 +156,8 @@ def _slice(
     }  # fmt: skip
 
 
-def _arrow(life: Life, process: int, row: int) -> list[dict[str, Any]]:
-    at = _us(life.moments[-1])
-    common = {"name": "trained", "cat": "sppo", "id": f"{life.uid}@{life.step}", "ts": at}
+def _arrow(number: int, at: int, process: int, row: int) -> list[dict[str, Any]]:
+    common = {"name": "trained", "cat": "sppo", "id": number, "ts": at}  # Perfetto wants a number
     return [
         {**common, "ph": "s", "pid": process, "tid": row},
         {**common, "ph": "f", "bp": "e", "pid": 1, "tid": 1},

@@ -87,6 +87,9 @@ def test_the_trace_is_one_by_the_format() -> None:
             assert event["dur"] >= 0
     named = {e["args"]["name"]: e["pid"] for e in events if e["name"] == "process_name"}
     assert named == {"learner": 1, "generator-0": 2}
+    # each row has a name
+    lanes = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    assert lanes == {(1, 1): "steps", (2, 1): "groups", (2, 2): "groups"}
     # slices of a row are one inside the other, or one after the other
     rows: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for event in events:
@@ -99,8 +102,10 @@ def test_the_trace_is_one_by_the_format() -> None:
             assert all(
                 c >= b or d <= a or (a <= c and d <= b) or (c <= a and b <= d) for c, d in row
             )
-    # and each arrow has two ends, each within a slice
-    for start in (e for e in events if e["ph"] == "s"):
+    # and each arrow has two ends, each within a slice, and a number, as Perfetto wants it
+    starts = [e for e in events if e["ph"] == "s"]
+    assert [start["id"] for start in starts] == [0, 1, 2]
+    for start in starts:
         (end,) = (e for e in events if e["ph"] == "f" and e["id"] == start["id"])
         for at in (start, end):
             assert any(a <= at["ts"] <= b for a, b in rows[at["pid"], at["tid"]])
