@@ -1,8 +1,8 @@
 """What keeps this tree from being released: `make release-check`. Nothing is uploaded or tagged.
 
 The version of sppo/__init__.py is a plain one (1.2.3) without a tag; the first section of
-CHANGELOG.md is it, with its date; nothing is uncommitted; what README.md links to in the tree is
-there; a wheel is built, and its metadata is valid.
+CHANGELOG.md is it, with its date, in the form of keepachangelog.com; nothing is uncommitted; what
+README.md links to in the tree is there; a wheel is built, and its metadata is valid.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+HEADINGS = {"Added", "Changed", "Deprecated", "Fixed", "Removed", "Security"}
 
 
 def version(root: Path) -> str:
@@ -34,8 +35,10 @@ def about_the_version(root: Path) -> list[str]:
         found.append(f"the tag v{this} is there: {this} is released; raise the version")
     changes = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     first = next((line for line in changes.splitlines() if line.startswith("## ")), "## nothing")
-    if not re.fullmatch(rf"## {re.escape(this)} \(\d{{4}}-\d\d-\d\d\)", first):
-        found.append(f"CHANGELOG.md begins with {first[3:]!r}, not with '{this} (YYYY-MM-DD)'")
+    if not re.fullmatch(rf"## \[{re.escape(this)}\] - \d{{4}}-\d\d-\d\d", first):
+        found.append(f"CHANGELOG.md begins with {first[3:]!r}, not with '[{this}] - YYYY-MM-DD'")
+    odd = {line[4:] for line in changes.splitlines() if line.startswith("### ")} - HEADINGS
+    found += [f"CHANGELOG.md has {name!r}; there are {', '.join(sorted(HEADINGS))}" for name in odd]
     return found
 
 

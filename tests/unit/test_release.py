@@ -10,6 +10,9 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
+CHANGES = (
+    "# Changelog\n\n## [1.2.3] - 2026-01-02\n\n### Added\n\n- All.\n\n## [1.2.2] - 2026-01-01\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def tree(tmp_path: Path) -> Path:
     """One that can be released."""
     (tmp_path / "sppo").mkdir()
     (tmp_path / "sppo/__init__.py").write_text('__version__ = "1.2.3"\n')
-    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.2.3 (2026-01-02)\n\n## 1.2.2\n")
+    (tmp_path / "CHANGELOG.md").write_text(CHANGES)
     (tmp_path / "README.md").write_text("[a](sppo/__init__.py#x) [b](https://example.org)\n")
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
@@ -53,9 +56,11 @@ def test_a_version_that_is_released(release: ModuleType, tree: Path) -> None:
 
 
 def test_a_changelog_without_it(release: ModuleType, tree: Path) -> None:
-    (tree / "CHANGELOG.md").write_text("## 1.2.3 (unreleased)\n")
-    (words,) = release.about_the_version(tree)
-    assert words == "CHANGELOG.md begins with '1.2.3 (unreleased)', not with '1.2.3 (YYYY-MM-DD)'"
+    (tree / "CHANGELOG.md").write_text("## [Unreleased]\n\n### Mended\n")
+    assert release.about_the_version(tree) == [
+        "CHANGELOG.md begins with '[Unreleased]', not with '[1.2.3] - YYYY-MM-DD'",
+        "CHANGELOG.md has 'Mended'; there are Added, Changed, Deprecated, Fixed, Removed, Security",
+    ]
 
 
 def test_a_version_for_development(release: ModuleType, tree: Path) -> None:
@@ -71,7 +76,8 @@ def test_what_is_not_committed_and_links_to_nowhere(release: ModuleType, tree: P
     ]
 
 
-def test_this_tree_has_a_version(release: ModuleType) -> None:
+def test_this_tree_has_a_version_and_a_changelog(release: ModuleType) -> None:
     from sppo import __version__
 
     assert release.version(ROOT) == __version__
+    assert not [line for line in release.about_the_version(ROOT) if "there are" in line]
