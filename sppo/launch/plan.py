@@ -71,9 +71,7 @@ def describe(config: RunConfig, run_dir: Path) -> list[str]:
     if scorer.mode == "inline":
         lines.append("scorer            runs beside each generator, on its machine")
     lines += [f"not on this disk  {what}" for what in _absent(config)]
-    if scorer.name == "llm-judge" and not scorer.url and (missing := scorer.judge.lacks()):
-        lines.append(f"still to be set   {missing}")
-    return lines
+    return lines + _judge(config)
 
 
 def counted(
@@ -210,3 +208,22 @@ def _scorer(config: RunConfig) -> str:
         else f"{scorer.replicas} service(s) of their own"
     )
     return f"{scorer.name}, {place}"
+
+
+def _judge(config: RunConfig) -> list[str]:
+    """What a judge will be asked for, and what of it is still to be set."""
+    from sppo.scorer.judge import cost
+
+    scorer, learner = config.scorer, config.learner
+    if scorer.name != "llm-judge" or scorer.url:
+        return []
+    if missing := scorer.judge.lacks():
+        return [f"still to be set   {missing}"]
+    each = cost.calls(scorer.judge, config.sampling.completions)
+    a_step = each * (learner.groups_per_step // learner.mini_batches)
+    most = scorer.judge.max_calls
+    return [
+        f"judge             {scorer.judge.model} at {scorer.judge.url}; {each} calls a group, "
+        f"{a_step:,} a step, {a_step * learner.steps:,} in {learner.steps} steps"
+        + (f"; it stops after {most:,}" if most else "")
+    ]

@@ -49,6 +49,15 @@ def test_the_plan_says_what_is_not_on_this_disk_and_the_mend(
     )
 
 
+def test_the_plan_says_what_a_judge_will_be_asked_for() -> None:
+    judge = ["scorer.judge.url=http://j:1", "scorer.judge.model=m", "scorer.judge.max_calls=5000"]
+    lines = plan.describe(config.load("ultrafeedback", judge), Path("runs/x"))
+    assert lines[-1] == (
+        "judge             m at http://j:1; 20 calls a group, 1,280 a step, 614,400 in 480 steps; "
+        "it stops after 5,000"
+    )
+
+
 def test_the_plan_tells_the_sources_of_a_mixture_and_what_is_held_out() -> None:
     task = ['task.name=[{name="jsonl:a", weight=2}, {name="jsonl:b"}]', "task.held_out=csv:t.csv"]
     text = "\n".join(plan.describe(config.load("paper", task), Path("runs/x")))
