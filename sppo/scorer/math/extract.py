@@ -12,6 +12,9 @@ from sppo.scorer.numbers import box, stated
 TAIL = 8000
 """Characters at the end of a completion in which an answer outside a box is looked for."""
 
+MOST_VERBS = 4
+"""Of a sentence: in "the number of ways that are even is 4" there are two."""
+
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\\\|\\?[{}]")
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(\d)(?!\d)|([A-Za-z])(?![A-Za-z]))")
@@ -141,9 +144,11 @@ def _sentence(text: str) -> str:
     holds nothing else, else all of it. Of "The largest $n$ is 34" it is what stands behind the
     "is".
     """
+    for _ in range(MOST_VERBS):
+        if (rest := _behind_is(text)) is None:
+            break
+        text = rest
     found = list(_MATH.finditer(text))
-    if (behind_is := _behind_is(text, found)) is not None:
-        return _sentence(behind_is)
     if not found:
         return _said(text)
     leads = _FILLER.fullmatch(text[: found[0].start()]) is not None
@@ -157,14 +162,15 @@ def _sentence(text: str) -> str:
     return text
 
 
-def _behind_is(text: str, found: list[re.Match[str]]) -> str | None:
+def _behind_is(text: str) -> str | None:
     """What a sentence says that something is; None where it says it of a number, or in words."""
     hidden = _MATH.sub(lambda m: "x" * len(m[0]), text)
     verb = _IS.search(hidden)
     if verb is None:
         return None
     named, rest = text[: verb.start()], text[verb.end() :]
-    leads = bool(found) and _FILLER.fullmatch(text[: found[0].start()]) is not None
+    first = _MATH.search(text)
+    leads = first is not None and _FILLER.fullmatch(text[: first.start()]) is not None
     said_of_number = re.search(r"\d", named if leads else hidden[: verb.start()])
     if said_of_number or not named.strip() or _VAGUE.search(hidden[: verb.start()]):
         return None

@@ -51,6 +51,7 @@ def test_a_row_without_a_reference_is_refused(text: str) -> None:
         ("The answer is that the volume of $ABCD$ is 120 cm.", "120 cm"),
         ("Final Answer: The largest $n$ whose $n^2$ is even is $34$.", "34"),
         ("The answer is: 5 is not a root", "5 is not a root"),
+        ("The answer is " + "it is " * 2000 + "5.", "5"),
         ("Both sides by $6$: $5x=30$ and $x=6$.", "x=6"),
         ("So $x=2$ and $y=3$.", "x=2, y=3"),
         ("The final answer is: 18\n\nI hope it helps.", "18"),
