@@ -22,8 +22,10 @@ import pytest
 
 from sppo import models
 from sppo.bench import judge as bench
-from sppo.config import JudgeConfig, ModelConfig, ScorerConfig
-from sppo.errors import ScorerError, ScorerRefused, ScorerSpent
+from sppo.config import JudgeConfig, ModelConfig, ScorerConfig, load
+from sppo.errors import ConfigError, ScorerError, ScorerRefused, ScorerSpent
+from sppo.generators import vllm_check
+from sppo.launch import preflight
 from sppo.scorer.client import HttpScorer
 from sppo.scorer.judge.scorer import LlmJudge
 from sppo.scorer.service import Service
@@ -180,6 +182,32 @@ def test_a_slow_judge_is_waited_for_beyond_the_deadline_of_a_group() -> None:
     # Then none is late
     assert [type(each) for each in found] == [Scores] * 48
     assert at_once == 16
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:9", r"scorer\.judge\.url = .*cannot be reached.*is the judge running"),
+        ("", r"scorer\.judge\.logprobs = 'required': .*gives no log-probs.*'auto' takes"),
+    ],
+)
+def test_a_judge_that_is_not_there_or_gives_no_log_probs_is_told_before_vllm_is_looked_at(
+    url: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_check, "beside", lambda _: pytest.fail("vLLM was started"))
+    rows = Path(__file__).parents[2] / "examples" / "data" / "ultrafeedback.jsonl"
+
+    async def go() -> None:
+        async with serve(judges(longer)) as fake:
+            judge = ["scorer.judge.model=m", f"scorer.judge.url={url or fake.url}"]
+            judge += ["scorer.judge.logprobs=required", "sampling.completions=2"]
+            judge += [f"task.name=jsonl:{rows}", "task.held_out=0"]
+            run = load("ultrafeedback", judge, environment=False)
+            await asyncio.to_thread(preflight.check, run, print)
+
+    with pytest.raises(ConfigError, match=words) as said:
+        asyncio.run(go())
+    assert "\n" not in str(said.value)
 
 
 def test_a_limit_reaches_the_generator_as_the_end_of_the_run() -> None:
