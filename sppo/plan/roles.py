@@ -143,6 +143,10 @@ def host(config: RunConfig, *, gpu: bool) -> dict[str, int]:
     there = {copied: image * trained // copies}
     if gpu:
         there["staged weights"] = low * found.parameters
+        if config.launch.take_turns:
+            there["weights of engines that sleep"] = (
+                low * found.parameters * config.generator.replicas
+            )
         if config.optimizer.offload:
             there["moments"] = machines.ranks_of_one(config) * learner.moments(config, found)
         if config.learner.snapshot == "host" and count:

@@ -66,6 +66,8 @@ def test_host_memory_holds_what_does_not_lie_on_a_device() -> None:
     }
     other = run("learner.snapshot=host", "objective.kl_coef=0.1", "optimizer.offload=true")
     assert set(roles.host(other, gpu=True)) - set(plain) == {"snapshots", "moments"}
+    turns = run("learner.ranks=1", "launch.share_gpu=true", "launch.take_turns=true")
+    assert roles.host(turns, gpu=True)["weights of engines that sleep"] == 2 * 7_615_616_512
     adapted = roles.host(run("adapter.rank=8"), gpu=True)
     assert adapted["staged weights"] == plain["staged weights"]
     assert sum(adapted.values()) < sum(plain.values()) / 4
