@@ -12,9 +12,17 @@ import pytest
 from sppo import turns
 from sppo.generators import turns as taking
 from sppo.generators.fake import FakeEngine
+from sppo.generators.loop import Generator
 from sppo.generators.turns import TakesTurns
+from sppo.scorer.base import InlineScorer
+from sppo.transport.memory import MemoryBroker
 from sppo.turns import Turns
-from sppo.types import SamplingParams
+from sppo.types import SamplingParams, Version
+from sppo.weights.gloo import GlooSender
+from sppo.weights.publisher import WeightPublisher
+from tests import makers
+from tests.unit.generators.test_loop import groups
+from tests.unit.weights.peers import weights
 
 SAMPLING = SamplingParams(completions=2, temperature=1.0, max_tokens=8, seed=1)
 
@@ -30,6 +38,10 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.001)
+
+
+def by_length() -> InlineScorer:
+    return InlineScorer("tests.unit.scorer.functions:by_length")
 
 
 class Learner:
@@ -164,3 +176,55 @@ def test_an_engine_that_cannot_sleep_ends_its_generator() -> None:
         turns.ends()
 
     asyncio.run(work())
+
+
+def test_tickets_are_kept_through_the_learners_turn_and_given_back_by_who_leaves_in_it() -> None:
+    config = makers.run_config(
+        generator={"max_groups": 3}, weights={"phase_timeout_s": 3}, broker={"lease_s": 0.3}
+    )
+    broker = MemoryBroker(config.broker)
+    broker.tickets.open_epoch("e")
+    publisher = WeightPublisher(
+        broker.registry, broker.mailbox, GlooSender("127.0.0.1"), phase_timeout_s=3
+    )
+    v0 = Version(epoch="e", n=0)
+
+    def begun() -> asyncio.Task[None]:
+        engine, scorer = TakesTurns(FakeEngine(token_s=0.002), Turns("run")), by_length()
+        return asyncio.create_task(Generator(config, broker, engine, scorer, "generator-0").run())
+
+    async def publish() -> None:
+        await until(lambda: broker.registry.members() != [])
+        await asyncio.to_thread(publisher.publish, v0, weights(0).items())
+
+    async def work() -> None:
+        learner, first = Learner(), begun()
+        await publish()
+        broker.tickets.issue([makers.ticket(f"train-{i:09d}") for i in range(10)])
+        await until(lambda: broker.depths()["leased"] == 3)
+        await learner.begins()
+        # Given a turn of the learner that is longer than a lease
+        await until(lambda: (d := broker.depths())["leased"] == 3 and d["todo"] <= 4)
+        left = broker.depths()["todo"]
+        await asyncio.sleep(0.4)
+        # Then nobody else gets what is in hand, and who ends in it hands that back
+        other = broker.leases.lease(v0)  # an expired one would come first, and again
+        assert other is not None
+        assert other.attempt == 1
+        broker.leases.release(other.ticket.uid, "train")
+        assert (broker.depths()["leased"], broker.depths()["todo"]) == (3, left)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert (broker.depths()["leased"], broker.depths()["todo"]) == (0, left + 3)
+        broker.registry.leave("generator-0")
+        second = begun()
+        await asyncio.sleep(0.02)
+        learner.ends()
+        await publish()
+        made = await asyncio.to_thread(groups, broker, 10)
+        assert sorted(g.uid for g in made) == [f"train-{i:09d}" for i in range(10)]
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+
+    asyncio.run(work())
+    publisher.close()
