@@ -3,9 +3,8 @@
     engines together, or the learner alone, hold `gpu`
     the learner that wants it holds `wish`; engines that see it finish, sleep and let go of `gpu`
 
-The kernel lets go of the locks of a process that is gone, however it ended, and of those that its
-children have inherited when these are gone too: a role that dies keeps nobody waiting, and memory
-that an engine's process still has is not taken for free.
+The kernel lets go of the locks of a process that is gone, however it ended: a role that dies keeps
+nobody waiting. A child that it has forked holds them until it is gone too.
 """
 
 from __future__ import annotations
