@@ -46,7 +46,7 @@ _SMALL = {
     "sliding_window": WINDOW, "attention_chunk_size": WINDOW, "window_size": WINDOW,
     "num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4,
     "num_experts_per_tok": 2, "moe_topk": 2, "moe_k": 2, "n_group": 1, "topk_group": 1,
-    "n_shared_experts": 1,
+    "n_shared_experts": 1, "zero_expert_num": 4,
     "moe_num_shared_experts": 1, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
     "first_k_dense_replace": 1, "moe_layer_start_index": 1,
     "q_lora_rank": 16, "kv_lora_rank": 16,

@@ -19,7 +19,8 @@ from sppo.errors import ConfigError
 
 
 def decoder_layers(model: Any, trunk: Any, *, setting: str) -> nn.ModuleList:
-    """The list of modules below `trunk` that is as long as the configuration says.
+    """The list of modules below `trunk` that is as long as the configuration says, or the layers of
+    several such lists.
 
     Raises ConfigError naming the `setting` that needs it if there is none.
     """
@@ -30,6 +31,9 @@ def decoder_layers(model: Any, trunk: Any, *, setting: str) -> nn.ModuleList:
     for length in (count, getattr(config, "num_layers", count)):
         if found := [m for m in lists if len(m) == length]:
             return found[0]
+    # HRM has two stacks, each run several times.
+    if found := [m for m in lists if len(m) == getattr(config, "num_layers_per_stack", None)]:
+        return nn.ModuleList(layer for stack in found for layer in stack)
     raise ConfigError(
         f"model.name: {type(model).__name__} has no list of {count} decoder layers; set {setting}"
     )

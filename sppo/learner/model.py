@@ -26,12 +26,13 @@ from sppo.config import RunConfig
 from sppo.errors import ConfigError
 from sppo.families import Family
 from sppo.kernels import Backend, Head, linear_logprob, pick_backend
-from sppo.learner import adapters, attention, blocks
+from sppo.learner import adapters, attention, blocks, scan
 from sppo.learner.adapters import Adapters
 from sppo.learner.batching import MicroBatch
 from sppo.learner.layers import decoder_layers, recompute
 from sppo.learner.rounding import Rounding
 from sppo.learner.rows import fill
+from sppo.learner.skeleton import stored_buffers
 from sppo.learner.stored import Tensors
 from sppo.weights import names
 
@@ -106,6 +107,7 @@ class Policy:
         ).to(device)
         self.module.eval()  # dropout off: log-probs must be those of the policy
         check_head(self.module, path)
+        scan.install(self.module)
         if recomputed:
             none = 'learner.recompute = "off"'
             recompute(decoder_layers(self.module, trunk(self.module), setting=none))
@@ -234,9 +236,7 @@ class Policy:
         rounding = Rounding(self._path, dtype)
         trained = self._merged(dict(self.masters()), torch.float32)
         weights = {name: rounding.of(name, w) for name, w in trained}
-        state = self.module.state_dict()
-        buffers = {name: state[name] for name, _ in self.module.named_buffers() if name in state}
-        self.module.save_pretrained(str(folder), state_dict=weights | buffers)
+        self.module.save_pretrained(str(folder), state_dict=weights | stored_buffers(self.module))
         self.module.config.dtype = dtype  # `save_pretrained` wrote that of the computing weights
         self.module.config.save_pretrained(str(folder))
         models.copy_generation_config(self._path, folder)

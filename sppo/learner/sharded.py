@@ -41,7 +41,7 @@ from sppo.learner.model import (
 from sppo.learner.ranks import Ranks
 from sppo.learner.rounding import Rounding
 from sppo.learner.rows import fill, local, rows, whole
-from sppo.learner.skeleton import skeleton
+from sppo.learner.skeleton import skeleton, stored_buffers
 from sppo.learner.stored import Tensors
 
 
@@ -65,7 +65,7 @@ class ShardedPolicy:
         self._compute = compute
         self._on_forward = on_forward
         self.family = families.read(path)
-        self._module = skeleton(families.read_config(path), self.family)
+        self._module = skeleton(families.read_config(path), self.family, compute)
         check_head(self._module, path)
         if adapted:
             adapters.inject(self._module, adapted, path)
@@ -94,7 +94,9 @@ class ShardedPolicy:
         self.master = {name: p for name, p in parameters.items() if p.requires_grad}
         """The shards of what is trained by Hugging Face's name, float32; tied ones once."""
         self._snapshots: dict[Snapshot, dict[str, Tensor]] = {}
-        _read(sorted(Path(path).glob("*.safetensors")), adapters.stored(parameters))
+        self._buffers = stored_buffers(self._module)
+        files = sorted(Path(path).glob("*.safetensors"))
+        _read(files, adapters.stored(parameters), self._buffers)
         self._adapted = adapted is not None
         for name, value in adapters.initial(self._module, adapted) if adapted else ():
             fill(self.master[name], value)
@@ -200,6 +202,7 @@ class ShardedPolicy:
         for name, weight in made:  # made by all ranks together, and kept by rank 0 alone
             if first:
                 tensors[name] = rounding.of(name, weight).contiguous()
+        tensors |= {name: buffer.cpu().contiguous() for name, buffer in self._buffers.items()}
         trained = [(n, whole(p).cpu()) for n, p in self.masters()] if self._adapted else []
         if not first:
             return None
@@ -228,12 +231,13 @@ class _Scorer(nn.Module):
         return completion_logprobs(self._model, batch, how, entropy=entropy)
 
 
-def _read(files: list[Path], into: dict[str, Any]) -> None:
-    missing = set(into)
+def _read(files: list[Path], into: dict[str, Any], buffers: dict[str, Tensor]) -> None:
+    """Parameters, which the files must hold, and buffers, which they may."""
+    missing, wanted = set(into), into | buffers
     for file in files:
         with safe_open(file, "pt") as tensors:
-            for name in missing & set(tensors.keys()):
-                fill(into[name], tensors.get_slice(name))
+            for name in wanted.keys() & set(tensors.keys()):
+                fill(wanted[name], tensors.get_slice(name))
                 missing.discard(name)
     if missing:
         raise ConfigError(

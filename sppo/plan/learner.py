@@ -14,7 +14,7 @@ which travel in float32 (`sppo.learner.sharded`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -39,11 +39,9 @@ from sppo.weights.nccl import BUFFER_BYTES, BUFFERS
 from sppo.weights.shared import BUCKET_BYTES, SLOTS
 
 FEW = 2
-"""Layers that are run at least, and one of each kind; the rest follows from one more."""
-MANY = 8
-"""Times as many layers are all run where they are of several kinds: it may not follow then, and the
-first runs were in vain.
-"""
+"""Layers that are run at least, and some of each kind; the rest follows from a few more."""
+ROUNDED = 1e-5
+"""Of what these few more add: numbers that a model keeps for each layer and not for tokens."""
 TEMPORARIES = 4
 """Chunks of logits beside the one in memory, where torch computes log-probs."""
 
@@ -86,7 +84,8 @@ def rank(config: RunConfig, *, gpu: bool) -> Rank:
     of, found = model(config)
     layout = Layout.of(config, shares=found.family.shares)
     again = recomputed(config, "cuda" if gpu else "cpu")
-    fused = gpu and families.by_name(of)  # elsewhere matrices of scores count, as on a CPU
+    # Elsewhere matrices of scores count, as on a CPU.
+    fused = gpu and families.by_name(of) and found.family.attention != "eager"
     traced = _traced(
         config.model, Adapters.of(config), layout.plain if fused else layout,
         compute.dtype(config), again, fused,
@@ -112,16 +111,28 @@ def _traced(
             cut, batch, compute=dtype, recomputed=again, gpu=gpu, adapted=adapted
         )
 
-    count = max(FEW, 1 + max(map(found.kinds.index, found.kinds)))
-    alike = len(set(found.kinds)) == 1
-    if found.layers > (count + 1 if alike else MANY * count):
-        few, more = counted(count), counted(count + 1)
+    few_layers, more_layers = _few(found.kinds)
+    cuts = shape.with_layers(config, few_layers) is not config
+    if cuts and few_layers + more_layers < found.layers:
+        few, more = counted(few_layers), counted(more_layers)
         each = dict(zip(found.kinds, more.layers, strict=False))
-        # A further layer adds what it keeps, and no more, to the moment that counts.
-        if more.peak - few.peak == more.kept - few.kept == each[found.kinds[count]]:
-            left = sum(each[kind] for kind in found.kinds[count:])
+        # Further layers add what they keep, and no more, to the moment that counts.
+        added = sum(each[kind] for kind in found.kinds[few_layers:more_layers])
+        grown = more.peak - few.peak, more.kept - few.kept
+        if max(abs(n - added) for n in grown) <= ROUNDED * added:
+            left = sum(each[kind] for kind in found.kinds[few_layers:])
             return Activations(kept=few.kept + left, peak=few.peak + left)
     return counted(found.layers)
+
+
+def _few(kinds: Sequence[int]) -> tuple[int, int]:
+    """How many layers tell of all, and how many more tell whether they do: some of each kind, the
+    last one of the kind of the last of all.
+    """
+    every = max(map(kinds.index, kinds))
+    ends = (n + 1 for n, kind in enumerate(kinds) if n >= every and kind == kinds[-1])
+    enough = [n for n in ends if n >= FEW][:2]
+    return (enough[0], enough[1]) if len(enough) == 2 else (len(kinds), len(kinds))
 
 
 def snapshots(config: RunConfig) -> int:

@@ -93,7 +93,7 @@ def of(config: Any, where: str, adapted: Adapters | None = None) -> Shape:
     parts, whole = [_part(layer) for layer in layers], _part(module)
     head = module.get_output_embeddings()
     own = head.weight is not module.get_input_embeddings().weight
-    cached, heads = _cache(config, len(parts))
+    cached, heads = _cache(config, config.num_hidden_layers)
     return Shape(
         family=family, weights=weights,
         trained={n: tuple(p.shape) for n, p in module.named_parameters() if p.requires_grad},
@@ -124,11 +124,16 @@ def _part(module: Any) -> Part:
 
 
 def with_layers(config: Any, layers: int) -> Any:
-    """The same configuration with so many decoder layers."""
-    if layers == config.num_hidden_layers:
+    """The same configuration with so many decoder layers; as it is where stacks of them are run
+    several times.
+    """
+    name = "num_hidden_layers"
+    if getattr(config, "num_layers", None) not in (None, config.num_hidden_layers):
+        name = "num_layers"  # LongCat's attend twice, and count so
+    if layers == getattr(config, name) or hasattr(config, "num_layers_per_stack"):
         return config
     cut = copy.deepcopy(config)
-    cut.num_hidden_layers = layers
+    setattr(cut, name, layers)
     if vars(cut).get("layer_types"):  # elsewhere it follows from the number of layers
         cut.layer_types = list(cut.layer_types)[:layers]
     return cut

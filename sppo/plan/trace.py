@@ -29,7 +29,7 @@ from sppo.learner.batching import MicroBatch
 from sppo.learner.layers import decoder_layers, recompute
 from sppo.learner.model import Logprobs, completion_logprobs, head_of, trunk
 from sppo.learner.skeleton import skeleton
-from sppo.plan import uncounted
+from sppo.plan import routing, uncounted
 
 STAND_IN = "sppo_plan"
 
@@ -90,7 +90,7 @@ def activations(
     values to choose shapes, or do not run without them.
     """
     with uncounted.told(config):
-        module = _module(config, gpu=gpu, recomputed=recomputed, adapted=adapted)
+        module = _module(config, compute, gpu=gpu, recomputed=recomputed, adapted=adapted)
         with FakeTensorMode(allow_non_fake_inputs=True):
             _materialise(module, compute)
             return _run(module, batch, gpu=gpu)
@@ -100,7 +100,7 @@ def flops(config: Any, batch: MicroBatch, *, recomputed: bool) -> int:
     """Floating-point operations of one forward and backward by torch's own counter, on a GPU, but
     for those of attention and of `linear_logprob`, which it does not see.
     """
-    module = _module(config, gpu=True, recomputed=recomputed)
+    module = _module(config, torch.bfloat16, gpu=True, recomputed=recomputed)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _materialise(module, torch.bfloat16)
         with FlopCounterMode(display=False) as counter:
@@ -109,15 +109,20 @@ def flops(config: Any, batch: MicroBatch, *, recomputed: bool) -> int:
     return int(counter.get_total_flops())
 
 
-def _module(config: Any, *, gpu: bool, recomputed: bool, adapted: Adapters | None = None) -> Any:
+def _module(
+    config: Any, compute: torch.dtype, *, gpu: bool, recomputed: bool,
+    adapted: Adapters | None = None,
+) -> Any:  # fmt: skip
     family = families.of(config, str(getattr(config, "name_or_path", "")))
     attention: Any = _stand_in() if gpu else family.attention
-    module = skeleton(config, replace(family, attention=attention))
+    module = skeleton(config, replace(family, attention=attention), compute)
     trunk(module).warn_if_padding_and_no_attention_mask = lambda *_: None  # it looks at values
     if adapted:
         adapters.inject(module, adapted, family.name)
+    layers = decoder_layers(module, trunk(module), setting="another model")
+    routing.even(layers)
     if recomputed:
-        recompute(decoder_layers(module, trunk(module), setting='learner.recompute = "off"'))
+        recompute(layers)
     return module
 
 

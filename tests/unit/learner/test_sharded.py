@@ -15,12 +15,14 @@ from safetensors.torch import load_file, save_file
 
 from sppo.config import AdapterConfig
 from sppo.errors import ConfigError
+from sppo.families import Rows, read, read_config
 from sppo.learner import batching, rows, stored
 from sppo.learner.adapters import Adapters
 from sppo.learner.model import Logprobs, Policy
 from sppo.learner.ranks import Team
 from sppo.learner.sharded import ShardedPolicy, _read
-from tests import checkpoints, makers
+from sppo.learner.skeleton import skeleton, stored_buffers
+from tests import checkpoints, families, makers
 
 VOCABULARY = 61
 
@@ -40,10 +42,10 @@ def sharded(path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sha
         torch.distributed.destroy_process_group()
 
 
-def logprobs(policy: Policy | ShardedPolicy) -> torch.Tensor:
+def logprobs(policy: Policy | ShardedPolicy, rows: Rows = "packed") -> torch.Tensor:
     groups = makers.random_groups(np.random.default_rng(0), 3, vocabulary=VOCABULARY)
-    (parts,) = batching.plan(groups, 10**6, "packed")
-    batch = batching.collate(groups, parts, rows="packed", device="cpu")
+    (parts,) = batching.plan(groups, 10**6, rows)
+    batch = batching.collate(groups, parts, rows=rows, device="cpu")
     with torch.no_grad():
         return policy.logprobs(batch)[0]
 
@@ -94,7 +96,7 @@ def test_a_model_whose_files_lack_a_weight_is_refused(
     name, weight = next(sharded.masters())
     save_file({name: rows.whole(weight)}, tmp_path / "part.safetensors")
     with pytest.raises(ConfigError, match=r"holds no .*; .*needs learner.ranks = 1"):
-        _read([tmp_path / "part.safetensors"], sharded.master)
+        _read([tmp_path / "part.safetensors"], sharded.master, {})
 
 
 def test_an_export_is_read_as_any_other_model(sharded: ShardedPolicy, tmp_path: Path) -> None:
@@ -122,6 +124,32 @@ def test_layers_that_are_computed_again_give_the_gradients_of_the_whole_model(
     for name, parameter in whole.master.items():
         assert parameter.grad is not None
         assert torch.allclose(again.master[name].grad.full_tensor(), parameter.grad, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gemma4_text", "apertus", "openai-gpt"])
+def test_buffers_are_those_of_the_models_files_in_the_computing_format(
+    sharded: ShardedPolicy, tmp_path: Path, name: str
+) -> None:
+    """Factors of layers and of activations, and masks that no file holds."""
+    path = families.save(name, tmp_path / "model")
+    (file,) = Path(path).glob("*.safetensors")
+    tensors, how = load_file(file), {"device": "cpu", "compute": torch.bfloat16}
+    for part in stored_buffers(skeleton(read_config(path), read(path))):
+        tensors[part] *= 0.5
+    save_file(tensors, file, metadata={"format": "pt"})
+    whole = Policy(path, logprobs=Logprobs(temperature=0.7), **how)
+    parts = ShardedPolicy(path, sharded._team, logprobs=Logprobs(temperature=0.7), **how)
+    for policy in (whole, parts):
+        policy.export(tmp_path / "out" / type(policy).__name__, torch.bfloat16)
+    found = [load_file(out) for out in (tmp_path / "out").glob("*/model.safetensors")]
+    expected = dict(whole.module.named_buffers())
+    for part, buffer in parts._module.named_buffers():
+        assert torch.equal(buffer, expected[part]), part
+        assert buffer.dtype == expected[part].dtype
+    for part in stored_buffers(whole.module):
+        low = tensors[part].bfloat16()
+        assert all(torch.equal(low, exported[part].bfloat16()) for exported in found), part
+    assert torch.equal(*(logprobs(policy, rows="completion") for policy in (parts, whole)))
 
 
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])

@@ -188,10 +188,18 @@ def test_few_layers_tell_of_all(preset: str, gpu: bool, tmp_path: Path) -> None:
     assert (told.kept, told.peak) == (whole.kept, whole.peak)
 
 
+def test_the_few_end_like_all() -> None:
+    """What counts at the peak is the last layer of some kind."""
+    assert learner._few([0] * 28) == (2, 3)
+    assert learner._few([0, 1, 1, 1, 1]) == (2, 3)
+    assert learner._few([0, 1, 0, 1, 2, 1, 0, 1] * 4) == (6, 8)  # Jamba
+    assert learner._few([0, 0, 0, 0, 0, 1] * 4 + [0, 0]) == (7, 8)  # Gemma 3
+    assert learner._few([0, 1, 2]) == (3, 3)
+
+
 def test_one_layer_of_each_kind_tells_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     deep = families.tiny("deepseek_v3")  # its first layers are dense
-    deep.num_hidden_layers, deep.first_k_dense_replace = 5, 1
-    monkeypatch.setattr(learner, "MANY", 2)
+    deep.num_hidden_layers, deep.first_k_dense_replace = 6, 1
     monkeypatch.setattr(learner.known, "config_of", lambda _: deep)
     run = makers.run_config(
         model={"name": "deep"}, task={"max_prompt_tokens": 4},
