@@ -29,6 +29,8 @@ from sppo.plan.micro_batch import Layout
 SMALL, LARGE = "smollm2-135m", "Qwen/Qwen2.5-7B-Instruct"
 ATTENTION_BAR, REST_BAR = 1.10, 1.05
 JUDGED = "1024 + 8 x 4096"
+PEAK_BAR, LONGEST = 30.0, "1024 + 8 x 16384"
+"""GiB of a rank of eight, with all states."""
 FEW = 2
 """Layers that are run; one more tells what each adds."""
 NEEDED, LOGITS = 6, 2
@@ -77,8 +79,8 @@ def measure() -> list[Count]:
 
 
 def checks(found: Sequence[Count]) -> list[Check]:
-    """The bars: attention at 1,024 + 8 x 4,096, the rest everywhere, and with logits computed again
-    where a GPU is for it. In a small model, where the head is a fifth of all weights, that is shown
+    """The bars: attention at 1,024 + 8 x 4,096, memory at 1,024 + 8 x 16,384, the rest everywhere,
+    and with logits computed again where a GPU is for it. In a small model, where the head is a fifth of all weights, that is shown
     and not judged.
     """
     made = []
@@ -91,6 +93,8 @@ def checks(found: Sequence[Count]) -> list[Check]:
             at_most("rest_spent", c.rest, REST_BAR, f"of needed, {c.shape}"),
             logits if large else unjudged(logits),
         ]
+        if c.shape == LONGEST:
+            made.append(at_most("peak", c.peak / 2**30, PEAK_BAR, f"GiB of a rank, {c.shape}"))
     return made
 
 

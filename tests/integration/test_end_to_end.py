@@ -150,6 +150,17 @@ def test_a_second_up_continues_the_count_and_trains_no_ticket_twice(story: dict[
     assert sorted(uids) == [f"train-{i:09d}" for i in range(TICKETS)]
 
 
+def test_checkpoints_hold_training_up_by_at_most_a_tenth_of_their_writing(
+    story: dict[str, Any],
+) -> None:
+    lines = (story["run_dir"] / "events.jsonl").read_text().splitlines()
+    written = [e for e in map(json.loads, lines) if e["kind"] == "checkpoint"]
+    assert written
+    assert all(e["nbytes"] > 1.6e9 for e in written)  # the default model and its moments
+    held, took = (sum(e[key] for e in written) for key in ("held_s", "written_s"))
+    assert held <= 0.1 * took
+
+
 def test_it_was_the_wheel_that_ran_and_it_wrote_where_it_says(
     story: dict[str, Any], environment: Path
 ) -> None:

@@ -56,6 +56,9 @@ def test_what_is_beyond_a_bar_is_told() -> None:
     wasteful = replace(small, rest=1.06)
     assert [check.ok for check in learner_count.checks([wasteful])] == [None, False, None]
     assert "1.200" in learner_count.table([one])[1]
+    for gib, fits in ((30, True), (31, False)):
+        large = replace(one, shape=learner_count.LONGEST, peak=gib * 2**30)
+        assert [check.ok for check in learner_count.checks([large])] == [None, True, True, fits]
 
 
 @pytest.mark.parametrize(("given", "found"), [({}, 8), ({"head_dim": 4}, 4)])
