@@ -68,7 +68,7 @@ def selective_scan(
         dt_BDL = functional.softplus(dt_BDL)
     inputs = (dt_BDL, dt_BDL * x_BDL.float(), B_BNL.float(), C_BNL.float())
     state_BDN, outputs = dt_BDL.new_zeros(*dt_BDL.shape[:2], A_DN.shape[1]), []
-    for parts in zip(*(value.split(SEGMENT, -1) for value in inputs), strict=True):
+    for parts in zip(*(torch.split(value, SEGMENT, -1) for value in inputs), strict=True):
         y_BDT, state_BDN = _kept_short(A_DN, state_BDN, *parts)
         outputs.append(y_BDT)
     y_BDL = torch.cat(outputs, -1)
@@ -125,7 +125,7 @@ def _recurrence(a_BDTN: Tensor, b_BDTN: Tensor) -> Tensor:
     length = a_BDTN.shape[2]
     more = (0, 0, 0, -length % BLOCK)
     decay, h = (
-        functional.pad(value, more).unflatten(2, (-1, BLOCK)) for value in (a_BDTN, b_BDTN)
+        torch.unflatten(functional.pad(value, more), 2, (-1, BLOCK)) for value in (a_BDTN, b_BDTN)
     )  # copies, even of what is as long as it was
     if isinstance(h, FakeTensor):  # it has no values, and no step takes memory
         return h.flatten(2, 3)[:, :, :length]
