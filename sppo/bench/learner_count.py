@@ -80,8 +80,8 @@ def measure() -> list[Count]:
 
 def checks(found: Sequence[Count]) -> list[Check]:
     """The bars: attention at 1,024 + 8 x 4,096, memory at 1,024 + 8 x 16,384, the rest everywhere,
-    and with logits computed again where a GPU is for it. In a small model, where the head is a fifth of all weights, that is shown
-    and not judged.
+    and with logits computed again where a GPU is for it. In a small model, where the head is a
+    fifth of all weights, that is shown and not judged.
     """
     made = []
     for c in found:

@@ -44,14 +44,26 @@ def test_attention_of_a_gpu_keeps_no_matrix_of_scores() -> None:
     assert on_cpu.kept > long.kept
 
 
-def test_layers_that_choose_shapes_by_values_are_refused() -> None:
+def test_experts_one_by_one_keep_what_experts_at_once_do() -> None:
     moe = AutoConfig.for_model(
-        "mixtral", vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        "mixtral", vocab_size=32, hidden_size=256, intermediate_size=256, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=1, num_local_experts=2,
     )  # fmt: skip
-    moe._experts_implementation = "eager"
-    with pytest.raises(ConfigError, match=r"'mixtral' choose shapes by values"):
-        trace.activations(moe, LAYOUT.largest(), compute=torch.bfloat16, recomputed=False, gpu=True)
+    found = []
+    for how in ("grouped_mm", "eager"):
+        moe._experts_implementation = how
+        found.append(
+            trace.activations(
+                moe, LAYOUT.largest(), compute=torch.bfloat16, recomputed=False, gpu=True
+            )
+        )
+    assert found[1].kept == pytest.approx(found[0].kept, rel=0.1)
+
+
+def test_layers_that_look_at_values_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "head_of", lambda *_: torch.ones(1).nonzero())
+    with pytest.raises(ConfigError, match=r"'llama' choose shapes by values"):
+        counted(recomputed=False)
 
 
 def counted(
