@@ -3,11 +3,51 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
+
+
+def print_status(state: Mapping[str, Any]) -> None:
+    """How a run stands, by the names of status.json; what there is nothing of is left out."""
+    for key, value in state.items():
+        for name, words in _said(key, value):
+            typer.echo(f"{name:18} {words}")
+
+
+def _said(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    if key == "members":
+        yield from ((name, _member(found)) for name, found in value.items())
+    elif key == "updated":
+        from sppo.top.state import ago
+
+        yield key, ago(value)
+    elif key == "scale":
+        if value.get("refused"):
+            yield key, f"refused: {value['refused']}"
+    elif isinstance(value, Mapping):
+        if value:
+            yield key, ", ".join(f"{_number(v)} {k}" for k, v in value.items())
+    elif value is not None:
+        yield key, _number(value)
+
+
+def _member(member: Mapping[str, Any]) -> str:
+    at = str(member.get("applied", "")).rpartition(":")[2]
+    in_hand = member.get("in_hand")
+    parts = [
+        f"weights of step {at}" if at else "",
+        f"{member['tokens']:,} tokens" if member.get("tokens") else "",
+        f"{in_hand} groups in hand" if in_hand is not None else "",
+        f"on {member['host']}" if member.get("host") else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def print_run(folder: Path, summary: dict[str, Any], again: Sequence[str]) -> None:

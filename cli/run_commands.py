@@ -35,13 +35,11 @@ def status(run_dir: RunDir = Path("runs/quickstart"), as_json: AsJson = False) -
     if as_json:
         typer.echo(json.dumps(state))
         return
-    for key, value in state.items():
-        if key == "summary" and value:
-            reports.print_run(
-                run_dir, value, [str(state.get("by", "up")), str(run_dir / "config.toml")]
-            )
-        elif value is not None and key != "summary":
-            typer.echo(f"{key:18} {value}")
+    summary = state.pop("summary")
+    reports.print_status(state)
+    if summary:
+        again = [str(state.get("by", "up")), str(run_dir / "config.toml")]
+        reports.print_run(run_dir, summary, again)
 
 
 def down(run_dir: RunDir = Path("runs/quickstart")) -> None:

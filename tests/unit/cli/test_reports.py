@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,25 @@ def test_what_rounding_keeps_of_an_export_is_said(capsys: pytest.CaptureFixture[
     assert exported(export={"dtype": "bfloat16", "left": 0.124}) == (
         ", bfloat16: rounding keeps 12% of what was trained"
     )
+
+
+def test_how_a_run_stands_is_lines_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    member = {"role": "generator", "applied": "e:14", "tokens": 16122, "in_hand": 3, "host": "vm"}
+    scorer = {"role": "scorer", "applied": "", "tokens": 0, "host": "vm"}
+    state = {
+        "run_dir": "runs/a", "step": 14, "tokens_per_s": 92.32883362298652, "mismatch": None,
+        "events": {"dead": 0, "warning": 2}, "restarts": {}, "by": "up",
+        "scale": {"id": "", "refused": "", "leaving": []}, "updated": time.time() - 3 * 3600,
+        "members": {"generator-0": member, "scorer-0": scorer},
+    }  # fmt: skip
+    reports.print_status(state)
+    assert capsys.readouterr().out.splitlines() == [
+        "run_dir            runs/a",
+        "step               14",
+        "tokens_per_s       92.33",
+        "events             0 dead, 2 warning",
+        "by                 up",
+        "updated            3 h ago",
+        "generator-0        weights of step 14, 16,122 tokens, 3 groups in hand, on vm",
+        "scorer-0           on vm",
+    ]
