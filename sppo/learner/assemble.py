@@ -98,7 +98,6 @@ def _live(
             team.noticed()
             learner.saving.rescue()
             raise
-        learner.wishes.drop()
         return _finish(config, learner, own, run_dir, stopped=stopped)
 
 
@@ -106,6 +105,7 @@ def _finish(
     config: RunConfig, learner: Learner, own: Rank, run_dir: Path, *, stopped: bool
 ) -> dict[str, Any]:
     """A checkpoint; the export of a run that is over; the outcome."""
+    learner.wishes.drop()
     records, lineage = learner.records, learner.lineage
     busy, time = records.usage.shares(), records.usage.by_step(lineage.n)
     learner.saving.begin()

@@ -177,7 +177,7 @@ def test_a_thousand_steps_open_in_two_seconds_and_eight_megabytes(
     (cpu_s,) = [each["value"] for each in metrics if each["name"] == "TaskDuration"]
     size, kept = (file.stat().st_size / 1e6 for file in (path, run / "samples.jsonl"))
     print(f"\n  1,000 steps, {kept:.0f} MB of samples: {size:.1f} MB, curves {drawn_s:.2f} s and "
-          f"all {ready_s:.2f} s after navigation, {cpu_s:.2f} s of the page's own (bar {OPENS_S} s). "
+          f"all {ready_s:.2f} s after navigation, {cpu_s:.2f} s its own (bar {OPENS_S} s). "
           f"{page.locator('#samples p').first.text_content()}")  # fmt: skip
     page.close()
     assert size < 8
