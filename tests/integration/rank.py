@@ -7,6 +7,7 @@ FOLDER holds `model/`.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 from dataclasses import replace
@@ -36,6 +37,8 @@ from sppo.types import Version, VersionSpan
 from tests import checkpoints, makers
 
 VOCABULARY = 61
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.faults.preload", __name__])
 DEVICE = os.environ.get("RANK_DEVICE", "cpu")
 """`cuda`: of tests/gpu."""
 TRUSTED = {"trusted_network": True}
@@ -193,6 +196,29 @@ def main() -> None:
         (folder / f"figures-{name}-{size}.json").write_text(json.dumps(figures))
         team.tell({})
     os._exit(0)
+
+
+def together(size: int, folder: Path, names: str = "", **environment: str) -> None:
+    """Several ranks, each a process that has torch from the start."""
+    words = [str(size), str(folder), *([names] if names else [])]
+    ranks = [
+        CONTEXT.Process(target=_begin, args=([str(r), *words], environment)) for r in range(size)
+    ]
+    for each in ranks:
+        each.start()
+    try:
+        for each in ranks:
+            each.join(240)
+        assert [each.exitcode for each in ranks] == [0] * size
+    finally:
+        for each in ranks:
+            each.kill()
+
+
+def _begin(words: list[str], environment: dict[str, str]) -> None:
+    os.environ |= environment
+    sys.argv[1:] = words
+    main()
 
 
 def alone(name: str, folder: Path) -> dict[str, Any]:

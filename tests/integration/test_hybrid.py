@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,18 +25,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     makers.tiny_model(folder / "model", vocabulary=rank.VOCABULARY)
     for name in NAMES:
         (folder / f"figures-{name}-1.json").write_text(json.dumps(rank.alone(name, folder)))
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29518"}
-    at = os.environ | address | {"LOCAL_WORLD_SIZE": str(MACHINE)}
-    script = [sys.executable, "-m", "tests.integration.rank"]
-    ranks = [
-        subprocess.Popen([*script, str(r), str(SIZE), str(folder), ",".join(NAMES)], env=at)
-        for r in range(SIZE)
-    ]
-    try:
-        assert [p.wait(120) for p in ranks] == [0] * SIZE
-    finally:
-        for p in ranks:
-            p.kill()
+    rank.together(
+        SIZE, folder, ",".join(NAMES), MASTER_ADDR="127.0.0.1", MASTER_PORT="29518",
+        LOCAL_WORLD_SIZE=str(MACHINE),
+    )  # fmt: skip
     for name in NAMES:
         rank.alone_again(name, folder)
     return folder

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,16 +18,6 @@ from tests.integration import rank
 SIZES = (2, 3)
 
 
-def run(size: int, folder: Path) -> None:
-    command = [sys.executable, "-m", "tests.integration.rank"]
-    ranks = [subprocess.Popen([*command, str(r), str(size), str(folder)]) for r in range(size)]
-    try:
-        assert [p.wait(240) for p in ranks] == [0] * size
-    finally:
-        for p in ranks:
-            p.kill()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two and three ranks make of the script, after one has."""
@@ -38,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in rank.CONFIGS:
         (folder / f"figures-{name}-1.json").write_text(json.dumps(rank.alone(name, folder)))
     for size in SIZES:
-        run(size, folder)
+        rank.together(size, folder)
         if size == 2:
             for name in rank.CONFIGS:
                 rank.alone_again(name, folder)
