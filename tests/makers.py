@@ -126,23 +126,20 @@ class WordTokenizer:
         return {"input_ids": [[ord(c) % 97 for c in text] for text in texts]}
 
 
-def tiny_model(folder: Path, *, vocabulary: int = 61) -> str:
+def tiny_model(folder: Path, *, vocabulary: int = 61, **changes: Any) -> str:
     """A Llama of two layers with random weights, saved in Hugging Face format."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(str(folder))
+    given: dict[str, Any] = {
+        "vocab_size": vocabulary, "dtype": torch.float32,
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 128, "tie_word_embeddings": True,
+    }  # fmt: skip
+    config = LlamaConfig(**given | changes)
+    LlamaForCausalLM(config).to(config.dtype).save_pretrained(str(folder))
     return str(folder)
 
 

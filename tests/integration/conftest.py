@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 from sppo import models
 from sppo.config import BrokerConfig, ModelConfig
 from sppo.transport.server import EmbeddedServer
-from tests import brokers
+from tests import brokers, makers
 
 REPOSITORY = Path(__file__).parents[2]
 LONG = [
@@ -30,7 +31,7 @@ LONG = [
     "test_bench_loop", "test_ranks", "test_eval", "test_nccl", "test_placement",
 ]  # fmt: skip
 """Files of whole runs and of vLLM, the longest first."""
-SMALL_SCORER = f"{__name__}:even_length"
+SMALL_SCORER, UNHURRIED_SCORER = f"{__name__}:even_length", f"{__name__}:unhurried"
 
 # A shell ignores Ctrl-C in what it starts in the background, and what is ignored stays so: these
 # tests press it.
@@ -60,14 +61,30 @@ def plain_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerConf
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The first layers of the default model, which write nonsense: a step and a checkpoint take a
-    third of the time.
+    """Random weights behind the tokenizer of the default model, which write nonsense: steps,
+    samples and checkpoints cost next to nothing.
+    """
+    tokenizer = models.load_tokenizer(models.resolve(ModelConfig(name=models.PACKAGED)))
+    folder = tmp_path_factory.mktemp("small")
+    makers.tiny_model(
+        folder, vocabulary=len(tokenizer), hidden_size=64, intermediate_size=96,
+        num_attention_heads=2,  # heads of 32: vLLM's least on a CPU
+        max_position_embeddings=8192, initializer_range=0.1, dtype="bfloat16",
+    )  # fmt: skip
+    tokenizer.save_pretrained(str(folder))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def few_layers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The first layers of the default model, which write nonsense too, and whose steps take as long
+    as faults need to fall between them.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     whole = models.resolve(ModelConfig(name=models.PACKAGED))
-    folder = str(tmp_path_factory.mktemp("small"))
+    folder = str(tmp_path_factory.mktemp("few"))
     AutoModelForCausalLM.from_pretrained(
         whole, num_hidden_layers=4, dtype=torch.bfloat16
     ).save_pretrained(folder)
@@ -118,6 +135,12 @@ def even_length(question: str, completions: Sequence[str], data: Mapping[str, An
     `REPOSITORY`.
     """
     return [float(len(text) % 2 == 0) for text in completions]
+
+
+def unhurried(question: str, completions: Sequence[str], data: Mapping[str, Any]) -> list[float]:
+    """The same, which leaves the machine to others meanwhile."""
+    time.sleep(0.5)
+    return even_length(question, completions, data)
 
 
 def processes_below(run_dir: Path) -> list[str]:

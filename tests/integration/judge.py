@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,9 +17,11 @@ def judge(question: str, completions: Sequence[str], data: Mapping[str, Any]) ->
     """Rock, paper, scissors by the last digit of the length.
 
     It contradicts itself about answers that end in 7, and its process dies of those that end in 9.
+    It takes its time, so that a run is stopped before it is over.
     """
     signal.alarm(20)  # a time-out of its own, as graders have: it needs the main thread
     try:
+        time.sleep(0.5)
         if len(completions) == 1:
             return last_number(question, completions, data)
         if str(data["answer"]).endswith("9"):

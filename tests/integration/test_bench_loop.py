@@ -22,7 +22,7 @@ SETTINGS = {
 
 @pytest.mark.timeout(400)
 def test_both_sides_take_their_steps(small_model: str, tmp_path: Path) -> None:
-    # Given the first layers of the model, which write nonsense, and a batch of four completions
+    # Given a model that writes nonsense, and a batch of four completions
     sets = [
         f"--set={key}={value}" for key, value in (SETTINGS | {"model.name": small_model}).items()
     ]

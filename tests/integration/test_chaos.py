@@ -48,7 +48,7 @@ def seed_of_a_plan_that_hangs_scorer_and_broker() -> int:
 
 @pytest.mark.timeout(12 * MINUTES)
 def test_every_role_of_a_run_is_killed_or_hangs_and_nothing_is_lost(
-    small_model: str, tmp_path: Path
+    few_layers: str, tmp_path: Path
 ) -> None:
     # Given a run, nothing of it sampled ahead, whose roles and broker are killed one after another,
     # and stopped
@@ -58,7 +58,7 @@ def test_every_role_of_a_run_is_killed_or_hangs_and_nothing_is_lost(
         [CLI, "chaos", "quickstart", "--seed", str(seed), "--faults", "kill,stop", "--every",
          str(EVERY_S),
          "--minutes", str(MINUTES_OF_FAULTS), "--json", "--run-dir", str(run_dir), *SETTINGS,
-         f"--set=model.name={small_model}"],
+         f"--set=model.name={few_layers}"],
         capture_output=True, text=True, cwd=REPOSITORY,
     )  # fmt: skip
     log = (run_dir / "up.log").read_text()

@@ -27,8 +27,11 @@ SETTINGS = {
     "scorer.name": "mine:even_length",
 }  # fmt: skip
 MINE = """
-# Something to learn from in the nonsense of a small model.
+import time
+
+# Something to learn from in the nonsense of a small model, at a pace that others keep up with.
 def even_length(question, completions, data):
+    time.sleep(1)
     return [float(len(text) % 2 == 0) for text in completions]
 """
 

@@ -1,5 +1,5 @@
 """`sppo-cli scale` on a running job: newcomers work, leavers hand back what they have, the learner
-goes on.
+goes on, at the scorer's pace.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 from sppo import spans
 from sppo.metrics import read_lines
-from tests.integration.conftest import processes_below
+from tests.integration.conftest import REPOSITORY, UNHURRIED_SCORER, processes_below
 from tests.integration.test_end_to_end import CLI, MINUTES, records
 
 GROUPS = 4
@@ -25,6 +25,7 @@ SETTINGS = [
     "--set=sampling.completions=4",
     "--set=task.held_out=0", "--set=generator.engine=transformers", "--set=generator.cpus=0.5",
     f"--set=generator.max_groups={GROUPS}",  # half of what is let out
+    f"--set=scorer.name={UNHURRIED_SCORER}",
 ]  # fmt: skip
 
 
@@ -40,14 +41,16 @@ def syncs(run_dir: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(8 * MINUTES)
-def test_generators_and_scorers_come_and_go_while_the_learner_trains(tmp_path: Path) -> None:
+def test_generators_and_scorers_come_and_go_while_the_learner_trains(
+    small_model: str, tmp_path: Path
+) -> None:
     # Given a running job
     run_dir, log = tmp_path / "run", tmp_path / "up.log"
     with log.open("w") as file:
         up = subprocess.Popen(
-            [CLI, "up", "quickstart", "--run-dir", str(run_dir), *SETTINGS], stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            [CLI, "up", "quickstart", "--run-dir", str(run_dir), f"--set=model.name={small_model}",
+             *SETTINGS],
+            stdout=file, stderr=subprocess.STDOUT, start_new_session=True, cwd=REPOSITORY,
         )  # fmt: skip
     try:
         deadline = time.monotonic() + 3 * MINUTES
