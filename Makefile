@@ -10,17 +10,20 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 LOCK := requirements/cpu.txt
 
-.PHONY: demo test test-unit test-kernels test-cluster test-browser faults test-faults check checkers lint types imports setup docs docs-settings families lock test-wheel release-check clean
+.PHONY: demo test test-unit test-kernels test-runs test-cluster test-browser faults test-faults check checkers lint types imports setup docs docs-settings families lock test-wheel release-check clean
 
 demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
 
 # Unit tests and checks, then the real parts: a plain redis-server, real vLLM, real processes, and those processes killed.
-# Much of it waits: the fault tests go beside the kernels, which mostly compute, and then two whole runs beside each other.
+# Much of it waits, on two cores: the fault tests go beside the kernels, which compute, then three whole runs beside each other.
 test: check
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-kernels faults
-	$(BIN)/python -m pytest tests/integration tests/browser -rs --numprocesses=2 --dist=loadfile
-	@$(MAKE) --no-print-directory test-cluster
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-runs test-cluster
+
+# The longest files first (tests/integration/conftest.py), each in one process.
+test-runs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration tests/browser -rs --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 # Network namespaces as machines, with Ray and with Debian's Slurm (downloaded into .venv where it is not installed), and
 # what deploy/ has for Kubernetes and Docker. As root; elsewhere what cannot run skips, and says why.
@@ -32,7 +35,7 @@ test-browser: setup
 	$(BIN)/python -m pytest tests/browser -rs
 
 faults: setup
-	$(BIN)/python -m pytest tests/faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults --numprocesses=2 --dist=worksteal
 
 # The fault tests in their long form: 20,000 groups under 25 deaths of the server, 200 weight syncs with random faults.
 test-faults: setup
@@ -59,7 +62,7 @@ test-unit: setup
 
 # The Triton kernels without a GPU: right in the interpreter, and lean when compiled for three architectures.
 test-kernels: setup
-	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels --numprocesses=auto --maxprocesses=4
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels
 	$(BIN)/python -m pytest tests/kernels
 
 setup: $(STAMP)
