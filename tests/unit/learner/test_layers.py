@@ -102,12 +102,15 @@ def test_a_model_without_a_list_of_layers_is_refused_with_the_mend() -> None:
         decoder_layers(odd := Odd(), odd, setting="learner.ranks = 1")
 
 
-def test_a_layer_that_attends_twice_is_one_layer_and_is_computed_again() -> None:
-    # Given a LongCat, whose configuration counts attentions
+@pytest.mark.parametrize(("name", "times"), [("longcat_flash", 2), ("hrm_text", 4)])
+def test_a_layer_that_attends_several_times_is_one_and_is_computed_again(
+    name: str, times: int
+) -> None:
+    # Given a LongCat or the two stacks of an HRM, whose configurations count attentions
     import transformers
 
     torch.manual_seed(0)
-    config = families.tiny("longcat_flash")
+    config = families.tiny(name)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     ids = torch.arange(1, 9)[None]
 
@@ -120,8 +123,8 @@ def test_a_layer_that_attends_twice_is_one_layer_and_is_computed_again() -> None
     # When its layers are computed again
     found = decoder_layers(model, model.model, setting="learner.recompute = 'off'")
     recompute(found)
-    # Then they are half as many, and the gradients are the same
-    assert 2 * len(found) == config.num_hidden_layers
+    # Then they are fewer, and the gradients are the same
+    assert times * len(found) == config.num_hidden_layers
     again = gradients()
     assert len(again) == len(kept) > len(found)
     assert all(torch.equal(one, other) for one, other in zip(kept, again, strict=True))
