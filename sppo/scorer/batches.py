@@ -106,6 +106,11 @@ class Batches:
         """What was sent under this number, which is now answered."""
         return self.sent.pop(number, None)
 
+    @property
+    def waiting(self) -> list[Call]:
+        """Calls that were not handed over yet."""
+        return [call for call in self._waiting if not call.answer.done()]
+
     def all(self) -> list[Call]:
         """Every call in hand."""
         return [*self._waiting, *(call for message in self.sent.values() for call in message.calls)]

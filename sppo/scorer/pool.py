@@ -24,6 +24,8 @@ from collections import Counter, deque
 from typing import Any
 
 from sppo.errors import ConfigError, ScorerBusy, ScorerError, SppoError
+from sppo.scorer import ahead
+from sppo.scorer.ahead import Behind
 from sppo.scorer.process import Apart, Late, Lost, ScorerProcess, Source
 from sppo.types import ScoreRequest
 
@@ -105,6 +107,8 @@ class Pool:
                 return await self._call(process, request, alone=alone)
             except Apart:
                 alone = True
+            except Behind:
+                pass
             except Lost as lost:
                 if lost.blame == "alone":
                     raise _died(lost) from None
@@ -201,8 +205,11 @@ class Pool:
                 free.in_hand += 1
                 turn.set_result(free)
         self._waiting = deque(turn for turn in self._waiting if not turn.done())
-        if self._waiting and self._starting is None and self._would_help():
-            self._starting = self._loop.create_task(self._add())
+        if self._waiting and self._starting is None:
+            if self._would_help():
+                self._starting = self._loop.create_task(self._add())
+            else:
+                ahead.give(self._processes, self._waiting)
 
     def _would_help(self) -> bool:
         """Whether another process may be started; looked at now and then, as it reads what each of
