@@ -1,9 +1,9 @@
 """The processes that run one scorer, and whose turn it is.
 
 An async scorer has one process, which awaits many groups beside each other. Of others each
-process scores one group at a time, or one batch, and processes are added while groups wait: as many
-as share `MEMORY` (a model of that size is loaded once), at most as many as there are cores if the
-calls compute, and `MOST` if they wait.
+process scores one group at a time, or one batch (`ahead` says which has the next one in hand
+already), and processes are added while groups wait: as many as share `MEMORY` (a model of that size
+is loaded once), at most as many as there are cores if the calls compute, and `MOST` if they wait.
 
 The deadline of a call begins when the scorer is called; waiting for a turn, importing the module
 and `setup` do not count. The first call in a process may load a model: it has `LOAD_S` more, or
