@@ -54,14 +54,16 @@ BENT = {
 """Argument, and what it would do to the behaviour policy."""
 
 NOT_YET = {
-    "data_parallel_size": "the copies of one engine would answer a weight sync as one; set "
-    "generator.replicas",
-    "data_parallel_size_local": "set generator.replicas",
-    "data_parallel_backend": "set generator.replicas",
-    "nnodes": "an engine is on one machine",
-    "distributed_executor_backend": "an engine is on one machine, its processes started by vLLM",
+    "data_parallel_size_local": "the copies of an engine are on one machine",
+    "data_parallel_backend": "the copies of an engine are on one machine",
+    "nnodes": "where no machine has an engine's GPUs, Ray puts it on several (launch.ray_address)",
+    "distributed_executor_backend": "the generator chooses: processes of its machine, or Ray where "
+    "no machine has an engine's GPUs (launch.ray_address)",
 }
 """Argument, and why it is not passed on."""
+
+FACTORS = ("pipeline_parallel_size", "prefill_context_parallel_size", "data_parallel_size")
+"""Of an engine's devices, beside `generator.tensor_parallel`."""
 
 EXACT_REJECTION = ("standard", "block")
 """Ways of rejecting guessed tokens that leave the distribution as it is."""
@@ -89,13 +91,13 @@ def check(given: Mapping[str, Any]) -> None:
 def processes(given: Mapping[str, Any]) -> int:
     """Devices of an engine for each of its tensor-parallel ranks."""
     found = 1
-    for name in ("pipeline_parallel_size", "prefill_context_parallel_size"):
+    for name in FACTORS:
         found *= int(given.get(name, 1))
     return found
 
 
 def _processes(given: Mapping[str, Any]) -> None:
-    for name in ("pipeline_parallel_size", "prefill_context_parallel_size"):
+    for name in FACTORS:
         value = given.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 1024:
             raise ValueError(f"{name} = {value!r} must be a whole number from 1 to 1024")

@@ -64,6 +64,11 @@ class GeneratorConfig(Settings):
         """GPUs of one generator."""
         return self.tensor_parallel * engine_arguments.processes(self.vllm)
 
+    @property
+    def copies(self) -> int:
+        """Of the model, in one engine."""
+        return int(self.vllm.get("data_parallel_size", 1))
+
     @field_validator("vllm", mode="before")
     @classmethod
     def _arguments(cls, value: Any) -> Any:

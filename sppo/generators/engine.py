@@ -39,9 +39,10 @@ class Engine(WeightTarget, Protocol):
         """End the engine and its processes."""
 
 
-def make(config: RunConfig, path: str) -> Any:
+def make(config: RunConfig, path: str, *, spread: bool = False) -> Any:
     """The engine that the configuration names for the model in this folder, on this process's
-    device; `learner.device` and `weights.transport` are decided (`compute.placed`).
+    device; `learner.device` and `weights.transport` are decided (`compute.placed`). `spread`: on
+    several machines of a Ray cluster, in the placement group of this process.
     """
     on_cpu = config.learner.device == "cpu"
     transport = config.weights.transport
@@ -51,4 +52,4 @@ def make(config: RunConfig, path: str) -> Any:
         return TransformersEngine(config, path, transport=transport, on_cpu=on_cpu)
     from sppo.generators.vllm_engine import VllmEngine
 
-    return VllmEngine(config, path, transport=transport, on_cpu=on_cpu)
+    return VllmEngine(config, path, transport=transport, on_cpu=on_cpu, spread=spread)

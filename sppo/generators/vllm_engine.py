@@ -5,6 +5,7 @@ import vLLM.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from sppo import compute, models
-from sppo.config import RunConfig, cpu_threads
+from sppo.config import GeneratorConfig, RunConfig, cpu_threads
 from sppo.errors import TransferAborted, WeightsMixed
 from sppo.types import Completion, SamplingParams, Version, VersionSpan
 from sppo.weights.protocol import unheard
+
+log = logging.getLogger(__name__)
 
 BATCHED_TOKENS, BATCHED_TOKENS_GPU = 2048, 8192
 """Of one step, at least: what vLLM takes by itself, and what its server takes on large GPUs."""
@@ -30,8 +33,13 @@ ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 class VllmEngine:
     """See `sppo.generators.engine.Engine`."""
 
-    def __init__(self, config: RunConfig, model_path: str, *, transport: str, on_cpu: bool) -> None:
+    def __init__(
+        self, config: RunConfig, model_path: str, *, transport: str, on_cpu: bool,
+        spread: bool = False,
+    ) -> None:  # fmt: skip
+        """`spread`: Ray puts the ranks on several machines, in this process's placement group."""
         self._config = config
+        self._spread = spread
         self._model_path = model_path
         self._transport = transport
         self._on_cpu = on_cpu
@@ -48,7 +56,7 @@ class VllmEngine:
 
     async def start(self) -> None:
         """Start vLLM's engine process and load the model."""
-        set_environment(self._config, on_cpu=self._on_cpu)
+        set_environment(self._config, on_cpu=self._on_cpu, spread=self._spread)
         from vllm import SamplingParams as VllmSamplingParams
         from vllm.config.weight_transfer import WeightTransferConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -61,12 +69,19 @@ class VllmEngine:
         self._stop = models.stop_ids(self._model_path, models.load_tokenizer(self._model_path))
         self._sampling, self._final_only = VllmSamplingParams, RequestOutputKind.FINAL_ONLY
         backend = vllm_transfer.BACKENDS[self._transport]
+        arguments = engine_arguments(self._config, self._model_path, on_cpu=self._on_cpu)
+        if self._spread:
+            arguments["distributed_executor_backend"] = "ray"
         self._engine = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
-                **engine_arguments(self._config, self._model_path, on_cpu=self._on_cpu),
-                weight_transfer_config=WeightTransferConfig(backend=backend),
+                **arguments, weight_transfer_config=WeightTransferConfig(backend=backend)
             )
         )
+        if self.world_size > 1:
+            hosts = await self._ranks("sppo_host")
+            log.info(
+                "ranks of the engine: %s", ", ".join(f"{i} on {h}" for i, h in enumerate(hosts))
+            )
 
     async def sample(
         self, prompt_ids: Sequence[int], sampling: SamplingParams, request_id: str
@@ -123,8 +138,9 @@ class VllmEngine:
     async def join_group(self, join: dict[str, Any]) -> None:
         """See `WeightTarget.join_group`."""
         if self._transport != "nccl":
-            join = join | {"own_host": self._config.generator.host}
-        _check(await self._engine.collective_rpc("sppo_join", args=(join,)))
+            own = "auto" if self._spread else self._config.generator.host
+            join = join | {"own_host": own}
+        _check(await self._ranks("sppo_join", join))
 
     async def load_weights(
         self, update: dict[str, Any], version: Version, moved: Callable[[], None] = unheard
@@ -132,8 +148,9 @@ class VllmEngine:
         """Receive and load; running completions go on under the new weights and carry one span
         more. Over gloo everything arrives first; otherwise each bucket is loaded as it comes.
         """
-        call, loaded = self._engine.collective_rpc, False
-        for _ in range((await call("sppo_begin", args=(update,)))[0]):
+        call, loaded = self._ranks, False
+        (count,) = set(await call("sppo_begin", update))
+        for _ in range(count):
             reasons = [reason for reason in await call("sppo_receive") if reason]
             if reasons and loaded:
                 await call("sppo_undo")
@@ -146,6 +163,15 @@ class VllmEngine:
             await call("sppo_load")
         await call("sppo_finish")
         await self.label(version)
+
+    async def _ranks(self, method: str, *given: Any) -> list[Any]:
+        """What each rank answers. vLLM 0.32's own `collective_rpc` calls every copy of an engine
+        (`data_parallel_size`) as this does, and keeps the answers of the first.
+        """
+        copies = await self._engine.engine_core.call_utility_all_async(
+            "collective_rpc", method, None, given, None
+        )
+        return [answer for ranks in copies for answer in ranks]
 
     async def label(self, version: Version) -> None:
         """See `Engine.label`."""
@@ -168,13 +194,13 @@ class VllmEngine:
             self._engine = None
 
 
-def set_environment(config: RunConfig, *, on_cpu: bool) -> None:
+def set_environment(config: RunConfig, *, on_cpu: bool, spread: bool = False) -> None:
     """What vLLM takes from the environment; before it is imported."""
     settings = config.generator
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ["VLLM_HOST_IP"] = (
-        "127.0.0.1"  # one engine lives on one machine: nothing beyond loopback
-    )
+    # Where an engine is on one machine it needs nothing beyond loopback.
+    os.environ["VLLM_HOST_IP"] = settings.host if spread else "127.0.0.1"
+    os.environ["VLLM_USE_RAY_V2_EXECUTOR_BACKEND"] = "1"  # the one whose ranks all answer
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     if on_cpu:
         threads = cpu_threads(settings.threads)
@@ -204,22 +230,22 @@ def engine_arguments(config: RunConfig, path: str, *, on_cpu: bool) -> dict[str,
         "disable_log_stats": True,
         "trust_remote_code": False,
         "tensor_parallel_size": settings.tensor_parallel,
-        "distributed_executor_backend": _executor(settings.devices, on_cpu=on_cpu),
+        "distributed_executor_backend": _executor(settings, on_cpu=on_cpu),
         "worker_extension_cls": "sppo.weights.vllm_transfer.Steps",
         **_memory(config, on_cpu=on_cpu),
         **settings.vllm,
     }
 
 
-def _executor(devices: int, *, on_cpu: bool) -> str | None:
+def _executor(settings: GeneratorConfig, *, on_cpu: bool) -> str | None:
     """Who runs the ranks: for several, processes of this machine, as in a Ray actor with a
-    placement group vLLM would have Ray start them elsewhere. A single rank on a CPU runs in the
+    placement group vLLM would have Ray start them elsewhere. A single rank on a CPU runs in its
     engine's own process: vLLM would give it one more, to set threads that `set_environment` has
     set already.
     """
-    if devices > 1:
-        return "mp"
-    return ONE_PROCESS if on_cpu else None
+    if on_cpu and settings.devices == settings.copies:
+        return ONE_PROCESS
+    return "mp" if settings.devices > 1 else None
 
 
 def _memory(config: RunConfig, *, on_cpu: bool) -> dict[str, Any]:

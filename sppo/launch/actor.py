@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,14 @@ class Role:
         self, role: str, name: str, run_key: str, config: str, broker: dict[str, Any],
         scorer_token: str, judge_key: str, run_dir: str,
         working_dir: str, again: bool, variables: dict[str, str],
-        part: Part = ALL, at: Meeting | None = None,
+        part: Part = ALL, at: Meeting | None = None, engine: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
-        """`at`: where the ranks meet of a learner that is spread over machines."""
+        """`at`: where the ranks meet of a learner that is spread over machines. `engine`: vLLM is
+        to put the ranks of this generator's engine in the placement group.
+        """
         os.environ.update(variables)  # before any library looks at them
+        if engine:
+            _lead(os.environ)
         from sppo.launch import roles
 
         sys.path.insert(0, working_dir)  # a user's scorer may lie beside the configuration
@@ -56,7 +61,7 @@ class Role:
         try:
             if role == "learner":
                 return _learn(run, run_key, Path(run_dir), part, at)
-            roles.run_worker(role, name, run, run_key)
+            roles.run_worker(role, name, run, run_key, spread=engine)
             return {}
         except SppoError as error:
             logging.exception("%s ends", name)
@@ -65,6 +70,17 @@ class Role:
             logging.exception("%s ends", name)
             # As plain text: an exception of a library may not survive the way to the supervisor.
             raise RuntimeError(f"{type(error).__name__}: {error}".splitlines()[0]) from None
+
+
+def _lead(environment: MutableMapping[str, str]) -> None:
+    """Let vLLM's processes find this Ray, and the GPUs of this machine, which Ray hides from an
+    actor that has none of its own.
+    """
+    import ray
+
+    environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    if not environment.get("CUDA_VISIBLE_DEVICES", "all"):
+        del environment["CUDA_VISIBLE_DEVICES"]
 
 
 def _learn(

@@ -109,9 +109,10 @@ class Cluster:
         groups = self.places.take(name, wanted)
         parts = [Part(number=i, of=max(1, len(groups))) for i in range(max(1, len(groups)))]
         options = [{"scheduling_strategy": _inside(group)} for group in groups] or [{}]
+        gpus = 0 if wanted.engine else wanted.gpus  # vLLM gives them to its ranks
         actors_ = [
             self._ray.remote(actors.Role)
-            .options(num_cpus=wanted.cpus, num_gpus=wanted.gpus, max_restarts=0, **each)
+            .options(num_cpus=wanted.cpus, num_gpus=gpus, max_restarts=0, **each)
             .remote()
             for each in options
         ]
@@ -125,7 +126,7 @@ class Cluster:
                 role, part.name(name), run_key, text, broker,
                 config.scorer.token.get_secret_value(),
                 config.scorer.judge.api_key.get_secret_value(),
-                str(self._run_dir), os.getcwd(), again, self._variables, part, at,
+                str(self._run_dir), os.getcwd(), again, self._variables, part, at, wanted.engine,
             )
             for actor, part in zip(actors_, parts, strict=True)
         ]  # fmt: skip
@@ -255,7 +256,7 @@ def _first_end(parts: Sequence[futures.Future[Any]]) -> futures.Future[int]:
 def _inside(group: Any) -> Any:
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    return PlacementGroupSchedulingStrategy(group)
+    return PlacementGroupSchedulingStrategy(group, 0)  # an engine that is spread has more bundles
 
 
 def _hint(tail: str) -> str:

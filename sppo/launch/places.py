@@ -17,6 +17,8 @@ from sppo.launch.room import Demand, Machine, Seat, demand, enough, seats
 
 PLACE_TIMEOUT_S = 30.0
 POLL_S = 1.0
+NODE = "ray.io/node-id"
+"""By which Ray labels each machine."""
 
 Tell = Callable[[str], None]
 
@@ -158,11 +160,21 @@ class Places:
         """`nodes` says where, if there is room when it comes to that."""
         from ray.util.placement_group import placement_group
 
-        if name not in self._groups:
+        if name in self._groups:
+            return
+        if wanted.engine:
+            each = wanted.single()
+            there = [{NODE: node} for node in nodes for _ in each]
             self._groups[name] = [
                 placement_group(
-                    [wanted.bundle()], strategy="STRICT_PACK",
-                    _soft_target_node_id=nodes[i] if nodes else None,
+                    each * wanted.machines, strategy="PACK", bundle_label_selector=there or None
                 )
-                for i in range(wanted.machines if wanted.bundle() else 0)
-            ]  # fmt: skip
+            ]
+            return
+        self._groups[name] = [
+            placement_group(
+                [wanted.bundle()], strategy="STRICT_PACK",
+                _soft_target_node_id=nodes[i] if nodes else None,
+            )
+            for i in range(wanted.machines if wanted.bundle() else 0)
+        ]  # fmt: skip

@@ -4,13 +4,13 @@ broker, and variables of the environment.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from sppo.config import RunConfig, is_loopback
 from sppo.errors import ConfigError
+from sppo.weights import address
 
 TRAVELS = ("HF_TOKEN", "HF_ENDPOINT", "NCCL_*")
 """Variables that a machine of a Ray cluster cannot know and a role needs."""
@@ -80,9 +80,7 @@ def own_address(broker_url: str) -> str:
     if not at.hostname:
         return "127.0.0.1"
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # nothing is sent
-            probe.connect((at.hostname, at.port or 6379))
-            found = str(probe.getsockname()[0])
+        found = address.towards(at.hostname, at.port or 6379)
     except OSError as error:
         raise ConfigError(
             f"broker.url = {broker_url!r}: no way there from this machine: {error.strerror}"

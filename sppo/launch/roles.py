@@ -138,11 +138,14 @@ def following(config: RunConfig, broker: Broker, run_dir: Path) -> Iterator[None
             look()  # the last words
 
 
-def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> None:
+def run_worker(
+    role: str, name: str, config: RunConfig, run_key: str = "", *, spread: bool = False
+) -> None:
     """Be a generator or a scorer until the run ends or this process is told to stop. Raises
     SppoError.
 
     `config.broker` must name a running server. Without `run_key` the run is looked for by its name.
+    `spread`: its engine is on several machines of a Ray cluster.
     """
     prepare()
     log.info("%s begins in process %d", name, os.getpid())
@@ -164,7 +167,7 @@ def run_worker(role: str, name: str, config: RunConfig, run_key: str = "") -> No
             scorer_loop.run(config, broker.registry, name, leave)
         else:
             assert role == "generator", f"no role {role!r}"
-            asyncio.run(_generate(name, config, broker, leave))
+            asyncio.run(_generate(name, config, broker, leave, spread=spread))
     finally:
         broker.close()
 
@@ -196,7 +199,9 @@ def own_name(role: str) -> str:
     return f"{role}-{host}-{os.getpid()}"
 
 
-async def _generate(name: str, config: RunConfig, broker: Broker, leave: threading.Event) -> None:
+async def _generate(
+    name: str, config: RunConfig, broker: Broker, leave: threading.Event, *, spread: bool
+) -> None:
     from sppo import families, models
     from sppo.generators import engine
     from sppo.generators.loop import Generator, make_scorer
@@ -208,7 +213,7 @@ async def _generate(name: str, config: RunConfig, broker: Broker, leave: threadi
         families.read(path, config.model.name), config.generator.engine, config.model.name,
         on_cpu=config.learner.device == "cpu", number_format=config.compute,
     )  # fmt: skip
-    made = engine.make(config, path)
+    made = engine.make(config, path, spread=spread)
     if config.launch.take_turns:
         made = TakesTurns(made, Turns(broker.run_key))
     generator = Generator(config, broker, made, make_scorer(config, broker.registry), name)

@@ -29,10 +29,19 @@ class Demand:
     cpus: float = 0
     machines: int = 1
     """Over which it is spread: as much is asked of each."""
+    engine: bool = False
+    """An engine that is spread: one process, on the first machine, has all of it, and vLLM puts a
+    rank on each GPU (ADR 44).
+    """
 
     def bundle(self) -> dict[str, float]:
         """Of one machine, as Ray writes it."""
         return {name: n for name, n in (("GPU", self.gpus), ("CPU", self.cpus)) if n}
+
+    def single(self) -> list[dict[str, float]]:
+        """Of one machine, a bundle for each GPU, as vLLM wants them; the first has the cores."""
+        first, *others = [{"GPU": 1.0}] * int(self.gpus)
+        return [first | {"CPU": self.cpus} if self.cpus else first, *others]
 
     def words(self) -> str:
         """For a person."""
@@ -103,7 +112,7 @@ def seats(
     wanted = {role: demand(role, config) for role in counts}
     _check_sums(machines, wanted, counts)
     lost = []
-    for way in _ways(wanted, config.learner.ranks, len(machines)):
+    for way in _ways(wanted, config, len(machines)):
         found, without = _seated(machines, way, counts)
         if not without:
             at = {n: s.machines or machines for n, s in found.items() if n.startswith("scorer-")}
@@ -131,7 +140,8 @@ def pretended(count: int, gpus: float) -> list[Machine]:
 
 def enough(config: RunConfig, counts: Mapping[str, int], gpus: float = 0) -> list[Machine]:
     """As few machines as hold so many processes, of so many GPUs each, or as many as is usual."""
-    for count in range(1, sum(counts.values()) + config.learner.ranks + 1):
+    engines = counts.get("generator", 0) * config.generator.devices
+    for count in range(1, sum(counts.values()) + config.learner.ranks + engines + 1):
         machines = pretended(count, gpus or USUAL_GPUS)
         with suppress(ConfigError):
             seats(machines, config, counts)
@@ -184,13 +194,29 @@ def _check_port(config: RunConfig, scorers: Mapping[str, Sequence[Machine]]) -> 
         there |= {machine.name: name for machine in machines}
 
 
-def _ways(wanted: Mapping[str, Demand], ranks: int, machines: int) -> Iterator[dict[str, Demand]]:
-    """The learner's ranks on one machine, then on ever more, as many on each."""
-    whole = wanted["learner"]
+def _ways(
+    wanted: Mapping[str, Demand], config: RunConfig, machines: int
+) -> Iterator[dict[str, Demand]]:
+    """The learner's ranks on one machine, then on ever more, as many on each; then each engine
+    on more than one.
+    """
+    for engine in _parts(wanted["generator"], _spreads(config, wanted), machines):
+        engine = replace(engine, engine=engine.machines > 1)
+        for part in _parts(wanted["learner"], config.learner.ranks, machines):
+            yield {**wanted, "learner": part, "generator": engine}
+
+
+def _parts(whole: Demand, ranks: int, machines: int) -> Iterator[Demand]:
     for count in range(1, min(ranks, machines) + 1 if whole.bundle() else 2):
         if ranks % count == 0:
-            part = replace(whole, gpus=whole.gpus / count, cpus=whole.cpus / count, machines=count)
-            yield {**wanted, "learner": part}
+            yield replace(whole, gpus=whole.gpus / count, cpus=whole.cpus / count, machines=count)
+
+
+def _spreads(config: RunConfig, wanted: Mapping[str, Demand]) -> int:
+    """Into how many parts an engine may be cut: vLLM cannot place the copies of one through Ray
+    where ranks of each are to be on several machines (ADR 44).
+    """
+    return max(1, int(wanted["generator"].gpus)) if config.generator.copies == 1 else 1
 
 
 def _seated(

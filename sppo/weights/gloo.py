@@ -19,7 +19,7 @@ import xxhash
 from torch import Tensor
 
 from sppo.errors import TransferAborted
-from sppo.weights import lookups
+from sppo.weights import address, lookups
 from sppo.weights.buckets import buckets, stage
 from sppo.weights.protocol import ABORTED, unheard
 
@@ -166,16 +166,19 @@ class GlooReceiver:
         own_host: str = "127.0.0.1", answer: str | None = None,
     ) -> None:  # fmt: skip
         """Join the sender's group as `rank`, leaving an earlier one; peers reach this end at
-        `own_host`. `answer` is for a sender that asks for it.
+        `own_host`, or where it is `auto` at the address by which this machine reaches the sender.
+        `answer` is for a sender that asks for it.
         """
         self.close()
         try:
+            if own_host == "auto":
+                own_host = address.towards(master_address, master_port)
             self._group = GlooGroup(
                 host=master_address, port=master_port, rank=rank, world_size=world_size,
                 timeout_s=timeout_s,
                 own_host=own_host,
             )  # fmt: skip
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise TransferAborted(
                 f"{ABORTED}: the learner is gone: {str(error).splitlines()[0]}"
             ) from error

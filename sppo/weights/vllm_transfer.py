@@ -8,6 +8,7 @@ is imported here, in those, in what they share and in `sppo.generators.vllm_engi
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Any
 
@@ -67,6 +68,10 @@ class Steps:
     Raising would not do. With several ranks vLLM's executor (0.32) stops reading at the first that
     failed, and takes the answers of the others for those of later calls.
     """
+
+    def sppo_host(self: Any) -> str:
+        """The name of this rank's machine."""
+        return socket.gethostname()
 
     def sppo_join(self: Any, join: dict[str, Any]) -> str:
         """Join the group that the learner opened, leaving an earlier one; returns why it did not

@@ -42,8 +42,9 @@ def test_any_other_argument_is_passed_on() -> None:
         ("speculative_config=4", "the model would not sample"),
         ("pipeline_parallel_size=0", "must be a whole number"),
         ("pipeline_parallel_size=true", "must be a whole number"),
-        ("data_parallel_size=2", "would answer a weight sync as one; set generator.replicas"),
-        ("distributed_executor_backend=ray", "an engine is on one machine"),
+        ("data_parallel_size=1.5", "must be a whole number"),
+        ("data_parallel_size_local=1", "the copies of an engine are on one machine"),
+        ("distributed_executor_backend=ray", "the generator chooses"),
     ],
 )
 def test_what_would_bend_the_distribution_or_is_said_elsewhere_is_refused(
@@ -62,8 +63,9 @@ def test_exact_guessing_is_let_through() -> None:
 def test_parallel_engines_take_their_product_of_gpus() -> None:
     found = loaded(
         "generator.tensor_parallel=2", "generator.vllm.pipeline_parallel_size=3",
+        "generator.vllm.data_parallel_size=4",
     )  # fmt: skip
-    assert found.generator.devices == 6
+    assert (found.generator.devices, found.generator.copies) == (24, 4)
 
 
 def test_the_other_engine_reads_none_of_it_and_the_old_name_says_the_new_one() -> None:

@@ -45,6 +45,30 @@ def test_an_engine_of_several_processes_counts_all_of_them() -> None:
     assert VllmEngine(run, "/m", transport="nccl", on_cpu=False).world_size == 4
 
 
+def test_copies_on_one_machine_are_processes_that_each_take_their_share() -> None:
+    two = ("generator.vllm.data_parallel_size=2", "generator.vllm.enable_expert_parallel=true")
+    found = arguments(*two, on_cpu=False)
+    assert (found["data_parallel_size"], found["enable_expert_parallel"]) == (2, True)
+    assert found["distributed_executor_backend"] == "mp"  # not Ray, in a placement group
+    assert arguments(*two, on_cpu=True)["distributed_executor_backend"].endswith("UniProcExecutor")
+    both = arguments(*two, "generator.tensor_parallel=2", on_cpu=True)
+    assert both["distributed_executor_backend"] == "mp"
+    run = config.load("quickstart", list(two), environment=False)
+    assert VllmEngine(run, "/m", transport="gloo", on_cpu=True).world_size == 2
+
+
+def test_an_engine_on_several_machines_is_met_at_its_own_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    run = config.load(
+        "quickstart", ["generator.host=10.0.0.3", "weights.trusted_network=true"],
+        environment=False,
+    )  # fmt: skip
+    set_environment(run, on_cpu=False, spread=True)
+    assert os.environ["VLLM_HOST_IP"] == "10.0.0.3"
+
+
 def test_on_gpus_vllm_spawns_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"VLLM_WORKER_MULTIPROC_METHOD": "fork"})
     run = config.load("quickstart", environment=False)

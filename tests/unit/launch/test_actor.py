@@ -19,10 +19,13 @@ from sppo.launch import roles
 from sppo.launch.actor import Role
 
 run_dir, how = Path(sys.argv[1]), sys.argv[2]
-ray.get_runtime_context = lambda: SimpleNamespace(get_node_id=lambda: "node-1")
+context = SimpleNamespace(get_node_id=lambda: "node-1", gcs_address="h:1")
+ray.get_runtime_context = lambda: context
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # as Ray leaves it to an actor without a GPU
 seen = {}
 
-def work(role, name, run, run_key):
+def work(role, name, run, run_key, *, spread):
+    seen["spread"] = spread, os.environ.get("RAY_ADDRESS"), os.environ.get("CUDA_VISIBLE_DEVICES")
     print("at work", flush=True)
     seen.update(role=role, name=name, key=run_key, user=run.broker.username,
                 password=run.broker.password.get_secret_value(), mark=os.environ[marks.VARIABLE],
@@ -37,7 +40,8 @@ given = config.load("quickstart", environment=False)
 broker = {"url": "unix:///s", "username": "scorer", "password": "secret"}
 try:
     seen["outcome"] = Role().run("scorer", "scorer-0", "key", config.to_json(given), broker,
-                                 "token", "a key", str(run_dir), "/x", False, {"SOME": "value"})
+                                 "token", "a key", str(run_dir), "/x", False, {"SOME": "value"},
+                                 engine=how == "well")
 except Exception as error:
     seen["error"] = f"{type(error).__name__}: {error}"
 seen["path"] = sys.path[0]
@@ -58,6 +62,8 @@ def test_a_role_gets_its_settings_and_secrets_and_its_errors_travel(
     seen = json.loads((tmp_path / "seen").read_text())
     assert (seen["role"], seen["name"], seen["key"]) == ("scorer", "scorer-0", "key")
     assert (seen["user"], seen["password"]) == ("scorer", "secret")
+    # vLLM is to put its ranks in the placement group: it finds Ray, and this machine's GPUs
+    assert seen["spread"] == ([True, "h:1", None] if how == "well" else [False, None, ""])
     assert seen["judge"] == "a key"
     assert seen["variable"] == "value"
     assert seen["mark"] == f"{tmp_path}:scorer-0"

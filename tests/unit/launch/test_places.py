@@ -23,6 +23,8 @@ class Ray:
         self.has = dict(gpus)
         self.free = dict(gpus)
         self.asked: list[tuple[dict[str, float], str | None]] = []
+        self.engines: list[tuple[Any, Any]] = []
+        """Groups of several bundles, and which machine each names."""
         self.removed: list[Any] = []
         self.ready = True
         per_node = SimpleNamespace(
@@ -37,9 +39,15 @@ class Ray:
             for n, g in self.has.items()
         ]
 
-    def make(self, bundles: Any, strategy: str, _soft_target_node_id: str | None) -> Any:
-        assert strategy == "STRICT_PACK"
-        self.asked.append((bundles[0], _soft_target_node_id))
+    def make(
+        self, bundles: Any, strategy: str, _soft_target_node_id: str | None = None,
+        bundle_label_selector: Any = None,
+    ) -> Any:  # fmt: skip
+        assert strategy == ("STRICT_PACK" if len(bundles) == 1 else "PACK")
+        if len(bundles) > 1:
+            self.engines.append((bundles, bundle_label_selector))
+        else:
+            self.asked.append((bundles[0], _soft_target_node_id))
         return SimpleNamespace(wait=lambda timeout: self.ready)
 
 
@@ -113,6 +121,26 @@ def test_machines_that_may_come_are_asked_for_and_waited_for(ray: Ray) -> None:
     ray.ready = True
     made.wait(waiting, lambda: False, told.append)
     made.wait(run(), lambda: True, told.append)  # nothing is waited for
+
+
+def test_an_engine_on_two_machines_has_one_group_that_names_both(ray: Ray) -> None:
+    made = Places(ray)
+    ray.free = {"a": 8, "b": 8}
+    wanted = run("generator.tensor_parallel=12", "generator.replicas=1", "learner.ranks=4")
+    made.seat(wanted, staff(wanted))
+    (there,) = [ray.engines.pop() for _ in ray.engines]
+    assert there == (
+        [{"GPU": 1.0}] * 12, [{"ray.io/node-id": "a"}] * 6 + [{"ray.io/node-id": "b"}] * 6
+    )  # fmt: skip
+    assert len(made.take("generator-0", made.wanted("generator", "generator-0", wanted))) == 1
+    # A new life goes where it was, or where there is room when one of these is gone
+    engine = made.wanted("generator", "generator-0", wanted)
+    assert made.reserve("generator-0", engine)
+    assert ray.engines.pop()[1] is not None
+    made.release("generator-0")
+    del ray.has["b"]
+    assert made.reserve("generator-0", engine)
+    assert ray.engines.pop()[1] is None
 
 
 def test_who_asks_for_nothing_has_room_anywhere(ray: Ray) -> None:

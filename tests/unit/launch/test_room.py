@@ -99,6 +99,32 @@ def test_ranks_that_no_machine_holds_are_spread_evenly_over_as_few_as_do() -> No
         seats(on_machines(8, 8), odd, staff(odd))
 
 
+def test_an_engine_that_no_machine_holds_is_on_as_few_as_do() -> None:
+    run = loaded(
+        "learner.device=cuda", "generator.tensor_parallel=8", "generator.cpus=2",
+        "generator.vllm.pipeline_parallel_size=2", "generator.replicas=2",
+    )  # fmt: skip
+    found = seats(on_machines(8, 8, 8, 8, 1), run, staff(run))
+    engine = Demand(gpus=8, cpus=1, machines=2, engine=True)
+    assert found["generator-0"].demand == found["generator-1"].demand == engine
+    assert [m.name for m in found["generator-1"].machines] == ["m2", "m3"]
+    # vLLM has a rank in each bundle, and the cores are the generator's
+    assert engine.single() == [{"GPU": 1, "CPU": 1}, *[{"GPU": 1}] * 7]
+    assert Demand(gpus=2).single() == [{"GPU": 1}] * 2
+    assert len(enough(run, staff(run))) == 5
+    # One that fits is on one machine, and rather the learner's ranks are on several
+    fits = loaded("learner.device=cuda", "learner.ranks=8", "generator.tensor_parallel=4")
+    found = seats(on_machines(4, 4, 4), fits, staff(fits))
+    assert (found["generator-0"].demand.engine, len(found["learner-0"].machines)) == (False, 2)
+
+
+def test_the_copies_of_an_engine_are_on_one_machine() -> None:
+    run = loaded("learner.device=cuda", "generator.vllm.data_parallel_size=4")
+    assert len(seats(on_machines(4, 1), run, staff(run))["generator-0"].machines) == 1
+    with pytest.raises(ConfigError, match=r"generator-0 \(4 GPUs on one machine\)"):
+        seats(on_machines(3, 3), run, staff(run))
+
+
 def test_who_asks_for_nothing_goes_anywhere() -> None:
     run = loaded("learner.device=cpu")
     assert seats([Machine(name="m")], run, staff(run))["learner-0"].machines == ()
@@ -118,11 +144,11 @@ def test_more_than_there_is_names_what_was_asked_and_what_is_there() -> None:
 def test_room_that_is_spread_too_thin_names_who_finds_none() -> None:
     wanted = loaded("learner.device=cuda", "generator.tensor_parallel=3")
     with pytest.raises(ConfigError) as caught:
-        seats(on_machines(2, 2, 2), wanted, {"generator": 1, "learner": 1})
+        seats(on_machines(2, 2), wanted, {"generator": 1, "learner": 1})
     assert "generator-0 (3 GPUs on one machine) finds no machine with room" in str(caught.value)
-    assert "m2: 2 GPUs" in str(caught.value)
+    assert "m1: 2 GPUs" in str(caught.value)
     with pytest.raises(ConfigError, match="and 3 more"):
-        seats(on_machines(*[2] * 11), wanted, {"generator": 1, "learner": 1})
+        seats(on_machines(*[1.5] * 11), wanted, {"generator": 1, "learner": 20})
 
 
 def test_cores_that_are_set_aside_count_too() -> None:
