@@ -272,16 +272,20 @@ async def _engine_gap(run: Any, path: str, engine_class: Any) -> float:
     return max(gaps)
 
 
-@torch.no_grad()
 def sampled_gap(
     reference: Any, prompt: list[int], made: Completion, start: int = 0, end: int | None = None
 ) -> float:
     """Largest difference of an engine's log-probs from the reference, tokens `start` to `end`."""
+    return float(sampled_gaps(reference, prompt, made)[start:end].max())
+
+
+@torch.no_grad()
+def sampled_gaps(reference: Any, prompt: list[int], made: Completion) -> Tensor:
+    """[T] of each token."""
     ids = torch.tensor([*prompt, *made.token_ids.tolist()])[None]
     logprobs = reference(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
     true = logprobs[len(prompt) - 1 : -1].gather(-1, ids[0, len(prompt) :, None])[:, 0]
-    gaps = (true - torch.from_numpy(made.behavior_logprobs)).abs()
-    return float(gaps[start:end].max())
+    return (true - torch.from_numpy(made.behavior_logprobs)).abs()
 
 
 async def publish(policy: Policy, engine: Any, version: Version = VERSION) -> None:

@@ -39,7 +39,7 @@ class Role:
         """
         os.environ.update(variables)  # before any library looks at them
         if engine:
-            _lead(os.environ)
+            lead(os.environ)
         from sppo.launch import roles
 
         sys.path.insert(0, working_dir)  # a user's scorer may lie beside the configuration
@@ -72,7 +72,7 @@ class Role:
             raise RuntimeError(f"{type(error).__name__}: {error}".splitlines()[0]) from None
 
 
-def _lead(environment: MutableMapping[str, str]) -> None:
+def lead(environment: MutableMapping[str, str]) -> None:
     """Let vLLM's processes find this Ray, and the GPUs of this machine, which Ray hides from an
     actor that has none of its own.
     """

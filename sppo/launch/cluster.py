@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class RoleProcess:
     """
     groups: list[Any]
     """Its placement groups; none if it asks for nothing."""
+    engine: list[str] = field(default_factory=list)
+    """The nodes of its engine, where that is on several."""
 
 
 class Cluster:
@@ -132,6 +134,7 @@ class Cluster:
         ]  # fmt: skip
         self.roles[name] = RoleProcess(
             name=name, actors=actors_, results=results, groups=groups,
+            engine=self.places.nodes(groups[0]) if wanted.engine else [],
             ended=_first_end([result.future() for result in results]),
         )  # fmt: skip
 
@@ -153,6 +156,7 @@ class Cluster:
         process = self.roles.pop(name)
         which = process.ended.result() if process.ended.done() else 0
         told = Part(number=which, of=len(process.results)).name(name)
+        engine = self._engine_on(process.engine)
         try:
             outcome: dict[str, Any] = self._ray.get(process.results[which])
             return outcome
@@ -160,9 +164,9 @@ class Cluster:
             cause = error.cause
             if isinstance(cause, SppoError):
                 raise cause from None
-            raise RoleFailedError(self._explain(told, str(cause).splitlines()[0])) from None
+            raise RoleFailedError(self._explain(told, str(cause).splitlines()[0], engine)) from None
         except self._ray.exceptions.RayError as error:
-            raise RoleDiedError(self._explain(told, type(error).__name__)) from None
+            raise RoleDiedError(self._explain(told, type(error).__name__, engine)) from None
         finally:
             self._end(process)
 
@@ -233,10 +237,23 @@ class Cluster:
         found = [n["NodeManagerHostname"] for n in nodes if n["NodeID"] == node]
         return str(found[0]) if found else ""
 
-    def _explain(self, name: str, reason: str) -> str:
+    def _engine_on(self, nodes: Sequence[str]) -> str:
+        """Machines of an engine that is on several, and which of them is gone."""
+        there = {n["NodeID"]: n for n in self._ray.nodes()} if nodes else {}
+        hosts = [
+            f"{there[n]['NodeManagerHostname']}{'' if there[n]['Alive'] else ', which is gone,'}"
+            for n in nodes
+            if n in there
+        ]
+        return f", with its engine on {' and '.join(hosts)}," if hosts else ""
+
+    def _explain(self, name: str, reason: str, engine: str = "") -> str:
         tail = run_dirs.log_tail(self._run_dir, name)
         where = f" on {host}" if (host := self._host(name)) else ""
-        return f"{name}{where} ended by itself ({reason}). Its last lines:\n{tail}\n{_hint(tail)}"
+        return (
+            f"{name}{where}{engine} ended by itself ({reason}). Its last lines:\n{tail}\n"
+            f"{_hint(tail)}"
+        )
 
 
 def _first_end(parts: Sequence[futures.Future[Any]]) -> futures.Future[int]:

@@ -144,6 +144,12 @@ class Places:
                 )
         return self._groups.pop(name)
 
+    def nodes(self, group: Any) -> list[str]:
+        """Of a group that is there, each once."""
+        from ray.util.placement_group import placement_group_table
+
+        return list(dict.fromkeys(placement_group_table(group)["bundles_to_node_id"].values()))
+
     def remove(self, groups: list[Any]) -> None:
         """Give room back."""
         from ray.util.placement_group import remove_placement_group

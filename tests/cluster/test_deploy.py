@@ -9,6 +9,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -134,16 +136,89 @@ def test_the_brokers_own_command_serves_with_tls_and_a_password(tmp_path: Path) 
 def test_dockerfiles_are_read_by_dockers_parser_and_name_what_there_is(path: Path) -> None:
     steps = dockerfile.parse_file(str(path))
     commands = [step.cmd.upper() for step in steps]
-    assert commands[0] == "FROM"
+    assert (commands[0], commands.count("FROM")) == ("ARG", 2)
     assert commands[-2:] == ["ENTRYPOINT", "CMD"]
     assert "USER" in commands
     ignored = (REPOSITORY / ".dockerignore").read_text().split()
+    extras = []
     for step in steps:
-        if step.cmd.upper() == "COPY":
+        if step.cmd.upper() == "COPY" and not step.flags:
             for source in step.value[:-1]:
                 assert (REPOSITORY / source).exists(), source
                 assert source.split("/")[0] not in ignored
         if step.cmd.upper() == "RUN":
             subprocess.run(["bash", "-n", "-c", *step.value], check=True)
-            for extra in re.findall(r"\.\[(\w+)\]", step.value[0]):
-                assert f"\n{extra} = [" in (REPOSITORY / "pyproject.toml").read_text()
+            extras += re.findall(r"whl\)\[(\w+)\]", step.value[0])
+    assert extras == ([] if path.suffix == ".cpu" else ["vllm"])
+    assert all(f"\n{extra} = [" in (REPOSITORY / "pyproject.toml").read_text() for extra in extras)
+
+
+def test_the_stage_that_makes_the_wheel_is_built(tmp_path: Path) -> None:
+    """By buildah, in a chroot, on a base that is this machine's Python. What follows that stage
+    wants a registry and an index.
+    """
+    build = Buildah(tmp_path)
+    installed = [path for path in sys.path if path.endswith("-packages")]
+    (tmp_path / "pip").write_text(f'#!/bin/sh\nexec {sys.executable} -m pip "$@"\n')
+    (tmp_path / "pip").chmod(0o755)
+    (tmp_path / "base").write_text(
+        f"FROM scratch\nCOPY pip /of/the/test/\n"
+        f"ENV PATH=/of/the/test:/usr/bin:/bin PYTHONPATH={':'.join(installed)} "
+        "PIP_NO_BUILD_ISOLATION=0 PIP_NO_INDEX=1 PIP_DISABLE_PIP_VERSION_CHECK=1\n"
+    )
+    build("bud", "--file", str(tmp_path / "base"), "--tag", "base", str(tmp_path))
+    there = {"/usr", "/lib", "/lib64", "/bin", "/etc", sys.prefix, sys.base_prefix, *installed}
+    mounts = [f"--volume={path}:{path}:ro" for path in sorted(there) if Path(path).is_dir()]
+    said = build(
+        "bud", "--isolation=chroot", "--build-arg=PYTHON=localhost/base", "--target=wheel",
+        *mounts, f"--file={DOCKERFILES[0]}", "--tag=wheel", str(REPOSITORY),
+    )  # fmt: skip
+    folder = Path(build("mount", build("from", "localhost/wheel").strip()).strip())
+    (wheel,) = (folder / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as inside:
+        names = inside.namelist()
+    assert {"sppo_cli/main.py", "sppo/presets/quickstart.toml"} <= set(names), said
+    assert not [name for name in names if name.startswith("tests")]
+    # The other file makes the same one
+    first, second = (path.read_text().split("\nFROM ${PYTHON}") for path in DOCKERFILES)
+    assert first[1] == second[1]
+
+
+OVERLAY = f"""
+there=/{packages.LIBRARIES}
+mount -t overlay overlay -o "lowerdir=$0:$there" "$there" && exec "$@"
+"""
+"""Buildah starts itself again without LD_LIBRARY_PATH: its libraries are put among this machine's,
+for it alone.
+"""
+
+
+class Buildah:
+    """Debian's, with a store of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        packages.fetch("buildah")
+        self._program = packages.program("buildah")
+        store = {"driver": "vfs", "runroot": f"{folder}/run", "graphroot": f"{folder}/graph"}
+        lines = [f'{name} = "{value}"' for name, value in store.items()]
+        (folder / "storage.conf").write_text("\n".join(["[storage]", *lines, ""]))
+        (folder / "registries.conf").write_text("unqualified-search-registries = []\n")
+        (folder / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+        self._policy = f"--signature-policy={folder}/policy.json"
+        self._environment = os.environ | {
+            "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf",
+            "CONTAINERS_REGISTRIES_CONF": f"{folder}/registries.conf",
+        }  # fmt: skip
+        if os.geteuid():
+            pytest.skip("buildah in a chroot wants root")
+
+    def __call__(self, command: str, *words: str) -> str:
+        policy = [self._policy] if command in ("bud", "from") else []
+        libraries = packages.environment()["LD_LIBRARY_PATH"].split(os.pathsep)[0]
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", OVERLAY, libraries, self._program, command, *policy,
+             *words],
+            capture_output=True, text=True, env=self._environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done.stdout

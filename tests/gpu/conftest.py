@@ -6,6 +6,7 @@ and what its docstring says is told at the end.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import os
@@ -27,7 +28,6 @@ TABLE = pytest.StashKey[list[tuple[str, str, float, str]]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "gpus(n): the test needs n GPUs")
     config.stash[TABLE] = []
 
 
@@ -50,6 +50,17 @@ class Figures:
     def add(self, what: str, value: float, unit: str) -> None:
         """One line of the table."""
         self._table.append((self._name, what, float(value), unit))
+
+
+@pytest.fixture(autouse=True)
+def _leave_the_gpu() -> Iterator[None]:
+    """Nothing of a test stays in this process's share of the memory: the next engine wants most of
+    it.
+    """
+    yield
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 @pytest.fixture

@@ -19,6 +19,9 @@ LONG = SamplingParams(completions=8, temperature=1.0, max_tokens=128, seed=0)
 GREEDY = replace(LONG, completions=1, temperature=0.0, max_tokens=16)
 QUESTIONS = [f"Calculate {a} + {a + 5}. Explain each step." for a in range(3, 83, 10)]
 PARITY = 0.1
+SETTINGS = ["learner.device=cuda", "compute=bfloat16", "generator.max_groups=8",
+            "generator.gpu_memory_utilization=0.4", "sampling.max_tokens=128",
+            "sampling.completions=8", "sampling.temperature=1.0"]  # fmt: skip
 
 
 def versions(count: int) -> list[Version]:
@@ -33,12 +36,7 @@ class Bench:
         from sppo.generators.vllm_engine import VllmEngine
         from tests.gpu.learner import Learner
 
-        run = config.load(
-            "quickstart",
-            ["learner.device=cuda", "compute=bfloat16", "generator.max_groups=8",
-             "generator.gpu_memory_utilization=0.4", "sampling.max_tokens=128",
-             "sampling.completions=8", "sampling.temperature=1.0"],
-        )  # fmt: skip
+        run = config.load("quickstart", SETTINGS)
         path = models.resolve(run.model)
         tokenizer = models.load_tokenizer(path)
         self.prompts = [

@@ -18,7 +18,10 @@ VALUES = [f"tests/kernels/test_{name}.py" for name in ("log_probs", "loss", "lea
 def test_values_and_gradients_on_the_device(path: str, figures: Figures) -> None:
     """Compare the Triton kernels with plain torch, values and every gradient, on this GPU."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", path], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "pytest", "-x", "--verbosity=0", path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-4000:]
     figures.add("tests passed", int(done.stdout.split(" passed")[0].split()[-1]), "")

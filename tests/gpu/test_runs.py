@@ -16,8 +16,9 @@ from tests.gpu.conftest import ROOT, Figures
 
 CLI = str(Path(sys.executable).with_name("sppo-cli"))
 STEPS = 6
-COMMON = ["learner.device=cuda", f"learner.steps={STEPS}", "eval.prompts=32", "eval.every_steps=0",
-          "learner.groups_per_step=8", "sampling.completions=8"]  # fmt: skip
+COMMON = ["learner.device=cuda", f"learner.steps={STEPS}", "learner.groups_per_step=8",
+          "sampling.completions=8", "task.held_out=32", "eval.every_steps=99"]  # fmt: skip
+ONE_GPU = ["launch.share_gpu=true", "generator.kv_cache_gib=2"]
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -52,8 +53,7 @@ def test_quickstart_on_one_gpu(turns: bool, tmp_path: Path, figures: Figures) ->
     """Train the default model for six steps, learner and vLLM on one GPU by CUDA IPC; at once, or
     in turns, where vLLM sleeps while the learner trains.
     """
-    given = ["launch.share_gpu=true", "generator.kv_cache_gib=2"]
-    up(tmp_path / "run", [*given, f"launch.take_turns={str(turns).lower()}"], figures)
+    up(tmp_path / "run", [*ONE_GPU, f"launch.take_turns={str(turns).lower()}"], figures)
     for name in ("learner-0", "generator-0"):
         said = (tmp_path / "run" / "logs" / f"{name}.log").read_text(encoding="utf-8")
         assert "weights go over gloo" not in said

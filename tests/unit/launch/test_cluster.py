@@ -41,7 +41,8 @@ class Ray:
         self.killed.append(reference)
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"NodeID": "aa" * 28, "NodeManagerHostname": "west"}]
+        west = {"NodeID": "aa" * 28, "NodeManagerHostname": "west", "Alive": True}
+        return [west, {"NodeID": "bb" * 28, "NodeManagerHostname": "east", "Alive": False}]
 
     def init(self, **_: Any) -> None:
         raise ConnectionError("nobody is there")
@@ -59,11 +60,12 @@ class Made(Cluster):
         self._own = True
         self.places = Places(self.ray)
         self.roles = {}
+        self.engine: list[str] = []
 
     def add(self, name: str) -> Future[Any]:
         ended: Future[Any] = Future()
         self.roles[name] = RoleProcess(
-            name=name, actors=[name], results=[""], ended=ended, groups=[]
+            name=name, actors=[name], results=[""], ended=ended, groups=[], engine=self.engine
         )
         return ended
 
@@ -132,6 +134,13 @@ def test_an_error_of_ours_comes_as_it_is_and_others_with_the_last_lines(cluster:
     assert found.startswith(f"{RoleFailedError.__name__}: generator-0 ended by itself (ValueError:")
     assert "(no log)" in found
     assert ends(cluster, exceptions.ActorDiedError()).startswith(RoleDiedError.__name__)
+
+
+def test_the_machines_of_an_engine_on_several_are_named(cluster: Made) -> None:
+    cluster.engine = ["aa" * 28, "bb" * 28]
+    cluster.add("generator-0")
+    found = ends(cluster, exceptions.ActorDiedError())
+    assert "generator-0, with its engine on west and east, which is gone, ended by" in found
 
 
 @pytest.mark.parametrize(
