@@ -241,11 +241,11 @@ class Cluster:
         """Machines of an engine that is on several, and which of them is gone."""
         there = {n["NodeID"]: n for n in self._ray.nodes()} if nodes else {}
         hosts = [
-            f"{there[n]['NodeManagerHostname']}{'' if there[n]['Alive'] else ', which is gone,'}"
+            f"{there[n]['NodeManagerHostname']}{'' if there[n]['Alive'] else ' (gone)'}"
             for n in nodes
             if n in there
         ]
-        return f", with its engine on {' and '.join(hosts)}," if hosts else ""
+        return f", its engine on {' and '.join(hosts)}," if hosts else ""
 
     def _explain(self, name: str, reason: str, engine: str = "") -> str:
         tail = run_dirs.log_tail(self._run_dir, name)

@@ -82,7 +82,7 @@ def generator(config: RunConfig, gpu: Gpu | None) -> Generator:
         cache = max(0, int(own.gpu_memory_utilization * gpu.nbytes) - weights - ENGINE)
     prompt = config.task.max_prompt_tokens
     return Generator(
-        weights=weights, cache=cache, cached_tokens=cache // each if each else 0,
+        weights=weights, cache=cache, cached_tokens=own.copies * (cache // each) if each else 0,
         longest=prompt + sampling.max_tokens,
         wanted_tokens=own.max_groups * (prompt + sampling.completions * sampling.max_tokens),
     )  # fmt: skip

@@ -140,7 +140,7 @@ def test_the_machines_of_an_engine_on_several_are_named(cluster: Made) -> None:
     cluster.engine = ["aa" * 28, "bb" * 28]
     cluster.add("generator-0")
     found = ends(cluster, exceptions.ActorDiedError())
-    assert "generator-0, with its engine on west and east, which is gone, ended by" in found
+    assert "generator-0, its engine on west and east (gone), ended by" in found
 
 
 @pytest.mark.parametrize(

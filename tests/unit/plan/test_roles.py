@@ -31,6 +31,13 @@ def test_tensor_parallel_engines_share_weights_and_heads() -> None:
     assert eight.cached_tokens == eight.cache // (2 * 28_672 // 4)
 
 
+def test_each_copy_of_an_engine_has_its_own_cache() -> None:
+    one, two = (
+        roles.generator(run(f"generator.vllm.data_parallel_size={n}"), H100) for n in (1, 2)
+    )
+    assert two.cached_tokens == 2 * one.cached_tokens
+
+
 def test_on_a_cpu_the_cache_is_a_setting() -> None:
     small = config.load("quickstart", ["compute=float32"], environment=False)
     found = roles.generator(small, None)
