@@ -2,8 +2,8 @@
 
     python -m tests.cluster.across ADDRESS < settings as JSON
 
-prints how far it is, a line each: `steps N` of a learner that has trained with it, then, when the
-engine has ended, `ended` and what is said of that; then it starts the generator again.
+prints how far it is, a line each: `trained` when a learner has taken steps with it; when the engine
+has ended, `ended` and what is said of that, and starts the generator again; `all` at the end.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ def main() -> None:
         for role in ("generator", "learner"):
             cluster.start(role, f"{role}-0", run, "key")
         deadline = time.monotonic() + LIMIT_S
-        while len(records(folder)) < BEFORE and (ended := cluster.wait(0.2)) is None:
+        while len(records(folder)) < BEFORE:
             assert time.monotonic() < deadline, "no step"
-        print("steps", len(records(folder)), flush=True)
+            if ended := cluster.wait(0.2):
+                cluster.result(ended)
+        print("trained", len(records(folder)), flush=True)
         ended = cluster.wait(LIMIT_S)
         assert ended == "generator-0", ended
         try:
@@ -50,7 +52,7 @@ def main() -> None:
         cluster.sweep(ended)
         cluster.start("generator", ended, run, "key")
         assert cluster.wait(LIMIT_S) == "learner-0"
-        print("steps", cluster.result("learner-0")["steps"], flush=True)
+        print("all", cluster.result("learner-0")["steps"], flush=True)
     finally:
         cluster.shutdown()
 

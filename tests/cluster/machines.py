@@ -38,6 +38,11 @@ class Machine:
         found = subprocess.run(["ip", "netns", "pids", self.space], capture_output=True, text=True)
         return [int(pid) for pid in found.stdout.split()]
 
+    def ranks(self) -> list[int]:
+        """Those of them that are ranks of vLLM which Ray has started."""
+        names = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in self.processes()}
+        return [pid for pid, name in names.items() if "RayWorkerProc" in name]
+
     def kill(self) -> None:
         """End all of it at once, as a machine that loses power does."""
         for _ in range(50):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.cluster import broker
 from tests.cluster.machines import Lan, Machine, lan
 from tests.cluster.roles import TINY, pace, records, write_scorer
 
+HERE = Path(__file__).parent
 CLI = str(Path(sys.executable).with_name("sppo-cli"))
 RAY_PORT = 6380
 GROUPS, STEPS = 4, 24
@@ -33,6 +35,7 @@ ENVIRONMENT = {
     "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000",
     "RAY_worker_niceness": "0",
     "SPPO_BROKER__PASSWORD": broker.PASSWORD, "SPPO_SCORER__TOKEN": "scorer-token",
+    "PYTHONPATH": os.pathsep.join([str(HERE / "as_gpus"), str(HERE.parents[1])]),
 }  # fmt: skip
 SETTINGS = TINY | {
     "name": "machines", "learner.steps": STEPS, "learner.groups_per_step": GROUPS,
@@ -48,13 +51,13 @@ class Site:
     def __init__(self, folder: Path, network: Lan, model: str, settings: dict[str, object]) -> None:
         self.folder, self.network = folder, network
         self.run_dir = folder / "run"
-        self._settings = SETTINGS | settings | {"model.name": model}
+        self.settings = SETTINGS | settings | {"model.name": model}
         write_scorer(folder)
 
     def join(self, machine: Machine, *words: str) -> None:
-        """A Ray node of three CPUs on this machine."""
+        """A Ray node of three CPUs, and one that calls itself a GPU, on this machine."""
         command = machine.command(
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=3", "--num-gpus=0",
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=3", "--num-gpus=1",
             f"--node-ip-address={machine.address}", "--object-store-memory=80000000",
             "--disable-usage-stats", *words,
         )  # fmt: skip
@@ -65,7 +68,7 @@ class Site:
 
     def up(self, machine: Machine) -> None:
         own = {"launch.ray_address": f"{machine.address}:{RAY_PORT}"}
-        given = [f"--set={key}={value}" for key, value in (self._settings | own).items()]
+        given = [f"--set={key}={value}" for key, value in (self.settings | own).items()]
         with (self.folder / "up.log").open("w") as log:
             self.process = subprocess.Popen(
                 machine.command(CLI, "up", "quickstart", "--run-dir", str(self.run_dir), *given),
@@ -177,3 +180,44 @@ def test_a_run_on_two_machines_outlives_link_and_machine(
     assert any("no heartbeat from west" in text for text in said), said
     assert all(" west" in text or " on east" in text for text in said), said
     assert recovered < BAR_S
+    an_engine_on_both(site, capsys)
+
+
+def an_engine_on_both(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """vLLM with a rank on each machine, through Ray: it trains a learner, and ends with one."""
+    east, began = site.network.machines["east"], time.monotonic()
+    engine = {
+        "name": "across", "learner.steps": 6, "learner.groups_per_step": 2, "learner.ranks": 1,
+        "generator.engine": "vllm", "generator.tensor_parallel": 2, "generator.max_groups": 4,
+        "generator.replicas": 1, "generator.kv_cache_gib": 0.05, "scorer.mode": "inline",
+        "weights.trusted_network": True,
+    }  # fmt: skip
+    leader = subprocess.Popen(
+        east.command(sys.executable, "-m", "tests.cluster.across", f"{east.address}:{RAY_PORT}"),
+        cwd=site.folder, env=os.environ | ENVIRONMENT, text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert leader.stdin is not None
+    assert leader.stdout is not None
+    leader.stdin.write(json.dumps(site.settings | engine) + "\n")
+    leader.stdin.close()
+    said, log = [], site.folder / "across" / "logs" / "generator-0.log"
+    try:
+        for line in leader.stdout:
+            said.append(line)
+            if line.startswith("trained"):
+                # Given an engine that a learner has trained with, when its other rank is killed
+                ranks = re.findall(r"ranks of the engine: 0 on (\w+), 1 on (\w+)", log.read_text())
+                assert sorted(ranks[0]) == ["east", "south"]
+                (rank,) = site.network.machines[ranks[0][1]].ranks()
+                os.kill(rank, signal.SIGKILL)
+        # Then the engine has ended, on both machines, and another life trained to the end
+        assert leader.wait(10) == 0, "".join(said) + log.read_text()[-4000:]
+    finally:
+        leader.kill()
+    kinds = [line.split()[0] for line in said if line.split()[0] in ("trained", "ended", "all")]
+    assert kinds == ["trained", "ended", "all"]
+    (ended,) = [line for line in said if line.startswith("ended")]
+    assert re.search(r"its engine on (east and south|south and east), ended by itself", ended)
+    with capsys.disabled():
+        print(f"\n  an engine on both, that ended and came back: {time.monotonic() - began:.1f} s")

@@ -6,17 +6,15 @@ that pretended machines have in common.
 import contextlib
 import importlib.util
 import sys
-from importlib.abc import Loader, MetaPathFinder
-from types import ModuleType
 
 PLATFORM = "vllm.platforms.cpu"
 COMMUNICATOR = "vllm.distributed.device_communicators.cpu_communicator"
 
 
-class Changed(MetaPathFinder, Loader):
-    """Loads these two modules as they are, and changes one name in each."""
+class Changed:
+    """Finds these two modules where they are, and changes a name in each when it is loaded."""
 
-    def find_spec(self, name, path, target=None):
+    def find_spec(self, name, path=None, target=None):
         if name not in (PLATFORM, COMMUNICATOR):
             return None
         sys.meta_path.remove(self)
@@ -24,19 +22,20 @@ class Changed(MetaPathFinder, Loader):
             spec = importlib.util.find_spec(name)
         finally:
             sys.meta_path.insert(0, self)
-        self._own = spec.loader
-        return importlib.util.spec_from_loader(name, self, origin=spec.origin)
+        load = spec.loader.exec_module
 
-    def exec_module(self, module: ModuleType) -> None:
-        source = self._own.get_source(module.__name__)
-        exec(compile(source, module.__spec__.origin, "exec"), module.__dict__)
-        if module.__name__ == PLATFORM:
-            module.CpuPlatform.ray_device_key = "GPU"
-        else:
-            apart = lambda self: False  # noqa: E731
-            module.CpuCommunicator._all_group_ranks_share_shm_group_name = apart
+        def load_and_change(module):
+            load(module)
+            if name == PLATFORM:
+                module.CpuPlatform.ray_device_key = "GPU"
+            else:
+                kind = module.CpuCommunicator
+                kind._all_group_ranks_share_shm_group_name = lambda self: False
+
+        spec.loader.exec_module = load_and_change
+        return spec
 
 
 sys.meta_path.insert(0, Changed())
 with contextlib.suppress(ImportError):
-    import sppo  # noqa: F401
+    import sppo  # noqa: F401 - hides builds for another torch
