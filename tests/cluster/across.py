@@ -18,7 +18,7 @@ from sppo.errors import RoleDiedError, RoleFailedError
 from sppo.launch.cluster import Cluster
 from tests.cluster.roles import records
 
-BEFORE, LIMIT_S = 2, 120.0
+BEFORE, LIMIT_S = 2, 240.0
 
 
 def main() -> None:

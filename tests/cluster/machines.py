@@ -1,5 +1,5 @@
 """Machines that are network namespaces, each with a name and an address of its own, on one switch.
-They share memory, processor, disk and the temporary folder.
+They share memory, processor, disk and the temporary folder, but for what Ray keeps there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pytest
 
 ADDRESSES = "10.97.0"
 ETC = Path("/etc/netns")
+OWN = 'hostname "$0" && mkdir -p "$1" /tmp/ray && mount --bind "$1" /tmp/ray && shift && exec "$@"'
 
 
 class Machine:
@@ -30,8 +31,13 @@ class Machine:
 
     def command(self, *words: str) -> list[str]:
         """These words as a command of this machine."""
-        named = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', self.name]
+        named = ["unshare", "--uts", "--mount", "sh", "-c", OWN, self.name, str(self.ray)]
         return ["ip", "netns", "exec", self.space, *named, *words]
+
+    @property
+    def ray(self) -> Path:
+        """What this machine has at /tmp/ray, where Ray notes the addresses of a machine."""
+        return Path(f"/tmp/{self.space}-ray")
 
     def processes(self) -> list[int]:
         """Everything that runs there."""
@@ -115,6 +121,7 @@ class Lan:
     def _remove(self, machine: Machine) -> None:
         _ip("netns", "del", machine.space)
         shutil.rmtree(ETC / machine.space)
+        shutil.rmtree(machine.ray, ignore_errors=True)
         del self.machines[machine.name]
 
 

@@ -35,7 +35,7 @@ ENVIRONMENT = {
     "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000",
     "RAY_worker_niceness": "0",
     "SPPO_BROKER__PASSWORD": broker.PASSWORD, "SPPO_SCORER__TOKEN": "scorer-token",
-    "PYTHONPATH": os.pathsep.join([str(HERE / "as_gpus"), str(HERE.parents[1])]),
+    "PYTHONPATH": os.pathsep.join([str(HERE.parent / "vllm_on_cpus"), str(HERE.parents[1])]),
 }  # fmt: skip
 SETTINGS = TINY | {
     "name": "machines", "learner.steps": STEPS, "learner.groups_per_step": GROUPS,
