@@ -149,8 +149,9 @@ class VllmEngine:
         more. Over gloo everything arrives first; otherwise each bucket is loaded as it comes.
         """
         call, loaded = self._ranks, False
-        (count,) = set(await call("sppo_begin", update))
-        for _ in range(count):
+        counts = await call("sppo_begin", update)
+        assert len(set(counts)) == 1, counts
+        for _ in range(counts[0]):
             reasons = [reason for reason in await call("sppo_receive") if reason]
             if reasons and loaded:
                 await call("sppo_undo")
