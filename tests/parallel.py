@@ -17,8 +17,8 @@ from sppo.weights.gloo import GlooSender
 from tests import families
 from tests.makers import run_config
 
-LONG = SamplingParams(completions=3, temperature=1.0, max_tokens=200, seed=0)
-REQUESTS = 8
+LONG = SamplingParams(completions=3, temperature=1.0, max_tokens=100, seed=0)
+REQUESTS = 6
 BASE, SYNCED = Version(epoch="e", n=0), Version(epoch="e", n=1)
 
 
@@ -26,7 +26,7 @@ def settings(*, compute: str = "float32", **generator: Any) -> RunConfig:
     """Of such an engine, on few threads and with little cache."""
     own = {"max_groups": REQUESTS, "threads": 2, "kv_cache_gib": 0.1}
     return run_config(
-        task={"max_prompt_tokens": 40}, sampling={"max_tokens": 200, "completions": 3},
+        task={"max_prompt_tokens": 40}, sampling={"max_tokens": 100, "completions": 3},
         generator=own | generator, compute=compute,
     )  # fmt: skip
 

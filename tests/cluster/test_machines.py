@@ -187,7 +187,7 @@ def an_engine_on_both(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """vLLM with a rank on each machine, through Ray: it trains a learner, and ends with one."""
     east, began = site.network.machines["east"], time.monotonic()
     engine = {
-        "name": "across", "learner.steps": 6, "learner.groups_per_step": 2, "learner.ranks": 1,
+        "name": "across", "learner.steps": 5000, "learner.groups_per_step": 2, "learner.ranks": 1,
         "generator.engine": "vllm", "generator.tensor_parallel": 2, "generator.max_groups": 4,
         "generator.replicas": 1, "generator.kv_cache_gib": 0.05, "scorer.mode": "inline",
         "weights.trusted_network": True,

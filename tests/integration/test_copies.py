@@ -15,7 +15,7 @@ from sppo.generators.vllm_engine import VllmEngine
 from tests import families, parallel
 
 CHANGED = Path(__file__).parents[1] / "vllm_on_cpus"
-COPIES = {"data_parallel_size": 2, "enable_expert_parallel": True}
+COPIES = {"data_parallel_size": 2}
 
 
 async def asked(engine: VllmEngine) -> None:
