@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 BATCHED_TOKENS, BATCHED_TOKENS_GPU = 2048, 8192
 """Of one step, at least: what vLLM takes by itself, and what its server takes on large GPUs."""
 
+ALIVE_S = 1.0
+"""How often an engine that does not answer is looked at."""
+
 SHARED_UTILIZATION = 0.05
 """Of a GPU that is shared: vLLM asks whether so much is free, and then takes the cache's bytes."""
 
@@ -180,8 +183,18 @@ class VllmEngine:
         self._version = str(version)
 
     async def ping(self) -> None:
-        """See `Engine.ping`: answered by the process that steps the model, between two steps."""
-        await self._engine.get_weight_version()
+        """See `Engine.ping`: answered by each process that steps the model, between two steps. Of
+        one that dies meanwhile vLLM 0.32 lets the caller wait for ever.
+        """
+        asked = asyncio.ensure_future(self._engine.get_weight_version())
+        try:
+            while not asked.done():
+                await asyncio.wait({asked}, timeout=ALIVE_S)
+                if self._engine.errored:
+                    raise self._engine.dead_error
+            await asked
+        finally:
+            asked.cancel()
 
     async def weight_checksums(self) -> dict[str, str]:
         """vLLM's own digest of each loaded weight, to compare two engines."""

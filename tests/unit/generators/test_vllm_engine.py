@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
 import pytest
 
 from sppo import compute, config
+from sppo.generators import vllm_engine
 from sppo.generators.vllm_engine import VllmEngine, engine_arguments, set_environment
 
 
@@ -67,6 +69,27 @@ def test_an_engine_on_several_machines_is_met_at_its_own_address(
     )  # fmt: skip
     set_environment(run, on_cpu=False, spread=True)
     assert os.environ["VLLM_HOST_IP"] == "10.0.0.3"
+
+
+class Dying:
+    """vLLM's client of an engine one of whose processes died while it was asked."""
+
+    errored, dead_error = True, RuntimeError("EngineCore encountered an issue")
+
+    async def get_weight_version(self) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+
+def test_an_engine_that_dies_while_it_is_asked_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vllm_engine, "ALIVE_S", 0.01)
+    run = config.load("quickstart", environment=False)
+    engine = VllmEngine(run, "/m", transport="gloo", on_cpu=True)
+    engine._engine = Dying()
+    with pytest.raises(RuntimeError, match="EngineCore encountered an issue"):
+        asyncio.run(asyncio.wait_for(engine.ping(), 5))
 
 
 def test_on_gpus_vllm_spawns_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
