@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ class VllmEngine:
             )
         )
         if self.world_size > 1:
-            hosts = await self._ranks("sppo_host")
+            hosts = await _ranks(self._engine, "sppo_host")
             log.info(
                 "ranks of the engine: %s", ", ".join(f"{i} on {h}" for i, h in enumerate(hosts))
             )
@@ -143,7 +144,7 @@ class VllmEngine:
         if self._transport != "nccl":
             own = "auto" if self._spread else self._config.generator.host
             join = join | {"own_host": own}
-        _check(await self._ranks("sppo_join", join))
+        _check(await _ranks(self._engine, "sppo_join", join))
 
     async def load_weights(
         self, update: dict[str, Any], version: Version, moved: Callable[[], None] = unheard
@@ -151,7 +152,7 @@ class VllmEngine:
         """Receive and load; running completions go on under the new weights and carry one span
         more. Over gloo everything arrives first; otherwise each bucket is loaded as it comes.
         """
-        call, loaded = self._ranks, False
+        call, loaded = partial(_ranks, self._engine), False
         counts = await call("sppo_begin", update)
         assert len(set(counts)) == 1, counts
         for _ in range(counts[0]):
@@ -167,15 +168,6 @@ class VllmEngine:
             await call("sppo_load")
         await call("sppo_finish")
         await self.label(version)
-
-    async def _ranks(self, method: str, *given: Any) -> list[Any]:
-        """What each rank answers. vLLM 0.32's own `collective_rpc` calls every copy of an engine
-        (`data_parallel_size`) as this does, and keeps the answers of the first.
-        """
-        copies = await self._engine.engine_core.call_utility_all_async(
-            "collective_rpc", method, None, given, None
-        )
-        return [answer for ranks in copies for answer in ranks]
 
     async def label(self, version: Version) -> None:
         """See `Engine.label`."""
@@ -281,6 +273,16 @@ def _batched(at_once: int, *, on_cpu: bool) -> dict[str, int]:
     if on_cpu and at_once <= BATCHED_TOKENS:
         return {}
     return {"max_num_batched_tokens": at_once if on_cpu else max(at_once, BATCHED_TOKENS_GPU)}
+
+
+async def _ranks(engine: Any, method: str, *given: Any) -> list[Any]:
+    """What each rank answers. vLLM 0.32's own `collective_rpc` calls every copy of an engine
+    (`data_parallel_size`) as this does, and keeps the answers of the first.
+    """
+    copies = await engine.engine_core.call_utility_all_async(
+        "collective_rpc", method, None, given, None
+    )
+    return [answer for ranks in copies for answer in ranks]
 
 
 def _check(answers: Sequence[str]) -> None:
