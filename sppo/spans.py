@@ -56,7 +56,7 @@ def read(run_dir: Path) -> list[dict[str, Any]]:
     """The lines of a run. Raises ConfigError where there are none."""
     path = run_dir / NAME
     if not path.exists():
-        raise ConfigError(f"{path}: there is no such file: name the directory of a run that trains")
+        raise ConfigError(f"{path}: there is no such file: name a run that has taken a step")
     return list(read_lines(path))
 
 
