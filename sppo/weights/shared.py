@@ -165,16 +165,20 @@ class SharedReceiver(GlooReceiver):
         """
         expected = buckets(names, dtype_names, shapes, self._bucket_bytes)
         for bucket, words in zip(expected, sums, strict=True):
-            try:
-                flat = self._take(bucket)
-                if total(flat) != words:
-                    raise TransferAborted(
-                        f"{ABORTED}: checksum mismatch in the bucket of {bucket.names[0]}"
-                    )
-            except TransferAborted:
-                self.close()  # the others learn of it, and a learner that died has its memory back
-                raise
-            yield bucket.unpack(flat)
+            # Not held by a name: it would stay, on the device, until the next sync.
+            yield bucket.unpack(self._checked(bucket, words))
+
+    def _checked(self, bucket: Bucket, words: int) -> Tensor:
+        try:
+            flat = self._take(bucket)
+            if total(flat) != words:
+                raise TransferAborted(
+                    f"{ABORTED}: checksum mismatch in the bucket of {bucket.names[0]}"
+                )
+        except TransferAborted:
+            self.close()  # the others learn of it, and a learner that died has its memory back
+            raise
+        return flat
 
     def _take(self, bucket: Bucket) -> Tensor:
         device = here(self._device) if self._slots else torch.device("cpu")

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,6 +23,7 @@ from sppo.generators.fake import FakeEngine
 from sppo.transport.memory import MemoryBroker
 from sppo.types import Version
 from sppo.weights import segments, shared
+from sppo.weights.buckets import Bucket
 from sppo.weights.gloo import GlooGroup
 from sppo.weights.publisher import WeightPublisher
 from sppo.weights.segments import NotShared
@@ -139,6 +141,32 @@ def test_bytes_that_are_not_those_staged_are_not_loaded(
     report = publisher.publish(Version(epoch="e", n=0), sent.items(), while_alone=lambda: None)
     assert "checksum mismatch in the bucket of embed" in report.failures[0]
     assert same(peer.engine.weights, sent)
+    peer.stop()
+
+
+def test_a_bucket_is_kept_by_nobody_once_it_is_loaded(
+    broker: MemoryBroker, publisher: WeightPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, taken, left = SharedReceiver._take, list[weakref.ref[Tensor]](), list[bool]()
+
+    def noted(self: SharedReceiver, bucket: Bucket) -> Tensor:
+        flat = take(self, bucket)
+        taken.append(weakref.ref(flat))
+        return flat
+
+    class Loading(FakeEngine):
+        async def load_weights(
+            self, update: dict[str, Any], version: Version, moved: Callable[[], None] = print
+        ) -> None:
+            arriving = self._receiver.each(**update)
+            while await asyncio.to_thread(next, arriving, None):
+                left.append(taken[-1]() is not None)
+
+    monkeypatch.setattr(SharedReceiver, "_take", noted)
+    peer = Peer(broker, "generator-0", Loading(receiver=SharedReceiver(CPU)))
+    published(publisher, 0, seed=0)
+    assert len(left) > 1
+    assert not any(left)
     peer.stop()
 
 
