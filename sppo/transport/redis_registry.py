@@ -35,8 +35,7 @@ class RedisRegistry(Registry):
 
     def heartbeat(self, member: Member, ttl_s: float) -> None:
         client, key = self._server.client, self._server.key
-        if time.monotonic() >= self._compare_at:
-            self._compare_clocks()
+        if time.monotonic() >= self._compare_at and self._compare_clocks():
             self._compare_at = time.monotonic() + COMPARE_S
         value = codec.pack(asdict(member) | {"ahead_s": self._ahead_s})
 
@@ -48,13 +47,15 @@ class RedisRegistry(Registry):
 
         self._server.call(tell)
 
-    def _compare_clocks(self) -> None:
-        """With the server's, to half of a round trip; a slow one tells nothing."""
+    def _compare_clocks(self) -> bool:
+        """With the server's, to half of a round trip; a slow one tells nothing, and is False."""
         sent = time.time()
         seconds, micros = self._server.call(self._server.client.time)
         heard = time.time()
-        if 0 <= heard - sent < PROMPT_S:
-            self._ahead_s = round((sent + heard) / 2 - (seconds + micros / 1e6), 3)
+        if not 0 <= heard - sent < PROMPT_S:
+            return False
+        self._ahead_s = round((sent + heard) / 2 - (seconds + micros / 1e6), 3)
+        return True
 
     def leave(self, name: str) -> None:
         client, key = self._server.client, self._server.key

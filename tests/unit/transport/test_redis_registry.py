@@ -59,3 +59,13 @@ def test_a_heartbeat_says_how_far_its_clock_is_ahead(
     registry.heartbeat(Member(name="generator-0", role="generator"), 60)
     (member,) = registry.members()
     assert member.ahead_s == pytest.approx(7.0, abs=0.5)
+
+
+def test_a_clock_that_could_not_be_compared_is_compared_at_the_next_heartbeat(
+    server: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, true, late = RedisRegistry(server), time.time, iter([0.0, 5.0])
+    monkeypatch.setattr(time, "time", lambda: true() + 7.0 + next(late, 5.0))
+    registry.heartbeat(member := Member(name="generator-0", role="generator"), 60)
+    registry.heartbeat(member, 60)
+    assert registry.members()[0].ahead_s == pytest.approx(12.0, abs=0.5)
