@@ -8,12 +8,36 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from sppo.errors import ConfigError
 
 AGAIN_S = 0.2
+
+
+def own_folder(name: str) -> Path:
+    """This user's folder of this name on this machine, for what its processes agree about. Raises
+    ConfigError if another user has it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"sppo-{os.getuid()}-{name}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if (
+        not stat.S_ISDIR(found.st_mode)
+        or found.st_uid != os.getuid()
+        or found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    ):
+        raise ConfigError(
+            f"{folder} belongs to someone else or is open to others: remove it, or set TMPDIR"
+        )
+    return folder
 
 
 class Held(Exception):  # noqa: N818 - what happened; each caller says what it means
@@ -39,10 +63,42 @@ def take(file: Path, *, wait_s: float = 0.0, shared: bool = False) -> int:
             time.sleep(AGAIN_S)
 
 
-def release(lock: int) -> None:
-    """Let go of what `take` gave, for the processes that have inherited it too."""
+def take_again(lock: int, *, shared: bool = False) -> None:
+    """What `let_go` gave back, for the processes that have inherited it too. Raises Held."""
+    try:
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Held(str(lock)) from None
+
+
+def let_go(lock: int) -> None:
+    """Of what `take` gave, for the processes that have inherited it too; the file stays open."""
     fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def release(lock: int) -> None:
+    """Let go of what `take` gave, and close it."""
+    let_go(lock)
     os.close(lock)
+
+
+@contextmanager
+def inherited(lock: int) -> Iterator[None]:
+    """Processes that Python's `multiprocessing` spawns inside inherit it, as forked ones do."""
+    from multiprocessing import resource_tracker, util  # not above: `up --help` needs none
+
+    resource_tracker.ensure_running()  # which is to hold nothing
+    module: Any = util
+    spawn = module.spawnv_passfds
+
+    def passing(path: Any, args: Any, fds: Any) -> int:
+        return int(spawn(path, args, [*fds, lock]))
+
+    module.spawnv_passfds = passing
+    try:
+        yield
+    finally:
+        module.spawnv_passfds = spawn
 
 
 @contextmanager

@@ -3,18 +3,19 @@
     engines together, or the learner alone, hold `gpu`
     the learner that wants it holds `wish`; engines that see it finish, sleep and let go of `gpu`
 
-The kernel lets go of the locks of a process that is gone, however it ended: a role that dies keeps
-nobody waiting. A child that it has forked holds them until it is gone too.
+The kernel lets go of the locks of a process that is gone, however it ended, and of those that its
+children have inherited when these are gone too: a role that dies keeps nobody waiting. The process
+in which an engine works inherits `gpu` (`kept_by_engine`), so that its memory is not taken for free
+as long as it outlives a generator that was killed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from sppo import locks
@@ -30,11 +31,11 @@ class Turns:
     """
 
     def __init__(self, run: str) -> None:
-        folder = Path(tempfile.gettempdir()) / f"sppo-{os.getuid()}-roles"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder = locks.own_folder("roles")
         name = hashlib.sha256(run.encode()).hexdigest()[:16]
         self._wish, self._gpu = folder / f"{name}.wish", folder / f"{name}.gpu"
         self._held: int | None = None
+        """Open from the first turn on, as whoever inherited it has the same one."""
 
     @contextmanager
     def alone(self, while_waiting: Callable[[], None]) -> Iterator[None]:
@@ -59,16 +60,33 @@ class Turns:
         if self.wanted:
             return False
         try:
-            self._held = locks.take(self._gpu, shared=True)
+            if self._held is None:
+                self._held = locks.take(self._gpu, shared=True)
+            else:
+                locks.take_again(self._held, shared=True)
         except locks.Held:
             return False
         return True
 
+    def kept_by_engine(self) -> AbstractContextManager[None]:
+        """In a turn: processes that are begun inside have it too, until `leave` or their end."""
+        assert self._held is not None, "enter() comes first"
+        return locks.inherited(self._held)
+
     def leave(self) -> None:
         """Let go of it, if this engine has it."""
         if self._held is not None:
-            locks.release(self._held)
-            self._held = None
+            locks.let_go(self._held)
+
+    @property
+    def of_learner(self) -> bool:
+        """Whether the learner has the GPU now, and does not only want it."""
+        try:
+            lock = locks.take(self._gpu, shared=True)
+        except locks.Held:
+            return True
+        locks.release(lock)
+        return False
 
 
 @contextmanager
@@ -80,6 +98,7 @@ def _taken(file: Path, while_waiting: Callable[[], None]) -> Iterator[None]:
         except locks.Held:
             while_waiting()
             time.sleep(LOOK_S)
+    os.utime(lock)  # who tidies up a temporary folder takes what is old
     try:
         yield
     finally:

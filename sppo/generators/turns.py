@@ -52,7 +52,8 @@ class TakesTurns:
     async def start(self) -> None:
         """Wait for a turn, and start the engine in it."""
         await self._enter()
-        await self._engine.start()
+        with self._turns.kept_by_engine():
+            await self._engine.start()
         self._open.set()
         self._following = asyncio.create_task(self._follow())
 

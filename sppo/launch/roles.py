@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -177,11 +176,10 @@ def only_here(config: RunConfig, name: str) -> Iterator[str]:
     """Hold a name on this machine; yields the mark of what its process starts.
 
     What an earlier process of this name left in shared memory is removed. Raises ConfigError if
-    another has the name.
+    another has the name, and as `locks.own_folder`.
     """
     mark = f"{os.getuid()}:{config.broker.url}:{config.name}:{name}"
-    folder = Path(tempfile.gettempdir()) / f"sppo-{os.getuid()}-roles"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = locks.own_folder("roles")
     refusal = ConfigError(
         f"another process is at work as {name} on this machine: choose another --name"
     )

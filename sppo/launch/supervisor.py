@@ -35,6 +35,7 @@ from sppo.launch.verdicts import Do, What
 from sppo.launch.watchdog import Watchdog
 from sppo.transport.broker import LEARNER, Registry
 from sppo.transport.server import unix_url
+from sppo.turns import Turns
 from sppo.types import Member
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def run(config: RunConfig, run_dir: Path, run_key: str, progress: Progress) -> d
     reporter = Reporter(run_dir, progress)
     restarts = Restarts(config.launch.max_restarts)
     watchdog = Watchdog(config.hang_timeout_s, config.generator.start_timeout_s)
+    turns = Turns(run_key) if config.launch.take_turns else None
     keeper = BrokerKeeper(run_dir / "broker", restarts, reporter.tell, watchdog.excuse)
     roster = Roster()
     scaler = Scaler(run_dir, roster, reporter.tell)
@@ -84,6 +86,7 @@ def run(config: RunConfig, run_dir: Path, run_key: str, progress: Progress) -> d
                 run_dir=run_dir, run_key=run_key, cluster=cluster, registry=registry, keeper=keeper,
                 reporter=reporter, restarts=restarts, watchdog=watchdog, roster=roster,
                 scaler=scaler, asked=asked,
+                turns=turns,
             )  # fmt: skip
             try:
                 supervisor.start_roles(settings)
@@ -123,6 +126,8 @@ class Supervisor:
     scaler: Scaler
     asked: list[str]
     """Requests to stop so far, by the names of their signals."""
+    turns: Turns | None = None
+    """Of a GPU that engines wait for before they start."""
     looked_at: float = 0.0
     """When the registry was last read."""
     stopping_since: float | None = None
@@ -217,6 +222,8 @@ class Supervisor:
         if now - self.looked_at > 4 * POLL_S:  # the broker was away, or this process was
             self.watchdog.excuse()
         self.looked_at = now
+        if self.turns is not None and self.turns.of_learner:
+            self.watchdog.excuse_starts()
         for name, why in self.watchdog.hung(self.roster.started(), members).items():
             post = self.roster[name]
             if not post.hung and self._verdict(What.HUNG, name) is Do.END:

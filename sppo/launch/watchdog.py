@@ -85,9 +85,14 @@ class Watchdog:
 
     def excuse(self) -> None:
         """The broker was away: nobody could give a sign of life."""
-        self._excused_at = now = self._clock()
+        self.excuse_starts()
+        now = self._clock()
         for seen in self._seen.values():
             seen.alive_at = seen.moved_at = now
+
+    def excuse_starts(self) -> None:
+        """Whoever has not come yet could not: the learner has the GPU that it waits for."""
+        self._excused_at = self._clock()
 
 
 def _of(host: str) -> str:

@@ -14,9 +14,7 @@ import secrets
 import shutil
 import signal
 import socket
-import stat
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -277,19 +275,7 @@ def private_folder(data: Path) -> Path:
     The same for every life, so what a killed process left is found and used again. Raises
     ConfigError if another user has it.
     """
-    name = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"sppo-{os.getuid()}-{name}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if (
-        not stat.S_ISDIR(found.st_mode)
-        or found.st_uid != os.getuid()
-        or stat.S_IMODE(found.st_mode) != 0o700
-    ):
-        raise ConfigError(
-            f"{folder} belongs to someone else or is open to others: remove it, or set TMPDIR"
-        )
-    return folder
+    return locks.own_folder(hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16])
 
 
 def unix_url(socket: Path) -> str:

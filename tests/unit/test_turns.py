@@ -90,3 +90,68 @@ def test_who_is_killed_keeps_nobody_waiting(code: str, tmp_path: Path) -> None:
             time.sleep(0.01)
         engine.leave()
     process.communicate()
+
+
+ENGINE_APART = """import multiprocessing, time
+from sppo.turns import Turns
+if __name__ == "__main__":
+    turns = Turns("run")
+    assert turns.enter()
+    engine = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    with turns.kept_by_engine():
+        engine.start()
+    turns.leave()  # it has slept since
+    assert turns.enter()
+    print(engine.pid, flush=True)
+    input()
+"""
+
+
+def test_the_memory_of_an_engine_that_outlives_its_generator_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "generator.py").write_text(ENGINE_APART)
+    generator = subprocess.Popen(
+        [sys.executable, str(tmp_path / "generator.py")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+    assert generator.stdout is not None
+    engine = int(generator.stdout.readline())
+    generator.kill()
+    generator.wait()
+    waited: list[bool] = []
+
+    def ended_then() -> None:
+        waited.append(True)
+        if len(waited) == 3:
+            os.kill(engine, signal.SIGKILL)
+
+    with Turns("run").alone(ended_then):
+        assert len(waited) >= 3
+    generator.communicate()
+
+
+def test_who_has_it_is_told_apart_from_who_wants_it() -> None:
+    looks, engine = Turns("run"), Turns("run")
+    assert not looks.of_learner
+    assert engine.enter()
+    seen: list[bool] = []
+
+    def waiting() -> None:
+        seen.append(looks.of_learner)
+        engine.leave()
+
+    with looks.alone(waiting):
+        assert seen == [False]
+        assert engine.of_learner
+    assert not looks.of_learner
+
+
+def test_its_files_are_never_old_to_who_tidies_up_a_temporary_folder(tmp_path: Path) -> None:
+    with Turns("run").alone(never):
+        pass
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(files) == 2
+    for file in files:
+        os.utime(file, (0, 0))
+    with Turns("run").alone(never):
+        assert all(file.stat().st_mtime > time.time() - 60 for file in files)

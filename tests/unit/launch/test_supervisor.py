@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sppo.launch.room import Machine
 from sppo.launch.roster import Roster
 from sppo.launch.supervisor import Supervisor
 from sppo.launch.watchdog import Watchdog
+from sppo.turns import Turns
 from sppo.types import Member
 
 
@@ -215,6 +217,26 @@ def test_who_hangs_is_ended_once_and_the_reason_is_said(
     assert up.cluster.swept == ["generator-0", "generator-0", "learner-0"]  # ended, and buried
     text = "generator-0 is started again in 0 s: generator-0 had hung (no heartbeat) and was ended"
     assert text in up.reporter.lines
+
+
+def test_a_generator_that_waits_for_its_turn_to_start_is_not_ended(
+    up: Up, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    # Given one that should have come by now
+    up.broker.present.remove("generator-0")
+    up.watchdog = up.supervisor.watchdog = Watchdog(90, 30)
+    up.roster["generator-0"].started_at = time.monotonic() - 60
+    up.supervisor.turns = Turns("key")
+    # When the learner has the GPU, its time has not begun
+    with Turns("key").alone(lambda: None):
+        up.watch(("", None), DONE)
+    assert "generator-0" not in up.cluster.swept
+    # When it is free, or the learner itself waits, it has
+    up.watchdog = up.supervisor.watchdog = Watchdog(90, 30)
+    assert Turns("key").enter()
+    with pytest.raises(RoleDiedError, match="no first heartbeat within"):
+        up.watch(("generator-0", DIED))
 
 
 def test_a_role_without_room_waits_and_a_learner_without_room_ends_the_run(up: Up) -> None:

@@ -70,6 +70,18 @@ def test_a_role_that_never_gives_a_sign_of_life_has_hung_at_its_start() -> None:
     assert list(dog.hung({"learner-0": 0.0, "scorer-0": 200.0}, [])) == ["learner-0"]
 
 
+def test_who_waits_for_the_learners_gpu_is_given_its_time_afterwards() -> None:
+    clock = Clock()
+    dog = Watchdog(60, 300, clock)
+    dog.hung({}, [member()])
+    clock.now = 400
+    dog.excuse_starts()
+    found = dog.hung({"generator-0": 0.0, "generator-1": 0.0}, [])
+    assert found == {"generator-0": "no heartbeat"}  # which had come
+    clock.now = 701
+    assert "generator-1" in dog.hung({"generator-1": 0.0}, [])
+
+
 def test_how_long_a_role_stands_still_is_counted_from_a_moment_on() -> None:
     clock = Clock()
     dog = Watchdog(60, 300, clock)
