@@ -96,7 +96,7 @@ def check_names(given: Mapping[str, Any]) -> None:
 
 def argument_names() -> tuple[str, ...]:
     """The arguments of vLLM's engine as its source names them: read, since an import takes
-    seconds. None if it is laid out in another way: then `beside` is told by vLLM itself.
+    seconds. Nothing if it is laid out in another way: then `beside` is told by vLLM itself.
     """
     vllm = importlib.util.find_spec("vllm")
     for folder in vllm.submodule_search_locations or () if vllm else ():
