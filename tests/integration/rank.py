@@ -71,9 +71,15 @@ class Keeping(Optimizer):
         return super()._clip()
 
 
-def groups() -> list[Any]:
-    """Eight groups of unequal sizes, two without a signal, some sampled by another version."""
-    made = makers.random_groups(np.random.default_rng(3), 8, vocabulary=VOCABULARY)
+def groups(name: str = "") -> list[Any]:
+    """Eight groups of unequal sizes, two without a signal, some sampled by another version; for
+    `epochs` one has a completion that is longer than all the others together.
+    """
+    rng = np.random.default_rng(3)
+    made = makers.random_groups(rng, 8, vocabulary=VOCABULARY)
+    if name == "epochs":
+        long = makers.completion(rng.integers(0, VOCABULARY, 100).tolist(), logprob=-4.0)
+        made[1] = replace(made[1], completions=(long, *made[1].completions[1:]))
     for i in (3, 5):
         made[i] = replace(made[i], rewards=np.full(len(made[i].completions), 0.5, np.float32))
     late = Version(epoch="e1", n=1)
@@ -142,13 +148,13 @@ def script(name: str, folder: Path, policy: Any, team: Ranks) -> dict[str, Any]:
         rank.do(Keep(snapshot="reference", device="cpu"))
     rank.do(Keep(snapshot="probe", device="cpu"))
     figures: dict[str, Any] = {}
-    records = list(trainer.train(groups(), makers.V0))
+    records = list(trainer.train(groups(name), makers.V0))
     for record in records:
         figures |= {
             f"{record['step']}.{k}": v for k, v in record.items() if isinstance(v, int | float)
         }
-    figures["mismatch"] = trainer.mismatch(groups(), makers.V0).mean
-    figures["mismatch.probe"] = trainer.mismatch(groups(), makers.V0, "probe").mean
+    figures["mismatch"] = trainer.mismatch(groups(name), makers.V0).mean
+    figures["mismatch.probe"] = trainer.mismatch(groups(name), makers.V0, "probe").mean
     rank.do(Drop(snapshot="probe"))
     size = team.size
     save_file(
