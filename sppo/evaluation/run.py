@@ -87,7 +87,7 @@ def _scorer(plan: Plan, run: ScorerConfig) -> ScorerConfig:
         changes |= {"name": plan.scorer, "url": "", "options": options}
     chosen = run.model_copy(update=changes)
     if not chosen.url:
-        check_options(chosen.name, chosen.options)
+        check_options(chosen.name, chosen.class_options)
     return chosen
 
 

@@ -94,6 +94,11 @@ def test_settings_are_the_runs_the_presets_or_the_options(model: str, task: str)
     assert (config.scorer.name, config.scorer.mode) == ("exact-match", "inline")
     with pytest.raises(ConfigError, match=r"scorer.name = 'nobody'"):
         evaluation.configure(plan(model, task, scorer="nobody"))
+    judge = ["scorer.judge.url=http://127.0.0.1:9", "scorer.judge.model=m"]
+    asked = Plan(target=model, task=task, scorer="llm-judge", overrides=judge)
+    assert evaluation.configure(asked)[1].scorer.judge.model == "m"
+    with pytest.raises(ConfigError, match=r"needs scorer\.judge\.url and scorer\.judge\.model"):
+        evaluation.configure(plan(model, task, scorer="llm-judge"))
     assert config.compute in ("float32", "bfloat16")
     _, config = evaluation.configure(plan(model, task, engine="transformers"))
     assert (config.task.name, config.generator.engine) == (task, "transformers")
