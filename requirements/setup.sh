@@ -22,7 +22,7 @@ find_python() {
 }
 
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check --no-input "$@" >>"$LOG" 2>&1; }
-# Python compiles what it imports, when it does: most files of these packages never are.
+# Most files of these packages are never imported: what every role imports is compiled below, the rest when it is.
 install() { pip install --no-compile --no-deps "$@"; }
 
 explain() { fail "$1: $(grep -a '^ERROR' "$LOG" | tail -n 1 | cut -c 1-300); all that pip said: $LOG"; }
@@ -45,4 +45,8 @@ fi
 echo "installing the other $(($(grep -c '==' "$LOCK") - 1)) packages (about 2 minutes) ..."
 install -r "$LOCK" || explain "a package of $LOCK was not installed"
 install --no-build-isolation --editable . || explain "sppo itself was not installed"
+site=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+# It ends with an error where a file is a template and no Python, which is nobody's module.
+"$VENV/bin/python" -m compileall -q -j 0 -x 'transformers/models/|/tests?/' \
+  "$site"/{torch,vllm,transformers,ray,sympy,scipy,numpy} >>"$LOG" 2>&1 || true
 echo "$VENV is ready"
