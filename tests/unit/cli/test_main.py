@@ -178,8 +178,8 @@ def test_help_and_a_configuration_error_cost_little_more_than_the_libraries(
 ) -> None:
     # 0.6 s where those libraries take 0.3 s. Processor time, and the least of several: what is
     # meant is the program, not what else the machine does.
-    bare = min(seconds(sys.executable, "-c", LIBRARIES) for _ in range(4))
-    assert min(seconds(CLI, *arguments) for _ in range(4)) < 2.5 * bare
+    bare = min(seconds(sys.executable, "-c", LIBRARIES) for _ in range(3))
+    assert min(seconds(CLI, *arguments) for _ in range(3)) < 2.5 * bare
 
 
 def seconds(*command: str) -> float:
@@ -217,7 +217,8 @@ def test_configurations_are_looked_at_without_starting_anything(tmp_path: Path) 
     changed = json.loads(call("config", "diff", "quickstart", "paper", "--json").stdout)
     assert changed["objective.target"] == ["centered", "half"]
     assert "learner" in json.loads(call("config", "schema").stdout)["properties"]
-    planned = call("up", "math-7b", "--dry-run", cwd=tmp_path)
+    unknown = "model.name=nobody/knows-this"  # counting takes seconds, and is tried elsewhere
+    planned = call("up", "math-7b", "--dry-run", "--set", unknown, cwd=tmp_path)
     assert planned.returncode == 0
     assert "tickets in flight 1024" in planned.stdout
     assert list(tmp_path.iterdir()) == []
