@@ -19,7 +19,8 @@ demo: setup
 # Much of it waits, on two cores: the fault tests go beside the kernels, which compute, then three whole runs beside each other.
 test: check
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-kernels faults
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-runs test-cluster
+	@$(MAKE) --no-print-directory test-runs
+	@$(MAKE) --no-print-directory test-cluster
 
 # The longest files first (tests/integration/conftest.py), each in one process.
 test-runs: setup

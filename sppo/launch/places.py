@@ -43,7 +43,9 @@ class Places:
         """
 
     def machines(self, *, free: bool = False) -> list[Machine]:
-        """Those of this Ray that are up, with all that they have, or with what is free of it."""
+        """Those of this Ray that are up, with all that they have, or with what is free of it; by
+        name, so that a run is placed alike each time.
+        """
         has = self._ray._private.state.available_resources_per_node() if free else {}
         up = [node for node in self._ray.nodes() if node["Alive"]]
         names = [node["NodeManagerHostname"] for node in up]
@@ -53,7 +55,7 @@ class Places:
             also = f" ({node['NodeID'][:6]})" if names.count(name) > 1 else ""
             gpus, cpus = there.get("GPU", 0), there.get("CPU", 0)
             found.append(Machine(name=name + also, node=node["NodeID"], gpus=gpus, cpus=cpus))
-        return found
+        return sorted(found, key=lambda machine: (machine.name, machine.node))
 
     def seat(self, config: RunConfig, counts: Mapping[str, int]) -> None:
         """Reserve room for all of a run. Raises ConfigError if they can never be there together,
