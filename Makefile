@@ -16,7 +16,7 @@ demo: setup
 	$(BIN)/sppo-cli up quickstart --run-dir runs/quickstart
 
 # Unit tests and checks, then the real parts: a plain redis-server, real vLLM, real processes, and those processes killed.
-# Much of it waits, on two cores: the fault tests go beside the kernels, which compute, then three whole runs beside each other.
+# Much of it waits, on two cores: the fault tests go beside the kernels, which compute, then two whole runs beside each other.
 test: check
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-kernels faults
 	@$(MAKE) --no-print-directory test-runs
@@ -24,7 +24,7 @@ test: check
 
 # The longest files first (tests/integration/conftest.py), each in one process.
 test-runs: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration tests/browser -rs --numprocesses=3 --dist=loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration tests/browser -rs --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 # Network namespaces as machines, with Ray and with Debian's Slurm (downloaded into .venv where it is not installed), and
 # what deploy/ has for Kubernetes and Docker. As root; elsewhere what cannot run skips, and says why.
@@ -38,9 +38,10 @@ test-browser: setup
 faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults --numprocesses=2 --dist=worksteal
 
-# The fault tests in their long form: 20,000 groups under 25 deaths of the server, 200 weight syncs with random faults.
+# The fault tests in their long form: 20,000 groups under 25 deaths of the server, 200 weight syncs with random faults, and
+# an engine on two machines.
 test-faults: setup
-	FAULTS=long $(BIN)/python -m pytest tests/faults
+	FAULTS=long $(BIN)/python -m pytest tests/faults tests/cluster/test_machines.py -rs
 
 # Unit tests run in three processes of one thread each, since a good part of them waits; the checkers run beside them.
 check: setup

@@ -61,9 +61,12 @@ def test_an_objective_of_ones_own_trains(small_model: str, tmp_path: Path) -> No
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     assert (summary["finished"], summary["restarts"]) == (True, {})
     assert processes_below(run_dir) == []
-    # The engine slept through each step and the check before them, and nothing was sent to it
+    # The engine slept through each step and the check before them (once for two of these where the
+    # learner asks again before it is awake), and nothing was sent to it
     said = {p.stem: p.read_text(encoding="utf-8") for p in (run_dir / "logs").iterdir()}
-    assert said["generator-0"].count("asleep") == said["generator-0"].count("awake") == 1 + batches
+    slept, woke = (said["generator-0"].count(word) for word in ("asleep", "awake"))
+    assert slept == woke
+    assert batches <= slept <= 1 + batches
     assert "weights go over gloo" not in said["learner-0"]
     assert summary["time"]["turn"] > 0
     # And the export is the base model with what was trained, which lies beside it as well
