@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -35,4 +36,6 @@ def top(
         raise ConfigError(f"top wants a terminal; `sppo-cli status {run_dir}` does not")
     from sppo.top.app import Top
 
+    for size in ("COLUMNS", "LINES"):  # where exported they would hide each new size
+        os.environ.pop(size, None)
     Top(run_dir).run()

@@ -27,7 +27,9 @@ class Terminal:
     """A program in a terminal of tmux, with a server of its own."""
 
     def __init__(self, folder: Path, *command: str) -> None:
-        program, self._environment = tmux()
+        program, environment = tmux()
+        # Of the terminal that the tests were started in, which `top` is not to believe.
+        self._environment = environment | {"COLUMNS": "80", "LINES": "24"}
         self._tmux = [program, "-u", "-f", "/dev/null", "-S", str(folder / "tmux")]
         size = ["-x", "80", "-y", "24"]
         self._run("new-session", "-d", *size, *command)
